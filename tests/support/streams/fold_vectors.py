@@ -70,12 +70,11 @@ def vectors() -> str:
                 events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
                 states=states,
                 notifications=notifications,
-                cached_instances=0,
                 form_fields=form_fields,
                 now_ms=lambda: NOW_MS,
                 max_published_bytes=max_published_bytes,
             )
-            folded = folding.fold([*records], reading(stored), generation=1, too_large=too_large)
+            folded = folding.fold([*records], reading(stored), too_large=too_large)
             stored |= folded.stored
             chunk: Json = {
                 "too_large": sorted(too_large),

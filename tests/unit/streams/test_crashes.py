@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
     from taskbridge.schemas.views import Entry
-    from taskbridge.streams.cores.core import Core, Folded, Read
+    from taskbridge.streams.cores.core import Core, Read
     from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.records import Chunk
 
@@ -77,24 +77,21 @@ class Outcome(NamedTuple):
     states: dict[bytes, TaskState | None]
     notifications: list[TaskNotification]
     parked: list[int]
-    folded: Folded
 
 
 def fold_records(core: Core, records: Sequence[Record], read: Read) -> Outcome:
-    found = core.fold(cast("Chunk", records), read, generation=1)
+    found = core.fold(cast("Chunk", records), read)
     return Outcome(
         found.stored,
         {cast("bytes", key): None if value is None else STATES.decode(value) for key, value, _ in found.states},
         [NOTIFICATIONS.decode(value) for _, value, _ in found.notifications],
         [each.record.offset for each in found.rejected],
-        found,
     )
 
 
 def new_core(core: str) -> Core:
-    """With room for one instance in memory: some are read from the store, some are not."""
     kind = NativeCore if core == NativeCore.name else PythonCore
-    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, cached_instances=2, now_ms=lambda: 0)
+    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, now_ms=lambda: 0)
 
 
 def shown_state(instance: Instance) -> TaskState | None:
@@ -151,7 +148,6 @@ class Life:
             world.committed = self._position
         _die_if(dies_at == Step.DELIVERED)
         self._store.update(outcome.stored)
-        self._core.cache(outcome.folded, generation=1)
         world.disks.append((len(world.changelog), dict(self._store)))
         _die_if(dies_at == Step.STORED)
         if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk

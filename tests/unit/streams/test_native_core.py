@@ -82,7 +82,6 @@ def could_be_folded(instance: Instance) -> bool:
 
 def new_core(
     kind: type[Core],
-    cached_instances: int,
     *,
     now_ms: int = 0,
     max_published_bytes: int = MAX_PUBLISHED_BYTES,
@@ -92,7 +91,6 @@ def new_core(
         events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
         states=task_state_codec(REGISTRY),
         notifications=task_notification_codec(REGISTRY),
-        cached_instances=cached_instances,
         form_fields=form_fields,
         now_ms=lambda: now_ms,
         max_published_bytes=max_published_bytes,
@@ -120,7 +118,7 @@ def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tupl
     found: list[Folded | type] = []
     for kind in (NativeCore, PythonCore):
         try:
-            found.append(new_core(kind, 0).fold(list(records), reading(stored), generation=1))
+            found.append(new_core(kind).fold(list(records), reading(stored)))
         except TaskbridgeError as error:
             found.append(type(error))
     return found[0], found[1]
@@ -130,37 +128,33 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     records: list[Any] = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), at) for at, each in enumerate(events)
     ]
-    return new_core(PythonCore, 0).fold(records, reading({}), generation=1).stored
+    return new_core(PythonCore).fold(records, reading({})).stored
 
 
 @settings(max_examples=3 * EXAMPLES)
 @given(
     chunks=CHUNKS,
-    cached=st.sampled_from((0, 1, 100)),
     now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
     too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
     max_published_bytes=st.sampled_from((MAX_PUBLISHED_BYTES, 200, 0)),
     form_fields=st.sampled_from(("", "*", "a", ("b", "长"))).map(frozenset),
 )
-def test_any_chunks_have_the_same_results(  # noqa: PLR0917 - one for each strategy
+def test_any_chunks_have_the_same_results(
     chunks: list[list[FakeRecord]],
-    cached: int,
     now_ms: int,
     too_large: set[int],
     max_published_bytes: int,
     form_fields: frozenset[str],
 ) -> None:
     options: dict[str, Any] = {"now_ms": now_ms, "max_published_bytes": max_published_bytes, "form_fields": form_fields}
-    native, python = new_core(NativeCore, cached, **options), new_core(PythonCore, cached, **options)
+    native, python = new_core(NativeCore, **options), new_core(PythonCore, **options)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
-        ours = native.fold(records, reading(stored), generation=1, too_large=too_large)
-        theirs = python.fold(records, reading(stored), generation=1, too_large=too_large)
+        ours = native.fold(records, reading(stored), too_large=too_large)
+        theirs = python.fold(records, reading(stored), too_large=too_large)
         assert plain(ours) == plain(theirs)
         stored |= ours.stored
-        native.cache(ours, generation=1)
-        python.cache(theirs, generation=1)
 
 
 @given(life=st.data(), repeats=st.integers(1, 3))
@@ -170,8 +164,8 @@ def test_an_instance_has_the_same_bytes_after_its_events_in_any_order(life: Data
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
     every = frozenset("*")
-    native, python = (new_core(each, 10, form_fields=every) for each in (NativeCore, PythonCore))
-    ours, theirs = (each.fold(records, reading({}), generation=1) for each in (native, python))
+    native, python = (new_core(each, form_fields=every) for each in (NativeCore, PythonCore))
+    ours, theirs = (each.fold(records, reading({})) for each in (native, python))
     assert plain(ours) == plain(theirs)
     assert ours.folded == len(records)
 
@@ -233,7 +227,7 @@ def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
-    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore, 0).fold([*last], reading(stored), generation=1))
+    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore).fold([*last], reading(stored)))
 
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
@@ -246,7 +240,7 @@ def test_a_state_without_its_beginning_and_assignees_gets_them_from_the_marks(ev
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
-    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore, 0).fold([*last], reading(stored), generation=1))
+    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore).fold([*last], reading(stored)))
 
 
 @pytest.mark.parametrize(("offsets", "lost"), [((0, 7), False), ((0, 0), True), ((0, 0, 7), True)])
@@ -285,11 +279,11 @@ def test_only_the_first_event_of_our_own_schema_under_another_id_is_translated()
             translated.append(value)
             return super()._translate(value)
 
-    native = new_core(Counting, 0)
+    native = new_core(Counting)
     value = framed(OWN_AGAIN, EVENTS.encode_body(event(event_id="1")))
     for offset in range(3):
         records: list[Any] = [FakeRecord(b"I", value, offset), FakeRecord(b"I", EVENTS.encode(event(event_id="2")))]
-        assert native.fold(records, reading({}), generation=1).folded == 2
+        assert native.fold(records, reading({})).folded == 2
     assert len(translated) == 2
 
 
@@ -300,35 +294,21 @@ def test_a_registry_that_does_not_answer_rejects_no_record() -> None:
         events=task_event_head_codec(away),
         states=task_state_codec(away),
         notifications=task_notification_codec(away),
-        cached_instances=0,
     )
     records: list[Any] = [FakeRecord(b"I", framed(NEVER_SEEN, b"x"))]
     with pytest.raises(RegistryUnavailable):
-        native.fold(records, reading({}), generation=1)
+        native.fold(records, reading({}))
 
 
 def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
     def gone(keys: list[bytes]) -> list[bytes | None]:
         raise PartitionNotHeld(str(keys))
 
-    native = new_core(NativeCore, 10)
+    native = new_core(NativeCore)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     with pytest.raises(PartitionNotHeld):
-        native.fold(records, gone, generation=1)
-    assert native.fold(records, reading({}), generation=1).folded == 1
-
-
-def test_a_cached_instance_is_used_in_its_generation_until_it_is_forgotten() -> None:
-    reads: list[bytes] = []
-    read = reading({}, reads=reads)
-    native = new_core(NativeCore, 10)
-    records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
-    for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
-        if forgotten:
-            native.forget([b"I"])
-        native.cache(native.fold(records, read, generation=generation), generation=generation)
-        reads.append(b"-")
-    assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
+        native.fold(records, gone)
+    assert native.fold(records, reading({})).folded == 1
 
 
 def test_an_impossible_id_is_never_looked_up() -> None:
@@ -339,7 +319,7 @@ def test_an_impossible_id_is_never_looked_up() -> None:
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
     for kind in (NativeCore, PythonCore):
         reads: list[bytes] = []
-        folded = new_core(kind, 0).fold(records, reading({}, reads=reads), generation=1)
+        folded = new_core(kind).fold(records, reading({}, reads=reads))
         assert [each.reason.dlq_reason for each in folded.rejected] == [DlqReason.OUTSIDE_CONTRACT] * 4
         assert reads == []
 

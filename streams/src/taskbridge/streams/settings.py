@@ -20,9 +20,6 @@ class StreamsSettings(ServiceSettings):
     """Port of health and metrics. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-streams")
     """Folder with the worker's local state. Each worker needs its own: a second worker in it does not start."""
-    live_instances: int = Field(60_000, ge=0)
-    """Maximum number of instances in memory, about 2 KiB each (4 KiB without the native core). Others are read from
-    disk."""
     retention_days: int = Field(0, ge=0)
     """Days that an instance without open tasks is stored after its last event. `0`: for ever. Otherwise at least 30, so
     that replayed dead letters do not make it pending again. Deleted instances are stored for 30 days."""

@@ -107,7 +107,7 @@ def build_worker(
     tables_of(app).use_recovery(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
     states, notifications = task_state_codec(registry), task_notification_codec(registry)
-    core = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
+    core = choose_core(registry, form_fields=settings.form_fields)
     pending = PendingInstances(states, notifications)
     agent = TaskAgent(
         app,

@@ -35,12 +35,11 @@ def fold_events(request: pytest.FixtureRequest) -> FoldEvents:
             events=task_event_head_codec(REGISTRY),
             states=task_state_codec(REGISTRY),
             notifications=task_notification_codec(REGISTRY),
-            cached_instances=0,
             **{name: bounds.pop(name) for name in ("max_published_bytes",) if name in bounds},
         )
         records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), at) for at, each in enumerate(events)]
         read = reading(stored or {})
-        return fold_within_limits(partial(folding.fold, records, read, generation=1), records, **bounds)
+        return fold_within_limits(partial(folding.fold, records, read), records, **bounds)
 
     return run
 

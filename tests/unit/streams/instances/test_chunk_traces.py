@@ -48,7 +48,6 @@ def core(request: pytest.FixtureRequest) -> Core:
         events=task_event_head_codec(REGISTRY),
         states=task_state_codec(REGISTRY),
         notifications=task_notification_codec(REGISTRY),
-        cached_instances=10,
     )
 
 
@@ -70,7 +69,7 @@ CHUNK: Any = [
 
 
 def folded_by(core: Core, records: Chunk) -> Folded:
-    return core.fold(records, reading({}), generation=1)
+    return core.fold(records, reading({}))
 
 
 def carried(folded: Folded) -> dict[int, set[str | None]]:

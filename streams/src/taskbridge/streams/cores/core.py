@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar
 
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View, notification_key
@@ -20,7 +20,7 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from taskbridge.streams.records import Chunk, RecordWithHeaders, target_partition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.streams.fold.rejections import Rejected
@@ -56,8 +56,6 @@ class Folded:
     """Events that were folded, by action."""
     changes: Mapping[tuple[View, Change], int]
     """Notifications, by view and change."""
-    instances: Mapping[bytes, Any]
-    """What to cache of each instance once it is stored."""
     largest: int
     """Bytes of the largest value among ``stored`` and ``notifications``."""
     unpublished: AbstractSet[int]
@@ -68,72 +66,22 @@ class Folded:
         return sum(self.actions.values())
 
 
-T = TypeVar("T")
-"""An instance in memory."""
-
-
-class InstanceCache(Generic[T]):
-    """The instances that were folded last, at most ``bound``; the older half is dropped at once.
-
-    Contains only instances that are in the local store, or soon will be (``streams.instances.task_agent``), so
-    anything may be dropped at any time. A rebalance drops everything: a partition that comes back may have had another
-    owner meanwhile.
-    """
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._generation = -1
-        self._instances: dict[bytes, T] = {}
-
-    def __len__(self) -> int:
-        return len(self._instances)
-
-    def find(
-        self, keys: list[bytes], read: Callable[[list[bytes]], Iterable[T | None]], *, generation: int
-    ) -> list[T | None]:
-        """These instances, in the order of their keys; ``read`` is called once for those that are not in memory."""
-        if generation != self._generation:
-            self._generation, self._instances = generation, {}
-        found = [self._instances.get(key) for key in keys]
-        missing = [at for at, instance in enumerate(found) if instance is None]
-        if missing:
-            for at, instance in zip(missing, read([keys[at] for at in missing]), strict=True):
-                found[at] = instance
-        return found
-
-    def add(self, instances: Mapping[bytes, T], *, generation: int) -> None:
-        """Add instances as just folded, in this generation of the group."""
-        if generation != self._generation:
-            return
-        self._instances.update(instances)
-        if len(self._instances) > self._bound:
-            self.forget(list(islice(self._instances, len(self._instances) - self._bound // 2)))
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        for key in keys:
-            self._instances.pop(key, None)
-
-
 @dataclass(eq=False)
 class Core(ABC):
-    """Folds chunks and caches their instances. One generation of the group at a time."""
+    """Folds chunks, and keeps nothing of them."""
 
     name: ClassVar[str]
     events: Codec[TaskEvent]
     states: Codec[TaskState]
     notifications: Codec[TaskNotification]
-    cached_instances: int
     form_fields: AbstractSet[str] = frozenset()
     """Names of the form fields that states contain; if there are any, ``events`` must decode forms."""
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     max_published_bytes: int = MAX_PUBLISHED_BYTES
 
-    def __post_init__(self) -> None:
-        self._cache = InstanceCache[Any](self.cached_instances)
-
     @abstractmethod
-    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
-        """Fold the records in their order; ``read`` is called once, for the instances not in memory.
+    def fold(self, records: Chunk, read: Read, *, too_large: AbstractSet[int] = NONE) -> Folded:
+        """Fold the records in their order; ``read`` is called once, for all instances of the chunk.
 
         ``too_large``: offsets of records to reject although they could be folded: see ``fold_within_limits``.
         Does no other I/O. An error that no record caused has no effect: the chunk can be tried again.
@@ -142,14 +90,6 @@ class Core(ABC):
             RegistryUnavailable: a schema id is unknown, and the registry does not answer.
             StoreUnreadable: the store contains an instance that this version cannot read.
         """
-
-    def cache(self, folded: Folded, *, generation: int) -> None:
-        """Cache the instances of a chunk that was just written to the store."""
-        self._cache.add(folded.instances, generation=generation)
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        """Drop these instances from the cache: the store has changed without a fold."""
-        self._cache.forget(keys)
 
 
 def split_by_partition(

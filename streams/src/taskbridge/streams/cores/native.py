@@ -49,7 +49,7 @@ CORE = native and native.Core(**RULES, **HEADERS)
 _REFUSALS, _ACTIONS, _VIEWS, _CHANGES = tuple(Refusal), tuple(Action), tuple(View), tuple(Change)
 
 
-def choose_core(registry: Registry, *, cached_instances: int, form_fields: AbstractSet[str]) -> Core:
+def choose_core(registry: Registry, *, form_fields: AbstractSet[str]) -> Core:
     """The native core; if it was not built, the Python core and a warning, since it takes many times as long."""
     if not IS_BUILT:
         log.warning(
@@ -62,23 +62,20 @@ def choose_core(registry: Registry, *, cached_instances: int, form_fields: Abstr
         events=task_event_head_codec(registry, with_form=bool(form_fields)),
         states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
-        cached_instances=cached_instances,
         form_fields=form_fields,
     )
 
 
 class NativeCore(Core):
-    """Caches instances as the bytes of the store: one buffer each."""
-
     name = "native"
 
-    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
+    def fold(self, records: Chunk, read: Read, *, too_large: AbstractSet[int] = NONE) -> Folded:
         assert CORE is not None, "only used where it is built"
         folded = CORE.fold(
             records,
             own_frames=self.events.own_frames(),
             translate=self._translate,
-            load=lambda keys: self._cache.find(keys, read, generation=generation),
+            load=read,
             renew=self._renew,
             state_frame=self.states.frame(),
             notification_frame=self.notifications.frame(),
@@ -104,7 +101,6 @@ class NativeCore(Core):
                 for change, count in zip(_CHANGES, counts, strict=False)
                 if count
             },
-            instances=folded.stored,
             largest=folded.largest,
             unpublished=frozenset(folded.unpublished),
         )

@@ -87,21 +87,16 @@ def _decoded(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> Tas
 
 
 class PythonCore(Core):
-    """Caches instances as structs, with their view entries."""
-
     name = "python"
 
-    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
+    def fold(self, records: Chunk, read: Read, *, too_large: AbstractSet[int] = NONE) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
-            return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
+            return [None if stored is None else shown(stored, self.states) for stored in read(keys)]
 
         decode, form_fields = self.events.decode, self.form_fields
         return self._encoded(
             fold_chunk(records, decode=decode, load=load, too_large=too_large, form_fields=form_fields)
         )
-
-    def _shown(self, stored: bytes | None) -> Shown | None:
-        return None if stored is None else shown(stored, self.states)
 
     def _encoded(self, result: ChunkResult) -> Folded:
         now_ms = self.now_ms()
@@ -138,7 +133,6 @@ class PythonCore(Core):
             rejected=result.rejected,
             actions=result.actions,
             changes=changes,
-            instances=result.instances,
             largest=max(map(len, values), default=0),
             unpublished=unpublished,
         )

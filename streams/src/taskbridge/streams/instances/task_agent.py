@@ -134,9 +134,7 @@ class TaskAgent:
             with explaining_unreadable(self.changelog, partition):
                 first = self.pending.of(partition, (each.key for each in ours if each.key), read_any)
                 folded = fold_within_limits(
-                    partial(self.core.fold, ours, read, generation=generation),
-                    ours,
-                    notification_bytes=self.notification_bytes,
+                    partial(self.core.fold, ours, read), ours, notification_bytes=self.notification_bytes
                 )
             if trace is not None:
                 trace.pass_on(folded)
@@ -150,7 +148,6 @@ class TaskAgent:
             except Overtaken:
                 log.info("chunk_aborted_by_rebalance", partition=partition, records=len(records))
                 return None
-            self.core.cache(folded, generation=generation)
             stored = {**dict.fromkeys(first.gone), **folded.stored}
             self._pending_writes.add(partition, stored, generation=generation)
             chunk = _ChunkInProgress(message, records, folded, stored, started, stack.pop_all(), trace)
@@ -210,7 +207,6 @@ class TaskAgent:
                 if generation != self.app.consumer_generation_id:
                     return False
                 self.store.write_chunk(partition, dict.fromkeys(changes.gone), changelog_offset=written)
-                self.core.forget(changes.gone)
         return True
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.rebuild.operation import Operation
 
-_GENERATION = 0
-"""No group."""
 _MARGIN_MS = 60 * 60 * 1000
 """How much later an event may have been written than one after it on the topic; and how much before the time that it
 states, which may be 5 minutes ahead."""
@@ -161,9 +159,7 @@ class NewVersion:
         self.reached: dict[int, int] = {}
         """The offset after the last folded event of each partition."""
         settings = run.settings
-        self._core = choose_core(
-            run.registry, cached_instances=settings.live_instances, form_fields=settings.form_fields
-        )
+        self._core = choose_core(run.registry, form_fields=settings.form_fields)
         self._resources = ExitStack()
         opened = self._resources.enter_context
         self._reader = opened(closing(bulk_reader(run.consumer)))
@@ -243,9 +239,7 @@ class NewVersion:
             return [self._base(key) if at is None else at.value for key, at in found.items()]
 
         result = fold_within_limits(
-            partial(self._core.fold, [*records], read, generation=_GENERATION),
-            [*records],
-            notification_bytes=self._notification_bytes,
+            partial(self._core.fold, [*records], read), [*records], notification_bytes=self._notification_bytes
         )
         self.counts.events += result.folded
         self.counts.rejected += len(result.rejected)
@@ -253,7 +247,6 @@ class NewVersion:
         written_ms = {record.key: record.written_ms for record in records}
         stored = {key: restamped(value, written_ms=written_ms[key]) for key, value in result.stored.items()}
         self._new.write({key: Located(target, value) for key, value in stored.items()})
-        self._core.cache(result, generation=_GENERATION)
 
     def _base(self, key: bytes) -> bytes | None:
         """The state onto which events are folded; None if all events of the instance are still there."""
