@@ -117,7 +117,7 @@ def test_every_command_in_documents_exists_with_its_options(document: Path) -> N
         assert name or group, f"{name_of(document)}: taskbridge {line}"
         if name:
             known = {option for each in COMMANDS[name].params for option in each.opts} | {"--help", "-h"}
-            known |= flags_of_bench(words[1]) if words[0] == "bench" else set()
+            known |= flags_of_bench(words[1]) if words[0] == "bench" and len(words) > 1 else set()
             options = {word.split("=")[0] for word in words if re.fullmatch(r"--[a-z-]+(=.*)?", word)}
             assert options <= known, f"{name_of(document)}: taskbridge {line}"
 

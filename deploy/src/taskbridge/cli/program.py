@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from taskbridge.cli import callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
-from taskbridge.cli.bench import bench_app
+from taskbridge.cli import bench, callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
 from taskbridge.cli.dlq import dlq_app
 from taskbridge.cli.imports import forms_app, people_app
 from taskbridge.cli.quarantine import quarantine_app
@@ -29,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (reconcile, local_stack, doctor, status, services, callbacks, topics, tokens):
+for _module in (reconcile, local_stack, doctor, status, services, callbacks, topics, tokens, bench):
     app.add_typer(_module.commands)
 people_app.add_typer(erasure.commands)
 for _name, _group in {
@@ -41,7 +40,6 @@ for _name, _group in {
     "people": people_app,
     "forms": forms_app,
     "token": tokens.token_app,
-    "bench": bench_app,
     "reconcile": reconcile.reconcile_app,
     "apps": reconcile.apps_app,
     "webhooks": webhooks_app,
