@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.kafka.record import Record
-from taskbridge.edge.publisher import Durability
+from taskbridge.edge.publisher import Durability, KafkaPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ SOURCE_SECRET = "whsec_YSBzZWNyZXQgb2YgYSBzeXN0ZW0gaW4gdGhlIHRlc3Q="
 """The secret of another system of CORP_ID."""
 
 
-@dataclass(slots=True)
-class MemoryPublisher:
+@dataclass
+class MemoryPublisher(KafkaPublisher):
     """Stores events in a list; rejects them while ``away`` is the reason."""
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])

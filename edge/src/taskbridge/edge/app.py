@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from taskbridge.edge.decision import Decision, Rules
 from taskbridge.edge.monitoring import HealthRoutes, Metrics, WorkerMetrics, clear_metrics
 from taskbridge.edge.openapi import document_callbacks
-from taskbridge.edge.publisher import KafkaPublisher, Publisher
+from taskbridge.edge.publisher import KafkaPublisher
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files
@@ -78,7 +78,7 @@ def create_app(
     settings: EdgeSettings,
     *,
     partitions: int = DEFAULT_PARTITIONS,
-    publisher: Publisher | None = None,
+    publisher: KafkaPublisher | None = None,
     owns_process: bool = False,
     tracing: Tracing | None = None,
 ) -> FastAPI:

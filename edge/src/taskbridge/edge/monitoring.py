@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.server.admission import Gate
     from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
     from taskbridge.edge.verification.replays import FileWindows
@@ -157,7 +157,7 @@ class Metrics:
         self,
         *,
         credentials: CredentialsFile,
-        publisher: Publisher,
+        publisher: KafkaPublisher,
         token_use: TokenUse,
         window: FileWindows,
         gate: Gate,
@@ -318,7 +318,7 @@ class HealthRoutes:
     """With ``details`` for operators; without them, only what any sender may know."""
 
     credentials: CredentialsFile
-    publisher: Publisher
+    publisher: KafkaPublisher
     metrics: WorkerMetrics
     core: str
     """The core that decides callbacks: ``native`` or ``python``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
@@ -61,50 +61,6 @@ class Durability(StrEnum):
     """The edge's disk has it, fsynced, and sends it to Kafka as soon as possible."""
 
 
-class Publisher(Protocol):
-    """What the path of a callback needs to store events."""
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def health(self) -> dict[str, str]:
-        """Each part that is needed to store an event, and ``ok`` or its problem."""
-        ...
-
-    def can_store(self) -> bool:
-        """Whether an event could be stored now, in Kafka or in the spool."""
-        ...
-
-    async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
-        """Return once the event is durable.
-
-        Raises NotDurable if it is not, or that is not known; TooLarge if it never can be.
-        """
-        ...
-
-    def is_direct(self) -> bool:
-        """Whether Kafka will probably acknowledge an event that is sent now, and it overtakes none."""
-        ...
-
-    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
-        """Send an event while ``is_direct``. ``then`` is called with None once Kafka has it, never before this returns.
-
-        Otherwise it is called with DeliveryFailed or QueueFull; the record then needs ``spool``.
-
-        Raises TooLarge if the event never can be durable; nothing was sent.
-        """
-        ...
-
-    async def spool(self, record: Record) -> Durability:
-        """Return once the record is durable that Kafka did not acknowledge. Raises NotDurable as ``publish`` does."""
-        ...
-
-    async def quarantine(self, callback: QuarantinedCallback) -> Durability:
-        """Return once the rejected callback is durable. Raises as ``publish``."""
-        ...
-
-
 class Router:
     """Stores a record in Kafka, else in the spool; if that has no room, in Kafka nevertheless.
 
@@ -120,7 +76,7 @@ class Router:
         self._almost_empty: asyncio.Task[None] | None = None
 
     async def store(self, record: Record, *, may_spool: bool = True) -> Durability:
-        """Return once the record is durable. Raises NotDurable as ``Publisher.publish`` does."""
+        """Return once the record is durable. Raises NotDurable as ``KafkaPublisher.publish`` does."""
         tried = False
         if self._kafka.accepts(record) and (
             not self._spools.anything_moves() or await self._are_last_few_through(record)
@@ -138,6 +94,7 @@ class Router:
             raise
 
     async def spool(self, record: Record) -> Durability:
+        """Return once the record is durable that Kafka did not acknowledge. Raises NotDurable as ``publish`` does."""
         await self._spools.own.put(record)
         return Durability.SPOOL
 
@@ -145,6 +102,7 @@ class Router:
         return self._kafka.accepts_all_of(topic, schema) and not self._spools.anything_moves()
 
     def can_store(self) -> bool:
+        """Whether an event could be stored now, in Kafka or in the spool."""
         return (self._spools.broken is None and not self._spools.full) or self._kafka.accepts_any_of(TASK_EVENTS.name)
 
     async def _sent(self, record: Record) -> bool:
@@ -237,21 +195,34 @@ class KafkaPublisher(Router):
             _log.warning("deliveries_unknown", records=left)
 
     def health(self) -> dict[str, str]:
+        """Each part that is needed to store an event, and ``ok`` or its problem."""
         return {**self._prerequisites.health(), "spool": self._spool_health()}
 
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
+        """Return once the event is durable.
+
+        Raises NotDurable if it is not, or that is not known; TooLarge if it never can be.
+        """
         return await self._store_checked(self._record_of(decided, traceparent))
 
     def is_direct(self) -> bool:
+        """Whether Kafka will probably acknowledge an event that is sent now, and it overtakes none."""
         return self.is_direct_for(TASK_EVENTS.name, self._events.schema_key)
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
+        """Send an event while ``is_direct``. ``then`` is called with None once Kafka has it, never before this returns.
+
+        Otherwise it is called with DeliveryFailed or QueueFull; the record then needs ``spool``.
+
+        Raises TooLarge if the event never can be durable; nothing was sent.
+        """
         record = self._record_of(decided, traceparent)
         self._check_size(record)
         self._kafka.send_then(record, then, timeout_s=self._timeout_s)
         return record
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
+        """Return once the rejected callback is durable. Raises as ``publish``."""
         return await self._store_checked(
             Record(
                 topic=CALLBACKS_QUARANTINE.name,

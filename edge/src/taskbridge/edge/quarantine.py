@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from taskbridge.edge.errors import Rejection
-    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.credentials import Credentials
     from taskbridge.edge.verification.replays import Window
@@ -127,7 +127,7 @@ class Quarantine:
     def __init__(
         self,
         settings: EdgeSettings,
-        publisher: Publisher,
+        publisher: KafkaPublisher,
         counted: Counter,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.monitoring import Metrics
-    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.request import Received
     from taskbridge.edge.server.admission import RejectionLog, Senders
@@ -76,7 +76,7 @@ class CallbackRoutes:
 
     decision: Decision
     window: Window
-    publisher: Publisher
+    publisher: KafkaPublisher
     metrics: Metrics
     senders: Senders
     quarantine: Quarantine
