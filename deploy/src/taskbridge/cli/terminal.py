@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,25 +62,20 @@ class Heartbeat:
 
 def call_with_heartbeat(call: Callable[[], Result], progress: Progress, message: str) -> Result:
     """Return or raise the outcome of ``call``, and report progress meanwhile."""
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    outcome: Future[Result] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
+            outcome.set_result(call())
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
-            errors.append(error)
+            outcome.set_exception(error)
 
-    # A daemon thread: Ctrl-C during a long call does not wait for its end.
-    thread = threading.Thread(target=run, name="call-with-heartbeat", daemon=True)
     heartbeat = Heartbeat(progress)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
+    # A daemon thread: Ctrl-C during a long call does not wait for its end.
+    threading.Thread(target=run, name="call-with-heartbeat", daemon=True).start()
+    while not wait([outcome], 0.1).done:
         heartbeat.beat(message)
-    if errors:
-        raise errors[0]
-    return results[0]
+    return outcome.result()
 
 
 class Stopped(BaseException):
