@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from taskbridge.schemas.events import Lifecycle, Person, Status, TaskNotification, View, notification_id_for
 
@@ -88,40 +89,28 @@ def views(state: TaskState | None) -> Entries:
 
 
 def notification_of(
-    change: Change, key: EntryKey, entry: Entry, instance: tuple[str, str], event: tuple[str, int], *more: str | None
+    change: Change,
+    key: EntryKey,
+    entry: Entry,
+    instance: tuple[str, str],
+    event: tuple[str, int],
+    *,
+    recovered_by: str | None = None,
 ) -> TaskNotification:
-    """The notification of an entry's change. Of ``instance`` corp and id; of ``event`` id and time; then its origin."""
+    """The notification of an entry's change. Of ``instance`` corp and id; of ``event`` id and time."""
     (corp_id, instance_id), (event_id, occurred_at) = instance, event
-    # Positional arguments: keywords cost several times as much, for every event.
     return TaskNotification(
-        notification_id_for(event_id, key.user_id, key.view, key.task_id, change),
-        corp_id,
-        key.user_id,
-        key.view,
-        change,
-        instance_id,
-        key.task_id,
-        entry.title,
-        entry.url,
-        entry.app_type,
-        entry.originator,
-        entry.actor_id,
-        entry.status,
-        occurred_at,
-        event_id,
-        entry.process_name,
-        entry.entered_at,
-        entry.updated_at,
-        entry.source,
-        entry.outcome,
-        entry.remark,
-        entry.finished_at,
-        entry.result,
-        entry.step_name,
-        entry.step_id,
-        entry.decided_by,
-        entry.due_at,
-        *more,
+        notification_id=notification_id_for(event_id, key.user_id, key.view, key.task_id, change),
+        corp_id=corp_id,
+        recipient_id=key.user_id,
+        view=key.view,
+        change=change,
+        instance_id=instance_id,
+        task_id=key.task_id,
+        occurred_at=occurred_at,
+        event_id=event_id,
+        recovered_by=recovered_by,
+        **asdict(entry),
     )
 
 

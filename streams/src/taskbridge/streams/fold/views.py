@@ -83,4 +83,6 @@ def _notification(
     instance: Instance, event: TaskEvent, key: EntryKey, change: Change, entry: Entry | None
 ) -> TaskNotification:
     its, cause = (instance.state.corp_id, instance.state.instance_id), (event.event_id, event.occurred_at)
-    return notification_of(change, key, entry or whole_entry(instance.state), its, cause, event.recovered_by)
+    return notification_of(
+        change, key, entry or whole_entry(instance.state), its, cause, recovered_by=event.recovered_by
+    )
