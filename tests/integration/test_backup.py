@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import defaultdict
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -23,6 +21,7 @@ from support import http_clients
 from support.center_process import CenterProcess, Line, lists_of
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from support.edge.process import OwnStack, RunningEdge, wait_until
+from support.forked import taskbridge
 from support.kafka.stack import artifacts
 from support.streams.lives import (
     assert_all_is_right,
@@ -117,9 +116,9 @@ class Company:
     def post(self, count: int) -> None:
         """So many callbacks of a company at work, each answered 200."""
         self.seed += 1
-        argv = [sys.executable, "-m", "taskbridge.cli", "simulate", "--json", "--url", self.edge.url, "--rate", "500"]
-        argv += ["--count", f"{count}", "--seed", f"{self.seed}", "--app", APP_TYPE, "--corp", CORP_ID]
-        done = subprocess.run([*argv, "--token", SYSTEM_TOKEN], capture_output=True, text=True, check=False)
+        given = ["simulate", "--json", "--url", self.edge.url, "--rate", "500", "--token", SYSTEM_TOKEN]
+        given += ["--count", f"{count}", "--seed", f"{self.seed}", "--app", APP_TYPE, "--corp", CORP_ID]
+        done = taskbridge(*given)
         assert done.returncode == 0, done.stderr
 
     def settles(self) -> None:
@@ -159,8 +158,8 @@ class Company:
         shutil.copytree(self._backup, self.folder / "stack")
         self.stack.start()
         assert self.center.stop() == 0
-        argv = [sys.executable, "-m", "taskbridge.cli", "center", "--rebuild"]
-        subprocess.run(argv, env=self.center.environment, check=True)
+        rebuilt = taskbridge("center", "--rebuild", environment=self.center.environment)
+        assert rebuilt.returncode == 0, rebuilt.stderr
         self.center.start()
 
     def move_the_spool(self) -> None:
@@ -209,10 +208,9 @@ class Company:
             "STREAMS_DATA_DIR": str(self.worker.data_dir),
             "STREAMS_PORT": str(self.worker.port),
         }
-        argv = [sys.executable, "-m", "taskbridge.cli", "doctor", "--json", "--edge-url", self.edge.url]
-        argv += ["--streams-url", f"http://127.0.0.1:{self.worker.port}", "--center-url", self.center.url]
-        argv += ["--end-to-end", "--credentials", str(self.edge.credentials)]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        given = ["--edge-url", self.edge.url, "--streams-url", f"http://127.0.0.1:{self.worker.port}"]
+        given += ["--center-url", self.center.url, "--end-to-end", "--credentials", str(self.edge.credentials)]
+        done = taskbridge("doctor", "--json", *given, environment=environment)
         found = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(found) > 10, done.stderr
         return [each for each in found if each["state"] == "failed"]

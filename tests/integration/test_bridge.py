@@ -273,10 +273,10 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
     assert running.connection is not None
     where = ("--bootstrap-servers", running.connection.bootstrap_servers)
     where += ("--registry-url", running.connection.registry_url)
-    process = program("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json", *where)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert len(out.splitlines()) == 1
+    options = ("--from-beginning", "--max", "1", "--json", *where)
+    first = taskbridge("tail", TASK_NOTIFICATIONS.name, *options, environment=ENVIRONMENT)
+    assert first.returncode == 0, first.stderr
+    assert len(first.stdout.splitlines()) == 1
     process = program("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "10000", *where)
     assert process.stdout is not None
     record = next(each for each in map(json.loads, process.stdout) if each["value"]["event_id"] == event_id)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +12,7 @@ from confluent_kafka import Consumer
 from confluent_kafka.admin import NewTopic
 
 from support.edge.process import wait_until
+from support.forked import taskbridge
 from support.streams.lives import delete_all_topics, topics_on
 from support.streams.processes import Worker
 from taskbridge.runtime.kafka import consumer_config
@@ -75,15 +74,8 @@ def older_worker(connection: Connection) -> Generator[None]:
 
 
 def apply(connection: Connection, *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
-    servers, registry = connection.bootstrap_servers, connection.registry_url
-    command = [sys.executable, "-m", "taskbridge.cli", "topics", "apply", "--json", *arguments]
-    found = subprocess.run(
-        [*command, "--bootstrap-servers", servers, "--registry-url", registry],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    where = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
+    found = taskbridge("topics", "apply", "--json", *arguments, *where)
     return found.returncode, [json.loads(line) for line in found.stdout.splitlines()], found.stderr
 
 

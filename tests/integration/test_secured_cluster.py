@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +25,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from support import forked
 from support.background import Steadily
 from support.center_process import CenterProcess, lists_of
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of
@@ -604,7 +604,6 @@ def taskbridge(connection: Connection, config: str | None, *arguments: str, **mo
         "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
         **({} if config is None else {"TASKBRIDGE_KAFKA_CONFIG_FILE": config}),
     }
-    argv = [sys.executable, "-m", "taskbridge.cli", *arguments]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = forked.taskbridge(*arguments, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -14,6 +12,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from support.background import Steadily
 from support.edge.process import RunningEdge, wait_until
+from support.forked import taskbridge
 from support.kafka.brokers import APART, BROKERS, SplitCluster
 from support.streams.lives import assert_all_is_right, caught_up, read_topic
 from support.streams.processes import Worker
@@ -165,8 +164,7 @@ def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[st
         "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": outside.bootstrap_servers,
         "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
     }
-    argv = [sys.executable, "-m", "taskbridge.cli", "topics", "apply", "--json"]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = taskbridge("topics", "apply", "--json", environment=environment, timeout=60)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr
     return done.returncode, {each["topic"]: (each["state"], each["drift"]) for each in lines}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1
-_COMMAND = "from taskbridge.cli.__main__ import main; main()"
+COMMAND = "from taskbridge.cli.__main__ import main; main()"
 _forking = multiprocessing.get_context("forkserver")
 _SERVICES = [f"taskbridge.{each}.app" for each in ("edge", "streams", "center", "webhooks")]
 _forking.set_forkserver_preload([*_SERVICES, "taskbridge.cli.program"])
@@ -126,7 +126,7 @@ def taskbridge(
     *arguments: str, environment: Mapping[str, str] = os.environ, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """``taskbridge`` with these arguments, as ``subprocess.run`` runs it: exit code and both outputs."""
-    return run_forked(_COMMAND, environment=environment, arguments=["taskbridge", *arguments], timeout=timeout)
+    return run_forked(COMMAND, environment=environment, arguments=["taskbridge", *arguments], timeout=timeout)
 
 
 def run_forked(

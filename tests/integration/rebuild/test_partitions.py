@@ -144,9 +144,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
 
 
 def assert_refused(rebuild: Rebuild, because: str, *arguments: str) -> None:
-    process = rebuild.start(*arguments)
-    process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert rebuild.start(*arguments).wait(60) == 1
     assert because in rebuild.log_path.read_text()
 
 

@@ -272,9 +272,7 @@ def test_a_killed_rebuild_changes_nothing_and_the_next_one_completes(
     # This process acts as the one rebuild that may run.
     consumer = consumer_config(connection.bootstrap_servers, REBUILD_ID)
     with alone(Offsets(consumer), consumer):
-        process = rebuild.start()
-        process.communicate(timeout=180)
-        assert process.returncode == 1
+        assert rebuild.start().wait(180) == 1
         assert "another rebuild is running" in rebuild.log_path.read_text()
     processed(connection, [first], eventually)
 
