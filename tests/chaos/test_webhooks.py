@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "10"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
-EVENTS_PER_S = 60
+EVENTS_PER_S = 30
 SESSION_S = 6
 
 
