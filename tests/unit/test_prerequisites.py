@@ -26,7 +26,6 @@ from taskbridge.local.host import free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COMMANDS = pytest.mark.parametrize("command", ["demo", "test"])
 UV = """#!/bin/sh
 echo "$@" >> {called}
 case "$1" in
@@ -144,13 +143,12 @@ def output(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if not line.startswith("make")]
 
 
-@COMMANDS
 @pytest.mark.parametrize(
-    ("hidden", "start"),
+    ("command", "hidden", "start"),
     [
-        (("mvn",), "missing: mvn (Maven fetches Kafka and the registry, once); "),
-        (("java",), "missing: java (runs Maven); "),
-        (("mvn", "java"), "missing: mvn (Maven fetches Kafka and the registry, once), java (runs Maven); "),
+        ("demo", ("mvn",), "missing: mvn (Maven fetches Kafka and the registry, once); "),
+        ("demo", ("java",), "missing: java (runs Maven); "),
+        ("test", ("mvn", "java"), "missing: mvn (Maven fetches Kafka and the registry, once), java (runs Maven); "),
     ],
 )
 def test_without_maven_one_line_says_what_to_do_before_anything_is_fetched(
@@ -167,28 +165,25 @@ def test_without_maven_one_line_says_what_to_do_before_anything_is_fetched(
     assert done.stdout == ""
 
 
-@COMMANDS
-def test_an_old_python_is_one_line_before_anything_is_fetched(machine: Machine, checkout: Path, command: str) -> None:
+def test_an_old_python_is_one_line_before_anything_is_fetched(machine: Machine, checkout: Path) -> None:
     machine.checkout = checkout
     machine.hide(r"python3(\.\d+)?", *DEMO_AND_TEST_NEED_NO_ROOT)
     machine.has("python3", OLD_PYTHON)
-    done = machine.makes(command)
+    done = machine.makes("test")
     assert done.returncode != 0
     (line,) = output(done)
     assert line.startswith("Python 3.9.2 is too old: taskbridge needs 3.11 or newer.")
 
 
-@COMMANDS
-def test_a_missing_python_is_reported_as_well(machine: Machine, checkout: Path, command: str) -> None:
+def test_a_missing_python_is_reported_as_well(machine: Machine, checkout: Path) -> None:
     machine.checkout = checkout
     machine.hide(r"python3(\.\d+)?", "python3", *DEMO_AND_TEST_NEED_NO_ROOT)
-    done = machine.makes(command)
+    done = machine.makes("demo")
     assert done.returncode != 0
     assert done.stdout == "Python is missing or too old: taskbridge needs 3.11 or newer, as python3\n"
 
 
-@COMMANDS
-@pytest.mark.parametrize("has_uv", [False, True])
+@pytest.mark.parametrize(("command", "has_uv"), [("demo", False), ("test", True)])
 def test_no_network_is_one_line_where_packages_must_be_fetched(
     machine: Machine, checkout: Path, command: str, *, has_uv: bool
 ) -> None:
@@ -240,7 +235,7 @@ HIDDEN = ("chromium.*", "promtool", "docker.*", "cargo", *DEMO_AND_TEST_NEED_NO_
 SELECTED = (
     "tests/unit/test_test_run.py::test_the_longest_files_start_first_each_followed_by_short_ones",
     "tests/unit/monitoring/test_dashboards.py::test_prometheus_parses_every_query",
-    "tests/unit/test_native_vectors.py",
+    "tests/unit/test_native_vectors.py::test_the_core_passes_its_own_tests",
     "tests/browser/test_modules.py",
     "tests/integration/test_containers.py::test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests",
 )
