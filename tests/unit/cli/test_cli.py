@@ -17,6 +17,7 @@ import typer
 from click.testing import CliRunner as CommandRunner
 from typer.testing import CliRunner
 
+from support.forked import taskbridge
 from taskbridge.center.app import run as run_center
 from taskbridge.cli.program import app, main
 from taskbridge.local.host import free_ports
@@ -228,17 +229,15 @@ def test_errors_are_one_readable_line(
     assert_one_readable_line(run(*arguments), says)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
-        (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),
-        (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
-        (("center",), "CENTER_KAFKA_BOOTSTRAP_SERVERS: is required"),
-    ],
-)
-def test_a_process_that_fails_prints_one_line(arguments: tuple[str, ...], says: str) -> None:
-    assert_one_readable_line(run_alone(*arguments), says)
+def test_a_process_that_fails_prints_one_line() -> None:
+    assert_one_readable_line(run_alone("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA)
+
+
+@pytest.mark.parametrize("service", ["edge", "streams", "center"])
+def test_a_service_without_kafkas_address_prints_one_line(service: str) -> None:
+    ended = taskbridge(service, environment={})
+    says = f"{service.upper()}_KAFKA_BOOTSTRAP_SERVERS: is required"
+    assert_one_readable_line((ended.returncode, ended.stderr), says)
 
 
 def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from support.forked import run_forked
+
+if TYPE_CHECKING:
+    import subprocess
+
 ROOT = Path(__file__).parents[3]
-_ENTRY = "import sys; sys.argv[0] = {name!r}; from {module} import {function} as entry; entry()"
 
 
-def scripts() -> dict[str, list[str]]:
-    """The command line of each program of each distribution, and of the module that is run as a service."""
-    found = {"reconcile": ["-m", "taskbridge.reconcile.app"]}
+def scripts() -> dict[str, str]:
+    """What each program of each distribution runs, and the module that is run as a service."""
+    found = {"reconcile": "import runpy; runpy.run_module('taskbridge.reconcile.app', run_name='__main__')"}
     for path in sorted(ROOT.glob("*/pyproject.toml")):
         for name, entry in tomllib.loads(path.read_text("utf-8")).get("project", {}).get("scripts", {}).items():
             module, _, function = entry.partition(":")
-            found[name] = ["-c", _ENTRY.format(name=name, module=module, function=function)]
+            found[name] = f"from {module} import {function} as entry; entry()"
     return found
 
 
 def run(name: str, argument: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *scripts()[name], argument]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env={})
+    return run_forked(scripts()[name], environment={}, arguments=[name, argument], timeout=120)
 
 
 def test_all_programs_are_checked() -> None:
