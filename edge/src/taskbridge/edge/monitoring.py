@@ -7,17 +7,18 @@ import contextlib
 import json
 import os
 import zlib
+from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
-from itertools import product
+from itertools import accumulate, product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric, Sample
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -40,6 +41,44 @@ if TYPE_CHECKING:
     from taskbridge.edge.verification.replays import FileWindows
 
 
+class Durations(Collector):
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = bounds
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def observe(self, action: str, seconds: float) -> None:
+        self._counts[action][bisect_left(self._bounds, seconds)] += 1
+        self._sums[action] += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["action"])
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for action, counts in self._counts.items():
+            family.add_metric([action], list(zip(names, accumulate(counts), strict=True)), self._sums[action])
+        return [family]
+
+
+class Outcomes(Collector):
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
+        """Report these from the start, with 0."""
+        self._counts.update(dict.fromkeys(product(actions, outcomes), 0))
+
+    def count(self, action: str, outcome: str) -> None:
+        self._counts[action, outcome] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=["action", "outcome"])
+        for labels, count in self._counts.items():
+            family.add_metric(labels, count)
+        return [family]
+
+
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
@@ -48,30 +87,29 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        outcomes = Counter(
+        self.outcomes = Outcomes(
             "taskbridge_edge_callbacks",
             "Callbacks by action and outcome. The outcome is where the event was stored, or "
             "why the callback was rejected.",
-            ["action", "outcome"],
-            registry=self.registry,
         )
-        self.outcomes = cache(outcomes.labels)
-        for action in (*ACTIONS, PUSH, UNKNOWN):
-            for outcome in (*Durability, *REASONS, "not-durable", "error", "aborted"):
-                self.outcomes(action, outcome)
-        self._seconds = self._durations(
-            "callback_seconds",
+        self.outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
+        self._seconds = Durations(
+            "taskbridge_edge_callback_seconds",
             "Time from the first byte of a callback's body to its response.",
             (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
         )
-        self.verify_seconds = self._durations(
-            "verify_seconds",
+        self.verify_seconds = Durations(
+            "taskbridge_edge_verify_seconds",
             "Time from the end of a callback's body until it is parsed, verified and validated.",
             _STEP_BUCKETS,
         )
-        self.publish_seconds = self._durations(
-            "publish_seconds", "Time to store a verified event in Kafka or the spool, or to fail.", _STEP_BUCKETS
+        self.publish_seconds = Durations(
+            "taskbridge_edge_publish_seconds",
+            "Time to store a verified event in Kafka or the spool, or to fail.",
+            _STEP_BUCKETS,
         )
+        for each in (self.outcomes, self._seconds, self.verify_seconds, self.publish_seconds):
+            self.registry.register(each)
         self._connections_refused = Counter(
             "taskbridge_edge_connections_refused",
             "Connections closed by the server, by reason: limit reached, client too slow, not HTTP.",
@@ -105,9 +143,9 @@ class Metrics:
         GCCollector(registry=self.registry)
 
     def count(self, action: str, outcome: str, seconds: float) -> None:
-        """Count a callback by its outcome."""
-        self.outcomes(action, outcome).inc()
-        self._seconds(action).observe(seconds)
+        """Count a callback by its outcome. Call it on the event loop only, as all methods of the tallies."""
+        self.outcomes.count(action, outcome)
+        self._seconds.observe(action, seconds)
 
     def count_left_out(self, field: str) -> None:
         self._left_out.labels(field).inc()
@@ -150,11 +188,6 @@ class Metrics:
             lambda: credentials.broken is not None,
         )
         self.registry.register(_TokenCollector(credentials, token_use))
-
-    def _durations(self, name: str, documentation: str, bounds: Sequence[float]) -> Callable[[str], Histogram]:
-        """The histogram of an action. To look it up again costs as much as to count."""
-        name = f"taskbridge_edge_{name}"
-        return cache(Histogram(name, documentation, ["action"], registry=self.registry, buckets=bounds).labels)
 
     def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         Gauge(f"taskbridge_edge_{name}", documentation, registry=self.registry).set_function(read)

@@ -143,7 +143,7 @@ class CallbackRoutes:
                 _log_of(wire_action, scope, received).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
-            self.metrics.outcomes(wire_action, "error").inc()
+            self.metrics.outcomes.count(wire_action, "error")
             if received is not None:
                 await self.quarantine.store(received, _unforeseen(decided))
             raise
@@ -163,7 +163,7 @@ class CallbackRoutes:
         try:
             decided = self.decision.decide(received)
         except Exception:
-            self.metrics.verify_seconds(received.wire_action).observe(time.perf_counter() - started)
+            self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
             raise
         return self.claim(decided, received.wire_action, started)
 
@@ -172,7 +172,7 @@ class CallbackRoutes:
         try:
             claim(decided, self.window)
         finally:
-            self.metrics.verify_seconds(wire_action).observe(time.perf_counter() - started)
+            self.metrics.verify_seconds.observe(wire_action, time.perf_counter() - started)
         return decided
 
     async def _publish(self, decided: Decided, received: Received) -> Durability:
@@ -181,7 +181,7 @@ class CallbackRoutes:
         try:
             return await self.publisher.publish(decided, traceparent=traceparent)
         finally:
-            self.metrics.publish_seconds(received.wire_action).observe(time.perf_counter() - started)
+            self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - started)
 
     async def _continue(self, fast: FastCallback) -> Durability:
         try:
@@ -194,7 +194,7 @@ class CallbackRoutes:
             return Durability.KAFKA
         finally:
             if fast.decided is not None:
-                self.metrics.publish_seconds(fast.wire_action).observe(time.perf_counter() - fast.publishing)
+                self.metrics.publish_seconds.observe(fast.wire_action, time.perf_counter() - fast.publishing)
 
     def _log_rejection(
         self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, quarantine_id: str | None
@@ -297,7 +297,7 @@ class FastCallback(Struct, eq=False):
     def accepted(self) -> bytes:
         assert self.decided is not None, "it was sent"
         now = time.perf_counter()
-        self.metrics.publish_seconds(self.wire_action).observe(now - self.publishing)
+        self.metrics.publish_seconds.observe(self.wire_action, now - self.publishing)
         self.metrics.count(self.wire_action, _KAFKA, now - self.started)
         body = _body(self.decided.event_id, _KAFKA)
         return b"content-length: %d\r\ncontent-type: application/json\r\n\r\n%b" % (len(body), body)
