@@ -18,7 +18,7 @@ import (
 )
 
 // In your own project: your file with the schema.
-//go:generate go tool avrogen -encoders -fullschema -enums -pkg main -o notification.go ../../schemas/src/taskbridge/schemas/avro/TaskNotification.avsc
+//go:generate go run github.com/hamba/avro/v2/cmd/avrogen -encoders -fullschema -enums -pkg main -o notification.go ../../schemas/src/taskbridge/schemas/avro/TaskNotification.avsc
 
 func main() {
 	if len(os.Args) != 4 {

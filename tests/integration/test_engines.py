@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support import http_clients, needs
+from support import http_clients, needs, toolchains
 from support.center_process import CenterProcess
 from support.edge.process import RunningEdge, wait_until
 from support.streams.processes import Worker
@@ -89,6 +90,7 @@ def typed(text: str, log: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             ["bash", "-ec", text],
             cwd=ROOT,
+            env={**os.environ, **toolchains.JAVA_QUICKLY},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

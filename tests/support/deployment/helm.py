@@ -25,20 +25,40 @@ _SOURCES = Path(__file__).parents[1] / "programs" / "helm"
 
 Document = dict[str, Any]
 
+_NO_LOOKUP = """\
+package engine
+
+import "context"
+
+type ClientProvider any
+
+type clientProviderFromConfig struct{ config any }
+
+func newLookupFunction(context.Context, ClientProvider) any { return nil }
+"""
+
+_CLIENTS_OF_KUBERNETES = (
+    ("internal/version/clientgo.go", r'^\t_ "k8s.io/client-go/kubernetes".*\n', ""),
+    ("pkg/engine/engine.go", r'^\t"k8s.io/client-go/rest"\n', ""),
+    ("pkg/engine/engine.go", r"\*rest\.Config", "any"),
+    ("pkg/engine/lookup_func.go", r"(?s)^package engine\n.*\Z", _NO_LOOKUP),
+)
+"""Files of Helm's that import them, what is replaced there, and by what."""
+
 
 def _without_clients(folder: Path) -> Path:
-    """A go.mod by which Go leaves out an import of Helm's that is there to say which version Kubernetes' clients have.
+    """A go.mod by which Go builds a Helm that cannot connect to a cluster.
 
-    It brings a client of each of Kubernetes' kinds, which nothing here calls, and with them a sixth of the packages.
+    Its clients of Kubernetes, which nothing here calls, would be a third of what is compiled.
     """
     fetched = json.loads(toolchains.run_go("helm", "mod", "download", "-json", "helm.sh/helm/v4"))
     helm = folder / "sources"
     # What Go fetches is read-only, folders too.
     subprocess.run(["cp", "-r", "--no-preserve=mode", fetched["Dir"], str(helm)], check=True)
-    there = helm / "internal" / "version" / "clientgo.go"
-    text, found = re.subn(r'^\t_ "k8s.io/client-go/kubernetes".*\n', "", there.read_text("utf-8"), flags=re.MULTILINE)
-    assert found == 1, f"{there} does not import them any more: build it as it is"
-    there.write_text(text, "utf-8")
+    for name, pattern, replacement in _CLIENTS_OF_KUBERNETES:
+        text, found = re.subn(pattern, replacement, (helm / name).read_text("utf-8"), flags=re.MULTILINE)
+        assert found, f"{name} has no {pattern} any more: build it as it is"
+        (helm / name).write_text(text, "utf-8")
     for name, more in (("go.mod", f"replace helm.sh/helm/v4 => {helm}\n"), ("go.sum", "")):
         (folder / name).write_text((_SOURCES / name).read_text("utf-8") + more, "utf-8")
     return folder / "go.mod"
