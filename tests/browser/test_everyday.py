@@ -158,7 +158,8 @@ def test_a_list_is_exported_printed_and_new_tasks_are_notified(fake: FakeTaskCen
 
     # What was chosen follows the person into another browser.
     page.get_by_role("button", name="Switch to English").click()
-    page.get_by_role("button", name="Appearance: as the system").click()
+    with page.expect_response(lambda answer: "light" in (answer.request.post_data or "")):
+        page.get_by_role("button", name="Appearance: as the system").click()
     expect(page.get_by_role("button", name="Appearance: light")).to_be_visible()
     assert fake.preferences == {"language": "en", "theme": "light", "notifications": True}
     other = open_page(fake.url, color_scheme="dark")

@@ -142,7 +142,7 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
 def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:
     """The vendor's library is a fake: the real one answers inside DingTalk only."""
     (tmp_path / "secret").write_text(CLIENT_SECRET)
-    with DingTalkSignIn(corp_id=CORP).running() as dingtalk:
+    with DingTalkSignIn(corp_id=CORP, owner=CORP).running() as dingtalk:
         environment = {
             "CENTER_DINGTALK_CLIENT_ID": CLIENT_ID,
             "CENTER_DINGTALK_CLIENT_SECRET_FILE": str(tmp_path / "secret"),

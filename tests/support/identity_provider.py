@@ -140,6 +140,8 @@ class DingTalkSignIn:
 
     corp_id: str = "ours"
     """Which organisation was chosen in the browser."""
+    owner: str = "ours"
+    """The organisation of the app."""
     contact_type: int = 0
     is_down: bool = False
     url: str = ""
@@ -151,7 +153,7 @@ class DingTalkSignIn:
         http.add_api_route("/oauth2/auth", self.authorize)
         for path, answer in (
             ("/v1.0/oauth2/userAccessToken", self.user_token),
-            ("/v1.0/oauth2/ours/token", self.app_token),
+            (f"/v1.0/oauth2/{self.owner}/token", self.app_token),
             ("/topapi/user/getbyunionid", self.by_union_id),
             ("/topapi/v2/user/getuserinfo", self.by_code),
         ):
