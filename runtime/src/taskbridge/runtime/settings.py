@@ -28,7 +28,7 @@ from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class _Entries(Protocol):
@@ -368,3 +368,10 @@ def fingerprint(app_type: str, system_token: str) -> str:
     """Eight hex digits that name a token of an app and never change."""
     named = f"taskbridge token fingerprint\0{app_type}\0{system_token}"
     return hashlib.sha256(named.encode()).hexdigest()[:8]
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """The text of an error or an answer without these secrets: others repeat what they were sent."""
+    for each in secrets:
+        text = text.replace(each, "…")
+    return text

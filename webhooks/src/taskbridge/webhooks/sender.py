@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.formats import FORMATS
 from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
 from taskbridge.webhooks.guard import AddressRefused, Guard, GuardedResolver
@@ -120,9 +121,7 @@ class Sender:
 
     def _without_tokens(self, problem: str) -> str:
         """The beginning. Receivers repeat their address, and so do errors: a robot's has its token in it."""
-        for each in self._address_tokens:
-            problem = problem.replace(each, "…")
-        return problem[:_PROBLEM_CHARACTERS]
+        return masked(problem, self._address_tokens)[:_PROBLEM_CHARACTERS]
 
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:

@@ -16,6 +16,7 @@ from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, Sig
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
+from taskbridge.runtime.settings import masked
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -111,8 +112,7 @@ class DingTalk(Provider):
         answer = await client.request(method, self._api + path, **given)
         if answer.is_client_error:
             found = answer.json()
-            # Its message may repeat the secret.
-            message = str(found.get("message")).replace(self._secret(), "…")
+            message = masked(str(found.get("message")), [self._secret()])
             raise SignInRefused(f"DingTalk refused: {message} ({found.get('code')})")
         return answer.raise_for_status().json()
 

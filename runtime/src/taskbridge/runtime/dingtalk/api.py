@@ -57,7 +57,7 @@ class YidaApi:
         request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
         async for answer in self._calls.pages(request, wire.FormList):
             total = answer.total_count
-            found |= {each.form_uuid: each for each in answer.result.data}
+            found |= {each.form_uuid: each for each in answer.data}
         self._check_complete(len(found), total, "forms")
         return [*found.values()]
 

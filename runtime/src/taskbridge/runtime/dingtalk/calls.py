@@ -28,6 +28,7 @@ import msgspec
 
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import next_month_ms
+from taskbridge.runtime.settings import masked
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
@@ -345,10 +346,8 @@ class Calls:
             problem = msgspec.json.decode(response.content, type=wire.Problem)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             problem = wire.Problem()
-        code, message = str(problem.code or ""), str(problem.message or "")
-        for secret in call.secrets():
-            message = message.replace(secret, "…")
-        message = message[:_MESSAGE_CHARACTERS]
+        code = str(problem.code or "")
+        message = masked(str(problem.message or ""), call.secrets())[:_MESSAGE_CHARACTERS]
         text = _printable(f"{call.path}: {status} {code} {message} {problem.requestid or ''}".strip())
         named = response.headers.get("retry-after", "")
         after_s = int(named) if named.isdecimal() and len(named) <= _AFTER_DIGITS else 0

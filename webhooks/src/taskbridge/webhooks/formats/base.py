@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from taskbridge.runtime.settings import masked
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
 from taskbridge.schemas.json_forms import to_json
 
@@ -128,12 +129,9 @@ async def access_token(
     if ends_s > sending.at_s:
         return token
     answer = await call("POST", sending.url.rstrip("/") + path, {"content-type": JSON}, to_json(body))
-    found, lifetime_s = (object_of(answer.body).get(each) for each in fields)
+    found, lifetime_s = map(object_of(answer.body).get, fields)
     if not (answer.is_success and isinstance(found, str) and isinstance(lifetime_s, int)):
-        said = answer.body.decode("utf-8", "replace")
-        for each in body.values():
-            # Some vendors repeat the secret.
-            said = said.replace(each, "…")
+        said = masked(answer.body.decode("utf-8", "replace"), body.values())
         raise DeliveryProblem(f"no access token: {answer.status} {said}")
     sending.tokens[path] = found, sending.at_s + lifetime_s - _TOKEN_MARGIN_S
     return found
