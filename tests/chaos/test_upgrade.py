@@ -42,7 +42,7 @@ from support.streams.lives import (
     remove_workers,
     topics_on,
 )
-from support.streams.processes import Rebuild, Worker, pending_notifications, show_log
+from support.streams.processes import Rebuild, Worker, pending_notifications
 from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
@@ -124,7 +124,6 @@ class Edge(RunningEdge):
         self.kill_if_running()
         for each in self.sockets:
             each.close()
-        show_log(self.log_path)
 
 
 class Company(InBackground):

@@ -14,7 +14,7 @@ import httpx2
 from support import http_clients
 from support.center_rows import AnsweringCenter, fill
 from support.edge.process import LOAD_FAST
-from support.forked import ForkedService
+from support.forked import ForkedService, show_log
 from support.http_clients import EventStreamClient
 from taskbridge.center.access.access import Access
 from taskbridge.center.migrations import FOLDER
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CODE = f"{LOAD_FAST}; from taskbridge.center.app import main; main()"
-_SHOWN_CHARACTERS = 20_000
 VIEWS = ("created", "pending", "handled", "copied")
 
 
@@ -63,9 +62,7 @@ class CenterProcess(ForkedService):
         return answer is not None and answer.status_code == 200
 
     def show_log(self) -> None:
-        """At a test's end: pytest shows this output only with a failure."""
-        if self.log_path.exists():
-            print(f"{self.log_path.name}:\n{self.log_path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - as it says
+        show_log(self.log_path)
 
 
 @contextlib.contextmanager

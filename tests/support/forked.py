@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1
+_SHOWN_CHARACTERS = 100_000
 COMMAND = "from taskbridge.cli.__main__ import main; main()"
 _forking = multiprocessing.get_context("forkserver")
 _SERVICES = [f"taskbridge.{each}.app" for each in ("edge", "streams", "center", "webhooks")]
@@ -84,6 +85,12 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def show_log(path: Path) -> None:
+    """At a test's end: pytest shows this output only with a failure."""
+    if path.exists():
+        print(f"{path.name}:\n{path.read_text('utf-8', 'replace')[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - its purpose
 
 
 class ForkedService:

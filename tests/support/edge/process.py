@@ -16,7 +16,7 @@ import httpx2
 
 from support import http_clients
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
-from support.forked import Forked
+from support.forked import Forked, show_log
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.child import tethered
 from taskbridge.local.host import free_port, free_ports
@@ -160,7 +160,7 @@ class RunningEdge:
         """For a test's end, in any state; a failed test shows the end of the log."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        sys.stderr.write(self.log_path.read_text("utf-8", "replace")[-3000:])
+        show_log(self.log_path)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""

@@ -16,7 +16,7 @@ import httpx2
 
 from support import http_clients
 from support.edge.process import LOAD_FAST
-from support.forked import COMMAND, Forked
+from support.forked import COMMAND, Forked, show_log
 from support.streams.lives import caught_up, lives, produce, read_topic, topics_on
 from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     Read = Callable[[str], list[Message]]
 
 
-_SHOWN_CHARACTERS = 100_000
 _CODE = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()"
 
 
@@ -111,11 +110,6 @@ class Worker:
     def show_log(self) -> None:
         """At a test's end: pytest shows this output only with a failure."""
         show_log(self.log_path)
-
-
-def show_log(path: Path) -> None:
-    if path.exists():
-        print(f"{path.name}:\n{path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - that is what it is for
 
 
 class Load:
