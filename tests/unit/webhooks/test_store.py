@@ -260,6 +260,16 @@ def test_an_entry_that_a_live_notification_came_for_is_left_out_of_the_present_o
     assert "old" not in outcomes(database)
 
 
+def test_a_batch_of_present_entries_may_have_any_number_of_them(database: Database) -> None:
+    count = 170_000 if database.is_sqlite else 10_000
+    with database.write() as connection:
+        new = [New(f"e{number % 2}", f"a{number}", f"n{number}", b"{}") for number in range(count)]
+        names = store.add(database, connection, new, only_first=True)
+
+    assert names == {"e0", "e1"}
+    assert store.waiting(database, names)["e0"].deliveries == count // 2
+
+
 def test_endpoints_do_not_see_each_other(database: Database) -> None:
     add(database, ("a", "a1"))
     add(database, ("a", "a1"), endpoint="other")

@@ -7,9 +7,11 @@ sent one after the other, also when a replica dies in the middle of an attempt.
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, func, select, update
 
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
@@ -127,7 +129,7 @@ def add(database: Database, connection: Connection, added: Iterable[New], *, onl
     places = sorted({(each.endpoint, each.entry) for each in rows.values()})
     # First, so that an entry whose last delivery ends at this moment is not forgotten.
     _lock_queues(database, connection, places, at)
-    known = _known(connection, places) if only_first else set[tuple[str, str]]()
+    known = _known(database, connection, places) if only_first else set[tuple[str, str]]()
     values = [
         (each.endpoint, each.entry, each.webhook_id, at, int(Outcome.WAITING), each.data, 0)
         for each in rows.values()
@@ -147,11 +149,15 @@ def _lock_queues(database: Database, connection: Connection, places: Sequence[tu
         connection.execute(put, [{"endpoint": endpoint, "entry": entry, **new} for endpoint, entry in places])
 
 
-def _known(connection: Connection, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    found = select(deliveries.c.endpoint, deliveries.c.entry).where(
-        tuple_(deliveries.c.endpoint, deliveries.c.entry).in_(places)
-    )
-    return {(endpoint, entry) for endpoint, entry in connection.execute(found.distinct())}
+def _known(database: Database, connection: Connection, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of which there is a delivery: a query for each endpoint, because one for all pairs would be too deep."""
+    of = select(deliveries.c.entry).where(deliveries.c.endpoint == bindparam("its_name"))
+    of = of.where(database.among(deliveries.c.entry)).distinct()
+    found: set[tuple[str, str]] = set()
+    for endpoint, pairs in groupby(places, key=itemgetter(0)):
+        given = {"its_name": endpoint, **database.keys(entry for _, entry in pairs)}
+        found |= {(endpoint, entry) for entry in connection.scalars(of, given)}
+    return found
 
 
 class Queues:
