@@ -44,7 +44,7 @@ from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
-from taskbridge.local.jvm import java_argv
+from taskbridge.local.jvm import java_argv, make_service_folder
 from taskbridge.reconcile.kafka import PASSES
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
@@ -389,7 +389,7 @@ if FULL:
     ) -> None:
         printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
         jars = ensure_artifacts(cache_folder(os.environ), progress=print).kafka_jars
-        (tmp_path / "tmp").mkdir()
+        make_service_folder(tmp_path)
         java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", program=jars, heap_mb=128)
         shell = f'kafka-acls.sh() {{ {shlex.join(java)} "$@"; }}\nKAFKA={cluster.servers} ADMIN=/dev/null\n{printed}'
         done = subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -195,7 +195,7 @@ def test_the_storage_is_what_kafkas_own_tool_formats(tmp_path: Path) -> None:
     ours, theirs, jars = tmp_path / "ours", tmp_path / "theirs", artifacts().kafka_jars
     kafka_service(jars=jars, data_dir=ours, port=1, controller_port=2)
     make_service_folder(theirs)
-    properties = (ours / "server.properties").rename(theirs / "server.properties").name
+    properties = (ours / "taskbridge-kafka.properties").rename(theirs / "server.properties").name
     tool = ("kafka.tools.StorageTool", "format", "--cluster-id=aqNZkVe_TuuFpcwUSLMcQQ", "-c", properties)
     argv = java_argv("-cp", f"{jars}/*", *tool, program=jars, heap_mb=64)
     subprocess.run(argv, cwd=theirs, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)

@@ -99,7 +99,7 @@ class KafkaCluster:
                 jars=artifacts().kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
             )
             own = {} if broker == 1 else _without_controller(broker, port)
-            change_properties(data_dir / "server.properties", {}, {**_OF_THREE, **own})
+            change_properties(data_dir / "taskbridge-kafka.properties", {}, {**_OF_THREE, **own})
             self._specs[broker] = replace(spec, name=f"broker-{broker}")
 
     def __enter__(self) -> Self:
@@ -220,7 +220,7 @@ class SplitCluster(KafkaCluster):
         protocols = ",".join(f"{each}:PLAINTEXT" for each in ("CLIENT", "BROKER", "CONTROLLER"))
         shared = {"advertised.listeners": listeners, "listener.security.protocol.map": protocols}
         voters = {"controller.quorum.voters": f"1@{controller}"}
-        change_properties(data_dir / "server.properties", {}, {**own, **shared, **voters})
+        change_properties(data_dir / "taskbridge-kafka.properties", {}, {**own, **shared, **voters})
         spec = self._specs[broker]
         argv = [*self._inside(), *spec.argv] if broker == APART else spec.argv
         self._specs[broker] = replace(

@@ -62,7 +62,7 @@ class SecuredKafka:
         self.ca_path.write_bytes(certificate)
         (data_dir / "broker.pem").write_bytes(key + certificate)
         change_properties(
-            data_dir / "server.properties",
+            data_dir / "taskbridge-kafka.properties",
             {
                 "listeners": f"CLIENT://{LOOPBACK}:{secured_port}",
                 "advertised.listeners": f"CLIENT://{LOOPBACK}:{secured_port}",
@@ -204,7 +204,7 @@ class SecuredCluster(KafkaCluster):
     def _secure(self, broker: int, data_dir: Path, port: int) -> None:
         jwks = f"{self._issuer.keys_url}/keys"
         change_properties(
-            data_dir / "server.properties",
+            data_dir / "taskbridge-kafka.properties",
             {
                 "listeners": f"CLIENT://{LOOPBACK}:{port}",
                 "advertised.listeners": f"CLIENT://{LOOPBACK}:{port}",

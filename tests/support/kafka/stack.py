@@ -141,7 +141,7 @@ class KafkaWithSharedRegistry:
         port, controller_port = free_ports(2)
         jars = artifacts(say).kafka_jars
         kafka = kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
-        change_properties(self._folder / "server.properties", {}, _AT_REST)
+        change_properties(self._folder / "taskbridge-kafka.properties", {}, _AT_REST)
         self._supervisor.start(kafka)
         deadline = time.monotonic() + _READY_WITHIN_S
         while not registry_answers(self._registry, trust_env=False):

@@ -169,6 +169,15 @@ def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monk
     assert lines[0].startswith(f"no app is configured, so the edge rejects every callback: add your apps to {path}")
 
 
+def test_the_example_replaces_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not one that appears, or that a link names, when the example is about to be written."""
+    path = tmp_path / "credentials.toml"
+    path.symlink_to(tmp_path / "elsewhere.toml")
+    said, _ = started(monkeypatch, tmp_path, {})
+    assert said.startswith(f"credentials file {tmp_path / 'elsewhere.toml'}: No such file")
+    assert not (tmp_path / "elsewhere.toml").exists()
+
+
 def test_each_change_of_a_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
     lines: list[str] = []

@@ -9,7 +9,7 @@ import pytest
 
 from taskbridge.cli.data_folder import hold_lock
 from taskbridge.local.host import free_ports, require_space
-from taskbridge.local.jvm import Endpoints
+from taskbridge.local.jvm import Endpoints, kafka_service
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.schemas.errors import ConfigurationError
@@ -90,3 +90,13 @@ def test_a_data_folder_serves_one_stack_at_a_time(tmp_path: Path) -> None:
         hold_lock(lock_path, remedy="stop it")
 
     hold_lock(lock_path, remedy="stop it").close()
+
+
+def test_no_file_of_a_folder_that_another_program_made_is_changed(tmp_path: Path) -> None:
+    """``--data-dir /opt`` where /opt/kafka is a Kafka of its own."""
+    (tmp_path / "tmp").mkdir()
+    others = (tmp_path / "server.properties", tmp_path / "tmp" / "report")
+    for each in others:
+        each.write_text("theirs")
+    kafka_service(jars=tmp_path, data_dir=tmp_path, port=1, controller_port=2)
+    assert [each.exists() and each.read_text() for each in others] == ["theirs", "theirs"]

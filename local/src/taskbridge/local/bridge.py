@@ -20,7 +20,7 @@ from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP
-from taskbridge.local.host import LOOPBACK, check_distinct, check_free, readable_os_errors
+from taskbridge.local.host import LOOPBACK, check_distinct, check_free, readable_os_errors, write_new
 from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
@@ -190,9 +190,7 @@ class Bridge:
         return given
 
     def _example_credentials(self) -> None:
-        if not self.credentials.exists():
-            self.credentials.touch(mode=0o600)
-            self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
+        if write_new(self.credentials, _EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20))):
             self._progress(f"wrote an example credentials file: add your apps to {self.credentials}")
 
     def _check_files(self) -> None:

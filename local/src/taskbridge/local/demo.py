@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from taskbridge.cli.callbacks import post_callback
+from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, vendor_sample
+from taskbridge.local.host import write_new
 from taskbridge.local.simulation import Simulation, Tally, apps_of, introduce, page_of, simulate
 from taskbridge.schemas.codec import task_notification_codec
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.events import Change, View
 from taskbridge.schemas.inbox import apply
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
@@ -120,17 +122,26 @@ def _page(instance_id: str) -> str:
 
 
 def write_credentials(path: Path) -> str:
-    """Write a credentials file for the demo's apps; returns the token of the story's app."""
+    """Create a credentials file for the demo's apps; returns the token of the story's app.
+
+    A file that exists is never changed: its apps are used if they are those of an earlier demo.
+
+    Raises ConfigurationError if it cannot be read, or has other apps.
+    """
     tokens = {app: secrets.token_hex(20).upper() for app in (APP, *_COMPANY_APPS)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(
-        "\n".join(
-            f'[[apps]]\napp_type = "{app}"\ncorp_id = "{CORP}"\nsystem_tokens = ["{token}"]\n'
-            for app, token in tokens.items()
-        )
+    text = "\n".join(
+        f'[[apps]]\napp_type = "{app}"\ncorp_id = "{CORP}"\nsystem_tokens = ["{token}"]\n'
+        for app, token in tokens.items()
     )
-    return tokens[APP]
+    if write_new(path, text):
+        return tokens[APP]
+    used = next((each for each in CredentialsFile(path).current.tokens if each.app_type == APP), None)
+    if used is None:
+        raise ConfigurationError(
+            f"{path} exists and has no app of the demo, which does not change it: choose another --credentials"
+        )
+    return used.secret.get_secret_value()
 
 
 def person_pages(center_url: str) -> dict[str, str]:

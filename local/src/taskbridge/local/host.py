@@ -109,6 +109,17 @@ def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
         raise ConfigurationError(f"{folder} needs {needed_mb} MB of disk space, but has {free_mb} MB: {remedy}")
 
 
+def write_new(path: Path, text: str) -> bool:
+    """Create a file that only its owner can read. False if the path exists: then nothing is written."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+        file.write(text)
+    return True
+
+
 @contextlib.contextmanager
 def readable_os_errors(folder: Path, *, remedy: str) -> Generator[None]:
     """Turn every OSError of the block into one line that names the folder, the reason and the remedy."""

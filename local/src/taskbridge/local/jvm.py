@@ -32,6 +32,10 @@ _SILENT.disabled = True
 # With this locale the JVM finds folders whose names are not ASCII.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 
+# Names of our own: the folder may be one in which another program has a server.properties and a tmp.
+_PROPERTIES = "taskbridge-kafka.properties"
+_TMP = "taskbridge-tmp"
+
 _FLAGS = (
     "-Xms64m",
     "-XX:TieredStopAtLevel=1",  # with it and the serial collector a start takes half the time
@@ -39,7 +43,7 @@ _FLAGS = (
     "-XX:+ExitOnOutOfMemoryError",  # a dead service is restarted; one without memory hangs
     "-XX:-UsePerfData",
     "-Djava.net.preferIPv4Stack=true",
-    "-Djava.io.tmpdir=tmp",  # in the service's folder: killed runs leave native libraries behind
+    f"-Djava.io.tmpdir={_TMP}",  # in the service's folder: killed runs leave native libraries behind
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
@@ -48,7 +52,6 @@ _QUIETLY = ("-Xlog:aot*=off", "-Xlog:cds*=off")
 
 _KAFKA_HEAP_MB, _REGISTRY_HEAP_MB = 512, 256
 _LOG4J = Path(__file__).with_name("log4j2.properties")
-_PROPERTIES = "server.properties"
 _STORAGE = "storage"
 _IDENTITY = "meta.properties"
 _CHECKPOINT = Path(__file__).with_name("bootstrap.checkpoint")
@@ -99,7 +102,7 @@ def registry_answers(registry_url: str, *, timeout_s: float = 2.0, trust_env: bo
 def java_argv(*arguments: str, program: Path, heap_mb: int) -> list[str]:
     """Return the command that runs ``arguments`` with the program in the folder ``program``, and its cache if any.
 
-    The working folder must have a folder ``tmp``.
+    The working folder must be one of ``make_service_folder``.
     """
     cache = cache_of(program)
     loaded = [f"-XX:AOTCache={cache}", *_QUIETLY] if cache.exists() else []
@@ -117,9 +120,9 @@ def cache_of(program: Path) -> Path:
 
 
 def make_service_folder(folder: Path) -> None:
-    """Create a folder to run a JVM in, with an empty ``tmp``."""
-    shutil.rmtree(folder / "tmp", ignore_errors=True)
-    (folder / "tmp").mkdir(parents=True)
+    """Create a folder to run a JVM in, with an empty folder for its temporary files."""
+    shutil.rmtree(folder / _TMP, ignore_errors=True)
+    (folder / _TMP).mkdir(parents=True)
 
 
 def loopback_properties(*, port: int, controller_port: int, log_dir: str) -> dict[str, str]:
