@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -107,7 +108,16 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:{port}/hook", "http://localhost:{port}/hook", "http://2130706433:{port}/hook", "http://[::1]/"],
+    [
+        "http://127.0.0.1:{port}/hook",
+        "http://localhost:{port}/hook",
+        "http://2130706433:{port}/hook",
+        "http://[::1]/",
+        # Names that IDNA makes addresses: full-width digits, ideographic full stops, circled digits.
+        "http://１２７.０.０.１:{port}/hook",  # noqa: RUF001 - it looks like them
+        "http://127。0。0。1:{port}/hook",
+        "http://①②⑦.⓪.⓪.①:{port}/hook",
+    ],
 )
 def test_this_machine_is_refused_by_any_name(tmp_path: Path, url: str) -> None:
     receiver = Receiver()
@@ -116,6 +126,22 @@ def test_this_machine_is_refused_by_any_name(tmp_path: Path, url: str) -> None:
 
     assert "not a public address" in result.problem or "not a canonical IPv4 address" in result.problem
     assert receiver.got == []
+
+
+def test_of_several_addresses_each_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, resolve = Receiver(), socket.getaddrinfo
+
+    def addresses(_host: str, port: int, *more: int, **options: int) -> list[Any]:
+        return [each for host in ("127.0.0.1", "::1") for each in resolve(host, port, *more, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+
+    [refused] = attempts(tmp_path, receiver, url="http://receiver.example:{port}/hook", allowed=())
+    [accepted] = attempts(tmp_path, Receiver(), url="http://receiver.example:{port}/hook")
+
+    assert refused.problem.count("is not a public address") == 2
+    assert receiver.got == []
+    assert accepted.delivered, "the other address is refused, this one is not"
 
 
 def test_of_an_endless_answer_only_the_beginning_is_read(tmp_path: Path) -> None:

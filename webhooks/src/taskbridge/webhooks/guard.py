@@ -1,41 +1,69 @@
 """Which addresses may be called: a webhook must not reach what only this network can reach.
 
-The check is made on the addresses that a name has resolved to, and these addresses are used for the connection: there
-is no second resolution that could change its mind. https://owasp.org/www-community/attacks/Server_Side_Request_Forgery
+The address of each connection is checked when its socket is made: whatever a host was before it became an address.
+https://owasp.org/www-community/attacks/Server_Side_Request_Forgery
 """
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
-
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
-
-from taskbridge.schemas.errors import OperatorError
+import socket
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
     from taskbridge.runtime.settings import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# Of our own: ``is_global`` changes with the release of Python. From the registries of special-purpose addresses,
+# https://www.iana.org/assignments/iana-ipv4-special-registry and …-ipv6-special-registry.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",  # shared by carriers, and metadata of Alibaba Cloud
+            "127.0.0.0/8",
+            "168.63.129.16/32",  # Azure's own, in each of its networks
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",  # metadata of Oracle Cloud
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+            "2001::/23",  # Teredo, benchmarks and other assignments of the IETF
+            "2001:db8::/32",
+            "2002::/16",  # 6to4: IPv4 addresses
+            "3fff::/20",
+        ),
+    )
+)
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All other addresses of IPv6 are local, multicast, reserved, or IPv4 addresses in other clothes."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class AddressRefused(OperatorError):
-    """The address is not on the internet, and no setting allows it."""
+class AddressRefused(OSError):
+    """The address is not on the internet, and no setting allows it: no connection is made to it.
+
+    As an OSError it is one of the failures of a host with several addresses, of which others may be called.
+    """
 
 
 def _real(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, if it does."""
+    """The IPv4 address that the system or its network calls in place of this one, if it does."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return inner or address
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address
     return address
 
 
@@ -45,29 +73,17 @@ class Guard:
     def __init__(self, allowed: Sequence[Network] = ()) -> None:
         self._allowed = allowed
 
-    def check(self, host: str, address: str) -> None:
+    def check(self, address: str) -> None:
         """Raises AddressRefused."""
         found = _real(ipaddress.ip_address(address.partition("%")[0]))
         if any(found in each for each in self._allowed):
             return
-        if not found.is_global or found.is_multicast:
-            shown = address if host == address else f"{host} is {address}, which"
-            raise AddressRefused(f"{shown} is not a public address; WEBHOOKS_ALLOWED_NETWORKS can allow it")
+        is_public = found.version == 4 or found in _GLOBAL_UNICAST  # noqa: PLR2004 - the version of IP
+        if not is_public or any(found in each for each in _NOT_PUBLIC):
+            raise AddressRefused(f"{address} is not a public address; WEBHOOKS_ALLOWED_NETWORKS can allow it")
 
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names for connections; one refused address refuses the name."""
-
-    def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
-        self._guard = guard
-        self._resolver = resolver or ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily | int = 0) -> list[ResolveResult]:  # type: ignore[override]
-        """Raises AddressRefused, or OSError if the name is unknown."""
-        found = await self._resolver.resolve(host, port, family)  # pyright: ignore[reportArgumentType]
-        for each in found:
-            self._guard.check(host, each["host"])
-        return found
-
-    async def close(self) -> None:
-        await self._resolver.close()
+    def socket_to(self, address: tuple[Any, ...]) -> socket.socket:
+        """For an entry of ``getaddrinfo``, a socket that may connect to it. Raises AddressRefused."""
+        family, kind, protocol, _, (host, *_) = address
+        self.check(host)
+        return socket.socket(family, kind, protocol)

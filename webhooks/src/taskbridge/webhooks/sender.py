@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import ipaddress
 import random
 import time
 from contextlib import suppress
@@ -18,7 +17,6 @@ from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.formats import FORMATS
 from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
-from taskbridge.webhooks.guard import AddressRefused, Guard, GuardedResolver
 from taskbridge.webhooks.schedule import delay_ms
 from taskbridge.webhooks.store import Delivery, Result
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from taskbridge.webhooks.endpoints import Endpoint
+    from taskbridge.webhooks.guard import Guard
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 MAX_ANSWER_BYTES = 64 << 10
@@ -45,7 +44,6 @@ class Sender:
         chance: random.Random | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._guard = guard
         self._other_id = other_id
         self._chance = chance or random.Random()  # noqa: S311 - spreads load
         self._format = FORMATS[endpoint.entry.format]
@@ -53,9 +51,9 @@ class Sender:
         self._tokens: dict[str, tuple[str, float]] = {}
         connector = aiohttp.TCPConnector(
             limit=endpoint.entry.in_flight,
-            resolver=GuardedResolver(guard),
+            socket_factory=guard.socket_to,
             ssl=endpoint.tls,
-            # Each new connection resolves and checks the name again.
+            # Each new connection resolves the name again.
             use_dns_cache=False,
             keepalive_timeout=30,
         )
@@ -125,16 +123,11 @@ class Sender:
 
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:
-            host = urlsplit(url).hostname or ""
-            with suppress(ValueError):  # a name is checked when it is resolved
-                self._guard.check(host, str(ipaddress.ip_address(host)))
             async with self._session.request(
                 method, url, headers=dict(headers), data=body or None, allow_redirects=False
             ) as response:
                 beginning = await _beginning(response)
                 return Answer(response.status, beginning, _retry_after_s(response), response.headers.get("date"))
-        except AddressRefused as error:
-            raise DeliveryProblem(str(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise DeliveryProblem(
                 f"its TLS certificate is not accepted, which ca_file can change: {error.certificate_error}"
