@@ -40,6 +40,18 @@ BROKEN = {
         HEAD + 'format = "template"\noptions = {template = "{{ \'\'.__class__.__mro__ }}"}\n',
         "template",
     ),
+    **{
+        f"template raises {error}": (
+            HEAD + f'format = "template"\noptions = {{template = """{template}"""}}\n',
+            rf"endpoints\.0\.options: template.*{error}",
+        )
+        for error, template in {
+            "KeyError": "{{ '{x}'.format() }}",
+            "IndexError": "{{ '{0}'.format() }}",
+            "RecursionError": "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+            "recursion": "{{ " + "(" * 300 + "1" + ")" * 300 + " }}",
+        }.items()
+    },
     "to-do without system": (HEAD + 'format = "flat-todo"\n', "options: system: Field required"),
 }
 

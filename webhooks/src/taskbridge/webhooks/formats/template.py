@@ -31,8 +31,11 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
     text = read(checked(_Options, given).template)
     try:
         found = _environment.from_string(text)
+    except Exception as error:  # a template of many brackets is too deep for the compiler
+        raise ValueError(f"template: {_said(error)}") from error
+    try:
         _render(found, notification_json(EXAMPLE))
-    except (TemplateError, DeliveryProblem) as error:
+    except DeliveryProblem as error:
         raise ValueError(f"template: {error}") from None
     return found
 
@@ -44,9 +47,16 @@ async def send(sending: Sending, call: Call) -> Answer:
 def _render(template: Template, data: Mapping[str, Any]) -> bytes:
     try:
         body = template.render(data).encode()
-        if len(body) > _MAX_BYTES:
-            raise DeliveryProblem(f"the template's result is larger than {_MAX_BYTES >> 10} KiB")
+    except Exception as error:  # an expression can raise anything: KeyError, IndexError, RecursionError
+        raise DeliveryProblem(f"the template fails: {_said(error)}") from error
+    if len(body) > _MAX_BYTES:
+        raise DeliveryProblem(f"the template's result is larger than {_MAX_BYTES >> 10} KiB")
+    try:
         msgspec.json.decode(body)
-    except (TemplateError, msgspec.DecodeError, TypeError, ValueError, ArithmeticError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DeliveryProblem(f"the template's result is not JSON: {error}") from error
     return body
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
