@@ -47,8 +47,6 @@ def install(app: Path, *, wheels: Path) -> None:
         "taskbridge-cli",
         "--extra",
         "otel",
-        "--extra",
-        "postgresql",
     )
     pinned = wheels / "requirements.txt"
     pinned.write_text(subprocess.run(exported, check=True, capture_output=True, text=True, cwd=ROOT).stdout, "utf-8")

@@ -83,13 +83,13 @@ class Installed:
     def program(self, name: str) -> str:
         return str(self.environment / "bin" / name)
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """With nothing in its environment that leads to this checkout."""
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """With nothing in its environment that leads to this checkout; ``environment`` is added."""
         home = {name: os.environ[name] for name in ("HOME",) if name in os.environ}
         return subprocess.run(
             [self.program(command[0]), *command[1:]],
             cwd=self.folder,
-            env={**home, "PATH": os.defpath},
+            env={**home, "PATH": os.defpath, **environment},
             capture_output=True,
             text=True,
             check=False,

@@ -15,12 +15,17 @@ import pytest
 from packaging.requirements import Requirement
 
 from support import needs
+from support.center import databases
 from support.edge.process import RunningEdge, wait_until
 from support.wheels import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_native, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from support.center import Databases
+
+__all__ = ["databases"]
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(300)]
 
@@ -204,7 +209,18 @@ def test_the_task_center_alone_needs_no_stream_processor(
 ) -> None:
     installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "center")))
     assert installed.run("taskbridge-center").stderr.startswith("taskbridge center: CENTER_KAFKA_BOOTSTRAP_SERVERS")
-    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "psycopg", "typer") == []
+    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "typer") == []
+
+
+def test_the_program_creates_the_tables_in_postgresql(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path], databases: Databases
+) -> None:
+    parts = ("schemas", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli")
+    installed = install(disk_folder(), *(wheels[each] for each in parts))
+    for service in ("center", "webhooks"):
+        url = {f"{service.upper()}_DATABASE_URL": str(databases.empty_url("postgresql"))}
+        done = installed.run("taskbridge", service, "--migrate", **url)
+        assert done.stdout.startswith("The database is at revision "), done.stderr
 
 
 def test_reconcile_alone_starts_without_the_services(
