@@ -72,6 +72,8 @@ class Faults:
     """Changes are carried out and answered once this is set."""
     waiting: int = 0
     """How many changes wait for it."""
+    absent: set[str] = field(default_factory=set[str])
+    """Forms and instances that do not exist: a call that names one of them is refused."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -117,6 +119,16 @@ class FaultyDingTalk(FakeDingTalk):
     def _listed_tasks(self, given: Given) -> wire.ListedTasks:
         found = super()._listed_tasks(given).result
         return wire.ListedTasks([each for at, each in enumerate(found) if at % 3 or not self.faults.short_lists])
+
+    def _instances(self, given: Given) -> wire.InstancePage:
+        if given.fields["formUuid"] in self.faults.absent:
+            raise Refused(400, "invalidState.form.pageInstanceNotFound", "页面不存在")
+        return super()._instances(given)
+
+    def _instances_by_id(self, given: Given) -> wire.InstanceList:
+        if self.faults.absent & {*given.fields["processInstanceIds"].split(",")}:
+            raise Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
+        return super()._instances_by_id(given)
 
     def _listed(self, app_type: str) -> list[TrueInstance]:
         return self._known(app_type, late_ms=self.faults.lag_ms)

@@ -22,7 +22,7 @@ from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_
 from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
-from taskbridge.runtime.dingtalk.calls import Later, Refused, Unexpected
+from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import CHINA
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import read_kafka_config
@@ -218,7 +218,7 @@ async def _outcome_of(run: Awaitable[None], tally: Tally, app_type: str) -> dict
     retry_at_ms: int | None = None
     try:
         await run
-    except (Later, Refused, Unexpected) as error:
+    except (Later, Refused, Unexpected, Absent) as error:
         problems[app_type] = str(error)
         retry_at_ms = error.retry_at_ms if isinstance(error, Later) else None
     return _outcome(tally, problems, retry_at_ms)

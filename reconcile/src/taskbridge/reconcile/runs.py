@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -81,7 +82,7 @@ class Passes:
                 closed[app.corp_id] = error
                 report.retry_at_ms = max(report.retry_at_ms or 0, error.retry_at_ms)
                 report.problems[app.app_type] = str(error)
-            except (Refused, Unexpected) as error:
+            except (Refused, Unexpected, Absent) as error:
                 report.problems[app.app_type] = str(error)
                 _log.error("app_not_read", app_type=app.app_type, problem=str(error))
         self._store.open_instances.remove_old(now_ms=self._clock.now_ms())
@@ -89,10 +90,15 @@ class Passes:
         return report
 
     async def _check_app(self, api: YidaApi, report: PassReport) -> None:
-        self._store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
+        key, now_ms = (api.app.corp_id, api.app.app_type), self._clock.now_ms()
+        self._store.callbacks.watch(*key, now_ms=now_ms)
         repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
         incomplete: Unreachable | Unexpected | TooMuch | None = None
+        known_absent, absent = self._store.absent_forms.recent(*key, now_ms=now_ms), set[str]()
         for form in await api.forms():
+            if form.form_uuid in known_absent:
+                absent.add(form.form_uuid)
+                continue
             rows = report.tally.rows
             try:
                 await _read_form(repairer, form, self._clock.now_ms() - _FIRST_PASS_MS)
@@ -101,11 +107,16 @@ class Passes:
                     raise
                 # DingTalk answered for some rows, so try the other forms.
                 incomplete = error
+            except Absent:
+                absent.add(form.form_uuid)
+                self._store.absent_forms.record(*key, form.form_uuid, now_ms=now_ms)
         await repairer.settle()
         await _find_deletions(repairer)
         for error in (incomplete, *repairer.not_understood.values()):
             if error is not None:
                 raise error
+        if absent:
+            raise _absent(absent)
 
 
 class ReadBack:
@@ -187,7 +198,10 @@ class Estimate(NamedTuple):
 async def estimate(api: YidaApi, clock: Clock, *, since_ms: int) -> Estimate:
     """Count the instances. It costs one call per form, and those for the list of forms. Raises what calls raise."""
     days = Days(day_of(since_ms - DAY_MS), day_of(clock.now_ms() + DAY_MS))
-    counts = [await api.count(form.form_uuid, days) for form in await api.forms()]
+    counts = list[int]()
+    for form in await api.forms():
+        with suppress(Absent):
+            counts.append(await api.count(form.form_uuid, days))
     pages = sum(max(1, math.ceil(each / wire.PAGE_ROWS)) for each in counts)
     return Estimate(len(counts), sum(counts), pages, sum(counts) + math.ceil(sum(counts) / IDS_PER_CALL))
 
@@ -205,18 +219,24 @@ class Backfill:
 
         Raises:
             Later, Refused, Unexpected: A call failed. What was imported stays.
+            Absent: Some forms do not exist. All others were imported.
             OperatorError: Kafka does not accept an event.
         """
         api = self._repairer.api
-        forms = await api.forms()
+        forms, absent = await api.forms(), set[str]()
         for form in forms:
-            await _read_form(self._repairer, form, since_ms)
+            try:
+                await _read_form(self._repairer, form, since_ms)
+            except Absent:
+                absent.add(form.form_uuid)
         await self._repairer.settle()
         for error in self._repairer.not_understood.values():
             raise error
         for form in forms:
             key = CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid)
             self._repairer.store.cursors.delete(key)
+        if absent:
+            raise _absent(absent)
 
 
 class Copies:
@@ -277,6 +297,10 @@ class Copies:
         return state, created.first
 
 
+def _absent(forms: set[str]) -> Absent:
+    return Absent(f"DingTalk has no form {', '.join(sorted(forms))}: if the apps file names it, remove it there")
+
+
 async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None:
     """Repair the instances of a form that were modified from ``since_ms`` or the cursor until now.
 
@@ -285,6 +309,7 @@ async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None
 
     Raises:
         Later, Refused, Unexpected: A call failed. What was repaired stays.
+        Absent: The form does not exist.
     """
     settled_ms = repairer.store.states.current_ms - repairer.rules.settle_ms
     key = CursorKey(repairer.work, repairer.api.app.corp_id, repairer.api.app.app_type, form.form_uuid)

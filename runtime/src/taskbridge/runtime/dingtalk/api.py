@@ -111,11 +111,20 @@ class YidaApi:
         found: dict[str, wire.Instance] = {}
         unique = [*dict.fromkeys(ids)]
         for at in range(0, len(unique), IDS_PER_CALL):
-            some = ",".join(unique[at : at + IDS_PER_CALL])
-            request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=some)
-            answer = await self._calls.get(request, wire.InstanceList)
-            found |= {each.process_instance_id: each for each in answer.result}
+            some = unique[at : at + IDS_PER_CALL]
+            found |= {each.process_instance_id: each for each in await self._listed_instances(some)}
         return found
+
+    async def _listed_instances(self, ids: Sequence[str]) -> list[wire.Instance]:
+        request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=",".join(ids))
+        try:
+            return (await self._calls.get(request, wire.InstanceList)).result
+        except (Absent, TooMuch):
+            # One id that does not exist may refuse the whole call.
+            if len(ids) == 1:
+                return []
+            half = len(ids) // 2
+            return await self._listed_instances(ids[:half]) + await self._listed_instances(ids[half:])
 
     async def running_tasks(self, instance_id: str) -> list[wire.RunningTask]:
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)

@@ -14,7 +14,7 @@ OperatorError
 │   └── TooMuch          nobody: the request must be for fewer days or ids
 └── Unexpected           the administrator, then us: an answer that we do not understand
 TaskbridgeError
-└── Absent               nobody: DingTalk has no such instance
+└── Absent               nobody: DingTalk has no such instance, form or app
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Unexpected(OperatorError):
 
 
 class Absent(TaskbridgeError):
-    """DingTalk has no such instance. A single absence proves nothing."""
+    """DingTalk has no such instance, form or app. A single absence proves nothing."""
 
 
 _NOT_COUNTED = (TooFast, AddressLimited, Unsent)
