@@ -119,12 +119,22 @@ class World:
         due, self.callbacks[:] = list(self.callbacks), []
         self.arrive(*due)
 
+    def revision_of(self, instance_id: str) -> int:
+        return self._streams.instances[instance_id].state.revision
+
     def act(
-        self, action: str, *tasks: tuple[str, str], by: str = "ann", to: str = "", remark: str = "ok", of: str = ""
+        self,
+        action: str,
+        *tasks: tuple[str, str],
+        by: str = "ann",
+        to: str = "",
+        remark: str = "ok",
+        of: str = "",
+        seen: int | None = None,
     ) -> list[Action]:
         """Instance and task; ``of`` is the person who delegated it."""
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
-        wanted = [Wanted(of or by, instance, task, action, to, remark) for instance, task in tasks]
+        wanted = [Wanted(of or by, instance, task, action, to, remark, seen) for instance, task in tasks]
         return self.store.request(caller, wanted, self.targets, address="192.0.2.1", now=self.clock.now_ms())
 
     def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
 from support.acting import ERP, World, acting
@@ -78,7 +79,7 @@ def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(datab
             ("agree", ("I-4", ""), "", "not-pending"),
             ("withdraw", ("I-1", ""), "", "not-pending"),
             ("withdraw", ("I-4", ""), "", "not-pending"),
-            ("agree", ("I-2", "not-a-number"), "", "not-possible"),
+            ("agree", ("I-2", "not-a-number"), "", "not-numeric"),
             ("agree", ("other:I-5", "51"), "", "not-possible"),
             ("hand_over", ("I-1", "11"), "nobody", "no-recipient"),
             ("hand_over", ("I-1", "11"), "ann", "no-recipient"),
@@ -88,6 +89,18 @@ def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(datab
             assert (found.status, found.detail, found.action_id) == ("REFUSED", reason, ""), (action, task)
         await world.work()
         assert (world.stored, world.trail, world.dingtalk.changes) == ([], [], [])
+
+    run(database, scenario)
+
+
+def test_a_decision_on_a_request_that_changed_after_it_was_seen_is_refused(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        seen = world.revision_of("I-1")
+        world.happens(replace(assigned("11", "ann", at=NOW), title="20,000 instead of 200"))
+        [changed] = world.act("agree", ("I-1", "11"), seen=seen)
+        assert (changed.status, changed.detail, world.stored) == ("REFUSED", "changed", [])
+        [seen_again] = world.act("agree", ("I-1", "11"), seen=world.revision_of("I-1"))
+        assert seen_again.status == "REQUESTED"
 
     run(database, scenario)
 

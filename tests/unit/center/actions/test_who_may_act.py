@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    import httpx2
+
     from taskbridge.runtime.database import Database
 
 TOKEN = new_token()
@@ -33,11 +35,18 @@ def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
         yield found
 
 
+def why_nothing(answer: httpx2.Response) -> str:
+    shown = answer.json()
+    assert shown["possible"] == []
+    return shown["reason"]
+
+
 def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> None:
     browser = served.browser()
     sign_in(browser)
-    possible = [{"source": "erp", "app_type": None, "actions": ["agree", "refuse", "return", "hand_over", "withdraw"]}]
-    assert browser.get(PATH.format("ann")).json() == {"possible": possible, "items": []}
+    actions = ["agree", "refuse", "return", "hand_over", "withdraw"]
+    of_erp = {"source": "erp", "app_type": None, "numeric_task_ids": False, "actions": actions}
+    assert browser.get(PATH.format("ann")).json() == {"possible": [of_erp], "reason": None, "items": []}
     answer = browser.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE)
     assert answer.status_code == 200
     [item] = answer.json()["items"]
@@ -63,7 +72,7 @@ def test_a_request_that_is_wrong_is_refused(served: Served) -> None:
 def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> None:
     operator = served.browser()
     sign_in(operator)
-    assert operator.get(PATH.format("bob")).json()["possible"] == [], "operators only look"
+    assert why_nothing(operator.get(PATH.format("bob"))) == "not-yours", "operators only look"
     assert operator.post(PATH.format("bob"), json=AGREE, headers=SAME_SITE).status_code == 403
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     assert operator.post(PATH.format("ann"), json=AGREE, headers=foreign).status_code == 403
@@ -71,9 +80,11 @@ def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> 
     program = {"Authorization": f"Bearer {TOKEN}"}
     anybody = served.browser()
     assert anybody.post(PATH.format("ann"), json=AGREE, headers=program).status_code == 403
-    assert anybody.get(PATH.format("ann"), headers=program).json()["possible"] == []
+    assert why_nothing(anybody.get(PATH.format("ann"), headers=program)) == "not-signed-in"
     assert anybody.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE).status_code == 401
     assert served.wakes == []
+    served.targets = Targets()
+    assert why_nothing(operator.get(PATH.format("ann"))) == "not-possible"
 
 
 SECRET = new_secret()

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.tables import Person
+    from taskbridge.schemas.events import TaskState
 
 REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
 DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
 ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
-NO_RECIPIENT = "no-recipient"
+NOT_NUMERIC, CHANGED, NO_RECIPIENT = "not-numeric", "changed", "no-recipient"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
 SENT, ENDED = "action_sent", "action_ended"
 """In the audit trail, after the action itself."""
@@ -84,6 +85,8 @@ class Wanted(NamedTuple):
     action: str
     recipient_id: str
     remark: str
+    seen_revision: int | None = None
+    """Of the instance, as the person saw it."""
 
 
 _OF_TASK = and_(
@@ -187,7 +190,8 @@ class Actions:
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
         withdraws = wanted.action == WITHDRAW
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))
-        query = select(entries.c.source, entries.c.app_type, entries.c.process_name, entries.c.item).where(
+        columns = [entries.c[each] for each in ("source", "app_type", "process_name", "item")]
+        query = select(*columns, instances.c.state).where(
             instances.c.instance_id == clean(wanted.instance_id),
             entries.c.instance == instances.c.id,
             entries.c.corp_id == corp_id,
@@ -224,15 +228,25 @@ class Actions:
                 return refused._replace(detail=NOT_DELEGATED, source="", app_type="")
         if row is None or (withdraws and read_entry(row.item).status is not Status.PENDING):
             return refused
-        # DingTalk's API knows tasks by numbers.
-        unknown = row.source == SOURCE_YIDA and not withdraws and not (task_id.isascii() and task_id.isdecimal())
-        if targets.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS or unknown:
+        if targets.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS:
             return refused._replace(detail=NOT_POSSIBLE)
-        if wanted.action == HAND_OVER:
-            to = refused.recipient_id
-            if to == user_id or not is_known(connection, (corp_id, to)):
-                return refused._replace(detail=NO_RECIPIENT)
+        if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
+            return refused._replace(detail=reason)
         return refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
+
+
+def _objection(connection: Connection, action: Action, state: TaskState, seen_revision: int | None) -> str:
+    """Why an action that the systems carry out is refused here; empty if it is not."""
+    # DingTalk's API knows tasks by numbers.
+    is_numeric = action.task_id.isascii() and action.task_id.isdecimal()
+    if action.source == SOURCE_YIDA and action.action != WITHDRAW and not is_numeric:
+        return NOT_NUMERIC
+    if seen_revision not in (None, state.revision):
+        return CHANGED
+    to = action.recipient_id
+    if action.action == HAND_OVER and (to == action.user_id or not is_known(connection, (action.corp_id, to))):
+        return NO_RECIPIENT
+    return ""
 
 
 def _same(action: Action) -> ColumnElement[bool]:

@@ -23,6 +23,8 @@ class Possible(NamedTuple):
 
     source: str
     app_type: str | None
+    numeric_task_ids: bool = False
+    """DingTalk's API knows tasks by numbers: nothing is possible with other tasks."""
     actions: tuple[str, ...] = ACTIONS
 
 
@@ -55,7 +57,9 @@ class Targets:
         return self.endpoints.get((corp_id, source))
 
     def possible(self, corp_id: str) -> list[Possible]:
-        apps = [Possible(SOURCE_YIDA, app_type) for corp, app_type in self.apps if corp == corp_id]
+        apps = [
+            Possible(SOURCE_YIDA, app_type, numeric_task_ids=True) for corp, app_type in self.apps if corp == corp_id
+        ]
         return apps + [Possible(source, None) for corp, source in self.endpoints if corp == corp_id]
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
-from taskbridge.center.actions.store import Action, Actions, Wanted
+from taskbridge.center.actions.store import NOT_POSSIBLE, Action, Actions, Wanted
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import Api, CorpId, JsonAnswer, Limit, Q, UserId
 from taskbridge.runtime.access import TOKEN
@@ -23,7 +23,7 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from taskbridge.center.actions.targets import Targets
+    from taskbridge.center.actions.targets import Possible, Targets
 
 
 def actions_router(
@@ -51,7 +51,9 @@ def actions_router(
         person = corp_id, user_id
         caller = await api.caller_of(request, person)
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
-        return _answer(found, targets() if caller.is_person(*person) else None, corp_id)
+        if not caller.is_person(*person):
+            return _answer(found, [], "not-yours" if caller.mode == "sso" else "not-signed-in")
+        return _answer(found, targets().possible(corp_id))
 
     @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
     async def act(request: Request, corp_id: CorpId, user_id: UserId, body: models.ActionIn) -> Response:
@@ -64,13 +66,21 @@ def actions_router(
         caller = await api.person_of(request, (corp_id, user_id))
         to, remark = body.recipient_id or "", body.remark
         wanted = [
-            Wanted(each.user_id or user_id, each.instance_id, each.task_id or "", body.action, to, remark)
+            Wanted(
+                each.user_id or user_id,
+                each.instance_id,
+                each.task_id or "",
+                body.action,
+                to,
+                remark,
+                each.seen_revision,
+            )
             for each in body.items
         ]
         address, now = address_of(request), now_ms()
         found = await threads.run(lambda: store.request(caller, wanted, targets(), address=address, now=now))
         wake()
-        return _answer(found, targets(), corp_id)
+        return _answer(found, targets().possible(corp_id))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/colleagues",
@@ -88,9 +98,10 @@ def actions_router(
     return router
 
 
-def _answer(found: Sequence[Action], targets: Targets | None, corp_id: str) -> Response:
-    possible = [] if targets is None else [each._asdict() for each in targets.possible(corp_id)]
-    return JsonAnswer(to_json({"possible": possible, "items": [_shown(each) for each in found]}))
+def _answer(found: Sequence[Action], possible: Sequence[Possible], reason: str = NOT_POSSIBLE) -> Response:
+    """``reason``: why nothing is possible, if so."""
+    shown = {"possible": [each._asdict() for each in possible], "reason": None if possible else reason}
+    return JsonAnswer(to_json({**shown, "items": [_shown(each) for each in found]}))
 
 
 def _shown(action: Action) -> dict[str, Any]:

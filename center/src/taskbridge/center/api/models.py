@@ -325,6 +325,12 @@ class ActedOnIn(BaseModel):
     instance_id: str = Field(max_length=256)
     task_id: str | None = Field(None, max_length=256, description="Null to withdraw a request.")
     user_id: str | None = Field(None, max_length=256, description="Whose task it is, if it was delegated.")
+    seen_revision: int | None = Field(
+        None,
+        ge=0,
+        description="`revision` of the instance as the person saw it. If the instance has another one, the action is "
+        "refused as `changed`. Without it, this is not checked.",
+    )
 
 
 ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
@@ -367,11 +373,18 @@ class ActionOut(_Shown):
 class PossibleOut(_Shown):
     source: str
     app_type: str | None = Field(description="Null: of all apps of the source.")
+    numeric_task_ids: bool = Field(description="Nothing is possible with tasks whose `task_id` is not a number.")
     actions: list[ActionName]
 
 
 class ActionsOut(_Shown):
-    possible: list[PossibleOut] = Field(description="What the caller may do; empty for all who did not sign in.")
+    possible: list[PossibleOut] = Field(
+        description="What the caller may do with tasks of which apps. Tasks of other apps are decided elsewhere."
+    )
+    reason: Literal["not-signed-in", "not-yours", "not-possible"] | None = Field(
+        description="Why nothing is possible: the caller did not sign in, it is another person's list, or the tasks of "
+        "all apps are decided elsewhere. Null if something is."
+    )
     items: list[ActionOut]
 
 
