@@ -17,7 +17,7 @@ from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
-from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.access.sessions import Sessions, end_sessions_of
 from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Actions
@@ -38,6 +38,7 @@ from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import FOLDER
+from taskbridge.center.moving import copy_own
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.reminders.file import Reminders, RemindersFile
@@ -62,7 +63,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 
     from fastapi import FastAPI
 
@@ -116,9 +117,46 @@ def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int |
     return {"entries": entries, "broken": broken}
 
 
+def copy_from(
+    folder: Path, environment: Mapping[str, str] = os.environ, *, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Copy what people entered from the SQLite database in ``folder`` to the empty PostgreSQL of the settings.
+
+    Returns the ``rows`` by table, and what ``verify_audit`` says of the copy. Raises ConfigurationError.
+    """
+    settings = load_settings(CenterSettings, environment)
+    if settings.database_url is None:
+        raise ConfigurationError("CENTER_DATABASE_URL must name the database to copy to: set it as for the service")
+    if not (folder / "center.db").is_file():
+        raise ConfigurationError(f"{folder} has no database center.db: give the CENTER_DATA_DIR of the stopped service")
+    before = settings.model_copy(update={"database_url": None, "data_dir": folder})
+    with database_of("center", before) as source, database_of("center", settings) as target:
+        for each in (source, target):
+            migrations.check_revision(each, FOLDER, service="center")
+        rows = copy_own(source, target, report)
+    return {"rows": rows, **verify_audit(environment)}
+
+
+def end_sessions(person: Person, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """End all sessions of a person, while the service may run; returns how many ``ended``.
+
+    If any did, ``entry`` and ``sha256`` are the number and the hash of the entry in the audit trail.
+    """
+    with _database_in_use(environment) as database:
+        ended, entry = end_sessions_of(database, person)
+    return {"ended": ended} | ({} if entry is None else {"entry": entry.seq, "sha256": entry.sha256})
+
+
 @contextmanager
 def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
     """What erases people. The service may run meanwhile, also on SQLite. Raises ConfigurationError."""
+    with _database_in_use(environment) as database:
+        yield Erasure(database)
+
+
+@contextmanager
+def _database_in_use(environment: Mapping[str, str]) -> Generator[Database]:
+    """The database of the settings, next to a service that uses it. Raises ConfigurationError if there is none."""
     settings = load_settings(CenterSettings, environment)
     if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
         raise ConfigurationError(
@@ -126,7 +164,7 @@ def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
         )
     with database_of("center", settings, alone=False) as database:
         migrations.check_revision(database, FOLDER, service="center")
-        yield Erasure(database)
+        yield database
 
 
 def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taskbridge.cli.options import Json, example
-from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.cli.terminal import Heartbeat, json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 commands = typer.Typer()
@@ -36,6 +36,18 @@ VerifyAudit = Annotated[
     typer.Option("--verify-audit", help="Check the audit trail for changed and missing entries; exit with 1 if any."),
 ]
 Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
+CopyFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--copy-from",
+        metavar="FOLDER",
+        help="Copy what people entered from the SQLite database of a stopped center to the empty PostgreSQL database.",
+    ),
+]
+EndSessions = Annotated[
+    str | None,
+    typer.Option("--end-sessions", metavar="CORP/USER", help="End all sessions of a person, while the center runs."),
+]
 
 _LINES = {
     "events": "events folded",
@@ -108,24 +120,29 @@ def streams(
         "CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge center",
         "CENTER_DATABASE_URL=postgresql://taskbridge@db/center taskbridge center --migrate",
         "taskbridge center --rebuild",
+        "taskbridge center --copy-from taskbridge-center",
+        "taskbridge center --end-sessions ding5d17e3add038d445/manager02",
     )
 )
 def center(
     migrate: Migrate = False,  # noqa: FBT002
     rebuild: DropLists = False,  # noqa: FBT002
     verify_audit: VerifyAudit = False,  # noqa: FBT002
+    copy_from: CopyFrom = None,
+    end_sessions: EndSessions = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the task center with an existing Kafka and registry, configured by CENTER_* in the environment.
 
     SQLite is migrated at start, PostgreSQL by --migrate. What people entered survives --rebuild.
     """
-    if migrate + rebuild + verify_audit > 1:
-        raise typer.BadParameter("use one of them at a time", param_hint="--migrate, --rebuild, --verify-audit")
+    options = ("--migrate", "--rebuild", "--verify-audit", "--copy-from", "--end-sessions")
+    if sum(map(bool, (migrate, rebuild, verify_audit, copy_from, end_sessions))) > 1:
+        raise typer.BadParameter("use one of them at a time", param_hint=", ".join(options))
     from taskbridge.center import app
 
     if migrate:
-        found: dict[str, Any] = app.migrate(environment_of("CENTER"))
+        found = dict[str, Any](app.migrate(environment_of("CENTER")))
         text = f"The database is at revision {found['to']}."
     elif rebuild:
         found = app.rebuild(environment_of("CENTER"))
@@ -135,12 +152,35 @@ def center(
         text = f"The audit trail is complete: {found['entries']:,} entries."
         if found["broken"] is not None:
             text = f"Entry {found['broken']} of the audit trail was changed, or follows one that is missing."
+    elif copy_from is not None:
+        found = app.copy_from(copy_from, environment_of("CENTER"), report=Heartbeat(progress).beat)
+        text = "\n".join(f"{count:>12,}  {name}" for name, count in found["rows"].items())
+        text += f"\nAudit trail checked: {found['entries']:,} entries. {copy_from} is unchanged: do not start it again."
+    elif end_sessions is not None:
+        found, text = _ended(end_sessions)
     else:
         app.run()
         return
     say(json_line(found) if as_json else text)
     if found.get("broken") is not None:
         raise typer.Exit(1)
+
+
+def _ended(given: str) -> tuple[dict[str, Any], str]:
+    from taskbridge.center.app import end_sessions
+    from taskbridge.center.settings import parse_person
+    from taskbridge.runtime.logs import configure_logs
+
+    configure_logs("text", "ERROR")  # the entry of the audit trail is in the result
+    try:
+        person = parse_person(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--end-sessions") from error
+    found = end_sessions(person, environment_of("CENTER"))
+    text = f"Sessions of {given} that have ended: {found['ended']}."
+    if "entry" in found:
+        text += f" Entry {found['entry']} of the audit trail records it, with the hash {found['sha256']}."
+    return found, text
 
 
 @commands.command(

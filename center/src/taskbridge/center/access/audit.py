@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
 
 SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
-DELETED, ERASED = "audit_deleted", "person_erased"
+DELETED, ERASED, SESSIONS_ENDED = "audit_deleted", "person_erased", "sessions_ended"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""
 _SESSION_DIGITS = 12

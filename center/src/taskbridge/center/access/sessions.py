@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Executable, Row, delete, insert, select, update
 
+from taskbridge.center.access.audit import SESSIONS_ENDED, AuditEntry, append
 from taskbridge.center.tables import Person, sessions, sign_ins
-from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, clean, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
 if TYPE_CHECKING:
@@ -179,3 +180,15 @@ class Sessions:
 
     def _lives(self, now: int) -> ColumnElement[bool]:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)
+
+
+def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry | None]:
+    """End all sessions of a person; returns how many, and the entry of the audit trail, which is written if any ended.
+
+    A replica sees it at the next request, and at open event streams within seconds.
+    """
+    corp_id, user_id = map(clean, person)
+    with database.write(durable=True) as connection:
+        its = sessions.c.corp_id == corp_id, sessions.c.user_id == user_id
+        count = connection.execute(delete(sessions).where(*its)).rowcount
+        return count, append(connection, database, "", SESSIONS_ENDED, person) if count else None
