@@ -299,6 +299,7 @@ def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_ex
     with people.away():
         press(page, "转交")
         page.locator(".deciding .people button", has_text="李雷").click()
+        page.get_by_role("dialog", name="转交给 李雷？").get_by_role("button", name="转交").click()
         expect(said).to_have_text("转交：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…")
         assert serious_findings(page) == []
     expect(said).to_have_text("转交：已提交，等待确认…")

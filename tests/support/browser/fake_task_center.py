@@ -109,6 +109,10 @@ class FakeTaskCenter:
     """What may be decided, as ``/actions`` says it."""
     acted: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What was decided, as it was sent."""
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    """Instance → why an action on it is refused at once."""
+    actions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Actions as ``/actions`` says them, the latest first."""
     preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
@@ -239,6 +243,7 @@ class FakeTaskCenter:
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/actions")(self._actions)
         api.post("/v1/corps/{corp}/users/{user}/actions")(self._act)
+        api.get("/v1/corps/{corp}/users/{user}/colleagues")(self._colleagues)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
@@ -347,11 +352,20 @@ class FakeTaskCenter:
             self.marks.setdefault(key, {}).update(each)
 
     async def _actions(self) -> dict[str, Any]:
-        return {"possible": self.possible, "items": []}
+        return {"possible": self.possible, "items": self.actions}
 
-    async def _act(self, request: Request) -> dict[str, Any]:
-        self.acted.append(await request.json())
+    async def _act(self, user: str, request: Request) -> dict[str, Any]:
+        wanted = await request.json()
+        self.acted.append(wanted)
+        for each in wanted["items"]:
+            whose, why = each["user_id"] or user, self.refused.get(each["instance_id"])
+            about = {**each, "user_id": whose, "actor_id": user, "action": wanted["action"]}
+            self.actions.insert(0, about | {"status": "REFUSED" if why else "REQUESTED", "detail": why})
         return await self._actions()
+
+    async def _colleagues(self, q: str = "", limit: int = 20) -> dict[str, Any]:
+        found = [{"corp_id": CORP, "user_id": user, "name": name, "department": None} for user, name in PEOPLE.items()]
+        return {"items": [each for each in found if q in each["name"]][:limit]}
 
     async def _spreadsheet(self, user: str, view: str) -> Response:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))

@@ -3,7 +3,7 @@
 import { taskKey } from "./actions.js";
 import { Problem } from "./api.js";
 import { element, replace } from "./dom.js";
-import { peoplePicker } from "./people-picker.js";
+import { colleaguePicker } from "./people-picker.js";
 import { sayProblem } from "./states.js";
 
 const REMARK_MAX = 1000;
@@ -75,15 +75,22 @@ export class DecidingPanel {
 
   _button(action) {
     const kind = action === "agree" ? "primary-button" : "quiet-button";
-    const click = action === "hand_over" ? () => this._handOver() : () => this._act(action);
+    const click = { hand_over: () => this._handOver(), withdraw: () => this._withdraw() }[action] ?? (() => this._act(action));
     return element("button", { type: "button", class: kind, data: { action, keep: `act-${action}` }, on: { click } }, this._words.acting.names[action]);
   }
 
   async _handOver() {
-    const people = (q, limit, signal) => this._api.colleagues(this._actions.person, { q, limit }, signal);
-    const picker = await peoplePicker({ people }, this._words, (person) => this._act("hand_over", person.user_id));
+    const { person } = this._actions;
+    const hand = async ({ name, user_id: user }) => {
+      if (await confirmed(this._words, "hand_over", this.item, name || user)) await this._act("hand_over", user);
+    };
+    const picker = await colleaguePicker(this._api, person, this._words, hand, this.item.on_behalf_of?.user_id ?? person.userId);
     replace(this._picker, picker ?? element("p", { class: "faint" }, this._words.acting.nobody));
     this._picker.querySelector("input")?.focus();
+  }
+
+  async _withdraw() {
+    if (await confirmed(this._words, "withdraw", this.item)) await this._act("withdraw");
   }
 
   async _act(action, recipient = action === "return" ? this._step.value || null : null) {
@@ -93,6 +100,24 @@ export class DecidingPanel {
     if (this._problem === null) this._remark.field.value = "";
     this.render();
   }
+}
+
+/** Resolves with whether the person confirms what cannot be taken back: it is named, and the harmless way has the focus. */
+function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
+  const { promise, resolve } = Promise.withResolvers();
+  const [question, consequence] = acting.confirm[action](who);
+  const button = (kind, text, value, autofocus) => element("button", { class: kind, value, autofocus }, text);
+  const dialog = element(
+    "dialog",
+    { class: "several-dialog confirming", "aria-label": question, on: { close: () => (dialog.remove(), resolve(dialog.returnValue === action)) } },
+    element("h2", {}, question),
+    element("p", {}, element("bdi", {}, title || untitled)),
+    element("p", { class: "faint" }, consequence),
+    element("form", { method: "dialog", class: "deciding-buttons" }, button("quiet-button", cancel, "", true), button("primary-button", acting.names[action], action)),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return promise;
 }
 
 /** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */

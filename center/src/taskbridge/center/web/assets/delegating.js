@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { debounced, element, replace } from "./dom.js";
 import { Format } from "./format.js";
-import { peoplePicker } from "./people-picker.js";
+import { colleaguePicker } from "./people-picker.js";
 import { sayProblem } from "./states.js";
 
 const AGAIN_MS = 60_000;
@@ -135,8 +135,7 @@ export function delegationDialog(api, person, words, apps) {
     replace(app, element("option", { value: "" }, words.allApps), ...apps().map(([type, name]) => element("option", { value: type }, name)));
     showAgents();
     await attempt(() => api.delegations(person));
-    const people = (q, limit, signal) => api.colleagues(person, { q, limit }, signal);
-    replace(picker, (await peoplePicker({ people }, words, choose)) ?? element("p", { class: "faint" }, words.acting.nobody));
+    replace(picker, (await colleaguePicker(api, person, words, choose)) ?? element("p", { class: "faint" }, words.acting.nobody));
   }
 
   return { root: dialog, open };

@@ -22,6 +22,15 @@ async function peopleOrNobody(api, q) {
   }
 }
 
+/** Finds one of the person's colleagues, as `peoplePicker`; never the one `without` whom it makes no sense. */
+export function colleaguePicker(api, person, words, choose, without = person.userId) {
+  const people = async (q, limit, signal) => {
+    const { items } = await api.colleagues(person, { q, limit: limit + 1 }, signal);
+    return { items: items.filter(({ user_id: user }) => user !== without).slice(0, limit) };
+  };
+  return peoplePicker({ people }, words, choose);
+}
+
 /** A search field and the people it finds; null where nobody was imported. `choose` takes the one who is picked. */
 export async function peoplePicker(api, words, choose) {
   const everybody = await peopleOrNobody(api, "");

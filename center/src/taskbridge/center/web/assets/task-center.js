@@ -226,7 +226,7 @@ class TaskCenter {
   }
 
   _onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || this._root.querySelector("dialog[open]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input, select, textarea")) return;
     const action = this._keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (action === undefined) return;

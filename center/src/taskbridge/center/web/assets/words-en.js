@@ -144,6 +144,10 @@ export const EN = {
     returnTo: "Return to",
     originator: "The originator",
     nobody: "There is nobody to hand it over to.",
+    confirm: {
+      hand_over: (who) => [`Hand over to ${who}?`, "From then on they decide it. You cannot take it back."],
+      withdraw: () => ["Withdraw this request?", "It ends for everybody, and cannot be continued."],
+    },
     requested: (what) => `${what}: sent, waiting for confirmation…`,
     unsent: (what) => `${what}: not sent yet, the other system is away or busy. It is tried again…`,
     unclear: (what) => `${what}: no answer. Finding out whether it was carried out…`,
@@ -221,6 +225,7 @@ export const EN = {
   theme: { auto: "Appearance: as the system", light: "Appearance: light", dark: "Appearance: dark" },
   help: "Keyboard shortcuts",
   close: "Close",
+  cancel: "Cancel",
   keys: [
     [["J", "↓"], "Next task"],
     [["K", "↑"], "Previous task"],

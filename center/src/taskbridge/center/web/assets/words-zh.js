@@ -135,6 +135,10 @@ export const ZH = {
     returnTo: "退回到",
     originator: "发起人",
     nobody: "没有可以转交的人。",
+    confirm: {
+      hand_over: (who) => [`转交给 ${who}？`, "转交后由对方处理，您不能收回。"],
+      withdraw: () => ["撤回这个申请？", "流程将对所有人结束，不能继续。"],
+    },
     requested: (what) => `${what}：已提交，等待确认…`,
     unsent: (what) => `${what}：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…`,
     unclear: (what) => `${what}：对方系统没有应答，正在核实是否已执行…`,
@@ -212,6 +216,7 @@ export const ZH = {
   theme: { auto: "外观：跟随系统", light: "外观：浅色", dark: "外观：深色" },
   help: "键盘快捷键",
   close: "关闭",
+  cancel: "取消",
   keys: [
     [["J", "↓"], "下一条"],
     [["K", "↑"], "上一条"],
