@@ -9,7 +9,7 @@ import msgspec
 from confluent_kafka import murmur2
 from sqlalchemy import select
 
-from taskbridge.center.follow.lists import Forms, People, States
+from taskbridge.center.follow.lists import Forms, People, States, shown_views
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
 from taskbridge.runtime.follow.batch import Assigned, Record, write_batch
@@ -19,7 +19,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Lifecycle, TaskState
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_STATES
-from taskbridge.schemas.views import Entry, views
+from taskbridge.schemas.views import Entry
 from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def lines_of(states: Iterable[TaskState]) -> dict[Line, Entry]:
     return {
         (state.corp_id, key.user_id, key.view.value, state.instance_id, key.task_id or ""): entry
         for state in last.values()
-        for key, entry in views(state).items()
+        for key, entry in shown_views(state).items()
     }
 
 

@@ -13,6 +13,7 @@ from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
+from taskbridge.center.follow.lists import due_column, shown_views
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import (
@@ -28,7 +29,7 @@ from taskbridge.center.tables import (
 from taskbridge.runtime.database import Threads
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, View
-from taskbridge.schemas.views import Entry, views
+from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def entry_row(
         "app_type": content.app_type,
         "source": content.source,
         "process_name": content.process_name,
-        "due_at": content.due_at if view is View.PENDING else None,
+        "due_at": due_column(view, content),
         "unnamed_originator": unnamed,
         "search": search_text(content.title, content.process_name, name, None),
         "item": msgspec.json.encode(content),
@@ -143,7 +144,7 @@ class AnsweringCenter:
                         **msgspec.structs.asdict(content),
                     )
                     | {"instance": number}
-                    for key, content in views(each).items()
+                    for key, content in shown_views(each).items()
                 ]
                 if rows:
                     connection.execute(insert(entries), rows)

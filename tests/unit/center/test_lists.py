@@ -49,6 +49,22 @@ def partition_of(instance_id: str, topic: FakeTopic) -> int:
     return target_partition(instance_id.encode(), topic.partitions)
 
 
+def test_a_task_that_is_pending_after_the_end_of_its_instance_says_so(database: Database) -> None:
+    tasks = TaskEntry("T-1", Status.PENDING, ("ann",), created_at=1_000, due_at=2_000), TaskEntry("T-2", Status.PENDING)
+    topic = FakeTopic()
+    replica = Replica(database, topic)
+    topic.append_state(state(tasks=tasks))
+    replica.follow()
+    open_line = lines_in(database)["corp", "ann", "PENDING", "I-1", "T-1"]
+    assert (open_line.finished_at, open_line.result, open_line.due_at) == (None, None, 2_000)
+    topic.append_state(state(revision=2, tasks=tasks, finished_at=5_000, result="agree"))
+    replica.follow()
+    line = lines_in(database)["corp", "ann", "PENDING", "I-1", "T-1"]
+    assert (line.status, line.finished_at, line.result, line.due_at) == (Status.PENDING, 5_000, "agree", None)
+    latest = changes_in(database)[ANN][-1]
+    assert (latest["view"], latest["change"], latest["result"]) == ("pending", "UPDATED", "agree")
+
+
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_rows_equal_the_views_of_the_latest_states(database: Database, batch: int) -> None:
     states = states_of(lives(15, seed=batch))

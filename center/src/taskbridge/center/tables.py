@@ -39,6 +39,8 @@ WHOLE_INSTANCE = ""
 """``task_id`` of an entry about the whole instance: it comes before those about its tasks."""
 EMPLOYEE_NUMBER = "employee_number"
 """In ``person_ids``: the kind of the one further id that has a field of its own."""
+NEVER_DUE = 1 << 62
+"""``due_at`` of a pending task whose instance has ended: nobody is reminded of it, and it is not overdue."""
 QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
 """Kinds of ``set_aside``."""
 READ_MARK, PINNED, HIDDEN = "read", "pinned", "hidden"
@@ -85,7 +87,7 @@ entries = Table(
     *_texts("instance_id", "task_id", "app_type", "source"),
     # At most NAME_CHARACTERS, as ``app_type``.
     Column("process_name", Text),
-    # Of a pending task whose source says when it is due.
+    # Of a pending task whose source says when it is due; NEVER_DUE if its instance has ended.
     Column("due_at", BigInteger),
     # Of an originator whom the state names by the id only: the name is looked up when the entry is read.
     Column("unnamed_originator", Key),

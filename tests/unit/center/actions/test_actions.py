@@ -71,8 +71,12 @@ def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(datab
         world.assign(("I-2", "not-a-number", "ann"), ("I-3", "31", "bob"))
         world.happens(filed("I-4", originator=Person("ann", "Ann")))
         world.arrive(assigned("51", "ann", at=NOW, instance_id="other:I-5", source="other", app_type="other"))
+        world.assign(("I-6", "61", "ann"))
+        world.happens(filed("I-6", NOW, originator=Person("ann"), instance_status="COMPLETED", finished_at=NOW))
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         refused = [
+            ("agree", ("I-6", "61"), "", "ended"),
+            ("withdraw", ("I-6", ""), "", "ended"),
             ("agree", ("I-3", "31"), "", "not-pending"),
             ("agree", ("I-1", "12"), "", "not-pending"),
             ("agree", ("nothing", "11"), "", "not-pending"),

@@ -194,10 +194,19 @@ def test_a_pending_task_comes_with_its_due_time_by_the_source_or_the_rules_in_fo
         center = Center(sqlite_database, due_rules=lambda: rules)
         ann = await center.listen()
         stated = "2026-02-28T08:00:00.000Z"
-        for changed in ({}, {"view": "handled"}, {"process_name": None}, {"entered_at": None}, {"due_at": stated}):
+        ended = {"finished_at": stated}
+        for changed in (
+            {},
+            {"view": "handled"},
+            {"process_name": None},
+            {"entered_at": None},
+            ended,
+            {"due_at": stated},
+        ):
             center.commit(data=entry | changed)
-        await ann.until_numbers(1, 2, 3, 4, 5)
-        assert [each.get("due_at") for each in ann.data] == ["2026-01-31T08:01:00.000Z", None, None, None, stated]
+        await ann.until_numbers(1, 2, 3, 4, 5, 6)
+        times = ["2026-01-31T08:01:00.000Z", None, None, None, None, stated]
+        assert [each.get("due_at") for each in ann.data] == times
 
     run(test)
 

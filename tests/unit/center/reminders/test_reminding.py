@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 from support.center_rows import AnsweringCenter, state
 from support.receivers import Hook, Mailbox, http_server, smtp_server
 from taskbridge.center.access.access import Access
+from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.reminders.channels import robot_signature
 from taskbridge.center.reminders.file import RemindersFile
@@ -89,9 +90,11 @@ class World:
         corp_id: str = "corp",
         at: int = MONDAY,
         due_at: int | None = None,
+        ended_at: int | None = None,
     ) -> None:
         task = TaskEntry("T", Status.PENDING, users, created_at=at, due_at=due_at)
-        self.rows.store(state(name, corp_id=corp_id, app_type=app_type, title=f"Title {name}", tasks=(task,)))
+        named = {"corp_id": corp_id, "app_type": app_type, "title": f"Title {name}"}
+        self.rows.store(state(name, **named, tasks=(task,), finished_at=ended_at))
 
     def person(self, user: str, address: str | None = None, corp: str = "corp") -> None:
         ids = {} if address is None else {"email": address}
@@ -100,6 +103,12 @@ class World:
     def handle(self, name: str) -> None:
         with self.database.write() as connection:
             connection.execute(delete(entries).where(entries.c.instance_id == name))
+
+    def pending(self, user: str, *, overdue: bool = False) -> list[dict[str, Any]]:
+        """As the API shows them on Wednesday."""
+        rules = RemindersFile(self.path).current.due
+        queries = Queries(self.database, lambda: rules, lambda: MONDAY + 48 * HOUR_MS)
+        return queries.items(PageQuery("corp", user, "pending", overdue=overdue))[0]
 
     def stored(self) -> list[Any]:
         with self.database.read() as connection:
@@ -171,6 +180,24 @@ def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: W
     world.person("bob", "bob@company.example")  # imported later, still in time
     replica.tick(AT_DUE - 1)
     assert [to for to, *_ in world.mails[1:]] == ["bob@company.example"]
+
+
+def test_nobody_is_reminded_of_a_task_whose_instance_has_ended(world: World) -> None:
+    for user in ("ann", "bob"):
+        world.person(user, f"{user}@company.example")
+    world.task("I-ended", "ann", "bob", ended_at=MONDAY + 1)
+    world.task("I-ended-and-due", "ann", due_at=AT_DUE, ended_at=MONDAY + 1)
+    replica = world.replica()
+    for now in (MONDAY + 2 * HOUR_MS, AT_REMINDER, AT_DUE + HOUR_MS):
+        replica.tick(now)
+    assert (world.mails, world.stored()) == ([], [])
+    world.task("I-open", "ann", at=AT_DUE)
+    replica.tick(MONDAY + 26 * HOUR_MS)
+    [(to, subject, digest)] = world.mails
+    assert (to, "1" in subject, "I-open" in digest, "I-ended" in digest) == ("ann@company.example", True, True, False)
+    [item] = [each for each in world.pending("ann") if each["instance_id"] == "I-ended"]
+    assert (item["status"], item["finished_at"], item["due_at"]) == ("PENDING", iso(MONDAY + 1), None)
+    assert [each["instance_id"] for each in world.pending("ann", overdue=True)] == ["I-open"]
 
 
 def test_tasks_that_are_overdue_when_reminders_begin_are_left_to_the_digest(world: World) -> None:

@@ -41,7 +41,7 @@ REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNC
 DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
 ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
-NOT_NUMERIC, CHANGED, NO_RECIPIENT = "not-numeric", "changed", "no-recipient"
+NOT_NUMERIC, ENDED_THERE, CHANGED, NO_RECIPIENT = "not-numeric", "ended", "changed", "no-recipient"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
 SENT, ENDED = "action_sent", "action_ended"
 """In the audit trail, after the action itself."""
@@ -241,6 +241,8 @@ def _objection(connection: Connection, action: Action, state: TaskState, seen_re
     is_numeric = action.task_id.isascii() and action.task_id.isdecimal()
     if action.source == SOURCE_YIDA and action.action != WITHDRAW and not is_numeric:
         return NOT_NUMERIC
+    if state.finished_at is not None:
+        return ENDED_THERE
     if seen_revision not in (None, state.revision):
         return CHANGED
     to = action.recipient_id

@@ -85,8 +85,11 @@ class ItemOut(_Shown):
     step_name: str | None = _step_name
     decided_by: str | None = _decided_by
     outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
-    finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
-    result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
+    finished_at: str | None = Field(
+        description="In created and copied: when the instance ended, if known. In pending: not null if the instance "
+        "has ended although nobody has said so of this task. Its callback was lost, which is checked; it is never due."
+    )
+    result: str | None = Field(description="With finished_at: how the instance ended, as the sender names it.")
     due_at: str | None = Field(
         None,
         description="In pending: when it is due, as its source says, or else by the rules in CENTER_REMINDERS_FILE.",
@@ -335,7 +338,9 @@ class ActedOnIn(BaseModel):
 
 ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
 _action_detail = Field(
-    description="The other system's words, or one of `not-pending`, `not-delegated`, `not-possible`, `no-recipient`, "
+    description="The other system's words, or one of `not-pending`, `not-delegated`, `not-possible` (tasks of this "
+    "app are decided elsewhere), `not-numeric` (DingTalk knows tasks by numbers), `ended` (the whole instance has), "
+    "`changed` (since `seen_revision`), `no-recipient`, "
     "`unsent` (it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
 )
 

@@ -273,7 +273,7 @@ class Queries:
         items: list[dict[str, Any]] = []
         for _, instance_id, task_id, item, name in shown:
             entry, due_at = read_entry(item), None
-            if query.view == _PENDING:
+            if query.view == _PENDING and entry.finished_at is None:
                 due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
             items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at))
             if query.marks:

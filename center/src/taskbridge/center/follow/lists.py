@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, Table, bindparam, delete, select, text
 
 from taskbridge.center.api.search import person_text, search_text
@@ -19,6 +20,7 @@ from taskbridge.center.tables import (
     EMPLOYEE_NUMBER,
     LIST_INDEXES,
     NAME_CHARACTERS,
+    NEVER_DUE,
     VIEW_CODES,
     WHOLE_INSTANCE,
     change_counters,
@@ -39,7 +41,7 @@ from taskbridge.schemas.codec import Undecodable, form_codec, person_codec, task
 from taskbridge.schemas.events import MAX_NAME_CHARACTERS, Change, Lifecycle, View, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
-from taskbridge.schemas.views import Entry, EntryKey, notification_of, views
+from taskbridge.schemas.views import Entries, Entry, EntryKey, notification_of, views
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -224,13 +226,33 @@ def _instance(record: Record) -> tuple[object, ...]:
     return (record.key, record.partition, clean(state.corp_id), to_json(state))
 
 
+def shown_views(state: TaskState) -> Entries:
+    """The views of an instance, as lists show them: a task that is pending although its instance has ended says so.
+
+    Its callback was lost or comes later. Like an entry of the whole instance, it has the end and the result; it is not
+    due any more.
+    """
+    found = views(state)
+    if state.finished_at is not None:
+        for key, entry in found.items():
+            if key.view is View.PENDING:
+                found[key] = replace(entry, finished_at=state.finished_at, result=state.result, due_at=None)
+    return found
+
+
+def due_column(view: View, entry: Entry) -> int | None:
+    if view is not View.PENDING:
+        return None
+    return entry.due_at if entry.finished_at is None else NEVER_DUE
+
+
 def _entries(state: TaskState | None) -> dict[_Key, Entry]:
     if state is None:
         return {}
     corp_id = clean(state.corp_id)
     found = {
         _Key(corp_id, clean(key.user_id), VIEW_CODES[key.view], clean(key.task_id or WHOLE_INSTANCE)): entry
-        for key, entry in views(state).items()
+        for key, entry in shown_views(state).items()
     }
     originator = "" if state.originator is None else state.originator.user_id
     for key in found:
@@ -258,7 +280,7 @@ def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) ->
         clean(entry.app_type)[:NAME_CHARACTERS],
         clean(entry.source),
         None if entry.process_name is None else clean(entry.process_name)[:NAME_CHARACTERS],
-        entry.due_at if key.view == VIEW_CODES[View.PENDING] else None,
+        due_column(_VIEWS[key.view], entry),
         _unnamed(entry),
         search,
         item,

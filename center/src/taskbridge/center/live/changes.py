@@ -92,11 +92,17 @@ def _completed(data: bytes, name: str | None, due: DueRules) -> bytes:
     found = msgspec.json.decode(data)
     if name is not None:
         found["originator"]["name"] = name
-    if due and found["view"] == _PENDING and found.get("due_at") is None and found.get("entered_at") is not None:
+    if due and found["view"] == _PENDING and _may_be_due(found):
         entered_at = round(datetime.fromisoformat(found["entered_at"]).timestamp() * 1000)
         due_at = due.due_at(found["app_type"], found["process_name"], entered_at, None)
         found["due_at"] = None if due_at is None else iso(due_at)
     return to_json(found)
+
+
+def _may_be_due(task: dict[str, Any]) -> bool:
+    """Whether the rules count: its source does not say it, and its instance has not ended."""
+    is_open = task.get("due_at") is None and task.get("finished_at") is None
+    return is_open and task.get("entered_at") is not None
 
 
 @dataclass(slots=True, eq=False)

@@ -23,7 +23,7 @@ from sqlalchemy import Column, ColumnElement, Connection, and_, bindparam, delet
 from taskbridge.center.reminders.channels import NotSent, Send, opened
 from taskbridge.center.reminders.file import Channel, Email, Reminders, RemindersFile, Robot
 from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
-from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, names_of, people_after, waiting
+from taskbridge.center.reminders.waiting import IS_WAITING, counts_of, names_of, people_after, waiting
 from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -147,7 +147,7 @@ class Reminding:
         self, current: Reminders, rule: Rule, at: Column[int], period: tuple[int, int], *more: ColumnElement[bool]
     ) -> None:
         due = current.due
-        where = [IS_PENDING, at > period[0], at <= period[1], *more]
+        where = [IS_WAITING, at > period[0], at <= period[1], *more]
         for column, name in ((entries.c.app_type, rule.app_type), (entries.c.process_name, rule.process)):
             if name is not None:
                 where.append(column == name)
@@ -349,14 +349,14 @@ def _tasks(connection: Connection, current: Reminders, rows: Sequence[Claimed]) 
     columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "item")]
     of_instances = select(*columns).join(instances, entries.c.instance == instances.c.id)
     found: dict[tuple[object, ...], Task] = {}
-    for row in connection.execute(of_instances.where(instances.c.instance_id.in_(ids), IS_PENDING)):
+    for row in connection.execute(of_instances.where(instances.c.instance_id.in_(ids), IS_WAITING)):
         task = _task(current, row.instance_id, row.task_id, row.item)
         found[row.corp_id, row.user_id, row.instance_id, row.task_id, task.due_at] = task
     return [found.get((*each.key[:4], each.key.due_at)) for each in rows]
 
 
 def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:
-    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_PENDING
+    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_WAITING
     columns = entries.c.instance_id, entries.c.task_id, entries.c.item
     found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
     return [_task(current, *row) for row in connection.execute(found)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal_column, select, tuple_
 
 from taskbridge.center.reminders.due import DueRules, RuleKeys, is_overdue
-from taskbridge.center.tables import VIEW_CODES, Person, entries, people
+from taskbridge.center.tables import NEVER_DUE, VIEW_CODES, Person, entries, people
 from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import View
 
@@ -23,7 +23,9 @@ COUNTED_MAX = 200_000
 SHOWN_MAX = 200
 
 # As a constant: with a parameter, SQLite would not know that it may use the indexes of pending entries alone.
-IS_PENDING = entries.c.view == literal_column(str(VIEW_CODES[View.PENDING]))
+_IS_PENDING = entries.c.view == literal_column(str(VIEW_CODES[View.PENDING]))
+IS_WAITING = and_(_IS_PENDING, func.coalesce(entries.c.due_at, 0) != literal_column(str(NEVER_DUE)))
+"""Pending, and not of an instance that has ended, whose tasks wait for nobody."""
 _PERSON = entries.c.corp_id, entries.c.user_id
 _NAMES_AT_ONCE = 500
 _NAMES = select(people.c.user_id, people.c.name).where(
@@ -79,7 +81,7 @@ def waiting(
 
 def people_after(connection: Connection, after: Person | None, limit: int) -> Sequence[Person]:
     """The next people with pending entries, in the order of the index."""
-    found = select(*_PERSON).where(IS_PENDING).group_by(*_PERSON).order_by(*_PERSON).limit(limit)
+    found = select(*_PERSON).where(IS_WAITING).group_by(*_PERSON).order_by(*_PERSON).limit(limit)
     if after is not None:
         # The first condition is the one by which SQLite enters the index.
         found = found.where(entries.c.corp_id >= after[0], tuple_(*_PERSON) > tuple_(*after))
@@ -100,13 +102,13 @@ def _late(keys: RuleKeys) -> Any:
 @lru_cache
 def _of_person(keys: RuleKeys) -> Select[*tuple[Any, ...]]:
     of_person = entries.c.corp_id == bindparam("corp_id"), entries.c.user_id == bindparam("user_id")
-    columns = select(_late(keys), entries.c.entered_at).where(IS_PENDING, *of_person).limit(COUNTED_MAX).subquery()
+    columns = select(_late(keys), entries.c.entered_at).where(IS_WAITING, *of_person).limit(COUNTED_MAX).subquery()
     return select(func.count(), func.sum(columns.c.late), func.min(columns.c.entered_at))
 
 
 @lru_cache
 def _grouped(keys: RuleKeys, *, by: str, app: bool, process: bool | None) -> Select[*tuple[Any, ...]]:
-    where = [IS_PENDING, entries.c.corp_id == bindparam("corp_id")]
+    where = [IS_WAITING, entries.c.corp_id == bindparam("corp_id")]
     if app:
         where.append(entries.c.app_type == bindparam("app_type"))
     if process is not None:
