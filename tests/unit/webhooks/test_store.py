@@ -178,9 +178,97 @@ def test_what_was_given_up_can_be_replayed(database: Database, *, by_id: bool) -
     a, b = claim(database)
     finish(database, failed(a, retry_in_ms=None), delivered(b))
 
-    assert store.replay(database, ERP, ids=[a.id] if by_id else [], since=0) == 1
+    assert store.replay(database, ERP, ids=[a.id] if by_id else [], since=0) == (1, 0, 0)
 
     assert ids(claim(database)) == ["a1"]
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_what_a_later_change_has_overtaken_is_not_replayed(database: Database, *, by_id: bool) -> None:
+    add(database, ("a", "added"))
+    [added] = claim(database)
+    finish(database, failed(added, retry_in_ms=None))
+    add(database, ("a", "removed"))
+    finish(database, *map(delivered, claim(database)))
+
+    for overtaken in (1, 1 if by_id else 0):
+        assert store.replay(database, ERP, ids=[added.id] if by_id else []) == (0, 0, overtaken)
+
+    assert claim(database) == []
+    assert outcomes(database)["added"] is Outcome.REPLACED
+
+
+def test_what_is_being_overtaken_is_not_replayed(database: Database) -> None:
+    add(database, ("a", "added"))
+    [added] = claim(database)
+    finish(database, failed(added, retry_in_ms=None))
+    add(database, ("a", "removed"), ("b", "b1"))
+    sent = claim(database)
+
+    assert store.replay(database, ERP) == (0, 0, 1)
+
+    finish(database, *map(delivered, sent))
+    assert claim(database) == []
+
+
+def test_all_changes_of_an_entry_are_replayed_in_order(database: Database) -> None:
+    for change in ("added", "removed"):
+        add(database, ("a", change))
+        finish(database, *map(delivered, claim(database)))
+
+    assert store.replay(database, ERP, since=0, outcome=Outcome.DELIVERED) == (2, 0, 0)
+
+    for change in ("added", "removed"):
+        found = claim(database)
+        assert ids(found) == [change]
+        finish(database, *map(delivered, found))
+
+
+def test_a_change_that_was_given_up_is_replayed_before_a_later_one_that_waits(database: Database) -> None:
+    add(database, ("a", "added"))
+    [added] = claim(database)
+    finish(database, failed(added, retry_in_ms=None))
+    add(database, ("a", "removed"))
+    [removed] = claim(database)
+    finish(database, failed(removed))
+
+    assert store.replay(database, ERP) == (1, 0, 0)
+
+    assert ids(claim(database)) == ["added"]
+
+
+def test_a_delivery_that_waits_for_its_next_attempt_is_sent_at_once(database: Database) -> None:
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+    finish(database, failed(a, retry_in_ms=24 * 3_600_000))
+    assert claim(database) == []
+
+    assert store.replay(database, ERP, ids=[a.id, 4711]) == (0, 1, 0)
+
+    assert ids(claim(database)) == ["a1"]
+
+
+def test_a_replay_and_the_end_of_an_attempt_do_not_lose_each_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay has found no entry to lock yet when the delivery is given up and its queue is deleted."""
+    add(database, ("a", "a1"), ("b", "b1"))
+    a, b = claim(database)
+    finish(database, failed(a, retry_in_ms=None))
+
+    def meanwhile() -> int:
+        monkeypatch.undo()
+        if not database.is_sqlite:  # which has one writer
+            finish(database, failed(b, retry_in_ms=None))
+        return now_ms()
+
+    monkeypatch.setattr(store, "now_ms", meanwhile)
+    store.replay(database, ERP, since=0)
+    if database.is_sqlite:
+        finish(database, failed(b, retry_in_ms=None))
+
+    assert ids(claim(database)) == ["a1"]
+    assert outcomes(database)["b1"] is Outcome.GIVEN_UP, "without a queue, it would wait for ever"
 
 
 def test_a_change_that_was_never_tried_is_replaced_by_the_newest(database: Database) -> None:

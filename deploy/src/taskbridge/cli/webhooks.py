@@ -114,8 +114,19 @@ def replay(
         raise typer.BadParameter("use either ids or --since", param_hint="ID, --since")
     since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
     with _operations() as operations:
-        count = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.upper()])
-    say(json_line({"id": endpoint, "replayed": count}) if as_json else f"{count} deliveries of {endpoint} wait again")
+        done = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.upper()])
+    missing = len(set(ids or ())) - sum(done) if ids else 0
+    if as_json:
+        found = {"replayed": done.again, "waiting": done.waiting, "overtaken": done.overtaken, "unknown": missing}
+        say(json_line({"id": endpoint, **found}))
+        return
+    say(f"{done.again} deliveries of {endpoint} wait again")
+    if done.waiting:
+        say(f"{done.waiting} were waiting, and are due now")
+    if done.overtaken:
+        say(f"{done.overtaken} are not sent: a later change of the same entry was delivered, or is being sent")
+    if missing:
+        say(f"{missing} are unknown: {endpoint} has no deliveries with these ids")
 
 
 @webhooks_app.command(epilog=example("taskbridge webhooks disable erp --reason 'moves to another host'"))

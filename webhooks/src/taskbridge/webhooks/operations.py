@@ -19,7 +19,7 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.formats.base import EXAMPLE
 from taskbridge.webhooks.notifications import entry_of, event_of, other_id
 from taskbridge.webhooks.sender import Sender
-from taskbridge.webhooks.store import Delivery, Result, Waiting
+from taskbridge.webhooks.store import Delivery, Replayed, Result, Waiting
 from taskbridge.webhooks.tables import Outcome, deliveries
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class Operations:
 
     def replay(
         self, endpoint: str, ids: Sequence[int] = (), since_ms: int | None = None, outcome: Outcome = Outcome.GIVEN_UP
-    ) -> int:
-        """Deliver again, without ids and time all that were given up; returns how many."""
+    ) -> Replayed:
+        """Deliver again, without ids and time all that were given up."""
         self._known(endpoint)
         return store.replay(self._database, endpoint, ids=ids, since=since_ms, outcome=outcome)
 

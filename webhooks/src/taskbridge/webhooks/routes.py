@@ -81,8 +81,10 @@ def operators_router(
 
     @router.post("/{endpoint}/replay", summary="Deliver again what was given up", responses=unknown)
     async def replay(request: Request, endpoint: str) -> JSONResponse:
+        """`overtaken` counts those that are not sent: a later change of the same list entry was delivered."""
         operator = operators.name_of(request)
-        found = {"id": endpoint, "replayed": await threads.run(operations.replay, endpoint)}
+        done = await threads.run(operations.replay, endpoint)
+        found = {"id": endpoint, "replayed": done.again, "overtaken": done.overtaken}
         log.info("deliveries_replayed", by=operator, **found)
         return JSONResponse(found, headers=_NOT_STORED)
 

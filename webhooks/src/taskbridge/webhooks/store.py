@@ -11,14 +11,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
 
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from sqlalchemy import ColumnElement, FromClause
 
 CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""
@@ -60,6 +61,16 @@ class Result(NamedTuple):
     """None: no further attempt."""
     disable: str | None = None
     """Why the endpoint gets nothing any more."""
+
+
+class Replayed(NamedTuple):
+    """What was requested to be delivered again."""
+
+    again: int
+    waiting: int
+    """They were waiting, and are due now."""
+    overtaken: int
+    """A later change of their entry was delivered, or is being sent."""
 
 
 class EndpointState(NamedTuple):
@@ -329,15 +340,49 @@ def replay(
     ids: Collection[int] = (),
     since: int | None = None,
     outcome: Outcome = Outcome.GIVEN_UP,
-) -> int:
-    """Make deliveries wait again: these, or those that ended since then with this outcome. Returns how many."""
-    chosen = deliveries.c.endpoint == endpoint, ~_IS_WAITING
-    where = deliveries.c.id.in_(ids) if ids else and_(deliveries.c.outcome == outcome, deliveries.c.at >= (since or 0))
+) -> Replayed:
+    """Make deliveries wait again, or due if they wait: these, or those since then with this outcome.
+
+    Not what a later change of its entry has overtaken: a receiver would show a task that is gone.
+    """
+
+    def is_chosen(of: FromClause) -> ColumnElement[bool]:
+        given = of.c.id.in_(ids) if ids else and_(of.c.outcome == outcome, of.c.at >= (since or 0))
+        return and_(of.c.endpoint == endpoint, given)
+
     with database.write() as connection:
-        entries = sorted(set(connection.scalars(select(deliveries.c.entry).where(*chosen, where))))
-        _lock_queues(database, connection, [(endpoint, entry) for entry in entries], now_ms())
-        again = update(deliveries).where(*chosen, where).values(outcome=Outcome.WAITING, attempts=0)
-        return connection.execute(again).rowcount
+        entries = sorted(set(connection.scalars(select(deliveries.c.entry).where(is_chosen(deliveries)))))
+        now, among = now_ms(), database.keys(entries)
+        _lock_queues(database, connection, [(endpoint, entry) for entry in entries], now)
+        # Only of these: what has ended since then has no row in ``queues``, and would wait for ever.
+        chosen = is_chosen(deliveries), database.among(deliveries.c.entry)
+        total, waiting = connection.execute(
+            select(func.count(), func.count().filter(_IS_WAITING)).where(*chosen), among
+        ).one()
+        overtaken = _is_overtaken(is_chosen, now)
+        replaced = update(deliveries).where(*chosen, deliveries.c.outcome == Outcome.GIVEN_UP, overtaken)
+        connection.execute(replaced.values(outcome=Outcome.REPLACED), among)
+        again = update(deliveries).where(*chosen, ~_IS_WAITING, ~overtaken).values(outcome=Outcome.WAITING, attempts=0)
+        count = connection.execute(again, among).rowcount
+        due = update(queues).where(queues.c.endpoint == endpoint, database.among(queues.c.entry))
+        connection.execute(due.values(next_at=now), among)
+        return Replayed(count, waiting, total - waiting - count)
+
+
+def _is_overtaken(is_chosen: Callable[[FromClause], ColumnElement[bool]], now: int) -> ColumnElement[bool]:
+    """Whether a later change of the same entry was delivered, and is not replayed too, or is being sent."""
+    later, first = deliveries.alias(), deliveries.alias()
+    delivered = later.c.outcome == Outcome.DELIVERED, later.c.id > deliveries.c.id, ~is_chosen(later)
+    waiting = select(func.min(first.c.id)).where(first.c.outcome == Outcome.WAITING, _is_of_same_entry(first))
+    claimed = exists().where(_is_of_same_entry(queues), queues.c.claimed_until > now)
+    return or_(
+        exists().where(_is_of_same_entry(later), *delivered),
+        and_(claimed, waiting.scalar_subquery() > deliveries.c.id),
+    )
+
+
+def _is_of_same_entry(of: FromClause) -> ColumnElement[bool]:
+    return and_(of.c.endpoint == deliveries.c.endpoint, of.c.entry == deliveries.c.entry)
 
 
 def purge(database: Database) -> int:

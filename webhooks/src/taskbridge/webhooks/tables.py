@@ -31,7 +31,7 @@ class Outcome(IntEnum):
     DELIVERED = 1
     GIVEN_UP = 2
     REPLACED = 3
-    """A later change of the same entry was sent in its place, before any attempt."""
+    """A later change of the same entry was sent in its place: before any attempt, or after it was given up."""
 
 
 endpoints = Table(
