@@ -5,16 +5,21 @@ from __future__ import annotations
 import signal
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import select
 
 from support.center import databases
 from support.center_process import VIEWS, CenterProcess, Line, lists_of
 from support.inbox import inbox_of
 from support.streams.lives import caught_up, lives, notifications_on_topic, produce
+from taskbridge.center.tables import FOLLOWED, entries
+from taskbridge.runtime.follow.positions import progress, rebuild
 from taskbridge.schemas.events import Action
+from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -128,4 +133,46 @@ def test_any_replica_answers_for_every_user_and_a_killed_one_makes_none_of_them_
     eventually(killed.is_ready, what="the killed replica is back")
     assert wrong(connection, read_topic, killed) == []
     assert [each.stop() for each in replicas] == [0, 0]
+    assert streams_service.stop() == 0
+
+
+def test_readers_see_whole_lists_or_none_while_running_replicas_are_rebuilt(
+    connection: Connection, streams_service: Any, replicas: list[CenterProcess], databases: Databases, eventually: Any
+) -> None:
+    """Nothing is published meanwhile: replicas learn of it from the database."""
+    produce(connection, lives(60, seed=23))
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    for each in replicas:
+        each.start()
+    database = databases.open(replicas[0].environment["CENTER_DATABASE_URL"])
+    with database.read() as rows:
+        eventually(lambda: progress(rows, TASK_STATES.name).complete, what="the lists are filled")
+        person = rows.execute(select(entries.c.user_id).limit(1)).scalar_one()
+    eventually(lambda: all(each.is_ready() for each in replicas), what="both replicas are ready")
+
+    def count(replica: CenterProcess) -> int | None:
+        answer = replica.get(f"/v1/corps/corp/users/{person}/counts")
+        assert answer is not None
+        assert answer.status_code in {200, 503}
+        return sum(answer.json().values()) if answer.status_code == 200 else None
+
+    whole = count(replicas[0])
+    assert whole
+    seen: set[int | None] = set()
+
+    def is_filled_again() -> bool:
+        seen.update(count(each) for each in replicas * 20)
+        with database.read() as rows:
+            return progress(rows, TASK_STATES.name).complete
+
+    with ThreadPoolExecutor(1) as pool:
+        rebuilding = pool.submit(rebuild, database, FOLLOWED)
+        while not rebuilding.done():
+            seen.update(map(count, replicas))
+        eventually(is_filled_again, what="the lists are filled again")
+    eventually(lambda: all(each.is_ready() for each in replicas), what="both replicas are ready")
+    seen.update(map(count, replicas))
+    assert seen <= {None, whole}
+    assert seen >= {whole}
     assert streams_service.stop() == 0

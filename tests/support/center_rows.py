@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
+from taskbridge.center.filling import not_filled
 from taskbridge.center.follow.lists import due_column, shown_views
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
@@ -32,9 +34,10 @@ from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, Vi
 from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from fastapi import APIRouter, FastAPI
+    from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Access
     from taskbridge.runtime.database import Database
@@ -123,9 +126,18 @@ class AnsweringCenter:
 
         return build_http(readiness, self.metrics, routers=[self.api.router(), *further], only_hosts=only_hosts)
 
+    def check_filled(self) -> None:
+        if not self.complete:
+            raise not_filled()
+
+    @contextmanager
+    def complete_lists(self, _connection: Connection) -> Generator[None]:
+        self.check_filled()
+        yield
+
     @property
     def api(self) -> Api:
-        return Api(self.access, self.queries, self.marks, self.threads, lambda: self.complete)
+        return Api(self.access, self.queries, self.marks, self.threads, self.check_filled)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -194,6 +194,19 @@ def test_a_rebuild_is_noticed_by_a_running_follower(
         assert follower.health().problem is None
 
 
+def test_a_rebuild_is_noticed_by_replicas_whose_partitions_are_at_rest(
+    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
+) -> None:
+    url = databases.new_url("postgresql")
+    replicas = [databases.open(url), databases.open(url)]
+    topic.publish(states_of(lives(20, seed=14)))
+    with topic.followed(*replicas) as followers:
+        eventually(lambda: topic.is_written(replicas[0]), what="the database is filled")
+        eventually(lambda: [len(each.health().partitions) for each in followers] == [2, 2], what="each has a half")
+        rebuild(replicas[0], FOLLOWED)
+        eventually(lambda: topic.is_written(replicas[0]), within_s=60, what="the database is filled again")
+
+
 def test_a_recreated_topic_is_read_from_its_beginning(
     topic: StatesTopic, database: Database, eventually: Callable[..., Any]
 ) -> None:

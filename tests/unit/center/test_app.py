@@ -12,16 +12,17 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from support.center_process import CenterProcess
-from support.center_rows import entry_row, fill
+from support.center_rows import AnsweringCenter, entry_row, fill, state
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit
 from taskbridge.center.app import Center, migrate, rebuild, run
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
-from taskbridge.center.tables import entries
+from taskbridge.center.tables import FOLLOWED, entries
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app as program
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
+from taskbridge.runtime.follow.positions import rebuild as drop
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -137,6 +138,7 @@ def test_readiness_shows_how_far_the_lists_are_filled(sqlite_database: Database)
         return filling.details()["lists"]
 
     assert asyncio.run(look()) == {"complete": False, "filled": 0.0}
+    assert filling.idle == f"no replica reads {TASK_STATES.name} yet: if this lasts, see whether it exists"
     for read, of, expected in (
         (3, 4, {"complete": False, "filled": 0.75}),
         (4, 4, {"complete": True, "filled": 1.0}),
@@ -145,11 +147,50 @@ def test_readiness_shows_how_far_the_lists_are_filled(sqlite_database: Database)
     ):
         fill(sqlite_database, TASK_STATES.name, read=read, of=of)
         assert asyncio.run(look()) == expected
+        assert filling.idle is None
     assert not filling.people_complete
     fill(sqlite_database, PEOPLE.name, read=1, of=1)
     asyncio.run(look())
     assert filling.people_complete
     threads.close()
+
+
+LISTS = "/v1/corps/corp/users/ann"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{LISTS}/tasks?view=pending",
+        f"{LISTS}/tasks?view=pending&q=leave",
+        f"{LISTS}/tasks.csv?view=pending",
+        f"{LISTS}/marked?view=pending",
+        f"{LISTS}/counts",
+        f"{LISTS}/apps",
+        "/v1/instances/I-1",
+        "/v1/instances/I-1/history",
+        "/v1/corps/corp/waiting",
+    ],
+)
+def test_lists_are_not_answered_that_were_dropped_since_they_were_last_seen_complete(
+    tmp_path: Path, database: Database, path: str
+) -> None:
+    """As long as nothing was looked up again, also where they were filled again meanwhile: with what is not known."""
+    center = Center(load_settings(CenterSettings, environment_of(tmp_path)), database)
+    rows = AnsweringCenter(database, center.access)
+    rows.store(state())
+    fill(database, TASK_STATES.name, read=1, of=1)
+    with TestClient(center.http(), base_url="http://127.0.0.1") as client:
+        asyncio.run(center.filling.look())
+        assert client.get(path).status_code == 200
+        drop(database, FOLLOWED)
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        fill(database, TASK_STATES.name, read=1, of=1)
+        assert client.get(path).status_code == 503
+        asyncio.run(center.filling.look())
+        assert client.get(path).status_code == (404 if "instances" in path else 200)
+    rows.close()
 
 
 def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:
@@ -172,6 +213,7 @@ def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_
         assert any("no such table" in each for each in found["problems"])
         with sqlite_database.write() as connection:
             connection.execute(text("ALTER TABLE away RENAME TO entries"))
+            connection.execute(text("ALTER TABLE positions_away RENAME TO positions"))
         assert client.get(path).status_code == 200
 
 

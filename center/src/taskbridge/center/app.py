@@ -203,7 +203,9 @@ class Center:
         self.filling = Filling(database, self._threads)
         path = settings.reminders_file
         self.reminders_file = reminders = None if path is None else RemindersFile(path)
-        self._queries, self._marks = Queries(database, self._due_rules), MarksStore(database)
+        complete = self.filling.complete
+        self._queries = Queries(database, self._due_rules, complete=complete)
+        self._marks = MarksStore(database, complete)
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
@@ -219,7 +221,7 @@ class Center:
         self.access = build_access(settings, self._users_of, self._sessions, self.audit)
         self.metrics = Metrics()
         self._targets = _targets_of(settings)
-        self._actions = Actions(database)
+        self._actions = Actions(database, complete)
         self._dingtalk = DingTalk(settings.dingtalk_api_url)
         self.sender = Sender(
             self._actions,
@@ -251,6 +253,7 @@ class Center:
                 reminders,
                 self.metrics.reminders,
                 lambda: filling.is_complete() and filling.people_complete,
+                complete=complete,
                 url=settings.public_url,
             )
         self.operations = OperationsReporter(
@@ -304,7 +307,7 @@ class Center:
             self._queries,
             self._marks,
             self._threads,
-            self.filling.is_complete,
+            self.filling.check,
             apps_of=lambda person: self._reminders().apps_of(person),
         )
         routers = [
@@ -318,7 +321,7 @@ class Center:
                 wake=self.sender.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
-            waiting_router(self._database, self._threads, self.access, self.filling.is_complete, self._reminders),
+            waiting_router(self._database, self._threads, self.access, self.filling.complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             delegations_router(api, Delegations(self._database), self._queries, self._threads, agents=self._agents_of),
@@ -332,7 +335,7 @@ class Center:
 
     async def readiness(self) -> dict[str, Any]:
         health = [each.health() for each in self.followers]
-        problems = [self.filling.problem, *(each.problem for each in health)]
+        problems = [self.filling.problem, self.filling.idle, *(each.problem for each in health)]
         files = self.access.tokens, self._targets, self.reminders_file
         problems += [each.problem for each in files if each is not None]
         return {
@@ -358,6 +361,8 @@ class Center:
 
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
+        if not users:  # perhaps because they were dropped since the last look
+            await self.filling.look()
         # In this order: a person who is not read yet may have the id too.
         if not self.filling.people_complete:
             raise NotNow("the signed-in person is unknown while not all people are read: see /readyz")

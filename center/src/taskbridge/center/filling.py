@@ -1,19 +1,29 @@
-"""Whether the lists are complete: looked up once a second, so that queries need not."""
+"""Whether the lists are complete: looked up once a second, and after each query of the lists."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from taskbridge.center.access import refusals
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads
-from taskbridge.runtime.follow.positions import Progress, progress
+from taskbridge.runtime.follow.positions import Progress, epoch_if_filled, progress
+from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from sqlalchemy import Connection
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
+_FILLING_S = 5.0
+"""After how long a client may try again."""
 
 
 class Filling:
@@ -23,17 +33,53 @@ class Filling:
         self._database = database
         self._threads = threads
         self._lists = Progress(complete=False, read=0, of=0)
+        self._epoch: str | None = None
+        """In which the lists are complete."""
         self.people_complete = False
         self.problem: str | None = "the database was not read yet"
         """Why the database does not answer."""
 
     def is_complete(self) -> bool:
-        return self._lists.complete
+        return self._epoch is not None
+
+    def check(self) -> None:
+        """Raise Filling unless the lists were complete at the last look."""
+        if not self.is_complete():
+            raise not_filled()
+
+    @contextmanager
+    def complete(self, connection: Connection) -> Generator[None]:
+        """The lists were complete while the block has read them.
+
+        The last look does not suffice: the lists may have been dropped since, and may even be filled again.
+
+        Raises:
+            Filling: It was not. A transaction is rolled back.
+        """
+        self.check()
+        epoch = self._epoch
+
+        def check_again() -> None:
+            if epoch_if_filled(connection, TASK_STATES.name) != epoch:
+                raise not_filled()
+
+        try:
+            yield
+        except Unknown:  # perhaps because it is read again
+            check_again()
+            raise
+        check_again()
+
+    @property
+    def idle(self) -> str | None:
+        """Why nobody fills the lists."""
+        is_read = self.is_complete() or self.problem is not None or self._lists.of > 0
+        return None if is_read else f"no replica reads {TASK_STATES.name} yet: if this lasts, see whether it exists"
 
     @property
     def ratio(self) -> float:
         """The share that the lists contain of the states, from 0 to 1."""
-        if self._lists.complete:
+        if self.is_complete():
             return 1.0
         return min(0.999, self._lists.read / self._lists.of) if self._lists.of else 0.0
 
@@ -52,7 +98,7 @@ class Filling:
         """While the database does not answer, the last answer counts."""
         problem = None
         try:
-            self._lists, self.people_complete = await self._threads.run(self._read)
+            self._lists, self._epoch, self.people_complete = await self._threads.run(self._read)
         except DatabaseUnavailable as error:
             problem = str(error)
         if problem != self.problem:
@@ -60,6 +106,11 @@ class Filling:
             if problem is not None:
                 log.error("database_unavailable", problem=problem)
 
-    def _read(self) -> tuple[Progress, bool]:
+    def _read(self) -> tuple[Progress, str | None, bool]:
         with self._database.read() as connection:
-            return progress(connection, TASK_STATES.name), progress(connection, PEOPLE.name).complete
+            lists, people = (progress(connection, each.name) for each in (TASK_STATES, PEOPLE))
+            return lists, epoch_if_filled(connection, TASK_STATES.name), people.complete
+
+
+def not_filled() -> refusals.Filling:
+    return refusals.Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)

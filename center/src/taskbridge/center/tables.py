@@ -8,12 +8,15 @@ What follows the topics, ``FOLLOWED``, can be dropped and read again. What peopl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -54,6 +57,8 @@ NAME_CHARACTERS = 200
 read_state, read_entry = msgspec.json.Decoder(TaskState).decode, msgspec.json.Decoder(Entry).decode
 """Of ``instances.state`` and ``entries.item``."""
 
+Complete = Callable[[Connection], AbstractContextManager[None]]
+"""A block that raises Filling at its end unless all that it has read of the lists was complete: see ``filling``."""
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
 

@@ -54,7 +54,7 @@ def waits(center: AnsweringCenter, access: As) -> TestClient:
     reminders = Reminders(DUE, owners={"APP": frozenset([("corp", "ann")])})
     center.access = access
     router = waiting_router(
-        center.database, center.threads, access, lambda: center.complete, lambda: reminders, lambda: NOW
+        center.database, center.threads, access, center.complete_lists, lambda: reminders, lambda: NOW
     )
     return TestClient(center.http(router))
 
@@ -193,6 +193,6 @@ def test_a_person_hears_which_apps_they_own(center: AnsweringCenter, access: As)
 
     reminders = Reminders(owners={"APP": frozenset([("corp", "ann")]), "OTHER": frozenset([("corp", "bob")])})
     access.caller = Caller("sso", corp_id="corp", user_id="ann")
-    api = Api(access, center.queries, center.marks, center.threads, lambda: True, apps_of=reminders.apps_of)
+    api = Api(access, center.queries, center.marks, center.threads, lambda: None, apps_of=reminders.apps_of)
     me = asyncio.run(api.me(cast("Any", None)))
     assert b'"owned_apps":["APP"]' in bytes(me.body)

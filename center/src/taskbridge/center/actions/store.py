@@ -16,6 +16,7 @@ The last four are ends.
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.tables import Person
+    from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.events import TaskState
 
 REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
@@ -103,8 +104,8 @@ _IS_PENDING = exists().where(
 class Actions:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, complete: Complete = nullcontext) -> None:
+        self._database, self._complete = database, complete
 
     def request(
         self, caller: Caller, wanted: Sequence[Wanted], targets: Targets, *, address: str, now: int
@@ -115,7 +116,7 @@ class Actions:
         request that is withdrawn must be the caller's and open. What must not be done is returned as REFUSED, with the
         reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
-        with self._database.write(durable=True) as connection:
+        with self._database.write(durable=True) as connection, self._complete(connection):
             found: list[Action] = []
             for each in wanted:
                 action = self._checked(connection, caller, each, targets, now)

@@ -6,6 +6,7 @@ few, and next to each other in the primary key, so that a page can show them whe
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, or_, select
@@ -24,8 +25,7 @@ from taskbridge.center.tables import (
     read_entry,
 )
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
-from taskbridge.runtime.follow.positions import IS_COMPLETE
-from taskbridge.runtime.follow.tables import positions
+from taskbridge.runtime.follow.positions import is_filled
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import TASK_STATES
@@ -33,7 +33,7 @@ from taskbridge.schemas.topics import TASK_STATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.center.tables import Person
+    from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.views import Entry
 
 LISTED_MAX = 400
@@ -66,7 +66,6 @@ LISTED = (
     .order_by(marks.c.kind, marks.c.instance_id, marks.c.task_id)
     .limit(LISTED_MAX)
 )
-_STATES = positions.c.topic == TASK_STATES.name
 
 
 def orphaned(now: int) -> ColumnElement[bool]:
@@ -76,8 +75,7 @@ def orphaned(now: int) -> ColumnElement[bool]:
     """
     return and_(
         or_(and_(marks.c.kind == HIDDEN, marks.c.value < now), ~exists().where(_its_entry())),
-        exists().where(_STATES, IS_COMPLETE),
-        ~exists().where(_STATES, ~IS_COMPLETE),
+        is_filled(TASK_STATES.name),
     )
 
 
@@ -123,8 +121,8 @@ def marks_json(kinds: dict[str, int], updated_at: int, now: int) -> dict[str, An
 class MarksStore:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, complete: Complete = nullcontext) -> None:
+        self._database, self._complete = database, complete
         self._of_instances = marks_statement(database)
         named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
         self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(
@@ -137,7 +135,7 @@ class MarksStore:
         """The pinned and the hidden entries of a view, newest first, as JSON."""
         now = now_ms()
         given = _given(person) | {"view": CODES_BY_NAME[view], "now": now}
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             rows = connection.execute(LISTED, given).all()
             keys = self._database.keys({row.instance_id for row in rows})
             marked = read_marks(connection, self._of_instances, given | keys)
@@ -154,7 +152,7 @@ class MarksStore:
         """Mark entries. What is not in the person's lists any more has no marks, and is left out."""
         given = _given(person)
         wanted: dict[tuple[Any, ...], int | None] = {}
-        with self._database.write() as connection:
+        with self._database.write() as connection, self._complete(connection):
             keys = self._database.keys({clean(each.instance_id) for each in changed})
             present = {tuple(row) for row in connection.execute(self._present, given | keys)}
             for each in changed:

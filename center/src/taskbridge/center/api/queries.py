@@ -6,6 +6,7 @@ Every method blocks, and raises ``DatabaseUnavailable`` if the database does not
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.tables import Complete
 
     Statement = Select[*tuple[Any, ...]]
 
@@ -223,10 +225,15 @@ class Queries:
     """What the API answers, as JSON bytes or values for it."""
 
     def __init__(
-        self, database: Database, due_rules: Callable[[], DueRules] = lambda: NO_RULES, now: Callable[[], int] = now_ms
+        self,
+        database: Database,
+        due_rules: Callable[[], DueRules] = lambda: NO_RULES,
+        now: Callable[[], int] = now_ms,
+        *,
+        complete: Complete = nullcontext,
     ) -> None:
         """``due_rules`` are those in force."""
-        self._database, self._due_rules, self._now = database, due_rules, now
+        self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
         self._marks = marks_statement(database)
 
@@ -261,7 +268,7 @@ class Queries:
             given |= due.given(self._now())
         given |= {"rows": query.limit + 1, **_values("after", after), **_values("until", last)}
         statement = page_statement(after=after is not None, until=last is not None, **filters)
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             rows = connection.execute(statement, given).all()
             keys = self._database.keys({row[1] for row in rows} if query.marks else ())
             marked = read_marks(connection, self._marks, given | keys) if query.marks else {}
@@ -293,7 +300,7 @@ class Queries:
         return Place(*bound[0]) if len(bound) > 1 else None
 
     def counts(self, corp_id: str, user_id: str) -> bytes:
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
         return to_json(dict(row))
 
@@ -302,7 +309,7 @@ class Queries:
 
         Without a process' name only where no entry of the app has one.
         """
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             rows = connection.execute(_APPS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().all()
         names: dict[tuple[str, str], set[str]] = {}
         for row in rows:
@@ -318,7 +325,7 @@ class Queries:
 
     def instance(self, instance_id: str, caller: Caller) -> bytes:
         """The instance's state; raises Unknown as ``find_state``."""
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             return to_json(shown_instance(connection, find_state(connection, instance_id, caller)))
 
     def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> bytes:
@@ -326,7 +333,7 @@ class Queries:
 
         Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
         """
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             return to_json(shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms))
 
     def people(self, q: str, corps: Collection[str], limit: int) -> bytes:

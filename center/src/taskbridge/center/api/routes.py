@@ -12,7 +12,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import EXPORTED
-from taskbridge.center.access.refusals import EventsBehind, Filling
+from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api import models
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery, Queries
@@ -49,7 +49,6 @@ _COLUMNS = {
     "source": ("System", "来源系统"),
 }
 """Of an exported list, in English and in Chinese."""
-_FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
@@ -104,11 +103,6 @@ def _list_query(
 _ListQuery = Annotated[PageQuery, Depends(_list_query)]
 
 
-def check_filled(is_complete: Callable[[], bool]) -> None:
-    if not is_complete():
-        raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
-
-
 class JsonAnswer(Response):
     """JSON that is written already. No cache on the way may store it."""
 
@@ -125,13 +119,16 @@ class Api:
         queries: Queries,
         marks: MarksStore,
         threads: Threads,
-        is_complete: Callable[[], bool],
+        check_filled: Callable[[], None],
         *,
         apps_of: Callable[[Person], list[str]] = lambda _: [],
     ) -> None:
-        """``is_complete``: whether the lists are filled. ``apps_of``: which apps a person owns."""
+        """``check_filled`` raises Filling while lists are known to be incomplete.
+
+        ``apps_of``: which apps a person owns.
+        """
         self._access, self._queries, self._marks = access, queries, marks
-        self._threads, self._is_complete, self._apps_of = threads, is_complete, apps_of
+        self._threads, self._check_filled, self._apps_of = threads, check_filled, apps_of
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
@@ -162,7 +159,7 @@ class Api:
         """Who may make a query about a person or an instance, once there is something complete to answer it from."""
         caller = await self._access.caller_of(request)
         await self._access.check_read(request, caller, read)
-        check_filled(self._is_complete)
+        self._check_filled()
         return caller
 
     async def person_of(self, request: Request, person: Person) -> Caller:

@@ -9,7 +9,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, check_filled
+from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer
 from taskbridge.center.reminders.waiting import Counts, waiting
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.reminders.file import Reminders
+    from taskbridge.center.tables import Complete
 
 _AppType = Annotated[
     str | None, Query(max_length=ID_MAX, description="Only this app. Required of people who only own apps.")
@@ -36,7 +37,7 @@ def waiting_router(  # noqa: PLR0917 - the parts
     database: Database,
     threads: Threads,
     access: Access,
-    is_complete: Callable[[], bool],
+    complete: Complete,
     reminders: Callable[[], Reminders],
     now: Callable[[], int] = now_ms,
 ) -> APIRouter:
@@ -44,7 +45,7 @@ def waiting_router(  # noqa: PLR0917 - the parts
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
 
     def read(corp_id: str, app_type: str | None, process: str | None) -> bytes:
-        with database.read() as connection:
+        with database.read() as connection, complete(connection):
             found = waiting(connection, reminders().due, now(), corp_id, app_type=app_type, process=process)
         processes = [
             {"app_type": app, "process_name": name, **_shown(counts)} for (app, name), counts in found.processes
@@ -69,7 +70,6 @@ def waiting_router(  # noqa: PLR0917 - the parts
         if not _may_see(caller, reminders(), corp_id, app_type):
             raise Forbidden("operators, tokens for this corp and owners of this app only")
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
-        check_filled(is_complete)
         names = [None if each is None else clean(each) for each in (app_type, process_name)]
         return JsonAnswer(await threads.run(read, corp_id, *names))
 

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, case, delete, func, select
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, Person, changes, events, instances, set_aside
 from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
-from taskbridge.runtime.follow.positions import IS_COMPLETE
-from taskbridge.runtime.follow.tables import positions, skipped
+from taskbridge.runtime.follow.positions import is_filled
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
 from taskbridge.schemas.json_forms import quarantined_json, to_json
@@ -154,6 +154,5 @@ def _orphans(now_ms: int) -> ColumnElement[bool]:
     until = now_ms - _REPLAYED_MS
     is_old = events.c.received_at.between(until - _ORPHANS_DAYS * _DAY_MS, until)
     is_there = select(instances).where(instances.c.instance_id == events.c.instance_id).exists()
-    states = select(positions).where(positions.c.topic == TASK_STATES.name)
     # While states are missing, so are instances.
-    return is_old & ~is_there & states.exists() & ~states.where(~IS_COMPLETE).exists()
+    return is_old & ~is_there & is_filled(TASK_STATES.name)

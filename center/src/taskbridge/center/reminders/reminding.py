@@ -14,6 +14,7 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Li
 from taskbridge.center.reminders.waiting import IS_WAITING, counts_of, names_of, people_after, waiting
 from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
+from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.tokens import ALL_CORPS
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from taskbridge.center.reminders.due import Rule
+    from taskbridge.center.tables import Complete
 
 EMAIL = "email"
 """In ``person_ids``: the kind of a person's address."""
@@ -92,11 +95,12 @@ class Reminding:
         results: Counter,
         is_complete: Callable[[], bool],
         *,
+        complete: Complete = nullcontext,
         url: str | None = None,
     ) -> None:
         """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages."""
         self._database, self._file, self._results = database, file, results
-        self._is_complete, self._url = is_complete, url
+        self._is_complete, self._complete, self._url = is_complete, complete, url
         self._stopping = threading.Event()
         self._digested: set[int] = set()
 
@@ -115,7 +119,7 @@ class Reminding:
         try:
             if self._is_complete():
                 self.tick(now_ms())
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, NotNow) as error:
             log.warning("reminders_interrupted", problem=str(error))
 
     def tick(self, now: int) -> None:
@@ -158,7 +162,7 @@ class Reminding:
         after: tuple[int, int, int] | None = None
         while True:
             further = page if after is None else page.where(at >= after[0], tuple_(at, *place[1:]) > tuple_(*after))
-            with self._database.read() as connection:
+            with self._database.read() as connection, self._complete(connection):
                 rows = connection.execute(further).all()
                 found = {
                     (row.corp_id, row.user_id, row.instance_id, row.task_id): due_at
@@ -182,7 +186,7 @@ class Reminding:
             return
         after: Person | None = None
         while True:
-            with self._database.read() as connection:
+            with self._database.read() as connection, self._complete(connection):
                 found = people_after(connection, after, _PAGE)
                 to = _channels_of(connection, current, found)
             keys: dict[Key, None] = {}
@@ -210,7 +214,7 @@ class Reminding:
         claimed = self._claim(current, name, now)
         if not claimed:
             return False
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._complete(connection):
             messages = list(self._messages(connection, current, channel, claimed, now))
         left = {each.key: each for each in claimed}
         failure: NotSent | None = None
@@ -272,7 +276,7 @@ class Reminding:
             reminders.c.channel == channel, reminders.c.done_at.is_(None), reminders.c.retry_at <= now
         )
         order = reminders.c.corp_id, reminders.c.user_id
-        with self._database.write() as connection:
+        with self._database.write() as connection, self._complete(connection):
             rows = connection.execute(
                 open_rows.order_by(*order).limit(_CLAIMED).with_for_update(skip_locked=True)
             ).all()

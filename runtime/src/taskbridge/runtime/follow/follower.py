@@ -42,8 +42,8 @@ _BATCH = 1000
 _POLL_S = 0.2
 _ANSWER_S = 10.0
 _EVERY_S = {"health": 1.0, "topics": 5.0, "renewal": 600.0, "purge": 3600.0}
-"""How often health is updated, topics are compared with those that were read, positions at rest are renewed, and old
-rows deleted."""
+"""How often health is updated and positions are read, topics are compared with those that were read, positions at rest
+are renewed, and old rows deleted."""
 _BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _STALE_MS = 18 * 60 * 60 * 1000
 """Three quarters of ``delete.retention.ms``: tombstones after an older position may be gone."""
@@ -345,6 +345,7 @@ class Follower:
 
     def _upkeep(self) -> None:
         if self._is_due("health"):
+            self._retried(self._check_positions)
             self._partition_health = tuple(self._health_of(self._assigned[place]) for place in sorted(self._assigned))
         try:
             self._check_topics()
@@ -364,6 +365,14 @@ class Follower:
             return False
         self._due[what] = now + _EVERY_S[what]
         return True
+
+    def _check_positions(self) -> None:
+        """Notice that rows were dropped, although there is nothing to write: they are read again at once."""
+        if self._assigned:
+            with self._database.read() as connection:
+                found = read_positions(connection, self._topics)
+            if any(found.get(place) != each.stored for place, each in self._assigned.items()):
+                raise PositionLost
 
     def _health_of(self, assigned: Assigned) -> PartitionHealth:
         end = assigned.reached

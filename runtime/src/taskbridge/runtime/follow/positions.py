@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import and_, bindparam, delete, exists, func, select, text, update
 
 from taskbridge.runtime.database import Upsert
 from taskbridge.runtime.follow.tables import EPOCH, about, positions
@@ -18,7 +18,7 @@ from taskbridge.runtime.follow.tables import EPOCH, about, positions
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Table
 
     from taskbridge.runtime.database import Database
 
@@ -60,9 +60,24 @@ def epoch(connection: Connection) -> str:
     return connection.execute(SELECT_EPOCH).scalar_one()
 
 
-IS_COMPLETE = positions.c.next_offset >= positions.c.fill_end
+def is_filled(topic: BindParameter[str] | str) -> ColumnElement[bool]:
+    """Whether the rows are those of the whole topic: within one statement, and so of one state of the database."""
+    of_topic = positions.c.topic == topic
+    return and_(exists().where(of_topic), ~exists().where(of_topic, ~_IS_COMPLETE))
+
+
+def epoch_if_filled(connection: Connection, topic: str) -> str | None:
+    """The epoch where the rows are those of the whole topic.
+
+    If it is the same before and after a query, the query has seen all rows.
+    """
+    return connection.execute(_EPOCH_IF_FILLED, {"topic": topic}).scalar()
+
+
+_IS_COMPLETE = positions.c.next_offset >= positions.c.fill_end
 _PROGRESS = select(positions.c.next_offset, positions.c.fill_end).where(positions.c.topic == bindparam("topic"))
 SELECT_EPOCH = select(about.c.value).where(about.c.name == EPOCH)
+_EPOCH_IF_FILLED = SELECT_EPOCH.where(is_filled(bindparam("topic")))
 _PUT_NEW, _PUT_ABOUT = Upsert(positions, only_new=True), Upsert(about)
 _ADVANCE = (
     update(positions)
