@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from taskbridge.webhooks.store import Delivery
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from taskbridge.runtime.settings import Network
@@ -88,24 +89,35 @@ def attempts(
         return (ids or {}).get(f"{name}/{user_id}")
 
     async def run() -> list[Result]:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", receiver.handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        port = runner.addresses[0][1]
-        endpoint = endpoint_of(folder, url.format(port=port), *lines)
-        sender = Sender(endpoint, Guard(allowed), other_id)
-        try:
-            return [
-                await sender.attempt(
-                    Delivery(1, entry_of(each), each.notification_id, event_of(each), failed_before, now_ms())
-                )
-                for each in notifications or [example(endpoint)]
-            ]
-        finally:
-            await sender.close()
-            await runner.cleanup()
+        async with serving(receiver, tls) as port:
+            endpoint = endpoint_of(folder, url.format(port=port), *lines)
+            sender = Sender(endpoint, Guard(allowed), other_id)
+            try:
+                return [
+                    await sender.attempt(delivery_of(endpoint, each, failed_before))
+                    for each in notifications or [example(endpoint)]
+                ]
+            finally:
+                await sender.close()
 
     return asyncio.run(run())
+
+
+def delivery_of(endpoint: Endpoint, notification: TaskNotification | None = None, failed_before: int = 0) -> Delivery:
+    """Of this notification, or of an example."""
+    each = notification or example(endpoint)
+    return Delivery(1, entry_of(each), each.notification_id, event_of(each), failed_before, now_ms())
+
+
+@asynccontextmanager
+async def serving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
+    """The port at which the receiver listens."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.webhooks import sender as module
-from unit.webhooks.receivers import SECRET, Receiver, attempts
+from taskbridge.webhooks.guard import Guard
+from taskbridge.webhooks.sender import Sender
+from unit.webhooks.receivers import LOOPBACK, SECRET, Receiver, attempts, delivery_of, endpoint_of, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +145,57 @@ def test_of_several_addresses_each_is_checked(tmp_path: Path, monkeypatch: pytes
     assert refused.problem.count("is not a public address") == 2
     assert receiver.got == []
     assert accepted.delivered, "the other address is refused, this one is not"
+
+
+def test_a_name_that_hangs_delays_its_own_endpoint_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, over, hanging = socket.getaddrinfo, threading.Event(), threading.Semaphore(0)
+
+    def addresses(host: str, *more: Any, **options: Any) -> Any:
+        if host == "hangs.example":
+            hanging.release()
+            over.wait()
+        return resolve("127.0.0.1", *more, **options)
+
+    async def nobody(*_: str) -> None: ...
+
+    async def run() -> None:
+        async with serving(Receiver()) as port:
+            stuck, well = (
+                Sender(endpoint_of(tmp_path, f"http://{host}:{port}/", "in_flight = 100"), Guard(LOOPBACK), nobody)
+                for host in ("hangs.example", "well.example")
+            )
+            waiting = [asyncio.create_task(stuck.attempt(delivery_of(stuck.endpoint))) for _ in range(100)]
+            await asyncio.to_thread(hanging.acquire)
+            found = await well.attempt(delivery_of(well.endpoint))
+            over.set()
+            assert found.delivered, found.problem
+            assert all(each.delivered for each in await asyncio.gather(*waiting))
+            for each in (stuck, well):
+                await each.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    try:
+        asyncio.run(run())
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("count", [3, None])
+def test_informational_answers_come_to_an_end(tmp_path: Path, count: int | None) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        for _ in range(count or 1_000_000):
+            if transport.is_closing():
+                break
+            transport.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * (1 if count else 1000))  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        return web.Response(status=204)
+
+    [result] = attempts(tmp_path, Receiver(answer))
+
+    assert result.delivered is (count is not None), result.problem
+    assert count or "more than 16 informational answers" in result.problem
 
 
 def test_of_an_endless_answer_only_the_beginning_is_read(tmp_path: Path) -> None:

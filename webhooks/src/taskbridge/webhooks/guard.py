@@ -1,6 +1,7 @@
 """Which addresses may be called: a webhook must not reach what only this network can reach.
 
-The address of each connection is checked when its socket is made: whatever a host was before it became an address.
+The address of each connection is checked when its socket is made: a host can be written in many ways that become an
+address later.
 https://owasp.org/www-community/attacks/Server_Side_Request_Forgery
 """
 

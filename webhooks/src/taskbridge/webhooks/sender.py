@@ -15,6 +15,7 @@ import aiohttp
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
+from taskbridge.webhooks.connections import Connector
 from taskbridge.webhooks.formats import FORMATS
 from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
 from taskbridge.webhooks.schedule import delay_ms
@@ -49,16 +50,8 @@ class Sender:
         self._format = FORMATS[endpoint.entry.format]
         self._address_tokens = _tokens_in(endpoint.entry.url)
         self._tokens: dict[str, tuple[str, float]] = {}
-        connector = aiohttp.TCPConnector(
-            limit=endpoint.entry.in_flight,
-            socket_factory=guard.socket_to,
-            ssl=endpoint.tls,
-            # Each new connection resolves the name again.
-            use_dns_cache=False,
-            keepalive_timeout=30,
-        )
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=Connector(guard, tls=endpoint.tls, most=endpoint.entry.in_flight),
             timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=CONNECT_S),
             # What the receiver compresses is not unpacked: it could be much larger.
             auto_decompress=False,
