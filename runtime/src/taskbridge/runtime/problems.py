@@ -113,6 +113,8 @@ MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed-http", "The request is no
 SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "slow-head", "The request headers did not arrive in time.")
 LONG_URL = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "long-url", "The URL is too long. Send the parameters in the body.")
 LARGE_HEAD = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "large-head", "The request headers are too large.")
+LARGE_BODY = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The request body is too large.")
+SLOW_BODY = Refusal(HTTPStatus.REQUEST_TIMEOUT, "slow-body", "The request body did not arrive in time.")
 PIPELINED = Refusal(HTTPStatus.BAD_REQUEST, "pipelined", "Too many pipelined requests on one connection.")
 STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "The service is shutting down. Send the request again.")
 

@@ -1,4 +1,4 @@
-"""Serves an application over uvicorn: one configuration for all services, bounded request heads, pasted addresses."""
+"""Serves an application over uvicorn: one configuration for all services, bounded requests, pasted addresses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.runtime.problems import LARGE_HEAD, MALFORMED, Refusal
+from taskbridge.runtime.problems import LARGE_BODY, LARGE_HEAD, MALFORMED, SLOW_BODY, Refusal
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from types import FrameType
 
     from starlette.types import ASGIApp
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _HEAD_MAX_BYTES = 32 << 10
 _HEAD_S = 20.0
+_BODY_MAX_BYTES = 64 << 10
+_BODY_S = 20.0
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 def server_config(
@@ -29,12 +32,12 @@ def server_config(
 ) -> uvicorn.Config:
     """Uvicorn's configuration in all services; ``options`` are further ones of uvicorn's.
 
-    ``grace_s`` is how long open requests may take after the end was requested. ``protocol`` is ``BoundedHeads`` unless
-    given.
+    ``grace_s`` is how long open requests may take after the end was requested. ``protocol`` is ``BoundedRequests``
+    unless given.
     """
     return uvicorn.Config(
         app,
-        http=protocol or BoundedHeads,
+        http=protocol or BoundedRequests,
         ws="none",
         log_config=None,
         access_log=False,
@@ -60,32 +63,33 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-class BoundedHeads(HttpToolsProtocol):
-    """Closes a connection whose request head is too large or takes too long: uvicorn would buffer it without limit.
+class BoundedRequests(HttpToolsProtocol):
+    """Closes a connection whose request is too large or takes too long: uvicorn would buffer a head without limit.
 
-    uvicorn itself reads a body only as far as the application reads it.
+    uvicorn reads a body only as far as the application reads it, but the application could read it to its end, or wait
+    for the rest for ever. That one is too large or late is answered whether the application reads it or not.
     """
 
     # The class above has many attributes: more would double the memory of each connection's dict.
-    __slots__ = ("_began", "_head_began", "_head_bytes", "_head_timer", "_in_head", "_line_goes_on")
+    __slots__ = ("_began", "_body_bytes", "_head_began", "_head_bytes", "_in_head", "_line_goes_on", "_timer")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._body_bytes = True, 0, 0
         self._began = self._head_began = self._line_goes_on = False
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        self._start_timer()
+        self._start_timer(_HEAD_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head and self._head_timer is None:
-            self._start_timer()
+        if self._in_head and self._timer is None:
+            self._start_timer(_HEAD_S, self.transport.close)
         for piece in (data,) if data.isascii() else cut_at_lines(data):
             if not self.transport.is_closing():
                 self._parse(piece)
@@ -112,24 +116,49 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = self._head_began = False
+        self._body_bytes = 0
         self._stop_timer()
+        body = {name: value for name, value in self.headers if name in _BODY_HEADERS}
+        if int(body.get(b"content-length", 0)) > _BODY_MAX_BYTES:
+            self._refuse(LARGE_BODY)
+            return
+        if body:
+            self._start_timer(_BODY_S, lambda: self._refuse_body(SLOW_BODY))
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._body_bytes += len(body)
+        if self._body_bytes > _BODY_MAX_BYTES:
+            self._refuse_body(LARGE_BODY)
+        else:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self.transport.is_closing():
+            return
+        self._stop_timer()
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
+
+    def _refuse_body(self, refusal: Refusal) -> None:
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         self.transport.write(refusal.encoded(self.server_state.default_headers))
         self.transport.close()
 
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)
+    def _start_timer(self, seconds: float, end: Callable[[], None]) -> None:
+        self._timer = self.loop.call_later(seconds, end)
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 # Addresses that people paste, with Chinese in the query: HTTP parsers accept ASCII only. A parser reports neither where
