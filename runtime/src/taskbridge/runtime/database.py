@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from taskbridge.runtime.process import only_one_in
+from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
@@ -216,12 +218,29 @@ class Database:
         return found
 
 
+_caller: ContextVar[str] = ContextVar("caller", default="")
+
+
+@contextmanager
+def working_for(caller: str) -> Generator[None]:
+    """What runs in threads within the block is the work of this caller."""
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
 class Threads:
-    """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database."""
+    """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database.
+
+    A caller has half of them at most: what somebody else requests never waits for all requests of one.
+    """
 
     def __init__(self, count: int, *, answer_s: float | None = None) -> None:
         """``answer_s``: how long a caller waits at most, so that a frozen database does not hold every client."""
         self._pool, self._answer_s = ThreadPoolExecutor(count, "query"), answer_s
+        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, count // 2)))
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """What the function returns or raises.
@@ -231,7 +250,23 @@ class Threads:
         """
         try:
             async with asyncio.timeout(self._answer_s):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+                if not (caller := _caller.get()):
+                    return await asyncio.wrap_future(self._pool.submit(function, *arguments))
+                turns, loop = self._turns.of(caller), asyncio.get_running_loop()
+                await turns.acquire()
+
+                def over(_: object) -> None:
+                    with suppress(RuntimeError):  # the loop may have ended
+                        loop.call_soon_threadsafe(turns.release)
+
+                try:
+                    work = self._pool.submit(function, *arguments)
+                except BaseException:
+                    turns.release()
+                    raise
+                # Nobody may wait for the result any more: only the end of the work frees the thread.
+                work.add_done_callback(over)
+                return await asyncio.wrap_future(work)
         except TimeoutError as error:
             raise DatabaseUnavailable(f"the database gave no answer within {self._answer_s} s") from error
 

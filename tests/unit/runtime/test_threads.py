@@ -1,0 +1,51 @@
+"""Threads for what blocks are shared: no caller keeps the others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import closing
+
+from taskbridge.runtime.database import Threads, working_for
+
+
+def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
+    go_on, lock = threading.Event(), threading.Lock()
+    begun: list[str] = []
+
+    def work(who: str) -> str:
+        with lock:
+            begun.append(who)
+        if who == "busy":
+            go_on.wait(60)
+        return who
+
+    async def run(threads: Threads, who: str) -> str:
+        with working_for(who):
+            return await threads.run(work, who)
+
+    async def test() -> None:
+        with closing(Threads(4)) as threads:
+            busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+            assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+            # Nobody waits for these any more, but their threads are not free.
+            for each in busy:
+                each.cancel()
+            await asyncio.wait(busy)
+            busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+            assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+            assert begun.count("busy") == 2
+            go_on.set()
+            assert await asyncio.gather(*busy) == ["busy"] * 10
+
+    asyncio.run(test())
+
+
+def test_work_of_the_service_itself_has_all_threads() -> None:
+    meeting = threading.Barrier(4)
+
+    async def test() -> None:
+        with closing(Threads(4)) as threads:
+            await asyncio.gather(*(threads.run(meeting.wait, 30) for _ in range(4)))
+
+    asyncio.run(test())
