@@ -6,16 +6,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import insert
 
 from support.browser.browsing import serious_findings
 from support.center_process import without_kafka
 from support.center_rows import state
-from taskbridge.center.access.audit import append
+from taskbridge.center.access.audit import (
+    DELETED,
+    ERASED,
+    EXPORTED,
+    READ,
+    SESSIONS_ENDED,
+    SIGNED_IN,
+    SIGNED_OUT,
+    append,
+)
+from taskbridge.center.access.delegations import ACTED_FOR, DELEGATED, UNDELEGATED
+from taskbridge.center.actions.store import ENDED, FAILED, SENT, Action
+from taskbridge.center.actions.targets import ACTIONS
 from taskbridge.center.erasure import Erasure
+from taskbridge.center.tables import actions
+from taskbridge.runtime.database import now_ms
 from taskbridge.schemas.events import Person, PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from playwright.sync_api import Page
 
@@ -54,6 +70,54 @@ def write(center: AnsweringCenter) -> None:
         ):
             append(connection, center.database, who, action, about, address=address)
     Erasure(center.database).erase((CORP, "gone"))
+
+
+ACTION_ID = "0f" * 16
+AUDITED = {
+    *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, DELETED, ERASED),
+    *ACTIONS,
+    *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, "webhooks_test", "webhooks_replay"),
+}
+
+
+def write_action(center: AnsweringCenter) -> None:
+    """One click, and the six entries of it, among others."""
+    center.know(CORP, PersonRecord("ann", "安然"))
+    center.store(state("I-1", corp_id=CORP, tasks=(TaskEntry("T-1", Status.PENDING, ("ann",)),), title="请假 3 天"))
+    keys = ACTION_ID, CORP, "ann", "ann", "I-1", "T-1", "yida", "APP", "agree"
+    action = Action(*keys, "", "", FAILED, "", 4, now_ms(), None)
+    with center.database.write() as connection:
+        connection.execute(insert(actions).values(action._asdict()))
+        for what, subject in (
+            ("agree", f"I-1 T-1 {ACTION_ID}"),
+            *[(SENT, f"{ACTION_ID} SENDING")] * 4,
+            (READ, "I-1"),
+            (ENDED, f"{ACTION_ID} {FAILED}"),
+            (READ, "waiting ding1 APP"),
+        ):
+            append(connection, center.database, (CORP, "ann"), what, subject, address="192.0.2.1")
+
+
+def test_an_action_is_one_row_with_the_title_its_attempts_and_its_end(tmp_path: Path, open_page: OpenPage) -> None:
+    with without_kafka(tmp_path, write_action) as center:
+        page = open_page(f"{center.url}/audit")
+        rows = page.locator("tbody tr")
+        expect(rows).to_have_count(3)
+        expect(rows.nth(0)).to_contain_text("安然 ann查看他人的任务待办概览：ding1 APP192.0.2.18")
+        expect(rows.nth(1)).to_contain_text("安然 ann查看他人的任务请假 3 天192.0.2.16")
+        expect(rows.nth(2)).to_contain_text("安然 ann同意 发送 4 次 · 未执行请假 3 天192.0.2.11 … 7")
+        expect(page.get_by_role("status")).to_have_text("共 8 条")
+        assert ACTION_ID not in page.locator("#page").inner_text()
+        offered = page.get_by_label("操作").locator("option").evaluate_all("all => all.map((each) => each.value)")
+        assert set(offered) == {"", *AUDITED}
+        page.get_by_label("操作").select_option("同意")
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text("同意 未执行请假 3 天")
+        page.get_by_role("button", name="English").click()
+        expect(rows).to_contain_text("Agreed not carried out请假 3 天")
+        page.get_by_label("Action").select_option("Sent an action")
+        expect(rows).to_contain_text("Agreed sent 4 times · not carried out请假 3 天")
+        assert serious_findings(page) == []
 
 
 def is_only_text(page: Page) -> bool:

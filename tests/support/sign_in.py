@@ -83,7 +83,7 @@ class Served:
         )
         self.http: FastAPI = self.rows.http(
             sign_in_router(provider, self.sessions, access),
-            audit_router(self.audit, access),
+            audit_router(self.audit, access, database, self.rows.threads),
             personal_router(access, self.rows.marks, database, self.rows.threads),
             acts,
             delegates,

@@ -325,7 +325,7 @@ class Center:
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             delegations_router(api, Delegations(self._database), self._queries, self._threads, agents=self._agents_of),
-            audit_router(self.audit, self.access),
+            audit_router(self.audit, self.access, self._database, self._threads),
             pages_router(),
         ]
         if self._provider is not None and self._sessions is not None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import delete, event, insert, select, text, update
 
+from support.center_rows import state
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
-from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, purge, verify
+from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, append, purge, verify
 from taskbridge.center.access.sessions import Session
-from taskbridge.center.tables import audit, people, pseudonyms
+from taskbridge.center.actions.store import Action
+from taskbridge.center.tables import actions, audit, people, pseudonyms
 from taskbridge.runtime.database import Threads
 
 if TYPE_CHECKING:
@@ -238,6 +240,44 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
         assert auditor.get(f"/v1/audit?{wrong}").status_code == 400
     assert [each["seq"] for each in auditor.get("/v1/audit?before=3&limit=1").json()["items"]] == [2]
     assert verify(center.database) == (7, None)
+
+
+def test_entries_about_an_action_name_the_action_its_end_and_the_title(served: tuple[Served, IdentityProvider]) -> None:
+    center, provider = served
+    provider.claims |= {"groups": ["audit"]}
+    center.rows.store(state("I 1", corp_id="ours", title="请假 3 天"))
+    action = Action("a1", "ours", "bob", "bob", "I 1", "T-1", "yida", "APP", "agree", "", "", "DONE", "", 2, 1, None)
+    with center.database.write() as connection:
+        connection.execute(insert(actions).values(action._asdict()))
+        for what, subject in (
+            ("agree", "I 1 T-1 a1"),
+            ("action_sent", "a1 SENDING"),
+            ("action_sent", "a1 SENDING"),
+            ("action_ended", "a1 DONE"),
+            ("withdraw", "I-9  a0"),
+            ("action_ended", "a0 FAILED"),
+            ("read", "I 1"),
+            ("read", ("ours", "bob")),
+        ):
+            append(connection, center.database, ("ours", "bob"), what, subject)
+    auditor = center.browser()
+    sign_in(auditor)
+    found = auditor.get("/v1/audit?until=2100-01-01T00:00:00Z&person=ours/bob").json()["items"]
+    keys = "action", "action_id", "decision", "status", "instance_id", "task_id", "title"
+    its = "a1", "agree", "DONE", "I 1", "T-1", "请假 3 天"
+    assert [tuple(each[key] for key in keys) for each in reversed(found)] == [
+        ("agree", *its),
+        ("action_sent", *its),
+        ("action_sent", *its),
+        ("action_ended", *its),
+        # A month later, what the entries say themselves is left.
+        ("withdraw", "a0", "withdraw", None, "I-9", None, None),
+        ("action_ended", "a0", None, "FAILED", None, None, None),
+        ("read", None, None, None, "I 1", None, "请假 3 天"),
+        ("read", None, None, None, None, None, None),
+    ]
+    shown = csv.DictReader(io.StringIO(auditor.get("/v1/audit.csv?action=agree").text))
+    assert [(each["decision"], each["status"], each["title"]) for each in shown] == [("agree", "DONE", "请假 3 天")]
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(served: tuple[Served, IdentityProvider]) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy import select
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
-from taskbridge.center.access.audit import Audit, AuditQuery
+from taskbridge.center.access.audit import READ, Audit, AuditQuery
+from taskbridge.center.actions.store import ENDED, SENT
+from taskbridge.center.actions.targets import ACTIONS
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
 from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_lines
+from taskbridge.center.tables import actions, instances, read_state
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from taskbridge.center.access.access import Access
+    from taskbridge.runtime.database import Database, Threads
+
+    Entries = Sequence[dict[str, Any]]
 
 _PART = 1000
 _COLUMNS = tuple(models.AuditEntryOut.model_fields)
@@ -53,10 +60,13 @@ def _filters(
 _Filters = Annotated[AuditQuery, Depends(_filters)]
 
 
-def audit_router(audit: Audit, access: Access) -> APIRouter:
+def audit_router(audit: Audit, access: Access, database: Database, threads: Threads) -> APIRouter:
     """``/v1/audit`` and ``/v1/audit.csv``."""
     router = APIRouter(prefix="/v1", tags=["audit"], dependencies=[TOKEN])
     refused = models.problems(400, 401, 403, 429, 503)
+
+    async def page(query: AuditQuery) -> Entries:
+        return await threads.run(_described, database, await audit.page(query))
 
     async def check(request: Request) -> None:
         caller = await access.caller_of(request)
@@ -71,7 +81,7 @@ def audit_router(audit: Audit, access: Access) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=_PART, description="Maximum number of entries.")] = 100,
     ) -> Response:
         await check(request)
-        return JsonAnswer(to_json({"items": await audit.page(filters._replace(before=before, limit=limit))}))
+        return JsonAnswer(to_json({"items": await page(filters._replace(before=before, limit=limit))}))
 
     @router.get(
         "/audit.csv", summary="Audit trail for a spreadsheet", response_class=Response, responses={**refused, **_CSV}
@@ -79,13 +89,54 @@ def audit_router(audit: Audit, access: Access) -> APIRouter:
     async def spreadsheet(request: Request, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
         """All these entries, newest first."""
         await check(request)
-        return StreamingResponse(_csv(audit, filters), headers=csv_headers("audit.csv"), media_type="text/csv")
+        return StreamingResponse(_csv(page, filters), headers=csv_headers("audit.csv"), media_type="text/csv")
 
     return router
 
 
-async def _csv(audit: Audit, query: AuditQuery) -> AsyncGenerator[str]:
+async def _csv(page: Callable[[AuditQuery], Awaitable[Entries]], query: AuditQuery) -> AsyncGenerator[str]:
     yield csv_lines([_COLUMNS])
-    while found := await audit.page(query):
+    while found := await page(query):
         yield csv_lines([entry[each] for each in _COLUMNS] for entry in found)
         query = query._replace(before=found[-1]["seq"])
+
+
+def _described(database: Database, entries: Entries) -> Entries:
+    """The entries, with the action and the instance that each is about, where it is about one."""
+    subjects = [_subject(each) for each in entries]
+    with database.read() as connection:
+        its = actions.c.action_id, actions.c.action, actions.c.status, actions.c.instance_id, actions.c.task_id
+        query = select(*its).where(database.among(actions.c.action_id))
+        ids = {each["action_id"] for each in subjects} - {None}
+        known = {row["action_id"]: dict(row) for row in connection.execute(query, database.keys(ids)).mappings()}
+        subjects = [{**each, **known.get(each["action_id"], {})} for each in subjects]
+        of = select(instances.c.instance_id, instances.c.state).where(database.among(instances.c.instance_id))
+        ids = {each["instance_id"] for each in subjects} - {None}
+        titles = {row[0]: read_state(row[1]).title for row in connection.execute(of, database.keys(ids))}
+    return [
+        {
+            **entry,
+            "action_id": subject["action_id"],
+            "decision": subject["action"],
+            "status": subject["status"],
+            "instance_id": subject["instance_id"],
+            "task_id": subject["task_id"] or None,
+            "title": titles.get(subject["instance_id"]),
+        }
+        for entry, subject in zip(entries, subjects, strict=True)
+    ]
+
+
+def _subject(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the text says: it is all that is known of an action after a month."""
+    found = dict[str, Any](action_id=None, action=None, status=None, instance_id=None, task_id=None)
+    action, subject = entry["action"], entry["subject"]
+    if action in ACTIONS:
+        before, _, found["action_id"] = subject.rpartition(" ")
+        found["instance_id"], _, found["task_id"] = before.rpartition(" ")
+        found["action"] = action
+    elif action in (SENT, ENDED):
+        found["action_id"], _, found["status"] = subject.partition(" ")
+    elif action == READ and entry["subject_name"] is None:
+        found["instance_id"] = subject
+    return found

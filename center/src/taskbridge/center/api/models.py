@@ -318,6 +318,12 @@ class AuditEntryOut(_Shown):
     )
     actor_name: str | None = Field(description="Name of the person, if known.")
     subject_name: str | None = Field(description="Name of the person that it was about, if known.")
+    action_id: str | None = Field(description="Of an action on a task: all entries about this action have it.")
+    decision: str | None = Field(description="What the action is to do, such as `agree`; known for 30 days.")
+    status: str | None = Field(description="What became of the action until now, as in `/actions`; known for 30 days.")
+    instance_id: str | None = Field(description="The instance that it was about.")
+    task_id: str | None
+    title: str | None = Field(description="Title of the instance, while it exists.")
 
 
 class AuditOut(_Shown):

@@ -154,18 +154,31 @@ class AuditTrail {
   }
 
   _table() {
-    const { columns, actions, title } = this._audit;
+    const { columns, title } = this._audit;
     const shown = [
-      [columns.at, (row) => element("time", { datetime: row.at }, this._format.full(row.at))],
-      [columns.who, (row) => this._who(row)],
-      [columns.action, (row) => element("bdi", {}, Object.hasOwn(actions, row.action) ? actions[row.action] : row.action)],
-      [columns.about, (row) => this._about(row), "long"],
-      [columns.address, (row) => element("bdi", {}, row.address || "–")],
-      [columns.number, (row) => element("bdi", { class: "mono" }, String(row.seq))],
+      [columns.at, ([row]) => element("time", { datetime: row.at }, this._format.full(row.at))],
+      [columns.who, ([row]) => this._who(row)],
+      [columns.action, (entries) => this._done(entries)],
+      [columns.about, ([row]) => this._about(row), "long"],
+      [columns.address, ([row]) => element("bdi", {}, row.address || "–")],
+      [columns.number, (entries) => element("bdi", { class: "mono" }, numbersOf(entries))],
     ];
-    const cells = (row) => shown.map(([heading, cell, kind = ""]) => element("td", { class: kind, data: { heading } }, element("span", {}, cell(row))));
+    const cells = (entries) => shown.map(([heading, cell, kind = ""]) => element("td", { class: kind, data: { heading } }, element("span", {}, cell(entries))));
     const headings = shown.map(([heading]) => element("th", { scope: "col" }, heading));
-    return scrollingTable(title, headings, this._items.map((row) => element("tr", {}, ...cells(row))), { kind: "records" });
+    const rows = byAction(this._items).map((entries) => element("tr", {}, ...cells(entries)));
+    return scrollingTable(title, headings, rows, { kind: "records" });
+  }
+
+  /** What was done; of an action on a task, also how often it was sent and what became of it. */
+  _done(entries) {
+    const { actions, sent, statuses } = this._audit;
+    const [{ action, decision }] = entries;
+    const verb = decision ?? action;
+    const name = element("bdi", {}, Object.hasOwn(actions, verb) ? actions[verb] : verb);
+    const count = entries.filter((each) => each.action === "action_sent").length;
+    const status = statuses[entries.at(-1).status];
+    const more = [count > 0 ? sent(count) : null, status].filter(Boolean).join(" · ");
+    return more === "" ? name : [name, " ", element("span", { class: "faint" }, more)];
   }
 
   _who({ corp_id: corp, actor, actor_name: name }) {
@@ -173,7 +186,10 @@ class AuditTrail {
     return this._person(`${corp}/${actor}`, PSEUDONYM.test(actor) ? this._audit.erased : name, actor);
   }
 
-  _about({ subject, subject_name: name }) {
+  _about({ action, action_id: its, subject, subject_name: name, instance_id: instance, title }) {
+    if (title !== null) return element("bdi", { title: instance }, title);
+    if (its !== null) return element("bdi", {}, instance ?? "–");
+    if (action === "read" && subject.startsWith("waiting ")) return element("bdi", {}, this._audit.waiting(subject.slice("waiting ".length)));
     if (name !== null) return this._person(subject, name, subject);
     if (PSEUDONYM.test(subject)) return [`${this._audit.erased} `, element("bdi", { class: "faint" }, subject)];
     return element("bdi", {}, subject === "everywhere" ? this._audit.everywhere : subject || "–");
@@ -184,6 +200,23 @@ class AuditTrail {
     const button = element("button", { type: "button", class: "audit-person", on: { click: () => this._filter({ ...this._filters, person }) } }, element("bdi", {}, name ?? id));
     return name === null ? button : [button, " ", element("bdi", { class: "faint" }, id)];
   }
+}
+
+/** Lists of entries, of each the earliest first: all that were read about one action are one list, where it began. */
+function byAction(items) {
+  const lists = new Map();
+  for (const item of items) {
+    const key = item.action_id ?? item.seq;
+    const list = [item, ...(lists.get(key) ?? [])];
+    lists.delete(key);
+    lists.set(key, list);
+  }
+  return [...lists.values()];
+}
+
+function numbersOf(entries) {
+  const [first, last] = [entries[0].seq, entries.at(-1).seq];
+  return first === last ? String(first) : `${first} … ${last}`;
 }
 
 async function main() {
