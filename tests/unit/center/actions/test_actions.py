@@ -253,6 +253,114 @@ def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> No
     run(database, scenario)
 
 
+@pytest.mark.parametrize("by", ["ann", "bob"])
+def test_a_decision_that_was_never_sent_is_not_done_by_what_happens_at_the_source(
+    sqlite_database: Database, by: str
+) -> None:
+    async def scenario(world: World) -> None:
+        world.urls = "http://127.0.0.1:9", world.urls[1]
+        world.sender = world.replica()
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"))
+        world.act("agree", ("I-1", "11"))
+        world.act("hand_over", ("I-2", "21"), to="bob")
+        world.act("withdraw", ("I-3", ""), by="u-zhang")
+        await world.work()
+        assert set(world.statuses) == {("REQUESTED", "unsent")}
+        # On the approval page.
+        for instance, task in (("I-1", "11"), ("I-2", "21"), ("I-3", "31")):
+            ended = {"instance_status": "COMPLETED", "finished_at": NOW}
+            world.arrive(happened(Action.COMPLETED, NOW, instance_id=instance, task_id=task, actor_id=by))
+            world.arrive(filed(instance, NOW, event_id=f"end of {instance}", **ended))
+        await world.work(pass_s=5)
+        assert world.statuses == [("OVERTAKEN", "")] * 3
+
+    run(sqlite_database, scenario)
+
+
+def test_a_withdrawal_is_not_done_by_an_approval(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-0", "10", "ann"), ("I-2", "21", "ann"))
+        world.act("agree", ("I-0", "10"))
+        await world.work()  # it has a token now
+        world.deliver()
+        await world.work()
+        world.dingtalk.faults.answers_next.extend([GATEWAY, GATEWAY])
+        world.act("withdraw", ("I-1", ""), ("I-2", ""), by="u-zhang")
+        await world.work()
+        # No task of the first one is pending until its next step begins.
+        world.arrive(happened(Action.COMPLETED, NOW, task_id="11", actor_id="ann"))
+        world.arrive(happened(Action.CANCELLED, NOW, instance_id="I-2", task_id="21", actor_id="u-zhang"))
+        await world.work()
+        assert [each for each, _ in world.statuses] == ["DONE", "UNCLEAR", "DONE"]
+        world.arrive(filed("I-1", NOW, event_id="end", instance_status="COMPLETED", approved_result="agree"))
+        await world.work()
+        assert [each for each, _ in world.statuses] == ["DONE", "OVERTAKEN", "DONE"]
+
+    run(database, scenario)
+
+
+def test_a_decision_is_not_done_by_another_one_of_the_same_person(sqlite_database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        for number, (action, outcome) in enumerate(
+            [("agree", "disagree"), ("agree", "agree"), ("return", "同意"), ("hand_over", "agree"), ("refuse", None)]
+        ):
+            task = str(20 + number)
+            world.assign((f"I-{task}", task, "ann"))
+            world.dingtalk.faults.lost_answers = 1
+            world.act(action, (f"I-{task}", task), to="bob" if action == "hand_over" else "")
+            await world.work()
+            decided = {"task_id": task, "actor_id": "ann", "outcome": outcome}
+            world.arrive(happened(Action.COMPLETED, NOW, instance_id=f"I-{task}", **decided))
+            await world.work()
+        assert [each for each, _ in world.statuses] == ["OVERTAKEN", "DONE", "OVERTAKEN", "OVERTAKEN", "DONE"]
+
+    run(sqlite_database, scenario)
+
+
+@pytest.mark.parametrize("ends", ["the colleague has it", "the request is cancelled", "it is approved"])
+def test_a_hand_over_is_done_when_the_colleague_has_the_task(sqlite_database: Database, ends: str) -> None:
+    async def scenario(world: World) -> None:
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        named = {"instance_id": "erp:7", "source": ERP, "app_type": ERP}
+        world.act("hand_over", of_erp(world), to="bob")
+        await world.work()
+        decided = Action.CANCELLED if ends == "the request is cancelled" else Action.COMPLETED
+        world.arrive(happened(decided, NOW, task_id="T-1", actor_id="ann", **named))
+        await world.work()
+        if decided is Action.COMPLETED:
+            assert world.statuses == [("ACCEPTED", "")], "nobody says yet what she decided"
+        if ends == "the colleague has it":
+            world.arrive(assigned("T-2", "bob", at=NOW, **named))
+        elif ends == "it is approved":
+            world.arrive(filed(at=NOW, event_id="end", finished_at=NOW, approved_result="yes", **named))
+        await world.work()
+        assert world.statuses == [("DONE" if ends == "the colleague has it" else "OVERTAKEN", "")]
+
+    run(sqlite_database, scenario)
+
+
+def test_what_is_read_back_is_done_by_the_recorded_word(sqlite_database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        world.dingtalk.faults.lost_answers = 1
+        world.act("hand_over", ("I-1", "11"), to="bob")
+        world.assign(("I-2", "21", "ann"))
+        await world.work()
+        world.dingtalk.faults.answers_next.append(GATEWAY)
+        world.act("hand_over", ("I-2", "21"), to="bob")
+        await world.work()
+        # On the approval page, and its callback is lost.
+        world.dingtalk.company.happened(
+            happened(Action.COMPLETED, NOW, instance_id="I-2", task_id="21", actor_id="ann")
+        )
+        await world.work(pass_s=11)
+        assert [each for each, _ in world.statuses] == ["DONE", "OVERTAKEN"]
+
+    run(sqlite_database, scenario)
+
+
 @pytest.mark.parametrize("refused", [QPS, (400, "InvalidAuthentication")])
 def test_what_dingtalk_has_not_looked_at_is_sent_again(sqlite_database: Database, refused: tuple[int, str]) -> None:
     async def scenario(world: World) -> None:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.center.actions.dingtalk import CALL_S, DingTalk
-from taskbridge.center.actions.store import ACCEPTED, FAILED, REFUSED, REQUESTED, SENDING, UNCLEAR, Action, Actions
+from taskbridge.center.actions.store import (
+    ACCEPTED,
+    FAILED,
+    REFUSED,
+    REQUESTED,
+    SENDING,
+    UNCLEAR,
+    UNCONFIRMED,
+    UNSENT,
+    Action,
+    Actions,
+)
 from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
 from taskbridge.center.actions.targets import Endpoint, Targets
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
@@ -20,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
-"""Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""
 _CONFIRMED_MS = 60_000

@@ -5,8 +5,8 @@ An action begins REQUESTED. Before each attempt it becomes SENDING, so that a cr
 REQUESTED   not sent: the other system could not be reached, or was too busy; tried again
 ACCEPTED    the other system said yes; its callback has not come yet
 UNCLEAR     nobody knows whether it was received
-DONE        the task was decided by this person
-OVERTAKEN   the task was decided in another manner meanwhile
+DONE        the system says that what the action does has been done
+OVERTAKEN   the task was decided, or the request ended, in another manner meanwhile
 REFUSED     the other system said no
 FAILED      it was not carried out, and is not tried again
 
@@ -24,6 +24,7 @@ from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
+from taskbridge.center.actions.conclusions import is_carried_out
 from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW, Targets
 from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, read_entry, read_state
 from taskbridge.runtime.database import Database, clean, now_ms
@@ -44,6 +45,8 @@ ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
 NOT_NUMERIC, ENDED_THERE, CHANGED, NO_RECIPIENT = "not-numeric", "ended", "changed", "no-recipient"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
+UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
+"""Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
 SENT, ENDED = "action_sent", "action_ended"
 """In the audit trail, after the action itself."""
 SHOWN_MS = 24 * 3600 * 1000
@@ -176,11 +179,11 @@ class Actions:
                 return None
         if data is None:
             return OVERTAKEN
-        state = read_state(data)
-        if withdraws:
-            return None if any(each.status is Status.PENDING for each in state.tasks) else DONE
-        theirs = any(each.task_id == action.task_id and each.actor_id == action.user_id for each in state.tasks)
-        return DONE if theirs or action.action in (HAND_OVER, RETURN) else OVERTAKEN
+        found = is_carried_out(action, read_state(data))
+        if action.status == REQUESTED and action.detail in ("", UNSENT):
+            # It was not sent, so others did what was done. A request that is between two steps can be withdrawn.
+            return None if withdraws and found is None else OVERTAKEN
+        return None if found is None else DONE if found else OVERTAKEN
 
     def purge(self, *, now: int | None = None) -> int:
         """Delete those that ended long ago."""

@@ -9,6 +9,7 @@ import httpx2
 import msgspec
 import structlog
 
+from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.store import DONE, OVERTAKEN, Action
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Endpoint
 from taskbridge.runtime.dingtalk import wire
@@ -108,23 +109,33 @@ class Yida:
 
     async def read_back(self, action: Action) -> str | None:
         try:
-            if action.action == WITHDRAW:
-                status = (await self._api.instance(action.instance_id)).instance_status
-                return {wire.RUNNING: "", wire.TERMINATED: DONE}.get(status or "", OVERTAKEN)
-            running = await self._api.running_tasks(action.instance_id)
-            if any(
-                (str(each.task_id), str(each.actual_actioner_id)) == (action.task_id, action.user_id)
-                for each in running
-            ):
-                return ""
-            records = await self._api.operation_records(action.instance_id)
+            return await self._read_back(action)
         except Absent:
             return OVERTAKEN
         except (Later, Refused, Unexpected) as error:
             log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
             return None
-        decided = {(str(each.task_id), str(each.operator_user_id)) for each in records if each.operate_time is not None}
-        return DONE if (action.task_id, action.user_id) in decided else OVERTAKEN
+
+    async def _read_back(self, action: Action) -> str | None:
+        if action.action == WITHDRAW:
+            status = (await self._api.instance(action.instance_id)).instance_status
+            return {wire.RUNNING: "", wire.TERMINATED: DONE}.get(status or "", OVERTAKEN)
+        running = await self._api.running_tasks(action.instance_id)
+        holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
+        if action.user_id in holders:
+            return ""
+        if action.action == HAND_OVER and action.recipient_id in holders:
+            return DONE
+        records = await self._api.operation_records(action.instance_id)
+        its = action.task_id, action.user_id
+        found = [
+            is_meant(action.action, each.action_exit or each.action)
+            for each in records
+            if (str(each.task_id), str(each.operator_user_id)) == its and each.operate_time is not None
+        ]
+        if True in found or (None in found and action.action in (AGREE, REFUSE)):
+            return DONE
+        return None if None in found else OVERTAKEN
 
 
 class OtherSystem:

@@ -1,0 +1,64 @@
+"""What became of an action, by what its system says of the instance. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.schemas.events import Status
+
+if TYPE_CHECKING:
+    from taskbridge.center.actions.store import Action
+    from taskbridge.schemas.events import TaskEntry, TaskState
+
+_WORDS = {AGREE: wire.AGREE, REFUSE: wire.DISAGREE, HAND_OVER: wire.FORWARD, RETURN: wire.RESTART}
+_SKEW_MS = 60_000
+"""How much earlier than the request something may seem to have happened: the times of the vendor are minutes."""
+
+
+def is_meant(action: str, word: str | None) -> bool | None:
+    """Whether a decision that its system names by this word is the action; None if the word does not say."""
+    known = wire.ACTIONS.get((word or "").strip().lower())
+    return known == _WORDS[action] if known in _WORDS.values() else None
+
+
+def is_carried_out(action: Action, state: TaskState) -> bool | None:
+    """Whether the action was carried out; False if it cannot be any more, None if that is not known yet.
+
+    A decision of the same person with another outcome is not the action, nor is the end of the instance.
+    """
+    if action.action == WITHDRAW:
+        return _is_withdrawn(action, state)
+    task = next((each for each in state.tasks if each.task_id == action.task_id), None)
+    if task is not None and task.status is Status.PENDING:
+        return None
+    if task is None or task.status is not Status.COMPLETED or task.actor_id != action.user_id:
+        return False
+    found = is_meant(action.action, task.outcome)
+    if found is None:
+        found = action.action in (AGREE, REFUSE) or any(_is_next(action, state, each) for each in state.tasks) or None
+    return False if found is None and state.finished_at is not None else found
+
+
+def _is_withdrawn(action: Action, state: TaskState) -> bool | None:
+    if any(each.status is Status.PENDING for each in state.tasks):
+        return None
+    if state.instance_status in wire.ENDED:
+        return state.instance_status == wire.TERMINATED
+    lately = {each.status for each in state.tasks if (each.decided_at or 0) >= action.requested_at - _SKEW_MS}
+    if Status.CANCELLED in lately and Status.COMPLETED not in lately:
+        return True
+    # Between two steps, no task is pending either.
+    return None if state.finished_at is None else False
+
+
+def _is_next(action: Action, state: TaskState, task: TaskEntry) -> bool:
+    """Whether this is the task with whom it is after the action: with a colleague, or at an earlier step."""
+    if task.task_id == action.task_id or (task.created_at or 0) < action.requested_at - _SKEW_MS:
+        return False
+    if action.action == HAND_OVER:
+        return action.recipient_id in task.assignee_ids
+    if action.recipient_id:
+        return task.step_id == action.recipient_id
+    return state.originator is not None and state.originator.user_id in task.assignee_ids
