@@ -66,7 +66,8 @@ class Served:
         self.targets = Targets()
         self.wakes: list[None] = []
         acts = actions_router(
-            self.rows.api,
+            access,
+            self.rows.check_filled,
             Actions(database),
             self.rows.queries.people,
             self.rows.threads,
@@ -75,7 +76,8 @@ class Served:
         )
         self.agents: list[Agent] = []
         delegates = delegations_router(
-            self.rows.api,
+            access,
+            self.rows.check_filled,
             Delegations(database),
             self.rows.queries,
             self.rows.threads,

@@ -313,7 +313,8 @@ class Center:
         routers = [
             api.router(),
             actions_router(
-                api,
+                self.access,
+                self.filling.check,
                 self._actions,
                 self._queries.people,
                 self._threads,
@@ -324,7 +325,14 @@ class Center:
             waiting_router(self._database, self._threads, self.access, self.filling.complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
-            delegations_router(api, Delegations(self._database), self._queries, self._threads, agents=self._agents_of),
+            delegations_router(
+                self.access,
+                self.filling.check,
+                Delegations(self._database),
+                self._queries,
+                self._threads,
+                agents=self._agents_of,
+            ),
             audit_router(self.audit, self.access, self._database, self._threads),
             pages_router(),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -194,5 +194,5 @@ def test_a_person_hears_which_apps_they_own(center: AnsweringCenter, access: As)
     reminders = Reminders(owners={"APP": frozenset([("corp", "ann")]), "OTHER": frozenset([("corp", "bob")])})
     access.caller = Caller("sso", corp_id="corp", user_id="ann")
     api = Api(access, center.queries, center.marks, center.threads, lambda: None, apps_of=reminders.apps_of)
-    me = asyncio.run(api.me(cast("Any", None)))
+    me = asyncio.run(api.me(access.caller))
     assert b'"owned_apps":["APP"]' in bytes(me.body)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import SingleSignOn, UsersOf, single_sign_on
 from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
+from taskbridge.runtime.database import working_for
 from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
-    from starlette.requests import HTTPConnection, Request
+    from starlette.requests import HTTPConnection
 
     from taskbridge.center.access.audit import Audit
     from taskbridge.center.access.sessions import Session, Sessions
@@ -30,6 +33,8 @@ OPERATOR, AUDITOR = "operator", "auditor"
 """Roles of signed-in people."""
 _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
+_AT_ONCE = 200
+"""Requests of one caller that are under way: each may hold a body, and wait for a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,27 +121,38 @@ class Access:
     def __post_init__(self) -> None:
         burst = self.rate_per_s * _BURST_S
         self._rates = PerSource(lambda: Bucket(burst, full_after_s=_BURST_S, now=time.monotonic()))
+        self._under_way: Counter[str] = Counter()
 
     @property
     def is_open(self) -> bool:
         return self.tokens is None and self.sso is None and self.sessions is None
 
-    async def caller_of(self, request: Request) -> Caller:
-        """Who makes a request.
+    @asynccontextmanager
+    async def entered(self, request: HTTPConnection) -> AsyncGenerator[Caller]:
+        """Who makes a request, while it is answered: the work in the block is the caller's.
 
         Raises:
             Unauthorized, SignInRequired: nobody who is known here.
             Forbidden: a page elsewhere has the browser of a signed-in person change something.
             UnknownPerson, NotNow: somebody who signed in by another id than the user id.
-            TooManyQueries: the rate is exceeded.
+            TooManyQueries: the rate is exceeded, or too many requests of the caller are under way.
         """
-        caller = await self.identify(request)
-        if not consume_all([(self._rates.of(caller.rate_key), 1)], now=time.monotonic()):
+        with working_for(f"address {address_of(request)}"):
+            caller = await self.identify(request)
+        key = caller.rate_key
+        if not consume_all([(self._rates.of(key), 1)], now=time.monotonic()) or self._under_way[key] >= _AT_ONCE:
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
-        return caller
+        self._under_way[key] += 1
+        try:
+            with working_for(key):
+                yield caller
+        finally:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
 
     async def identify(self, connection: HTTPConnection) -> Caller:
-        """As ``caller_of``, without counting."""
+        """As ``entered``, without limits."""
         caller: Caller | None = None
         if self.sso is not None and (person := await self.sso.person_of(connection)) is not None:
             caller = self.signed_in(person, groups=self.sso.groups_of(connection))

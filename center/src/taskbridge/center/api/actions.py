@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
 from taskbridge.center.actions.store import NOT_POSSIBLE, Action, Actions, Wanted
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import Api, CorpId, JsonAnswer, Limit, Q, UserId
-from taskbridge.runtime.access import TOKEN
+from taskbridge.center.api.guard import CorpId, InPerson, Reader, UserId, guarded_router
+from taskbridge.center.api.routes import JsonAnswer, Limit, Q
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.cloudevents import iso
@@ -23,11 +22,15 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Access
     from taskbridge.center.actions.targets import Possible, Targets
 
 
 def actions_router(
-    api: Api,
+    access: Access,
+    check_filled: Callable[[], None],
     store: Actions,
     people: Callable[[str, Collection[str], int], bytes],
     threads: Threads,
@@ -39,7 +42,7 @@ def actions_router(
 
     ``people`` finds people by a text; ``wake`` is called when something was requested.
     """
-    router = APIRouter(prefix="/v1", tags=["actions"], dependencies=[TOKEN])
+    router = guarded_router(access, "actions", check_filled=check_filled)
     path = "/corps/{corp_id}/users/{user_id}/actions"
     documented: dict[str, Any] = {
         "response_model": models.ActionsOut,
@@ -47,23 +50,23 @@ def actions_router(
     }
 
     @router.get(path, summary="Possible actions, and those of the last day", **documented)
-    async def shown(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+    async def shown(caller: Reader, corp_id: CorpId, user_id: UserId) -> Response:
         person = corp_id, user_id
-        caller = await api.caller_of(request, person)
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
         if not caller.is_person(*person):
             return _answer(found, [], "not-yours" if caller.mode == "sso" else "not-signed-in")
         return _answer(found, targets().possible(corp_id))
 
     @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
-    async def act(request: Request, corp_id: CorpId, user_id: UserId, body: models.ActionIn) -> Response:
+    async def act(
+        request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.ActionIn
+    ) -> Response:
         """Records what the person wants, and sends it to the systems that the tasks are of.
 
         Only a person who signed in may do so, for tasks that are pending with them or delegated to them, or requests
         of their own. `items` has each of them: REQUESTED, or REFUSED with the reason. The same request again has no
         further effect while the first one is under way.
         """
-        caller = await api.person_of(request, (corp_id, user_id))
         to, remark = body.recipient_id or "", body.remark
         wanted = [
             Wanted(
@@ -88,9 +91,8 @@ def actions_router(
         response_model=models.PeopleOut,
         responses=documented["responses"],
     )
-    async def colleagues(request: Request, corp_id: CorpId, user_id: UserId, q: Q = "", limit: Limit = 20) -> Response:
+    async def colleagues(_: InPerson, corp_id: CorpId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
-        await api.person_of(request, (corp_id, user_id))
         if not targets().possible(corp_id):
             raise Forbidden("nothing can be decided here")
         return JsonAnswer(await threads.run(people, q, (corp_id,), limit))

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from sqlalchemy import select
-from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import READ, Audit, AuditQuery
 from taskbridge.center.actions.store import ENDED, SENT
 from taskbridge.center.actions.targets import ACTIONS
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import ID_MAX, JsonAnswer
+from taskbridge.center.api.guard import Auditor, guarded_router
+from taskbridge.center.api.models import ID_MAX
+from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_lines
 from taskbridge.center.tables import actions, instances, read_state
-from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
     from taskbridge.runtime.database import Database, Threads
@@ -62,33 +63,26 @@ _Filters = Annotated[AuditQuery, Depends(_filters)]
 
 def audit_router(audit: Audit, access: Access, database: Database, threads: Threads) -> APIRouter:
     """``/v1/audit`` and ``/v1/audit.csv``."""
-    router = APIRouter(prefix="/v1", tags=["audit"], dependencies=[TOKEN])
+    router = guarded_router(access, "audit")
     refused = models.problems(400, 401, 403, 429, 503)
 
     async def page(query: AuditQuery) -> Entries:
         return await threads.run(_described, database, await audit.page(query))
 
-    async def check(request: Request) -> None:
-        caller = await access.caller_of(request)
-        if not caller.is_auditor:
-            raise Forbidden("auditors only: the role, or a token for all corps, is required")
-
     @router.get("/audit", summary="Audit trail, newest first", response_model=models.AuditOut, responses=refused)
     async def entries(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
+        _: Auditor,
         filters: _Filters,
         before: Annotated[int | None, Query(ge=1, le=1 << 62, description="Only entries before this number.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PART, description="Maximum number of entries.")] = 100,
     ) -> Response:
-        await check(request)
         return JsonAnswer(to_json({"items": await page(filters._replace(before=before, limit=limit))}))
 
     @router.get(
         "/audit.csv", summary="Audit trail for a spreadsheet", response_class=Response, responses={**refused, **_CSV}
     )
-    async def spreadsheet(request: Request, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def spreadsheet(_: Auditor, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
         """All these entries, newest first."""
-        await check(request)
         return StreamingResponse(_csv(page, filters), headers=csv_headers("audit.csv"), media_type="text/csv")
 
     return router

@@ -7,16 +7,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Path
+from fastapi import Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.api import models
+from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
+from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import PageQuery, Queries
-from taskbridge.center.api.routes import ID_MAX, Api, CorpId, JsonAnswer, UserId
-from taskbridge.runtime.access import TOKEN
+from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.dingtalk.clock import span_of
 from taskbridge.runtime.refusals import NotNow
@@ -27,6 +28,9 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Access
     from taskbridge.center.tables import Person
     from taskbridge.runtime.dingtalk.organisation import Agent
 
@@ -39,7 +43,8 @@ DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6
 
 
 def delegations_router(
-    api: Api,
+    access: Access,
+    check_filled: Callable[[], None],
     store: Delegations,
     queries: Queries,
     threads: Threads,
@@ -50,7 +55,7 @@ def delegations_router(
 
     ``agents`` finds those at Yida, and may raise OperatorError.
     """
-    router = APIRouter(prefix="/v1", tags=["delegations"], dependencies=[TOKEN])
+    router = guarded_router(access, "delegations", check_filled=check_filled)
     user, responses = "/corps/{corp_id}/users/{user_id}", models.problems(400, 401, 403, 429, 503)
     listed: dict[str, Any] = {"response_model": models.DelegationsOut, "responses": responses}
 
@@ -60,14 +65,14 @@ def delegations_router(
         return JsonAnswer(to_json({"items": [_shown(each, names) for each in found]}))
 
     @router.get(f"{user}/delegations", summary="Delegations that have not ended", **listed)
-    async def given(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
-        await api.person_of(request, (corp_id, user_id))
+    async def given(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         return await answer((corp_id, user_id))
 
     @router.post(f"{user}/delegations", summary="Delegate pending tasks", **listed)
-    async def add(request: Request, corp_id: CorpId, user_id: UserId, body: models.DelegationIn) -> Response:
+    async def add(
+        request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.DelegationIn
+    ) -> Response:
         """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
-        caller = await api.person_of(request, (corp_id, user_id))
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
@@ -81,9 +86,10 @@ def delegations_router(
         response_model=models.DelegationsOut,
         responses={**responses, **models.problems(404)},
     )
-    async def end(request: Request, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId) -> Response:
-        person = corp_id, user_id
-        caller, address = await api.person_of(request, person), address_of(request)
+    async def end(
+        request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId
+    ) -> Response:
+        person, address = (corp_id, user_id), address_of(request)
         await threads.run(lambda: store.end(caller, person, delegation_id, address=address))
         return await answer(person)
 
@@ -93,9 +99,8 @@ def delegations_router(
         response_model=models.DelegatedOut,
         responses=responses,
     )
-    async def delegated(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+    async def delegated(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the newest 200 for each delegation that is under way."""
-        await api.person_of(request, (corp_id, user_id))
         return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
 
     @router.get(
@@ -104,12 +109,11 @@ def delegations_router(
         response_model=models.YidaAgentsOut,
         responses=responses,
     )
-    async def yida_agents(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+    async def yida_agents(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Queries DingTalk, where the apps file has a corp token; without one, there are none.
 
         503 while DingTalk does not answer.
         """
-        await api.person_of(request, (corp_id, user_id))
         try:
             found = await agents((corp_id, user_id))
         except OperatorError as error:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
-from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
 from taskbridge.center.api import models
+from taskbridge.center.api.guard import CorpId, Known, Own, UserId, guarded_router
 from taskbridge.center.api.marks import Marked, MarksStore
-from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, preferences
-from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
 
@@ -31,24 +30,22 @@ _PUT = Upsert(preferences)
 
 def personal_router(access: Access, marks: MarksStore, database: Database, threads: Threads) -> APIRouter:
     """``PUT /v1/corps/…/marks`` and ``PUT /v1/me/preferences``."""
-    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+    router = guarded_router(access, "task center")
     refused = models.problems(400, 401, 403, 429, 503)
 
     @router.put("/corps/{corp_id}/users/{user_id}/marks", summary="Mark entries", status_code=204, responses=refused)
-    async def mark(request: Request, corp_id: CorpId, user_id: UserId, body: models.MarksIn) -> Response:
+    async def mark(_: Own, corp_id: CorpId, user_id: UserId, body: models.MarksIn) -> Response:
         """Marks entries as read, pinned, or hidden until a time.
 
         Only for the person, or a program that may read the person's lists. Entries that are not in the lists any more
         are left out.
         """
-        (await access.caller_of(request)).check_own(corp_id, user_id)
         await threads.run(marks.change, (corp_id, user_id), [_marked(each) for each in body.items])
         return Response(status_code=204)
 
     @router.put("/me/preferences", summary="Set preferences", status_code=204, responses=refused)
-    async def prefer(request: Request, body: models.Preferences) -> Response:
+    async def prefer(caller: Known, body: models.Preferences) -> Response:
         """Stores what a signed-in person chose for the pages, instead of what was chosen before. `/v1/me` has it."""
-        caller = await access.caller_of(request)
         if caller.corp_id is None or caller.user_id is None:
             raise Forbidden("only people who signed in have preferences")
         row = clean(caller.corp_id), clean(caller.user_id), body.model_dump_json().encode()

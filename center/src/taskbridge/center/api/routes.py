@@ -1,4 +1,4 @@
-"""The read API: ``Access`` finds the caller, ``Queries`` answers from the database."""
+"""The read API: ``guard`` finds the caller, ``Queries`` answers from the database."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import EXPORTED
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api import models
+from taskbridge.center.api.guard import CorpId, InstanceId, InstanceReader, Known, Own, Reader, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery, Queries
 from taskbridge.center.api.spreadsheet import BYTE_ORDER_MARK, csv_documented, csv_headers, csv_lines
-from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
@@ -25,7 +25,9 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from taskbridge.center.access.access import Access, Caller
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Access
     from taskbridge.center.api.marks import MarksStore
     from taskbridge.center.tables import Person
 
@@ -51,9 +53,6 @@ _COLUMNS = {
 """Of an exported list, in English and in Chinese."""
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
-CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
-UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
-InstanceId = Annotated[str, Path(max_length=ID_MAX, examples=["f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"])]
 _View = Annotated[models.ViewName, Query(description="One of the four views.")]
 _AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only entries of this app.")]
 _Source = Annotated[
@@ -131,7 +130,7 @@ class Api:
         self._threads, self._check_filled, self._apps_of = threads, check_filled, apps_of
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+        router = guarded_router(self._access, "task center", check_filled=self._check_filled)
         user, instance = "/corps/{corp_id}/users/{user_id}", "/instances/{instance_id:path}"
         for path, answer, summary, model, statuses in (
             ("/me", self.me, "Identity of the caller", models.MeOut, ()),
@@ -155,21 +154,7 @@ class Api:
         )
         return router
 
-    async def caller_of(self, request: Request, read: Person | str) -> Caller:
-        """Who may make a query about a person or an instance, once there is something complete to answer it from."""
-        caller = await self._access.caller_of(request)
-        await self._access.check_read(request, caller, read)
-        self._check_filled()
-        return caller
-
-    async def person_of(self, request: Request, person: Person) -> Caller:
-        """As ``caller_of``, for what only the person may do."""
-        caller = await self.caller_of(request, person)
-        caller.check_in_person(*person)
-        return caller
-
-    async def me(self, request: Request) -> Response:
-        caller = await self._access.caller_of(request)
+    async def me(self, caller: Known) -> Response:
         name, preferences, owned_apps = None, None, list[str]()
         if caller.corp_id is not None and caller.user_id is not None:
             person = caller.corp_id, caller.user_id
@@ -192,7 +177,7 @@ class Api:
 
     async def people(
         self,
-        request: Request,
+        caller: Known,
         q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of people.")] = LIMIT_DEFAULT,
     ) -> Response:
@@ -200,34 +185,32 @@ class Api:
 
         Without `q`, returns the first of all. Of signed-in people, only operators may use it.
         """
-        caller = await self._access.caller_of(request)
         if caller.mode == "sso" and not caller.is_operator:
             raise Forbidden("signed-in people see their own lists only")
         return await self._answer(self._queries.people, q, caller.corps, limit)
 
     async def tasks(
         self,
-        request: Request,
+        caller: Reader,
         query: _ListQuery,
         *,
         limit: Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
         marks: _Marks = False,
     ) -> Response:
-        caller = await self.caller_of(request, query[:2])
         if marks:
             caller.check_own(*query[:2])
         return await self._answer(self._queries.page, query._replace(limit=limit, cursor=cursor, marks=marks))
 
-    async def marked(self, request: Request, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
+    async def marked(self, _: Own, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
         """Returns the entries that the person pinned, or hid until later: newest first, at most 400. Others get 403."""
-        (await self.caller_of(request, (corp_id, user_id))).check_own(corp_id, user_id)
         return await self._answer(self._marks.listed, (corp_id, user_id), view)
 
-    async def spreadsheet(self, request: Request, query: _ListQuery, language: _Language = "en") -> Response:
+    async def spreadsheet(
+        self, request: Request, caller: Reader, query: _ListQuery, language: _Language = "en"
+    ) -> Response:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
         person, query = query[:2], query._replace(limit=LIMIT_MAX)
-        caller = await self.caller_of(request, person)
         if caller.mode == "sso" and not caller.is_person(*person):
             await self._access.record(request, caller, EXPORTED, person)
         # Read before the answer begins: what is wrong is answered as a problem.
@@ -247,20 +230,17 @@ class Api:
                 return
             page = await self._threads.run(self._queries.items, query._replace(cursor=cursor))
 
-    async def counts(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
-        await self.caller_of(request, (corp_id, user_id))
+    async def counts(self, _: Reader, corp_id: CorpId, user_id: UserId) -> Response:
         return await self._answer(self._queries.counts, corp_id, user_id)
 
-    async def apps(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+    async def apps(self, _: Reader, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in all.
 
         An app occurs once per process, and without a name only if none is known.
         """
-        await self.caller_of(request, (corp_id, user_id))
         return await self._answer(self._queries.apps, corp_id, user_id)
 
-    async def history(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self.caller_of(request, instance_id)
+    async def history(self, caller: InstanceReader, instance_id: InstanceId) -> Response:
         given = partial(self._queries.history, now_ms=now_ms()), instance_id, caller
         # States and events are read side by side: a page that was just notified may come too early.
         for _ in range(_EVENTS_TRIES):
@@ -269,8 +249,7 @@ class Api:
             await asyncio.sleep(_EVENTS_S)
         return await self._answer(*given)
 
-    async def instance(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self.caller_of(request, instance_id)
+    async def instance(self, caller: InstanceReader, instance_id: InstanceId) -> Response:
         return await self._answer(self._queries.instance, instance_id, caller)
 
     async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:

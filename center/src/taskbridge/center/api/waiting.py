@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer
+from taskbridge.center.api.guard import CorpId, Known, guarded_router
+from taskbridge.center.api.models import ID_MAX
+from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.center.reminders.waiting import Counts, waiting
-from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -20,6 +21,8 @@ from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.reminders.file import Reminders
@@ -42,7 +45,7 @@ def waiting_router(  # noqa: PLR0917 - the parts
     now: Callable[[], int] = now_ms,
 ) -> APIRouter:
     """``reminders`` is the version of the file that is in force."""
-    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+    router = guarded_router(access, "task center")
 
     def read(corp_id: str, app_type: str | None, process: str | None) -> bytes:
         with database.read() as connection, complete(connection):
@@ -60,13 +63,12 @@ def waiting_router(  # noqa: PLR0917 - the parts
         responses=models.problems(400, 401, 403, 429, 503),
     )
     async def answer(  # pyright: ignore[reportUnusedFunction]
-        request: Request, corp_id: CorpId, app_type: _AppType = None, process_name: _Process = None
+        request: Request, caller: Known, corp_id: CorpId, app_type: _AppType = None, process_name: _Process = None
     ) -> Response:
         """Pending entries by process and by person, the most overdue first: at most 200 of each.
 
         For operators, for tokens with this corp, and of an app for its owners in CENTER_REMINDERS_FILE.
         """
-        caller = await access.caller_of(request)
         if not _may_see(caller, reminders(), corp_id, app_type):
             raise Forbidden("operators, tokens for this corp and owners of this app only")
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
 from starlette.responses import Response
 
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
+from taskbridge.center.api.guard import CorpId, Reader, UserId, guarded_router
 from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, place_of
-from taskbridge.runtime.access import TOKEN
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from taskbridge.center.access.access import Access
@@ -87,7 +87,7 @@ class HoldsStreams:
 
 def events_router(hub: Hub, access: Access) -> APIRouter:
     """``GET /v1/corps/{corp_id}/users/{user_id}/events``."""
-    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+    router = guarded_router(access, "task center")
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/events",
@@ -95,12 +95,15 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
         response_class=Response,
         responses={**models.problems(400, 401, 403, 429, 503), **_FOUND},
     )
-    async def events(  # pyright: ignore[reportUnusedFunction]
-        request: Request, corp_id: CorpId, user_id: UserId, last_event_id: _LastEventId = None, after: _After = None
+    async def events(  # noqa: PLR0917 # pyright: ignore[reportUnusedFunction] - the route's parameters
+        request: Request,
+        caller: Reader,
+        corp_id: CorpId,
+        user_id: UserId,
+        last_event_id: _LastEventId = None,
+        after: _After = None,
     ) -> Response:
         now = asyncio.get_running_loop().time()
-        caller = await access.caller_of(request)
-        await access.check_read(request, caller, (corp_id, user_id))
         # A browser that reconnects sends the header with the address that it was first given.
         resume = place_of(found) if (found := last_event_id or after) else None
         may_go_on = access.lasting(caller, corp_id, user_id, now=now)

@@ -6,19 +6,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import ID_MAX, JsonAnswer
-from taskbridge.runtime.access import TOKEN
+from taskbridge.center.api.guard import Operator, guarded_router
+from taskbridge.center.api.models import ID_MAX
+from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.runtime.problems import documented
-from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from taskbridge.center.access.access import Access, Caller
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Access
     from taskbridge.center.operations.reporting import OperationsReporter
 
 _InstanceId = Annotated[
@@ -31,31 +33,22 @@ _Action = Annotated[Literal["test", "replay"], Path(description="What to do.")]
 
 def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter:
     """``/v1/ops/…``, for operators only: it shows something of every corp."""
-    router = APIRouter(prefix="/v1/ops", tags=["operations"], dependencies=[TOKEN])
+    router = guarded_router(access, "operations")
     refused = models.problems(400, 401, 403, 429, 503)
 
-    async def operator(request: Request) -> Caller:
-        """The caller; raises Forbidden if they are no operator."""
-        caller = await access.caller_of(request)
-        if not caller.is_operator:
-            raise Forbidden("operators only: a token for all corps, or the role, is required")
-        return caller
-
-    @router.get("/overview", summary="Status of the bridge", responses=refused)
-    async def overview(request: Request) -> Response:
+    @router.get("/ops/overview", summary="Status of the bridge", responses=refused)
+    async def overview(_: Operator) -> Response:
         """Flow, edges, what was set aside, partitions, workers, replicas of the center and last errors."""
-        await operator(request)
         return JsonAnswer(to_json(await reporter.overview()))
 
-    @router.get("/callbacks", summary="Search an instance's callbacks", responses=refused)
-    async def callbacks(request: Request, instance_id: _InstanceId) -> Response:
+    @router.get("/ops/callbacks", summary="Search an instance's callbacks", responses=refused)
+    async def callbacks(caller: Operator, instance_id: _InstanceId) -> Response:
         """One search of states, events, quarantine, dead letters and notifications."""
-        return JsonAnswer(to_json(await reporter.callbacks(instance_id, await operator(request))))
+        return JsonAnswer(to_json(await reporter.callbacks(instance_id, caller)))
 
-    @router.post("/webhooks/{endpoint}/{action}", summary="Act on a webhook endpoint", responses=_acted(refused))
-    async def act(request: Request, endpoint: _Endpoint, action: _Action) -> Response:
+    @router.post("/ops/webhooks/{endpoint}/{action}", summary="Act on a webhook endpoint", responses=_acted(refused))
+    async def act(request: Request, caller: Operator, endpoint: _Endpoint, action: _Action) -> Response:
         """The webhooks service sends an example now (`test`), or delivers again what was given up (`replay`)."""
-        caller = await operator(request)
         await access.record(request, caller, f"webhooks_{action}", endpoint)
         return JsonAnswer(to_json(await reporter.act(endpoint, action)))
 
