@@ -54,6 +54,9 @@ class Waiting:
     def now_ms(self) -> int:
         return SystemClock().now_ms()
 
+    def monotonic_s(self) -> float:
+        return SystemClock().monotonic_s()
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(0)

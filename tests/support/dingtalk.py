@@ -32,9 +32,17 @@ class FakeClock:
 
     def __init__(self, now_ms: int) -> None:
         self._now_ms = float(now_ms)
+        self._set_ms = 0.0
 
     def now_ms(self) -> int:
-        return int(self._now_ms)
+        return int(self._now_ms + self._set_ms)
+
+    def monotonic_s(self) -> float:
+        return self._now_ms / 1000
+
+    def set_by_s(self, seconds: float) -> None:
+        """Somebody sets the wall clock forward, or back."""
+        self._set_ms += seconds * 1000
 
     async def sleep(self, seconds: float) -> None:
         self.pass_s(seconds)

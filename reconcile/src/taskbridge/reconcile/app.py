@@ -15,6 +15,7 @@ import structlog
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
+from taskbridge.runtime.dingtalk.calls import Absent
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     Replay = Callable[[Collection[str]], int]
 
 LOCK = "reconcile.lock"
+_PASSES = "passes"
+"""The work of passes, among the stored problems."""
 _RETRY_S = 60.0
 _END_S = 20.0
 _APPS_S = 3600.0
@@ -51,29 +54,69 @@ class Service:
         self._settings, self._data, self._replay = settings, data, replay
         self._clock = data.clock
         self.metrics = Metrics(data, self._clock)
-        self._failures = 0
         self._problems: dict[str, str | None] = {}
-        self.problem: str | None = "no pass has completed yet"
+        is_new = data.store.schedule.due() is None
+        self._pass_problem = data.store.problems.find(_PASSES) or ("no pass has completed yet" if is_new else None)
+        self._failure: str | None = None
+        self._due_s = self._clock.monotonic_s() + self._stored_pause_s()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last pass was not complete, or why the service does not work now."""
+        return self._failure or self._pass_problem
 
     async def start(self) -> list[Coroutine[Any, Any, None]]:
         return [self.work(), self.follow_apps()]
 
     async def work(self) -> None:
-        """Make passes, read-backs and readings of names for ever."""
+        """Make passes when they are due, and between them read-backs and readings of names, for ever."""
         while True:
             try:
                 async with open_reconciler(self._settings, self._data, on_call=self.metrics.count_call) as reconciler:
                     while True:
                         self._data.file.reload_if_changed()
-                        pause_s = self._next_s(await reconciler.passes.run())
-                        names = partial(self.read_names, reconciler) if reconciler.names else None
-                        if names is not None:
-                            await names()
-                        await reconciler.read_back.work_for(pause_s, also=names)
-            except OperatorError as error:
-                self.problem = str(error)
-                _log.error("pass_failed", problem=self.problem)
+                        if self._clock.monotonic_s() >= self._due_s:
+                            await self._make_pass(reconciler)
+                        go_on = partial(self._go_on, reconciler)
+                        await go_on()
+                        await reconciler.read_back.work_for(self._due_s - self._clock.monotonic_s(), also=go_on)
+            except (OperatorError, Absent) as error:
+                self._failure = str(error)
+                _log.error("work_interrupted", problem=self._failure)
                 await self._clock.sleep(_RETRY_S)
+
+    async def _make_pass(self, reconciler: Reconciler) -> None:
+        calls = self.metrics.calls
+        try:
+            report = await reconciler.passes.run()
+        except OperatorError as error:
+            self._set_pass_problem(str(error))
+            # Without a call a repetition costs nothing.
+            self._plan(failed=self.metrics.calls > calls, retry_at_ms=self._clock.now_ms())
+            raise
+        self._report(report)
+        self._plan(failed=report.retry_at_ms is not None, retry_at_ms=report.retry_at_ms)
+
+    def _plan(self, *, failed: bool, retry_at_ms: int | None) -> None:
+        """Store when the next pass is due, so that a restart makes none before."""
+        now_ms, every_s = self._clock.now_ms(), self._settings.every_minutes * 60
+        failures = self._data.store.schedule.failures() + 1 if failed else 0
+        pause = pause_s(retry_at_ms, now_ms=now_ms, failures=max(failures, 1), every_s=every_s)
+        self._data.store.schedule.set(now_ms + int(pause * 1000), failures=failures)
+        self._due_s = self._clock.monotonic_s() + pause
+
+    def _stored_pause_s(self) -> float:
+        """How long the next pass has to wait. The clock may have been wrong, and the interval longer."""
+        due_ms = self._data.store.schedule.due()
+        if due_ms is None:
+            return 0
+        return min((due_ms - self._clock.now_ms()) / 1000, self._settings.every_minutes * 60)
+
+    async def _go_on(self, reconciler: Reconciler) -> None:
+        """Nothing failed until now. Read the names that are due."""
+        self._failure = None
+        if reconciler.names is not None:
+            await self.read_names(reconciler)
 
     async def read_names(self, reconciler: Reconciler) -> None:
         """Publish the names that are due."""
@@ -131,8 +174,8 @@ class Service:
 
         return app
 
-    def _next_s(self, report: PassReport) -> float:
-        self.problem = "; ".join(f"{app}: {why}" for app, why in report.problems.items()) or None
+    def _report(self, report: PassReport) -> None:
+        self._set_pass_problem("; ".join(f"{app}: {why}" for app, why in report.problems.items()) or None)
         tally = report.tally
         _log.info(
             "pass_ended",
@@ -141,11 +184,12 @@ class Service:
             unsettled=tally.unsettled,
             repairs=tally.repairs.total(),
         )
-        if self.problem is not None:
-            _log.warning("pass_incomplete", problem=self.problem)
-        self._failures = 0 if report.retry_at_ms is None else self._failures + 1
-        every_s = self._settings.every_minutes * 60
-        return pause_s(report.retry_at_ms, now_ms=self._clock.now_ms(), failures=self._failures, every_s=every_s)
+        if self._pass_problem is not None:
+            _log.warning("pass_incomplete", problem=self._pass_problem)
+
+    def _set_pass_problem(self, problem: str | None) -> None:
+        self._pass_problem = problem
+        self._data.store.problems.set(_PASSES, problem, now_ms=self._clock.now_ms())
 
 
 async def replay_rejected(data: LocalData, replay: Replay) -> int:

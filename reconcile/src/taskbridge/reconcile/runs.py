@@ -18,6 +18,7 @@ from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -132,10 +133,10 @@ class ReadBack:
 
     async def work_for(self, seconds: float, *, also: Callable[[], Awaitable[None]] | None = None) -> None:
         """Run once a minute until this time is over, and then ``also``. Raises what they raise."""
-        until_ms = self._clock.now_ms() + seconds * 1000
-        while (left_s := (until_ms - self._clock.now_ms()) / 1000) > 0:
+        until_s = self._clock.monotonic_s() + seconds
+        while (left_s := until_s - self._clock.monotonic_s()) > 0:
             await self._clock.sleep(min(left_s, _READ_BACK_S) if self._quiet_ms or also else left_s)
-            if self._clock.now_ms() < until_ms:
+            if self._clock.monotonic_s() < until_s:
                 if self._quiet_ms:
                     await self.run()
                 if also is not None:
@@ -179,6 +180,12 @@ class ReadBack:
             # A retry is useless. A later pass checks the instance.
             _log.error("instance_not_read", app_type=repairer.api.app.app_type, problem=str(error))
             settled = True
+        except Later:
+            raise
+        except OperatorError:
+            # The repetition reads it again: not at once, or it would spend the calls of the day.
+            self._store.open_instances.postpone(instance_id, now_ms=self._clock.now_ms())
+            raise
         if settled:
             self._store.open_instances.remove(instance_id)
         else:

@@ -48,7 +48,8 @@ class ReconcileSettings(ServiceSettings):
     """Instances that changed in DingTalk within this time are left for the next pass, because their callbacks may still
     arrive."""
     every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 1440.0
-    """Minutes between two passes. A pass makes at least one call per form, and one for every 100 instances."""
+    """Minutes between two passes, also across restarts. A pass makes at least one call per form, and one for every 100
+    instances."""
     read_back_quiet: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     """Seconds without a callback after which the service reads an instance whose callbacks left its assignees, outcome
     or result open. It makes three calls between passes, while half of the day's calls are left. At least

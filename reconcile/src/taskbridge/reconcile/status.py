@@ -81,6 +81,8 @@ class Metrics:
     """Counts calls as they are made. The database gives all other values at each scrape."""
 
     def __init__(self, data: LocalData, clock: Clock) -> None:
+        self.calls = 0
+        """Made by this process."""
         self.registry = CollectorRegistry()
         self._calls = Counter(
             "taskbridge_reconcile_calls",
@@ -91,6 +93,7 @@ class Metrics:
         self.registry.register(_StoreCollector(data, clock))
 
     def count_call(self, path: str, answer: str) -> None:
+        self.calls += 1
         self._calls.labels(path, answer).inc()
 
 

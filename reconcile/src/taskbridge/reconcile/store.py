@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS found (
 CREATE TABLE IF NOT EXISTS problems (
     work TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, problem TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS schedule (
+    id INTEGER PRIMARY KEY CHECK (id = 1), due_ms INTEGER NOT NULL, failures INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS passes (ended_ms INTEGER PRIMARY KEY, is_whole INTEGER NOT NULL);
 """
 
@@ -225,6 +228,22 @@ class Findings(_Rows):
         return at
 
 
+class Schedule(_Rows):
+    """When the service makes its next pass, and how many passes in a row have failed."""
+
+    def set(self, due_ms: int, *, failures: int) -> None:
+        self._database.execute("INSERT OR REPLACE INTO schedule VALUES (1, ?, ?)", (due_ms, failures))
+
+    def due(self) -> int | None:
+        """None before the first pass."""
+        row = self._database.execute("SELECT due_ms FROM schedule").fetchone()
+        return None if row is None else row[0]
+
+    def failures(self) -> int:
+        row = self._database.execute("SELECT failures FROM schedule").fetchone()
+        return 0 if row is None else row[0]
+
+
 class Problems(_Rows):
     """Why a work of the service failed the last time, for commands that read only the database."""
 
@@ -234,6 +253,10 @@ class Problems(_Rows):
             self._database.execute("DELETE FROM problems WHERE work = ?", (work,))
         else:
             self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?)", (work, now_ms, problem))
+
+    def find(self, work: str) -> str | None:
+        row = self._database.execute("SELECT problem FROM problems WHERE work = ?", (work,)).fetchone()
+        return None if row is None else row[0]
 
     def all(self) -> list[tuple[str, int, str]]:
         """The work, the time, and the problem."""
@@ -254,4 +277,5 @@ class Store:
         self.absences = Absences(database)
         self.absent_forms = AbsentForms(database)
         self.findings = Findings(database)
+        self.schedule = Schedule(database)
         self.problems = Problems(database)

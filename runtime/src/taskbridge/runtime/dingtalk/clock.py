@@ -28,7 +28,11 @@ class Clock(Protocol):
     """The time and waiting. Tests have a clock of their own."""
 
     def now_ms(self) -> int:
-        """The wall clock, in ms since the epoch."""
+        """The wall clock, in ms since the epoch. It may be set, also back."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """A clock for pauses and timeouts, which nobody sets."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -37,6 +41,9 @@ class Clock(Protocol):
 class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
