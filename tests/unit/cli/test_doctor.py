@@ -183,6 +183,74 @@ def test_an_invalid_setting_is_named(streams_environment: dict[str, str]) -> Non
     assert found.says.startswith("STREAMS_RETENTION_DAYS: ")
 
 
+def test_a_misspelled_setting_is_named_also_of_a_service_that_has_no_others(environment: dict[str, str]) -> None:
+    first = next(Examination({**environment, "EDGE_SOURCE_NETWORK": "10.0.0.0/8"}).findings())
+    assert first == doctor_checks.failed(
+        "settings",
+        "EDGE_SOURCE_NETWORK: no such setting (nearest: EDGE_SOURCE_NETWORKS)",
+        "correct the setting; docs/reference/settings.md lists all",
+    )
+    for name, nearest in (
+        ("CENTER_OPERATOR", "CENTER_OPERATORS"),
+        ("CENTER_OIDC_ISUER", "CENTER_OIDC_ISSUER"),
+        ("EDGE_KAFKA_BOOTSTRAP_SERVER", "EDGE_KAFKA_BOOTSTRAP_SERVERS"),
+        ("RECONCILE_CALL_PER_DAY", "RECONCILE_CALLS_PER_DAY"),
+        ("APPROVALS_APP_KEYS", "APPROVALS_APP_KEY"),
+    ):
+        found = [each.says for each in Examination({name: "a"}).findings() if each.check == "settings"]
+        assert found == [f"{name}: no such setting (nearest: {nearest})"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"HOST": "0.0.0.0"}, "CENTER_HOST=0.0.0.0 is reachable from outside: "),  # noqa: S104
+        ({"OIDC_ISSUER": "https://id.example"}, "CENTER_OIDC_ISSUER: set CENTER_OIDC_CLIENT_ID and "),
+        ({"SSO_PROXIES": "10.0.0.1/32"}, "CENTER_SSO_PROXIES: set one of CENTER_SSO_CORP_HEADER and "),
+        ({"ALLOWED_ORIGINS": "portal"}, "CENTER_ALLOWED_ORIGINS has 'portal': give origins, as https://portal.example"),
+        ({"DATABASE_URL": "mysql://a"}, "CENTER_DATABASE_URL must be postgresql://user:password@host:port/database"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_reported(
+    center_environment: dict[str, str], given: dict[str, str], says: str
+) -> None:
+    of_center = {f"CENTER_{name}": value for name, value in given.items()}
+    first = next(Examination(center_environment | of_center).findings())
+    assert (first.check, first.state) == ("settings", State.FAILED)
+    assert first.says.startswith(says)
+
+
+def test_settings_and_files_are_checked_without_any_other_service(
+    environment: dict[str, str],
+    center_environment: dict[str, str],
+    webhooks_environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    Path(webhooks_environment["WEBHOOKS_ENDPOINTS_FILE"]).write_text("[[endpoint]]\n")
+    apps = tmp_path / "apps.toml"
+    apps.write_text(APPS)
+    reconcile = {
+        "RECONCILE_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "RECONCILE_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "RECONCILE_APPS_FILE": str(apps),
+    }
+    given = environment | center_environment | webhooks_environment | reconcile | {"STREAMS_PORT": "8510"}
+    found = list(Examination(given).settings())
+    assert [each.says for each in found if each.check == "settings"] == [
+        "the settings of edge are valid",
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required; STREAMS_SCHEMA_REGISTRY_URL: is required",
+        "the settings of center are valid",
+        "the settings of webhooks are valid",
+        "the settings of reconcile are valid",
+    ]
+    assert [each.says for each in found if each.check == "endpoints"] == [
+        f"endpoints file {webhooks_environment['WEBHOOKS_ENDPOINTS_FILE']}: endpoint: no such key"
+    ]
+    assert {each.check for each in found} == {"settings", "credentials", "endpoints", "apps"}
+    (none,) = Examination({}).settings()
+    assert (none.state, none.says) == (State.FAILED, "no service has a setting in this environment")
+
+
 def test_an_invalid_line_of_the_kafka_file_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "kafka.properties"
     config.write_text("security.protocol\n")
@@ -336,7 +404,7 @@ def test_the_clock_of_an_endpoint_decides_whether_signatures_are_accepted(
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://10.0.0.1/", "10.0.0.1 is not a public address; WEBHOOKS_ALLOWED_NETWORKS can allow it"),
+        ("http://10.0.0.1/", "cannot connect to 10.0.0.1:80: 10.0.0.1 is not a public address; "),
         (f"http://{NOBODY}/", f"cannot connect to {NOBODY}: "),
         ("http://nobody.invalid/", "cannot connect to nobody.invalid:80: "),
     ],

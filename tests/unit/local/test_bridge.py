@@ -139,6 +139,8 @@ def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mappin
         ),
         ("endpoints.toml", "[[endpoints]]\n", "endpoints file {}: endpoints.0.name: Field required"),
         ("CENTER_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: tokens.0.name: Field required"),
+        ("CENTER_REMINDERS_FILE", "[[rules]]\n", "reminders file {}: rules.0.hours: Field required"),
+        ("CENTER_APPS_FILE", "[[app]]\n", "file {}: corps: Field required; app: no such key"),
         ("EDGE_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("STREAMS_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("CENTER_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
@@ -151,14 +153,27 @@ def test_files_are_checked_before_anything_starts(
     path.write_text(text)
     said, lines = started(monkeypatch, tmp_path, {variable: str(path)})
     assert said.startswith(says.format(path))
-    assert said.endswith(": correct the file and start again")
+    assert said.endswith(": correct it and start again")
     assert lines == [] or "example" in lines[0]
 
 
 def test_settings_are_checked_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for setting in ("STREAMS_STANDBYS", "CENTER_EVENT_STREAMS"):
+    for setting in ("STREAMS_STANDBYS", "CENTER_EVENT_STREAMS", "CENTER_EVENT_STREAM", "EDGE_SOURCE_NETWORK"):
         said, _ = started(monkeypatch, tmp_path, {setting: "many"})
         assert said.startswith(f"{setting}: ")
+    for setting, value in (
+        ("CENTER_HOST", "0.0.0.0"),  # noqa: S104
+        ("CENTER_OIDC_ISSUER", "https://id.example"),
+        ("CENTER_ALLOWED_ORIGINS", "portal"),
+        ("CENTER_DATABASE_URL", "mysql://a"),
+    ):
+        said, _ = started(monkeypatch, tmp_path, {setting: value})
+        assert said.startswith(setting)
+
+
+def test_a_port_of_webhooks_that_is_no_number_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"^WEBHOOKS_PORT=many is no port$"):
+        started(monkeypatch, tmp_path, {"WEBHOOKS_PORT": "many"})
 
 
 def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

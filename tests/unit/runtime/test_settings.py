@@ -38,6 +38,45 @@ def test_every_missing_or_wrong_variable_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("STREAMS_STANDBY", "STREAMS_STANDBY: no such setting (nearest: STREAMS_STANDBYS)"),
+        ("STREAMS_data_dirs", "STREAMS_DATA_DIRS: no such setting (nearest: STREAMS_DATA_DIR)"),
+        ("STREAMS_XYZ", "STREAMS_XYZ: no such setting"),
+    ],
+)
+def test_a_name_that_is_misspelled_is_an_error(name: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(StreamsSettings, {**GIVEN, name: "secret"})
+    assert str(caught.value) == says
+
+
+def test_a_setting_that_is_missing_because_it_is_misspelled_is_named_next_to_its_nearest() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(StreamsSettings, {**GIVEN, "STREAMS_SCHEMA_REGISTRY_URI": "", "STREAMS_SCHEMA_REGISTRY_URL": ""})
+    assert "STREAMS_SCHEMA_REGISTRY_URI: no such setting (nearest: STREAMS_SCHEMA_REGISTRY_URL)" in str(caught.value)
+
+
+def test_what_kubernetes_adds_for_services_of_these_names_is_no_setting() -> None:
+    """As in its documentation of environment variables of services, for "streams" and "streams-db"."""
+    added = {
+        "STREAMS_SERVICE_HOST": "10.0.0.11",
+        "STREAMS_SERVICE_PORT": "8510",
+        "STREAMS_SERVICE_PORT_HTTP": "8510",
+        "STREAMS_PORT": "tcp://10.0.0.11:8510",
+        "STREAMS_PORT_8510_TCP": "tcp://10.0.0.11:8510",
+        "STREAMS_PORT_8510_TCP_PROTO": "tcp",
+        "STREAMS_PORT_8510_TCP_PORT": "8510",
+        "STREAMS_PORT_8510_TCP_ADDR": "10.0.0.11",
+        "STREAMS_DB_SERVICE_HOST": "10.0.0.12",
+        "STREAMS_DB_SERVICE_PORT": "5432",
+        "STREAMS_DB_PORT": "tcp://10.0.0.12:5432",
+        "STREAMS_DB_PORT_5432_TCP_ADDR": "10.0.0.12",
+    }
+    assert load_settings(StreamsSettings, {**GIVEN, **added}) == load_settings(StreamsSettings, GIVEN)
+
+
+@pytest.mark.parametrize(
     ("host", "loopback"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.example", False)],  # noqa: S104
 )

@@ -28,6 +28,10 @@ Vendor = Annotated[
     ),
 ]
 
+SettingsAlone = Annotated[
+    bool, typer.Option("--settings", help="Check only settings and the files that they name: nothing needs to run.")
+]
+
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL"}
 
 
@@ -55,6 +59,7 @@ def doctor(
         typer.Option(help="With --end-to-end: token for the API, if it requires one.", envvar="TASKBRIDGE_API_TOKEN"),
     ] = None,
     vendor: Vendor = False,  # noqa: FBT002
+    settings: SettingsAlone = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Check an environment before and after going live, and say what is wrong and what to do.
@@ -93,7 +98,8 @@ def doctor(
             credentials=credentials,
             urls={"edge": edge_url, "streams": streams_url, "center": center_url, "webhooks": webhooks_url},
         )
-        for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
+        findings = examination.findings(end_to_end=end_to_end, api_token=api_token)
+        for each in examination.settings() if settings else findings:
             report(each)
     if State.FAILED in states:
         raise typer.Exit(1)

@@ -26,6 +26,7 @@ import httpx2
 
 from taskbridge.center.acls import CENTER
 from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.checks import check_settings
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
@@ -34,10 +35,20 @@ from taskbridge.cli.data_folder import data_folder
 from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.database import open_database
+from taskbridge.runtime.dingtalk.apps import AppsFile
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import FileBroken, load_settings
+from taskbridge.runtime.settings import (
+    FileBroken,
+    ProcessSettings,
+    ServiceSettings,
+    given_settings,
+    load_settings,
+    wrong_settings,
+)
 from taskbridge.runtime.tokens import TokensFile
 from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
 from taskbridge.schemas import topics
@@ -137,6 +148,11 @@ _SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettin
     "center": (CenterSettings, Rights("center", CENTER)),
     "webhooks": (WebhooksSettings, Rights("webhooks", WEBHOOKS)),
 }
+_SETTINGS: Mapping[str, type[ProcessSettings]] = {
+    **{name: kind for name, (kind, _) in _SERVICES.items()},
+    "reconcile": ReconcileSettings,
+    "dingtalk-approvals": ApprovalsSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -156,6 +172,9 @@ class Examination:
         alone = [name for name in _SERVICES if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment]
         for name in alone:
             yield from found("settings", partial(self._service, name), _CORRECT)
+        others = [kind for name, kind in _SETTINGS.items() if name not in alone]
+        wrong = [problem for kind in others for problem in wrong_settings(kind, self.environment)]
+        yield from (failed("settings", problem, _CORRECT) for problem in wrong)
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
@@ -173,6 +192,37 @@ class Examination:
             return
         yield from found("end-to-end", partial(self._end_to_end, edge, center, api_token), _CONNECT)
 
+    def settings(self) -> Iterator[Finding]:
+        """The findings of the settings alone, and of the files that they name: no other service is needed."""
+        given = [name for name, kind in _SETTINGS.items() if given_settings(kind, self.environment)]
+        for name in given:
+            yield from found("settings", partial(self._settings, name), _CORRECT)
+        if not given:
+            yield failed("settings", "no service has a setting in this environment", "set them as for the service")
+
+    def _settings(self, name: str) -> Iterator[Finding]:
+        yield from self._valid(name, load_settings(_SETTINGS[name], self.environment))
+
+    def _valid(self, name: str, settings: ProcessSettings) -> Iterator[Finding]:
+        if isinstance(settings, ServiceSettings):
+            read_kafka_config(settings.kafka_config_file)
+        if isinstance(settings, CenterSettings):
+            with suppress(FileBroken):  # each file has a check of its own
+                check_settings(settings)
+        yield ok("settings", f"the settings of {name} are valid")
+        if isinstance(settings, EdgeSettings):
+            yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
+        elif isinstance(settings, WebhooksSettings):
+            look = partial(_endpoints, settings.endpoints_file, self.environment)
+            yield from found("endpoints", look, "correct the file")
+        elif isinstance(settings, CenterSettings):
+            yield from found("decisions", partial(_decisions, settings), "correct the file")
+            yield from found("reminders", partial(_reminders, settings), "correct the file")
+        elif isinstance(settings, ReconcileSettings):
+            yield from found("apps", partial(_apps, settings), "correct the file")
+        if isinstance(settings, CenterSettings | WebhooksSettings) and settings.api_tokens_file is not None:
+            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+
     def _connection(self) -> Iterator[Finding]:
         connection = find_connection(
             self.bootstrap_servers, self.registry_url, self.environment, data_dir=self.data_dir
@@ -183,23 +233,16 @@ class Examination:
     def _service(self, name: str) -> Iterator[Finding]:
         kind, rights = _SERVICES[name]
         settings = load_settings(kind, self.environment)
-        yield ok("settings", f"the settings of {name} are valid")
+        yield from self._valid(name, settings)
         needs_bytes, has_folder = _STATES_BYTES, True
         if isinstance(settings, EdgeSettings):
-            yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
             needs_bytes = settings.spool_max_bytes
         elif isinstance(settings, WebhooksSettings):
-            yield from found("endpoints", partial(_endpoints, settings, self.environment), "correct the file")
-        elif isinstance(settings, CenterSettings):
-            yield from found("decisions", partial(_decisions, settings), "correct the file")
-            yield from found("reminders", partial(_reminders, settings), "correct the file")
-        if isinstance(settings, CenterSettings | WebhooksSettings):
-            if settings.api_tokens_file is not None:
-                yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
-            if settings.database_url is not None:
-                url, has_folder = settings.database_url.get_secret_value(), False
-                look = partial(database, url, settings.data_dir, name)
-                yield from found("database", look, "start it, or correct its URL")
+            yield from _reach(settings, self.environment)
+        if isinstance(settings, CenterSettings | WebhooksSettings) and settings.database_url is not None:
+            url, has_folder = settings.database_url.get_secret_value(), False
+            look = partial(database, url, settings.data_dir, name)
+            yield from found("database", look, "start it, or correct its URL")
         if has_folder:
             yield from folder(settings.data_dir, setting=f"{name.upper()}_DATA_DIR", needs_bytes=needs_bytes)
         properties = read_kafka_config(settings.kafka_config_file)
@@ -246,13 +289,19 @@ def _is_private(check: str, path: Path) -> Iterator[Finding]:
         yield warning(check, f"users other than its owner can read {path}", f"chmod 600 {path}")
 
 
-def _endpoints(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Check the file, and reach each endpoint with an OPTIONS request. Raises FileBroken."""
-    path, guard = settings.endpoints_file, Guard(settings.allowed_networks)
-    file = EndpointsFile(path, environment).current
-    yield ok("endpoints", f"{path} has {file.count} endpoints")
+def _endpoints(path: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield ok("endpoints", f"{path} has {EndpointsFile(path, environment).current.count} endpoints")
     yield from _is_private("endpoints", path)
-    for name, each in file.by_name.items():
+
+
+def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Reach each endpoint of the file, if it is valid, with an OPTIONS request."""
+    try:
+        endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
+    except FileBroken:
+        return
+    guard = Guard(settings.allowed_networks)
+    for name, each in endpoints.items():
         host = urlsplit(each.entry.url).netloc
         do = f"correct its entry (redirects are not followed) or its receiver; then: taskbridge webhooks test {name}"
         try:
@@ -289,6 +338,12 @@ def _reminders(settings: CenterSettings) -> Iterator[Finding]:
     if settings.reminders_file is not None:
         count = RemindersFile(settings.reminders_file).current.count
         yield ok("reminders", f"{settings.reminders_file} has {count} rules of due times")
+
+
+def _apps(settings: ReconcileSettings) -> Iterator[Finding]:
+    path = settings.apps_file
+    yield ok("apps", f"{path} has {AppsFile(path, settings.credentials_file).current.count} apps")
+    yield from _is_private("apps", path)
 
 
 def _tokens(path: Path) -> Iterator[Finding]:

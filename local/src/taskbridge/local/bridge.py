@@ -25,7 +25,7 @@ from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
 from taskbridge.runtime.kafka import read_kafka_config
-from taskbridge.runtime.settings import POLL_S, load_settings
+from taskbridge.runtime.settings import POLL_S, given_settings, load_settings
 from taskbridge.runtime.tokens import TokensFile
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
@@ -109,7 +109,10 @@ class Bridge:
         self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
         self.center_url = f"http://{LOOPBACK}:{options.center_port}"
-        self._webhooks_port = int(environment.get("WEBHOOKS_PORT", _WEBHOOKS_PORT))
+        port = environment.get("WEBHOOKS_PORT", _WEBHOOKS_PORT)
+        if not port.isdecimal():
+            raise ConfigurationError(f"WEBHOOKS_PORT={port} is no port")
+        self._webhooks_port = int(port)
         self.webhooks_url = f"http://{LOOPBACK}:{self._webhooks_port}"
 
     def start(self) -> Connection:
@@ -203,6 +206,11 @@ class Bridge:
             for each in (edge, streams, center):
                 read_kafka_config(each.kafka_config_file)
             self._files = [CredentialsFile(edge.credentials_file)]
+            if given_settings(CenterSettings, self._environment):
+                # Not at the top: it doubles the memory of this process, and with the defaults nothing can be wrong.
+                from taskbridge.center.checks import check_settings  # noqa: PLC0415
+
+                check_settings(center)
             if center.api_tokens_file is not None:
                 self._files.append(TokensFile(center.api_tokens_file))
             if of_webhooks := self._settings_of_webhooks(_NOWHERE):
@@ -211,7 +219,7 @@ class Bridge:
                 if webhooks.api_tokens_file is not None:
                     self._files.append(TokensFile(webhooks.api_tokens_file))
         except ConfigurationError as error:
-            raise ConfigurationError(f"{error}: correct the file and start again") from error
+            raise ConfigurationError(f"{error}: correct it and start again") from error
         if not self._has_apps():
             self._progress(
                 f"no app is configured, so the edge rejects every callback: add your apps to {self.credentials}; "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sys
 import tomllib
 from abc import ABC, abstractmethod
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -30,6 +32,8 @@ from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from pydantic_core import ErrorDetails
+
 
 class _Entries(Protocol):
     @property
@@ -42,6 +46,8 @@ T = TypeVar("T", bound=_Entries)
 _log = structlog.stdlib.get_logger(__name__)
 
 _FILE = "file:"
+_MISSING, _UNKNOWN = "missing", "extra_forbidden"
+"""Pydantic's names of errors."""
 POLL_S = 1.0
 """How often the service checks whether a file has changed."""
 
@@ -91,7 +97,7 @@ UrlOrNone = Annotated[Url | None, BeforeValidator(_or_none)]
 class ProcessSettings(BaseSettings):
     """Each field is an environment variable: the service's prefix, and its name in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     """Address on which health and metrics are served."""
@@ -122,18 +128,53 @@ class DatabaseSettings(ServiceSettings):
     """Folder of the SQLite database and of cached schema ids."""
 
 
+# Kubernetes adds variables for each Service of the namespace, such as EDGE_PORT=tcp://10.0.0.1:8400 for "edge".
+_OF_SERVICES = re.compile(r"\w*(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT_\d+_(TCP|UDP|SCTP)|PORT=(tcp|udp|sctp)://)")
+
+
 def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
-    """The settings in this environment. ConfigurationError names each variable that is missing or wrong, no value."""
-    prefix = settings_class.model_config.get("env_prefix", "")
-    given = {name.removeprefix(prefix).lower(): value for name, value in environment.items() if name.startswith(prefix)}
+    """The settings in this environment.
+
+    ConfigurationError names each variable that is missing, wrong or unknown, without its value.
+    """
     try:
-        return settings_class.model_validate(given)
+        return settings_class.model_validate(given_settings(settings_class, environment))
     except ValidationError as error:
-        lines = [
-            f"{prefix}{str(each['loc'][0]).upper()}: {'is required' if each['type'] == 'missing' else each['msg']}"
-            for each in error.errors()
-        ]
-        raise ConfigurationError("; ".join(lines)) from error
+        problems = (_problem_of(settings_class, each) for each in error.errors())
+        raise ConfigurationError("; ".join(problems)) from error
+
+
+def given_settings(settings_class: type[BaseModel], environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that the environment has, by their names in the class."""
+    prefix = _prefix_of(settings_class)
+    return {
+        name.removeprefix(prefix).lower(): value
+        for name, value in environment.items()
+        if name.startswith(prefix) and not _OF_SERVICES.match(f"{name}={value}")
+    }
+
+
+def wrong_settings(settings_class: type[BaseModel], environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with the settings that the environment has; others may be missing."""
+    try:
+        settings_class.model_validate(given_settings(settings_class, environment))
+    except ValidationError as error:
+        return [_problem_of(settings_class, each) for each in error.errors() if each["type"] != _MISSING]
+    return []
+
+
+def _problem_of(settings_class: type[BaseModel], error: ErrorDetails) -> str:
+    prefix, name, says = _prefix_of(settings_class), str(error["loc"][0]), error["msg"]
+    if error["type"] == _MISSING:
+        says = "is required"
+    elif error["type"] == _UNKNOWN:
+        near = get_close_matches(name, settings_class.model_fields, n=1)
+        says = "".join(["no such setting", *(f" (nearest: {prefix}{each.upper()})" for each in near)])
+    return f"{prefix}{name.upper()}: {says}"
+
+
+def _prefix_of(settings_class: type[BaseModel]) -> str:
+    return settings_class.model_config.get("env_prefix", "")
 
 
 def run_program(service: str, run: Callable[[], None], *, does: str, needs: str = "", name: str = "") -> None:
@@ -171,7 +212,10 @@ def parse_toml(text: str, model: type[S]) -> S:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise FileBroken(f"not TOML: {error}") from error
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        problems = (
+            f"{'.'.join(map(str, each['loc']))}: {'no such key' if each['type'] == _UNKNOWN else each['msg']}"
+            for each in error.errors()
+        )
         raise FileBroken("; ".join(problems)) from None
 
 

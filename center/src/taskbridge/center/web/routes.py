@@ -116,14 +116,20 @@ def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response
     return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
-def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
-    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too."""
+def origins_of(setting: str) -> list[str]:
+    """The origins of the comma-separated setting. Raises ConfigurationError."""
     origins = [part.strip() for part in setting.split(",") if part.strip()]
     for origin in origins:
         parts = urlsplit(origin)
         # No wildcard: an allowed origin can read everything that the browser's user may.
         if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
             raise ConfigurationError(f"CENTER_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
+    return origins
+
+
+def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
+    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too."""
+    origins = origins_of(setting)
     if not origins:
         return http
     return CORSMiddleware(
