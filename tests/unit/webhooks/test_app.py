@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structlog.testing import capture_logs
 
-from taskbridge.runtime.database import open_database
+from taskbridge.runtime.database import DatabaseUnavailable, open_database
+from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.settings import load_settings
+from taskbridge.webhooks import app as module
+from taskbridge.webhooks import store
 from taskbridge.webhooks.app import Webhooks
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.settings import WebhooksSettings
 from unit.webhooks.receivers import endpoint_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
 
-def test_an_outage_of_the_database_is_one_line_of_the_log(tmp_path: Path) -> None:
-    endpoint_of(tmp_path, "https://erp.example/hook")
+    from taskbridge.runtime.database import Database
+
+
+def webhooks_of(folder: Path, database: Database) -> Webhooks:
+    """A replica without Kafka."""
+    endpoint_of(folder, "https://erp.example/hook")
     environment = {
-        "WEBHOOKS_ENDPOINTS_FILE": str(tmp_path / "endpoints.toml"),
-        "WEBHOOKS_DATA_DIR": str(tmp_path),
+        "WEBHOOKS_ENDPOINTS_FILE": str(folder / "endpoints.toml"),
+        "WEBHOOKS_DATA_DIR": str(folder),
         "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "WEBHOOKS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
     }
     settings = load_settings(WebhooksSettings, environment)
+    return Webhooks(settings, database, EndpointsFile(settings.endpoints_file, environment))
+
+
+def test_an_outage_of_the_database_is_one_line_of_the_log(tmp_path: Path) -> None:
     database = open_database("postgresql://nobody@127.0.0.1:1/nothing", tmp_path, service="webhooks")
-    webhooks = Webhooks(settings, database, EndpointsFile(settings.endpoints_file, environment))
+    webhooks = webhooks_of(tmp_path, database)
 
     async def look_twice() -> None:
         await webhooks.look()
@@ -40,3 +53,32 @@ def test_an_outage_of_the_database_is_one_line_of_the_log(tmp_path: Path) -> Non
     [line] = [each for each in logs if each["event"] == "database_unavailable"]
     assert "127.0.0.1" in line["problem"]
     assert "exc_info" not in line
+
+
+def test_no_notification_is_read_before_the_endpoints_are_known(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks, register, started = webhooks_of(tmp_path, sqlite), store.register, list[str]()
+
+    def away(*_arguments: object) -> None:
+        raise DatabaseUnavailable("the database does not answer")
+
+    def begin(follower: Follower) -> None:
+        started.append(follower.health().group)
+
+    async def serve(_app: object, *, start: Callable[[], Any], close: Callable[[], Any], **_: object) -> None:
+        tasks = await start()
+        assert started == [], "they would be lost for the endpoints of the file"
+        assert webhooks.readiness()["ready"] is False
+        monkeypatch.setattr(store, "register", register)
+        for _look in range(2):
+            await webhooks.look()
+        assert started == ["notifications"]
+        for each in tasks:
+            each.close()
+        await close()
+
+    monkeypatch.setattr(store, "register", away)
+    monkeypatch.setattr(module, "serve_until_stopped", serve)
+    monkeypatch.setattr(Follower, "start", begin)
+    asyncio.run(webhooks.serve())

@@ -90,6 +90,7 @@ class Webhooks:
         self._states: dict[str, EndpointState] = {}
         self._registered: dict[str, Endpoint] = {}
         """Endpoints of the file that the database knows: for them, notifications become deliveries."""
+        self._is_following = False
         self._waiting: dict[str, Waiting] = {}
         self._counts_due = 0.0
         self._problem: str | None = "the database was not read yet"
@@ -122,7 +123,6 @@ class Webhooks:
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
-        self.follower.start()
         purge = purge_hourly(self._threads, self._purge)
         return [self._watch(), self._add_present(), purge, *(each.watch() for each in self._files)]
 
@@ -189,6 +189,10 @@ class Webhooks:
         for name in self._registered.keys() - endpoints.keys():
             self.metrics.forget(name)
         self._registered = endpoints
+        if not self._is_following:
+            # Not before: what it reads becomes deliveries for the endpoints that are known, and for no others.
+            self._is_following = True
+            self.follower.start()
         await self.dispatcher.use(endpoints, self._states)
         for name in endpoints:
             disabled = self._states[name].disabled is not None
