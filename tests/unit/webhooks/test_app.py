@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from taskbridge.runtime.database import DatabaseUnavailable, open_database
+from taskbridge.runtime.database import DatabaseUnavailable, now_ms, open_database
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.settings import load_settings
 from taskbridge.webhooks import app as module
@@ -15,6 +16,8 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.app import Webhooks
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.settings import WebhooksSettings
+from taskbridge.webhooks.store import New
+from taskbridge.webhooks.tables import deliveries
 from unit.webhooks.receivers import endpoint_of
 
 if TYPE_CHECKING:
@@ -82,3 +85,19 @@ def test_no_notification_is_read_before_the_endpoints_are_known(
     monkeypatch.setattr(module, "serve_until_stopped", serve)
     monkeypatch.setattr(Follower, "start", begin)
     asyncio.run(webhooks.serve())
+
+
+def test_endpoints_that_are_removed_or_disabled_do_not_keep_what_waits_for_ever(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    webhooks, names = webhooks_of(tmp_path, sqlite), ("erp", "removed")
+    store.register(sqlite, dict.fromkeys(names, False))
+    with sqlite.write() as connection:
+        store.add(sqlite, connection, [New(name, "a", "a1", b"{}") for name in names])
+        connection.execute(update(deliveries).values(at=now_ms() - 31 * 86_400_000))
+
+    webhooks.purge()
+    assert store.waiting(sqlite, names).keys() == {"erp"}
+    store.set_enabled(sqlite, "erp", reason="moves")
+    webhooks.purge()
+    assert store.waiting(sqlite, names) == {}

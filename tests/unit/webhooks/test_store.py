@@ -375,3 +375,18 @@ def test_old_deliveries_are_deleted_and_waiting_ones_stay(database: Database) ->
 
     assert store.purge(database) == 1
     assert outcomes(database).keys() == {"b1", "c1"}
+
+
+def test_what_waits_for_an_endpoint_that_gets_nothing_is_deleted_after_30_days(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    add(database, ("a", "a1"), endpoint="used")
+    with database.write() as connection:
+        connection.execute(update(deliveries).values(at=now_ms() - 31 * 86_400_000))
+    add(database, ("a", "a2"))
+
+    assert store.purge(database, idle=[ERP]) == 2
+
+    assert store.waiting(database, ["used"])["used"].deliveries == 1
+    with database.read() as connection:
+        assert set(connection.scalars(select(queues.c.entry).where(queues.c.endpoint == ERP))) == {"a"}
+    assert ids(claim(database)) == ["a2"]

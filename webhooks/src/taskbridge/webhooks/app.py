@@ -123,7 +123,7 @@ class Webhooks:
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
-        purge = purge_hourly(self._threads, self._purge)
+        purge = purge_hourly(self._threads, self.purge)
         return [self._watch(), self._add_present(), purge, *(each.watch() for each in self._files)]
 
     async def _close(self) -> None:
@@ -219,8 +219,11 @@ class Webhooks:
                 except (KafkaException, OperatorError) as error:
                     log.warning("present_entries_interrupted", problem=str(error))
 
-    def _purge(self) -> None:
-        log.info("old_deliveries_deleted", rows=store.purge(self._database))
+    def purge(self) -> None:
+        """Delete what is old."""
+        known, states = self._file.current.by_name, store.states(self._database)
+        idle = [name for name, state in states.items() if name not in known or state.disabled is not None]
+        log.info("old_deliveries_deleted", rows=store.purge(self._database, idle))
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
 _FAILURES = 5
+_PURGED_ROWS = 5_000
 
 
 class Delivery(NamedTuple):
@@ -385,8 +386,11 @@ def _is_of_same_entry(of: FromClause) -> ColumnElement[bool]:
     return and_(of.c.endpoint == deliveries.c.endpoint, of.c.entry == deliveries.c.entry)
 
 
-def purge(database: Database) -> int:
-    """Delete deliveries that ended long ago; returns how many."""
+def purge(database: Database, idle: Collection[str] = ()) -> int:
+    """Delete deliveries that ended long ago, and what waited as long as these for endpoints that get nothing.
+
+    ``idle``: endpoints that are disabled, or not in the file. Returns how many deliveries.
+    """
     now = now_ms()
     old = (
         and_(deliveries.c.outcome == Outcome.GIVEN_UP, deliveries.c.at < now - GIVEN_UP_DAYS * _DAY_MS),
@@ -395,4 +399,23 @@ def purge(database: Database) -> int:
             deliveries.c.at < now - DELIVERED_DAYS * _DAY_MS,
         ),
     )
-    return sum(database.purge(deliveries, where) for where in old)
+    ended = sum(database.purge(deliveries, where) for where in old)
+    return ended + sum(_purge_waiting(database, name, now - GIVEN_UP_DAYS * _DAY_MS) for name in idle)
+
+
+def _purge_waiting(database: Database, endpoint: str, before: int) -> int:
+    """In transactions of some queues each, which are locked: what is added meanwhile has its queue."""
+    waiting = deliveries.c.endpoint == endpoint, _IS_WAITING
+    old = *waiting, deliveries.c.at < before
+    among = database.among(deliveries.c.entry)
+    forget = delete(queues).where(queues.c.endpoint == endpoint, database.among(queues.c.entry))
+    total = 0
+    while True:
+        with database.write() as connection:
+            entries = set(connection.scalars(select(deliveries.c.entry).where(*old).limit(_PURGED_ROWS)))
+            if not entries:
+                return total
+            _lock_queues(database, connection, [(endpoint, entry) for entry in sorted(entries)], before)
+            total += connection.execute(delete(deliveries).where(*old, among), database.keys(entries)).rowcount
+            left = set(connection.scalars(select(deliveries.c.entry).where(*waiting, among), database.keys(entries)))
+            connection.execute(forget, database.keys(entries - left))
