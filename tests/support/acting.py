@@ -81,16 +81,16 @@ class World:
         self._replicas: list[Sender] = []
         self.sender = self.replica()
 
-    def replica(self) -> Sender:
-        url = self.urls[0]
+    def replica(self, clock: FakeClock | None = None) -> Sender:
+        url, clock = self.urls[0], clock or self.clock
         ended = self.ended.append
         made = Sender(
             self.store,
             self.rows.threads,
             lambda: self.targets,
-            DingTalk(url, self.clock),
+            DingTalk(url, clock),
             ended=ended,
-            clock=self.clock,
+            clock=clock,
         )
         self._replicas.append(made)
         return made

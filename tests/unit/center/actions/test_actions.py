@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
 from support.acting import ERP, World, acting
+from support.dingtalk import FakeClock
 from support.reconcile import NOW, assigned, filed, happened
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.runtime.dingtalk import wire
@@ -425,6 +426,65 @@ def test_of_two_replicas_one_sends(database: Database) -> None:
         ours, theirs = await asyncio.gather(world.sender.step(), other.step())
         await asyncio.gather(*ours, *theirs)
         assert sorted(task for _, task, _, _ in executed(world)) == [*range(20)]
+
+    run(database, scenario)
+
+
+class Pausing(FakeClock):
+    """Pauses where a call waits for its turn."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock, self.goes_on, self.waits = clock, asyncio.Event(), asyncio.Event()
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    async def sleep(self, seconds: float) -> None:  # noqa: ARG002 - as FakeClock
+        self.waits.set()
+        await self.goes_on.wait()
+
+
+@pytest.mark.parametrize("late_s", [95, 121])
+def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Database, late_s: int) -> None:
+    async def scenario(world: World) -> None:
+        slow_clock = Pausing(world.clock)
+        slow = world.replica(slow_clock)
+        world.act("agree", ("I-1", "11"))
+        [sending] = await slow.step()
+        await slow_clock.waits.wait()
+        world.clock.pass_s(late_s)
+        for _ in range(4):
+            await world.work()
+            if late_s > 120:
+                world.clock.pass_s(61)
+        # Of an attempt that was claimed nobody knows: the person decides again.
+        assert world.statuses == [("FAILED", "unconfirmed") if late_s > 120 else ("SENDING", "")]
+        [refusal] = world.act("refuse", ("I-1", "11"))
+        assert refusal.action == ("refuse" if late_s > 120 else "agree")
+        slow_clock.goes_on.set()
+        await asyncio.wait([sending])
+        assert executed(world) == [], "the other replica has it"
+        await world.work(pass_s=4)
+        result = "DISAGREE" if late_s > 120 else "AGREE"
+        assert executed(world) == [("ann", 11, result, "ok")]
+
+    run(database, scenario)
+
+
+def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        many = [(f"M-{each}", str(1000 + each)) for each in range(200)]
+        world.assign(*((*each, "ann") for each in many), ("I-2", "21", "bob"))
+        world.act("return", *many)
+        world.clock.pass_s(1)
+        world.act("agree", ("I-2", "21"), by="bob")
+        paused = Pausing(world.clock)
+        sender = world.replica(paused)
+        under_way = await sender.step()
+        assert len(under_way) == 26
+        paused.goes_on.set()
+        await asyncio.wait(under_way)
+        assert executed(world) == [("bob", 21, "AGREE", "ok")]
 
     run(database, scenario)
 

@@ -11,6 +11,7 @@ from taskbridge.runtime.dingtalk.organisation import Agent, OrganisationApi
 
 if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App, Organisation
+    from taskbridge.runtime.dingtalk.calls import Allowed
 
 CALL_S = 20.0
 _CALLS_PER_SECOND = 10.0
@@ -24,8 +25,8 @@ class DingTalk:
         pace = Pace(_CALLS_PER_SECOND, self._clock)
         self._calls_of = calls_by_corp(self._http, pace, self._clock, attempts=2)
 
-    def api(self, app: App) -> YidaApi:
-        return YidaApi(self._calls_of(app.corp), app, self._clock)
+    def api(self, app: App, *, allowed: Allowed) -> YidaApi:
+        return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)
 
     async def agents(self, organisation: Organisation, user_id: str) -> list[Agent]:
         """Whom a person has act for them at Yida, and for whom they act; raises what ``Calls.get`` raises."""

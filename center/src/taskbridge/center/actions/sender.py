@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,6 +22,7 @@ from taskbridge.center.actions.store import (
     UNSENT,
     Action,
     Actions,
+    Share,
 )
 from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
 from taskbridge.center.actions.targets import Endpoint, Targets
@@ -30,9 +33,15 @@ from taskbridge.runtime.dingtalk.clock import Clock, SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskbridge.runtime.dingtalk.apps import App
 
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""
+_LAST_MS = 30_000
+"""Of the lease: when it is too late to begin the call, which must have ended before another replica acts."""
+_AT_ONCE = {"source": 100, "actor_id": 25}
+"""How many actions for a system, and by a person, this replica works on at once: no more than it can send long before
+their leases end (a return is four calls), and so that nobody waits for all that another person decided."""
 _CONFIRMED_MS = 60_000
 """When a callback that has not come is missed."""
 _READ_BACK_MS = 10_000
@@ -63,7 +72,8 @@ class Sender:
         self._ended, self._clock = ended, clock or SystemClock()
         self._dingtalk, self._others = dingtalk, open_http("", timeout_s=CALL_S, reuse=False)
         self._wake = asyncio.Event()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], Action] = {}
+        self._shares = Counter[Share]()
 
     def wake(self) -> None:
         """Look at once: something was requested."""
@@ -80,14 +90,24 @@ class Sender:
 
     async def step(self) -> set[asyncio.Task[None]]:
         """Begin to work on each action that is due and not worked on; returns what is under way."""
-        now = self._clock.now_ms()
-        busy = {each.get_name() for each in self._under_way}
-        for action in await self._threads.run(lambda: self._store.due(now=now)):
-            if action.action_id not in busy:
-                task = asyncio.create_task(self._look(action), name=action.action_id)
-                self._under_way.add(task)
-                task.add_done_callback(self._finished)
+        now, is_all = self._clock.now_ms(), False
+        while not is_all:
+            full = [each for each in self._shares if self._is_full(each)]
+            busy = {each.action_id for each in self._under_way.values()}
+            found = await self._threads.run(partial(self._store.due, now=now, without=full))
+            is_all = True
+            for action in found:
+                if any(map(self._is_full, _shares_of(action))):
+                    is_all = False  # others may be due behind it
+                elif action.action_id not in busy:
+                    task = asyncio.create_task(self._look(action), name=action.action_id)
+                    self._under_way[task] = action
+                    self._shares.update(_shares_of(action))
+                    task.add_done_callback(self._finished)
         return set(self._under_way)
+
+    def _is_full(self, share: Share) -> bool:
+        return self._shares[share] >= _AT_ONCE[share.kind]
 
     async def close(self) -> None:
         """Let requests that are under way end, so that their answers are recorded."""
@@ -97,7 +117,10 @@ class Sender:
         await self._others.aclose()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        shares = _shares_of(self._under_way.pop(task))
+        if any(map(self._is_full, shares)):
+            self._wake.set()
+        self._shares = +(self._shares - Counter(shares))
         if not task.cancelled() and (error := task.exception()) is not None:
             # It is due again when its lease ends.
             log.error("action_not_handled", action_id=task.get_name(), exc_info=error)
@@ -115,14 +138,14 @@ class Sender:
                 await self._ask(action)
 
     async def _send(self, action: Action) -> None:
-        system = self._system_of(action)
-        now = self._clock.now_ms()
-        if system is None or now - action.requested_at > _GIVE_UP_MS:
+        target, now = self._target_of(action), self._clock.now_ms()
+        if target is None or now - action.requested_at > _GIVE_UP_MS:
             await self._end(action, FAILED, action.detail or UNSENT)
             return
         claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
         if claimed is None:
             return
+        system = self._system(target, claimed)
         answer = await system.send(claimed, now=now)
         now = self._clock.now_ms()
         if answer.received is Received.REFUSED:
@@ -138,10 +161,11 @@ class Sender:
 
     async def _ask(self, action: Action) -> None:
         """The callback has not come, or nobody knows whether the system received the action."""
-        system, now = self._system_of(action), self._clock.now_ms()
+        target, now = self._target_of(action), self._clock.now_ms()
         claimed = await self._advance(action, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
         if claimed is None:
             return
+        system = None if target is None else self._system(target, claimed)
         if system is not None and system.repeats and action.status == SENDING:
             await self._advance(claimed, status=REQUESTED, due_at=now, detail=UNCONFIRMED)
             return
@@ -162,8 +186,20 @@ class Sender:
     async def _advance(self, action: Action, **changes: Any) -> Action | None:
         return await self._threads.run(lambda: self._store.advance(action, **changes))
 
-    def _system_of(self, action: Action) -> System | None:
-        target = self._targets().of(action.corp_id, action.source, action.app_type)
-        if target is None:
-            return None
-        return OtherSystem(self._others, target) if isinstance(target, Endpoint) else Yida(self._dingtalk.api(target))
+    def _target_of(self, action: Action) -> App | Endpoint | None:
+        return self._targets().of(action.corp_id, action.source, action.app_type)
+
+    def _system(self, target: App | Endpoint, claimed: Action) -> System:
+        if isinstance(target, Endpoint):
+            return OtherSystem(self._others, target)
+        return Yida(self._dingtalk.api(target, allowed=partial(self._may_send, claimed)))
+
+    async def _may_send(self, claimed: Action) -> bool:
+        """Whether the action is still ours, for as long as the call may take."""
+        is_time = self._clock.now_ms() < (claimed.due_at or 0) - _LAST_MS
+        return is_time and await self._threads.run(self._store.is_claimed, claimed)
+
+
+def _shares_of(action: Action) -> tuple[Share, Share]:
+    by_system = Share("source", action.corp_id, action.source)
+    return by_system, Share("actor_id", action.corp_id, action.actor_id)

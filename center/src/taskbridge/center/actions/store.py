@@ -19,7 +19,7 @@ import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, tuple_, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
@@ -33,7 +33,7 @@ from taskbridge.schemas.events import SOURCE_YIDA, Status, View
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.tables import Complete, Person
@@ -74,6 +74,14 @@ class Action(NamedTuple):
     attempts: int
     requested_at: int
     due_at: int | None
+
+
+class Share(NamedTuple):
+    """All actions for one system of a corp, or by one person: ``kind`` is a column, ``source`` or ``actor_id``."""
+
+    kind: str
+    corp_id: str
+    value: str
 
 
 class Wanted(NamedTuple):
@@ -145,10 +153,13 @@ class Actions:
             found = connection.execute(query.order_by(actions.c.requested_at.desc()).limit(_SHOWN_MOST))
             return [Action(*row) for row in found]
 
-    def due(self, *, now: int) -> list[Action]:
+    def due(self, *, now: int, without: Collection[Share] = ()) -> list[Action]:
         """Those to be looked at: their time has come, or their task is not pending any more."""
         over = actions.c.status.in_([ACCEPTED, UNCLEAR]) & not_(_IS_PENDING)
         query = select(actions).where(actions.c.due_at.is_not(None), or_(actions.c.due_at <= now, over))
+        for kind in {each.kind for each in without}:
+            excluded = [(each.corp_id, each.value) for each in without if each.kind == kind]
+            query = query.where(tuple_(actions.c.corp_id, actions.c[kind]).not_in(excluded))
         with self._database.read() as connection:
             return [Action(*row) for row in connection.execute(query.order_by(actions.c.due_at).limit(_DUE_MOST))]
 
@@ -164,6 +175,12 @@ class Actions:
                 who = action.corp_id, action.actor_id
                 append(connection, self._database, who, what, f"{action.action_id} {after.status}")
             return after
+
+    def is_claimed(self, action: Action) -> bool:
+        """Whether no other replica has advanced the action since it became this."""
+        same = actions.c.action_id == action.action_id, actions.c.due_at == action.due_at
+        with self._database.read() as connection:
+            return connection.execute(select(actions.c.action_id).where(*same)).first() is not None
 
     def found_out(self, action: Action) -> str | None:
         """DONE or OVERTAKEN by what the topics say; None while they say that it is still to be done."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent
+from taskbridge.runtime.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from taskbridge.runtime.dingtalk.apps import App
-    from taskbridge.runtime.dingtalk.calls import Calls
+    from taskbridge.runtime.dingtalk.calls import Allowed, Calls
     from taskbridge.runtime.dingtalk.clock import Clock
 
 IDS_PER_CALL = 50
@@ -42,8 +42,10 @@ class Task(NamedTuple):
 class YidaApi:
     """The API for one app. Every method may raise what ``Calls.get`` raises."""
 
-    def __init__(self, calls: Calls, app: App, clock: Clock) -> None:
+    def __init__(self, calls: Calls, app: App, clock: Clock, *, allowed: Allowed = always) -> None:
+        """``allowed``: whether a change may still be sent, as of ``Calls.change``."""
         self.app = app
+        self._allowed = allowed
         self._calls = calls
         self._clock = clock
         self._rows_per_query = wire.QUERY_ROWS
@@ -180,10 +182,10 @@ class YidaApi:
     async def decide(self, task: Task, *, agrees: bool, remark: str) -> None:
         """Have the task's person agree or refuse. This and the following raise what ``Calls.change`` raises."""
         result = wire.AGREED if agrees else wire.DISAGREED
-        await self._calls.change(wire.ExecuteTask(**self._of(task), out_result=result, remark=remark))
+        await self._change(wire.ExecuteTask(**self._of(task), out_result=result, remark=remark))
 
     async def hand_over(self, task: Task, *, to: str, remark: str) -> None:
-        await self._calls.change(wire.RedirectTask(**self._of(task), now_action_executor_id=to, remark=remark))
+        await self._change(wire.RedirectTask(**self._of(task), now_action_executor_id=to, remark=remark))
 
     async def return_to(self, task: Task, *, step_id: str, remark: str) -> None:
         """Have the task's person return the request to an earlier step, or without one to its originator.
@@ -203,11 +205,14 @@ class YidaApi:
             raise Refused("DingTalk does not say from which step to which one it would be returned")
         steps = {"form_uuid": form_uuid, "current_activity_id": here, "target_activity_id": target}
         given = {**self._of(task), "task_id": str(task.task_id), **steps, "remark": remark}
-        await self._calls.change(wire.RestartInstance(**given))
+        await self._change(wire.RestartInstance(**given))
 
     async def withdraw(self, instance_id: str, *, user_id: str) -> None:
         request = {**self._credentials(), "user_id": user_id, "process_instance_id": instance_id}
-        await self._calls.change(wire.TerminateInstance(**request), method="PUT")
+        await self._change(wire.TerminateInstance(**request), method="PUT")
+
+    async def _change(self, request: wire.Request, *, method: str = "POST") -> None:
+        await self._calls.change(request, method=method, allowed=self._allowed)
 
     def _of(self, task: Task) -> dict[str, Any]:
         named = {"process_instance_id": task.instance_id, "task_id": task.task_id, "user_id": task.user_id}

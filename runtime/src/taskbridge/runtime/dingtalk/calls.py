@@ -32,10 +32,13 @@ from taskbridge.runtime.settings import masked
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from taskbridge.runtime.dingtalk.apps import Corp
     from taskbridge.runtime.dingtalk.clock import Clock
+
+    Allowed = Callable[[], Awaitable[bool]]
+    """Whether a change may still be sent."""
 
 T = TypeVar("T")
 P = TypeVar("P", bound="Page")
@@ -141,6 +144,10 @@ class Pace:
     def close(self, corp_id: str, *, until_ms: int, reason: str) -> None:
         """Allow no call of this corp until then, because DingTalk says that its quota is used up."""
         self._closed[corp_id] = (until_ms, reason)
+
+
+async def always() -> bool:
+    return True
 
 
 class Page(Protocol):
@@ -252,8 +259,10 @@ class Calls:
     def is_encrypted(self) -> bool:
         return self._http.base_url.scheme == "https"
 
-    async def change(self, request: wire.Request, *, method: str = "POST") -> None:
+    async def change(self, request: wire.Request, *, method: str = "POST", allowed: Allowed = always) -> None:
         """Have DingTalk change something: what it may have received is not sent again. PUT has the fields in the query.
+
+        ``allowed`` is called after all waiting, right before the request leaves: if it says no, the request is Unsent.
 
         Raises:
             TooFast, AddressLimited, Unsent, Spent: It changed nothing, and would later.
@@ -266,13 +275,13 @@ class Calls:
             raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
         fields = self._fields(request)
         call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
-        await self._call(call, object, attempts=1)
+        await self._call(call, object, attempts=1, allowed=allowed)
 
     def _fields(self, request: wire.Call) -> dict[str, Any]:
         site = {} if request.site is None or self.corp.env is None else {request.site: self.corp.env}
         return {**msgspec.to_builtins(request), **site}
 
-    async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None) -> T:
+    async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None, allowed: Allowed = always) -> T:
         renewed = False
         attempt = 0
         while True:
@@ -280,6 +289,9 @@ class Calls:
             try:
                 token = await self._access_token()
                 await self._pace.acquire(self.corp.corp_id)
+                if not await allowed():
+                    self._pace.give_back(self.corp.corp_id)
+                    raise Unsent(f"{call.name}: its turn came too late", retry_at_ms=self._clock.now_ms())
                 return await self._reported(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
