@@ -279,6 +279,20 @@ def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_p
     assert page.locator(".quarantine").evaluate("panel => panel.getBoundingClientRect().height") < 700
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_heading_is_above_what_it_is_the_heading_of(
+    fake: FakeTaskCenter, open_page: OpenPage, width: int
+) -> None:
+    fake.webhooks = WEBHOOKS
+    page = open_page(f"{fake.url}/ops", viewport={"width": width, "height": 800})
+    expect(page.locator(".panel.webhooks")).to_be_visible()
+    for panel in page.locator(".panels > .panel").all():
+        boxes = "[...panel.children].map((each) => each.getBoundingClientRect())"
+        heading, first = panel.evaluate(f"(panel) => {boxes}.slice(0, 2).map(({{x, y, bottom}}) => [x, y, bottom])")
+        assert heading[0] == first[0], panel.get_attribute("class")
+        assert heading[2] <= first[1], panel.get_attribute("class")
+
+
 @pytest.mark.parametrize("width", [1280, 1024])
 def test_no_error_is_cut(fake: FakeTaskCenter, open_page: OpenPage, width: int) -> None:
     fake.webhooks = WEBHOOKS

@@ -100,7 +100,7 @@ class Operation {
       ["flow", overview.flow, (flow) => panel("flow", ops.flow, ops.flowHint, flowPlot(flow, ops, format))],
       ["history", overview.history, (history) => this._historyPanel(history)],
       ["map", [overview.partitions, overview.workers], () => panel("map", ops.map, ops.mapHint, partitionMap(overview, ops, format))],
-      ["center", overview.center, (center) => panel("center", ops.center, ops.databases[center.database], rowsShown(center.replicas, replicaColumns(ops, format), ops.center))],
+      ["center", overview.center, (center) => panel("replicas", ops.center, ops.databases[center.database], rowsShown(center.replicas, replicaColumns(ops, format), ops.center))],
       ["edges", overview.edges, (edges) => panel("edges", ops.edges, null, ...edgesShown(edges, ops, format))],
       ["quarantine", overview.quarantine, (found) => this._parked("quarantine", ops.quarantine, found, quarantineColumns(ops, format), ops.noQuarantine)],
       ["dead-letters", overview.dead_letters, (found) => this._parked("dead-letters", ops.deadLetters, found, deadLetterColumns(ops, format), ops.noDeadLetters)],
