@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from support.browser.browsing import serious_findings
 from support.browser.fake_operations import WEBHOOKS
 from support.browser.fake_task_center import ME
 
@@ -71,9 +72,9 @@ def test_the_center_shows_its_replicas_and_how_much_of_the_topics_it_has_read(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(f"{fake.url}/ops", locale="en-GB")
-    expect(page.locator(".center")).to_contain_text("Database: PostgreSQL")
-    expect(page.locator(".center tbody tr").last).to_contain_text("center-1:8500")
-    expect(page.locator(".center tbody tr").last).to_contain_text("1,635")
+    expect(page.locator(".replicas")).to_contain_text("Database: PostgreSQL")
+    expect(page.locator(".replicas tbody tr").last).to_contain_text("center-1:8500")
+    expect(page.locator(".replicas tbody tr").last).to_contain_text("1,635")
     fake.filled = 0.429
     expect(page.locator(".notices li[data-level=warn]").filter(has_text="42%")).to_have_text(
         ["The lists are being read from the topics: 42%"]
@@ -239,6 +240,20 @@ def test_a_person_who_is_not_an_operator_needs_an_operators_token(fake: FakeTask
     page.get_by_label("访问令牌").fill("let-me-in")
     page.keyboard.press("Enter")
     expect(page.locator(".panel.flow")).to_be_visible()
+
+
+def test_an_employee_who_signed_in_is_told_whom_the_page_is_for_and_finds_back(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    fake.mode, fake.operator = "sso", False
+    for path, heading in (("/ops", "运维页只对运维人员开放"), ("/audit", "审计日志只对审计员开放")):
+        page = open_page(f"{fake.url}{path}")
+        expect(page.get_by_role("heading")).to_have_text(heading)
+        expect(page.locator(".sign-in-form p")).to_contain_text("您以“李雷”登录")
+        expect(page.get_by_label("访问令牌")).to_have_count(0)
+        assert serious_findings(page) == []
+        page.get_by_role("link", name="任务中心").click()
+        expect(page.locator(".row").first).to_be_visible()
 
 
 def test_reasons_and_actions_are_shown_in_chinese_next_to_the_codes_for_commands(

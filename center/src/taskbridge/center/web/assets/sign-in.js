@@ -50,18 +50,22 @@ export async function signIn(api, root, words, given) {
 
 /** Resolves with an operator's `/v1/me`. */
 export function signInOperator(api, root, words) {
-  const { opsTitle: title, opsText: text, notOperator: refused } = words.signIn;
-  return signInAs(api, root, words, ({ operator }) => operator, { title, text, refused });
+  const { opsTitle: title, opsText: text, notOperator: refused, onlyOperators: only } = words.signIn;
+  return signInAs(api, root, words, ({ operator }) => operator, { title, text, refused, only });
 }
 
-/** Resolves with the `/v1/me` of somebody who may enter; others are asked for a token, and are told why. */
-export async function signInAs(api, root, words, mayEnter, { title, text, refused }) {
+/**
+ * Resolves with the `/v1/me` of somebody who may enter. Others are asked for a token, and are told why; people who
+ * signed in are first shown `only`, whom the page is for, and the way back.
+ */
+export async function signInAs(api, root, words, mayEnter, { title, text, refused, only }) {
   let problem = null;
   for (;;) {
     const me = await whoIsAsking(api, root, words, { title, text, problem });
     if (mayEnter(me)) return me;
     forgetToken();
-    problem = refused;
+    if (me.mode === "sso") await offerWayBack(root, words, only, me);
+    else problem = refused;
     await askToken(root, words, { title, text, problem });
   }
 }
@@ -92,13 +96,23 @@ export async function whoIsAsking(api, root, words, said = {}) {
 
 /** The way to the identity provider; resolves when somebody would rather use a token. */
 function offerSignIn(root, words) {
-  const { promise, resolve } = Promise.withResolvers();
-  const { title, text, enter, useToken } = words.signIn;
-  const link = element("a", { class: "primary-button" }, enter);
-  link.href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
+  const { title, text, enter } = words.signIn;
+  const href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
   // Inside DingTalk everybody is signed in already.
-  if (navigator.userAgent.includes("DingTalk")) location.replace(link.href);
-  const other = element("button", { type: "button", class: "quiet-button", on: { click: resolve } }, useToken);
+  if (navigator.userAgent.includes("DingTalk")) location.replace(href);
+  return offerLink(root, words, { title, text, href, enter });
+}
+
+/** The way to the task center, for people whom this page is not for; resolves when somebody would rather use a token. */
+function offerWayBack(root, words, [title, text], { user_id: id, user_name: name }) {
+  return offerLink(root, words, { title, text: text(name ?? id), href: "/", enter: words.tasks });
+}
+
+function offerLink(root, words, { title, text, href, enter }) {
+  const { promise, resolve } = Promise.withResolvers();
+  const link = element("a", { class: "primary-button" }, enter);
+  link.href = href;
+  const other = element("button", { type: "button", class: "quiet-button", on: { click: resolve } }, words.signIn.useToken);
   const form = element("div", { class: "sign-in-form" }, element("h1", {}, title), element("p", { class: "faint" }, text), link, other);
   replace(root, element("main", { class: "sign-in" }, form));
   link.focus();

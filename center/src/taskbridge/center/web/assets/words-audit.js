@@ -5,7 +5,8 @@ const ZH = {
   signIn: {
     title: "审计日志需要访问令牌",
     text: "需要一个对所有企业有效的令牌（corps = [\"*\"]），或由审计员登录。",
-    refused: "您不能查看审计日志：需要审计员角色，或对所有企业有效的令牌。",
+    refused: "此令牌不能查看审计日志：需要对所有企业有效的令牌。",
+    only: ["审计日志只对审计员开放", (who) => `您以“${who}”登录，没有审计员角色。如需查看，请联系管理员。`],
   },
   filters: "筛选条件",
   person: "人员（企业/用户 ID）",
@@ -64,7 +65,8 @@ const EN = {
   signIn: {
     title: "The audit trail needs an access token",
     text: "One that is valid for all organisations (corps = [\"*\"]). Or an auditor signs in.",
-    refused: "You may not see the audit trail: it takes the role of an auditor, or a token for all organisations.",
+    refused: "This token may not see the audit trail: it takes one for all organisations.",
+    only: ["The audit trail is for auditors", (who) => `You are signed in as ${who}, without the role of an auditor. Ask an administrator for it.`],
   },
   filters: "Filters",
   person: "Person (organisation/user ID)",

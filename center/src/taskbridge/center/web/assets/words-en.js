@@ -197,6 +197,7 @@ export const EN = {
     opsTitle: "The operator’s page needs an access token",
     opsText: "One that is valid for all organisations (corps = [\"*\"]).",
     notOperator: "This token may not see the operator’s page: it takes one for all organisations.",
+    onlyOperators: ["The operator’s page is for operators", (who) => `You are signed in as ${who}, without the role of an operator. Ask an administrator for it.`],
   },
   account: {
     others: "Somebody else’s tasks",

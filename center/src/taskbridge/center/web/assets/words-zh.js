@@ -188,6 +188,7 @@ export const ZH = {
     opsTitle: "运维页需要访问令牌",
     opsText: "需要一个对所有企业有效的令牌（corps = [\"*\"]）。",
     notOperator: "此令牌不能查看运维数据：需要对所有企业有效的令牌。",
+    onlyOperators: ["运维页只对运维人员开放", (who) => `您以“${who}”登录，没有运维角色。如需查看，请联系管理员。`],
   },
   account: {
     others: "查看其他人的任务",
