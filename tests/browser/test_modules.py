@@ -11,6 +11,7 @@ import pytest
 
 from support.browser.browsing import Watched, new_context
 from support.browser.fake_task_center import FakeTaskCenter, serving
+from taskbridge.center.api.spreadsheet import DECISIONS, STATUSES
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
 from taskbridge.schemas.dead_letters import DlqReason
@@ -39,6 +40,17 @@ def run(browser: Browser) -> Generator[RunModule]:
 
         yield run
         assert watched.complaints == []
+
+
+@pytest.mark.parametrize(("module", "language"), [("words-en.js", 0), ("words-zh.js", 1)])
+def test_a_spreadsheet_has_the_words_of_the_page(run: RunModule, module: str, language: int) -> None:
+    statuses, outcomes = run(
+        module, "(words) => Object.values(words).map((each) => [each.statuses, each.outcomes])[0]", None
+    )
+    assert {each: both[language] for each, both in DECISIONS.items()} == outcomes
+    # A deleted instance is in no list.
+    shown = {each.lower(): text for each, text in statuses.items() if each != "DELETED"}
+    assert {each: both[language] for each, both in STATUSES.items()} == shown
 
 
 EVENTS = """async ({ serverSentEvents }, parts) => {

@@ -10,7 +10,7 @@ import pytest
 
 from support.center_rows import entry_row
 from taskbridge.center.api.spreadsheet import csv_lines
-from taskbridge.schemas.events import Person, View
+from taskbridge.schemas.events import Person, Status, View
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -33,7 +33,6 @@ def test_every_entry_of_the_view_is_exported_in_its_order(client: TestClient, ce
     center.add(*rows, entry_row("other", user="bob"), entry_row("handled", view=View.HANDLED))
     found = read(client)
     assert [each["Title"] for each in found] == [f"请假 {number}" for number in reversed(range(450))]
-    assert found[0]["Since"] == "1970-01-01T00:00:00.449Z"
     assert [each["标题"] for each in read(client, "&q=请假%2044&language=zh-CN")] == [
         *(f"请假 {number}" for number in range(449, 439, -1)),
         "请假 44",
@@ -52,6 +51,37 @@ def test_an_unknown_originator_and_a_title_that_is_a_formula(client: TestClient,
     found = read(client)
     assert [(each["Title"], each["Process"]) for each in found[:2]] == [(f"'{title}", "'-1,\n2"), ("", "")]
     assert [(each["Originator"], each["Originator ID"]) for each in found] == [("Ann", "ann"), ("", "'+bob"), ("", "")]
+
+
+def test_times_and_words_are_those_that_the_reader_sees_on_the_page(
+    client: TestClient, center: AnsweringCenter
+) -> None:
+    at, ended = 1_769_846_400_123, 1_782_892_800_000
+    center.add(
+        entry_row("I-1", view=View.CREATED, entered_at=at, finished_at=ended, status=Status.COMPLETED, result="AGREE"),
+        entry_row("I-2", view=View.CREATED, entered_at=1, status=Status.ACTIVE, result="seen"),
+    )
+
+    def lines(query: str) -> list[list[str]]:
+        answer = client.get(LIST.replace("pending", "created") + query)
+        return list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+
+    heading, first, second = lines("&language=zh-CN")
+    assert heading[5:10] == [
+        "到达时间 (Asia/Shanghai)",
+        "最后更新 (Asia/Shanghai)",
+        "处理结果",
+        "结束时间 (Asia/Shanghai)",
+        "流程结果",
+    ]
+    assert (first[1], first[5], first[8:10]) == ("已完成", "2026-01-31 16:00:00", ["2026-07-01 16:00:00", "已同意"])
+    assert (second[1], second[8:10]) == ("进行中", ["", "seen"])
+    # With daylight saving.
+    heading, first, _ = lines("&time_zone=Europe/Berlin")
+    assert (heading[5], first[1], first[5]) == ("Since (Europe/Berlin)", "Completed", "2026-01-31 09:00:00")
+    assert first[8:10] == ["2026-07-01 10:00:00", "Agreed"]
+    for bad in ("Mars/Base", "../passwd", "Asia", ""):
+        assert client.get(f"{LIST}&time_zone={bad}").status_code == 400, bad
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])  # noqa: RUF001

@@ -6,8 +6,10 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Query
+from pydantic import AfterValidator
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
@@ -17,7 +19,15 @@ from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InstanceId, InstanceReader, Known, Own, Reader, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery, Queries
-from taskbridge.center.api.spreadsheet import BYTE_ORDER_MARK, csv_documented, csv_headers, csv_lines
+from taskbridge.center.api.spreadsheet import (
+    BYTE_ORDER_MARK,
+    csv_documented,
+    csv_headers,
+    csv_lines,
+    headings,
+    items_shown,
+)
+from taskbridge.center.reminders.file import zone_name
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
@@ -33,24 +43,6 @@ if TYPE_CHECKING:
 
 Q_MAX = 200
 CURSOR_MAX = 2_000
-_COLUMNS = {
-    "title": ("Title", "标题"),
-    "status": ("Status", "状态"),
-    "process_name": ("Process", "流程"),
-    "originator": ("Originator", "发起人"),
-    "originator_id": ("Originator ID", "发起人 ID"),
-    "created_at": ("Since", "到达时间"),
-    "updated_at": ("Last change", "最后更新"),
-    "outcome": ("Decision", "处理结果"),
-    "finished_at": ("Finished", "结束时间"),
-    "result": ("Result", "流程结果"),
-    "url": ("Approval page", "审批链接"),
-    "instance_id": ("Instance ID", "实例 ID"),
-    "task_id": ("Task ID", "任务 ID"),
-    "app_type": ("App", "应用"),
-    "source": ("System", "来源系统"),
-}
-"""Of an exported list, in English and in Chinese."""
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
 _View = Annotated[models.ViewName, Query(description="One of the four views.")]
@@ -79,7 +71,12 @@ _Cursor = Annotated[
     ),
 ]
 _Marks = Annotated[bool, Query(description="Add to each item what the person marked. For the person only.")]
-_Language = Annotated[Literal["en", "zh-CN"], Query(description="Of the first line.")]
+_Language = Annotated[Literal["en", "zh-CN"], Query(description="Of the first line, and of statuses and decisions.")]
+_TimeZone = Annotated[
+    str,
+    AfterValidator(zone_name),
+    Query(max_length=64, description="Of the times: a name of the IANA database.", examples=["Asia/Shanghai"]),
+]
 _CSV = csv_documented(
     "All entries of the view that match, newest first. The first line names the columns. UTF-8 with a byte order mark.",
     "\ufefftitle,…\r\n",
@@ -207,7 +204,12 @@ class Api:
         return await self._answer(self._marks.listed, (corp_id, user_id), view)
 
     async def spreadsheet(
-        self, request: Request, caller: Reader, query: _ListQuery, language: _Language = "en"
+        self,
+        request: Request,
+        caller: Reader,
+        query: _ListQuery,
+        language: _Language = "en",
+        time_zone: _TimeZone = "Asia/Shanghai",
     ) -> Response:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
         person, query = query[:2], query._replace(limit=LIMIT_MAX)
@@ -215,17 +217,17 @@ class Api:
             await self._access.record(request, caller, EXPORTED, person)
         # Read before the answer begins: what is wrong is answered as a problem.
         first = await self._threads.run(self._queries.items, query)
-        lines = self._csv(query, first, [names[language == "zh-CN"] for names in _COLUMNS.values()])
+        lines = self._csv(query, first, language, ZoneInfo(time_zone))
         return StreamingResponse(lines, headers=csv_headers(f"tasks-{query.view}.csv"), media_type="text/csv")
 
     async def _csv(
-        self, query: PageQuery, page: tuple[list[dict[str, Any]], str | None], headings: list[str]
+        self, query: PageQuery, page: tuple[list[dict[str, Any]], str | None], language: str, zone: ZoneInfo
     ) -> AsyncGenerator[str]:
         """Page by page: a connection that ends early is one that the client sees."""
-        yield BYTE_ORDER_MARK + csv_lines([headings])
+        yield BYTE_ORDER_MARK + csv_lines([headings(language, zone)])
         while True:
             items, cursor = page
-            yield csv_lines(map(_cells, items))
+            yield csv_lines(items_shown(items, language, zone))
             if cursor is None:
                 return
             page = await self._threads.run(self._queries.items, query._replace(cursor=cursor))
@@ -254,9 +256,3 @@ class Api:
 
     async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:
         return JsonAnswer(await self._threads.run(query, *arguments))
-
-
-def _cells(item: dict[str, Any]) -> list[Any]:
-    originator: dict[str, Any] = item["originator"] or {}
-    shown = {**item, "originator": originator.get("name"), "originator_id": originator.get("user_id")}
-    return [shown[name] for name in _COLUMNS]

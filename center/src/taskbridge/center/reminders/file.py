@@ -31,7 +31,8 @@ _MAX_HOURS, _MAX_DAYS, _MAX_RULES, _MAX_CHANNELS = 2_000, 3_660, 200, 50
 """Of working time before a task is due; of holidays; of the file."""
 
 
-def _zone(name: str) -> str:
+def zone_name(name: str) -> str:
+    """The name, if it is one of the IANA database; raises ValueError otherwise."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -80,7 +81,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class _Calendar(FileModel):
-    time_zone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    time_zone: Annotated[str, AfterValidator(zone_name)] = "Asia/Shanghai"
     hours: Hours = ((9 * 60, 12 * 60), (13 * 60 + 30, 18 * 60))
     days: Annotated[frozenset[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] = (
         frozenset(("mon", "tue", "wed", "thu", "fri"))

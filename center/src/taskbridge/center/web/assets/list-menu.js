@@ -44,7 +44,8 @@ export function listMenu(api, inbox, words, { settings, say }) {
   async function exportList() {
     say(words.loading);
     try {
-      const file = await api.spreadsheet(inbox.person, { view: inbox.view, ...inbox.filter, language: words.tag });
+      const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+      const file = await api.spreadsheet(inbox.person, { view: inbox.view, ...inbox.filter, language: words.tag, time_zone: zone });
       const link = element("a", { download: `${words.views[inbox.view]}.csv` });
       link.href = URL.createObjectURL(file);
       link.click();
