@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 
 from support.center_rows import entry_row, state
 from taskbridge.center.api import models, routes
+from taskbridge.center.api.marks import Marked
 from taskbridge.center.api.queries import BEHIND_MS, HISTORY_MAX
+from taskbridge.center.tables import PINNED
 from taskbridge.schemas.events import (
     SOURCE_YIDA,
     Action,
@@ -51,6 +53,33 @@ def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
     known = set(model.model_fields)
     assert set(answer) == known
     TypeAdapter(model).validate_python(answer, strict=True)
+
+
+def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringCenter) -> None:
+    def pending(task_id: str, *users: str) -> TaskEntry:
+        return TaskEntry(task_id, Status.PENDING, users)
+
+    done = TaskEntry("T-9", Status.COMPLETED, ("eve",), "eve")
+    center.know("corp", PersonRecord("bob", "王伟"))
+    center.store(
+        state(
+            "I-1", originator=Person("ann", "Ann"), tasks=(pending("T-1", "carl", "bob"), pending("T-2", "bob"), done)
+        ),
+        state("I-2", originator=Person("ann", "Ann"), tasks=(pending("T-1", "carl"),)),
+        state("I-3", originator=Person("ann", "Ann"), tasks=(done,)),
+    )
+    expected = {
+        "I-1": {"user_id": "bob", "name": "王伟", "others": 1},
+        "I-2": {"user_id": "carl", "name": None, "others": 0},
+        "I-3": None,
+    }
+    for path in ("tasks", "marked"):
+        for each in expected:
+            center.marks.change(("corp", "ann"), [Marked("created", each, None, {PINNED: 1})])
+        found = client.get(f"/v1/corps/corp/users/ann/{path}?view=created").json()["items"]
+        assert {each["instance_id"]: each["waits_for"] for each in found} == expected
+        fits(models.WaitsForOut, found[0]["waits_for"])
+    assert client.get("/v1/corps/corp/users/bob/tasks?view=pending").json()["items"][0]["waits_for"] is None
 
 
 def test_an_item_is_as_the_contract_has_it(client: TestClient, center: AnsweringCenter) -> None:
@@ -101,6 +130,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, center: Answering
         "finished_at": None,
         "result": None,
         "due_at": None,
+        "waits_for": None,
     }
     assert handled == {"items": [expected], "next_cursor": None}
     created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()["items"][0]

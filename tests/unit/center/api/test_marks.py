@@ -15,7 +15,7 @@ from taskbridge.center.api import marks as module
 from taskbridge.center.api.marks import LISTED, MarksStore, marks_statement, orphaned
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.tables import entries, instances, marks
-from taskbridge.schemas.events import Status, TaskEntry
+from taskbridge.schemas.events import Person, Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
@@ -79,6 +79,35 @@ def test_an_entry_is_read_until_it_changes_and_items_have_marks_on_request_only(
     mark(client, {"instance_id": "I-1", "read": updated_at}, {"instance_id": "I-1", "read": None})
     assert (marked(client, 1)["read"], count(center.database)) == (False, 0)
     assert client.get(f"{ANN}/tasks?view=pending").json() == shown
+
+
+def test_what_the_person_did_is_read_until_it_ends_or_is_marked_unread(
+    client: TestClient, center: AnsweringCenter
+) -> None:
+    def shown(view: str) -> dict[str, bool]:
+        found = client.get(f"{ANN}/tasks?view={view}&marks=true").json()["items"]
+        return {each["instance_id"]: each["marks"]["read"] for each in found}
+
+    def done(actor: str, **more: Any) -> TaskEntry:
+        return TaskEntry("T-1", Status.COMPLETED, (actor,), actor, None, None, 1_500, **more)
+
+    ann, waits = Person("ann", None), TaskEntry("T-2", Status.PENDING, ("bob",))
+    center.store(
+        state("by-me", tasks=(done("ann"),)),
+        state("by-a-delegate", tasks=(done("ann", decided_by="DELEGATE"),)),
+        state("filed", originator=ann, tasks=(waits,)),
+        state("next-step", originator=ann, tasks=(done("bob"), waits)),
+        state("decided", originator=ann, tasks=(done("bob"),)),
+        state("ended", originator=ann, tasks=(waits,), finished_at=2_000),
+    )
+    assert shown("handled") == {"by-me": True, "by-a-delegate": False}
+    assert shown("created") == {"filed": True, "next-step": True, "decided": False, "ended": False}
+    updated_at = client.get(f"{ANN}/tasks?view=handled").json()["items"][0]["updated_at"]
+    of_mine = {"view": "handled", "instance_id": "by-me"}
+    mark(client, {**of_mine, "read": None}, {"view": "created", "instance_id": "filed", "task_id": None, "read": None})
+    assert (shown("handled")["by-me"], shown("created")["filed"]) == (False, False)
+    mark(client, {**of_mine, "read": updated_at})
+    assert shown("handled")["by-me"] is True
 
 
 def test_pinned_and_hidden_entries_are_listed_wherever_they_are(client: TestClient, center: AnsweringCenter) -> None:

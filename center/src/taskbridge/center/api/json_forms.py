@@ -26,7 +26,13 @@ _NOT_SHOWN = ("began_at", "assignee_ids")
 
 
 def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
-    instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None, due_at: int | None = None
+    instance_id: str,
+    task_id: str | None,
+    view: str,
+    entry: Entry,
+    name: str | None,
+    due_at: int | None = None,
+    waits_for: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
     created_at = iso(entry.entered_at)
@@ -49,6 +55,7 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
         "finished_at": None if entry.finished_at is None else iso(entry.finished_at),
         "result": entry.result,
         "due_at": None if due_at is None else iso(due_at),
+        "waits_for": waits_for,
     }
 
 

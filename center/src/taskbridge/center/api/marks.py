@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, or_, select
 
 from taskbridge.center.api.json_forms import item_json
+from taskbridge.center.api.waits_for import waits_for
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     HIDDEN,
@@ -27,6 +28,7 @@ from taskbridge.center.tables import (
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import is_filled
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.events import Status, View
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -38,7 +40,11 @@ if TYPE_CHECKING:
 
 LISTED_MAX = 400
 """Pinned and hidden entries of a view that are listed."""
-
+OWN_VIEWS = _CREATED, _HANDLED = View.CREATED.lower(), View.HANDLED.lower()
+"""Of what the person did: such an entry may be read without a mark."""
+UNREAD = 0
+"""The value of a READ_MARK of an entry that is unread."""
+_OPEN = (Status.PENDING, Status.ACTIVE)
 
 _PUT = Upsert(marks)
 _OF_VIEW = and_(
@@ -108,11 +114,19 @@ def read_marks(connection: Connection, statement: Select[*tuple[Any, ...]], give
     return found
 
 
-def marks_json(kinds: dict[str, int], updated_at: int, now: int) -> dict[str, Any]:
+def _is_own_doing(view: str, entry: Entry) -> bool:
+    """Whether the person decided it, or filed it and it has not ended: it is no news."""
+    if view == _HANDLED:
+        return entry.decided_by is None
+    return view == _CREATED and entry.status in _OPEN and entry.finished_at is None
+
+
+def marks_json(kinds: dict[str, int], view: str, entry: Entry, now: int) -> dict[str, Any]:
     """As an item shows them. An entry that has changed since it was read is unread."""
     until = kinds.get(HIDDEN, 0)
+    unmarked = entry.updated_at if _is_own_doing(view, entry) else UNREAD
     return {
-        "read": kinds.get(READ_MARK) == updated_at,
+        "read": kinds.get(READ_MARK, unmarked) == entry.updated_at,
         "pinned": PINNED in kinds,
         "hidden_until": iso(until) if until > now else None,
     }
@@ -124,6 +138,7 @@ class MarksStore:
     def __init__(self, database: Database, complete: Complete = nullcontext) -> None:
         self._database, self._complete = database, complete
         self._of_instances = marks_statement(database)
+        self._waits_for = waits_for(database)
         named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
         self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(
             database.among(instances.c.instance_id),
@@ -139,12 +154,14 @@ class MarksStore:
             rows = connection.execute(LISTED, given).all()
             keys = self._database.keys({row.instance_id for row in rows})
             marked = read_marks(connection, self._of_instances, given | keys)
+            requests = {row.instance_id for row in rows} if view == _CREATED else ()
+            waiting = self._waits_for(connection, clean(person[0]), requests)
         found: dict[tuple[str, str], tuple[Entry, dict[str, Any]]] = {}
         for _, instance_id, task_id, item, name in rows:
             entry = read_entry(item)
-            shown = item_json(instance_id, task_id or None, view, entry, name)
+            shown = item_json(instance_id, task_id or None, view, entry, name, waits_for=waiting.get(instance_id))
             kinds = marked.get((instance_id, task_id), {})
-            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(kinds, entry.updated_at, now)}
+            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(kinds, view, entry, now)}
         order = sorted(found, key=lambda key: (-found[key][0].entered_at, *key))
         return to_json({"items": [found[key][1] for key in order]})
 

@@ -62,6 +62,12 @@ _form_labels = Field(
 )
 
 
+class WaitsForOut(PersonOut):
+    """One of those whom a request waits for."""
+
+    others: int = Field(description="How many more people it waits for.")
+
+
 class ItemOut(_Shown):
     """One entry of a view."""
 
@@ -94,12 +100,16 @@ class ItemOut(_Shown):
         None,
         description="In pending: when it is due, as its source says, or else by the rules in CENTER_REMINDERS_FILE.",
     )
+    waits_for: WaitsForOut | None = Field(None, description="In created: whose task is pending.")
 
 
 class MarksOut(_Shown):
     """What the person marked about an entry."""
 
-    read: bool = Field(description="Whether it was read, and has not changed since.")
+    read: bool = Field(
+        description="Whether it was read, and has not changed since. What the person decided, and their own request "
+        "until it has ended, is read unless it was marked otherwise."
+    )
     pinned: bool
     hidden_until: str | None = Field(description="Null if it is not hidden now.", examples=[MOMENT])
 

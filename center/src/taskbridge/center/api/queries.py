@@ -31,6 +31,7 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
+from taskbridge.center.api.waits_for import waits_for
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
 from taskbridge.center.reminders.waiting import names_of
 from taskbridge.center.tables import (
@@ -71,7 +72,7 @@ BEHIND_MS = 600_000
 """An event that was not read after so long does not come any more."""
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
-_PENDING = View.PENDING.lower()
+_PENDING, _CREATED = View.PENDING.lower(), View.CREATED.lower()
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
 
@@ -236,6 +237,7 @@ class Queries:
         self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
         self._marks = marks_statement(database)
+        self._waits_for = waits_for(database)
 
     def page(self, query: PageQuery) -> bytes:
         """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
@@ -272,6 +274,8 @@ class Queries:
             rows = connection.execute(statement, given).all()
             keys = self._database.keys({row[1] for row in rows} if query.marks else ())
             marked = read_marks(connection, self._marks, given | keys) if query.marks else {}
+            requests = {row[1] for row in rows} if query.view == _CREATED else ()
+            waiting = self._waits_for(connection, given["corp_id"], requests)
         # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
         shown = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))[: query.limit]
         if len(rows) > query.limit:
@@ -282,10 +286,11 @@ class Queries:
             entry, due_at = read_entry(item), None
             if query.view == _PENDING and entry.finished_at is None:
                 due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
-            items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at))
+            waits = waiting.get(instance_id)
+            items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at, waits))
             if query.marks:
                 kinds = marked.get((instance_id, task_id), {})
-                items[-1]["marks"] = marks_json(kinds, entry.updated_at, now_ms())
+                items[-1]["marks"] = marks_json(kinds, query.view, entry, now_ms())
         return items, next_cursor
 
     def _read_bound(self, corp_id: str, user_id: str, view: int, after: Place | None, _period: int) -> Place | None:
