@@ -32,7 +32,14 @@ def main(folder: Path = IMAGES) -> None:
         _picture(browser, folder / "task-center-phone-detail.png", fake.page_of() + first, viewport=PHONE)
         _picture(browser, folder / "waiting.png", f"{fake.url}/waiting?corp_id={CORP}", viewport=DESK, locale="en-GB")
         fake.items["0169-li-lei", "pending"][0]["task_id"] = "71001"
-        fake.possible = [{"source": "yida", "app_type": None, "actions": ["agree", "refuse", "return", "hand_over"]}]
+        fake.possible = [
+            {
+                "source": "yida",
+                "app_type": None,
+                "numeric_task_ids": True,
+                "actions": ["agree", "refuse", "return", "hand_over"],
+            }
+        ]
         _picture(browser, folder / "deciding.png", fake.page_of() + first, viewport={"width": 1280, "height": 560})
         _picture(browser, folder / "deciding-phone.png", fake.page_of() + first, **dark | {"viewport": PHONE})
         _picture(

@@ -113,6 +113,7 @@ class FakeTaskCenter:
     """Instance → why an action on it is refused at once."""
     actions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Actions as ``/actions`` says them, the latest first."""
+    delegations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
@@ -244,6 +245,10 @@ class FakeTaskCenter:
         api.get("/v1/corps/{corp}/users/{user}/actions")(self._actions)
         api.post("/v1/corps/{corp}/users/{user}/actions")(self._act)
         api.get("/v1/corps/{corp}/users/{user}/colleagues")(self._colleagues)
+        api.get("/v1/corps/{corp}/users/{user}/delegations")(self._delegations)
+        api.post("/v1/corps/{corp}/users/{user}/delegations")(self._delegate)
+        for path in ("delegated-tasks", "yida-agents"):
+            api.get(f"/v1/corps/{{corp}}/users/{{user}}/{path}")(self._nothing)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
@@ -332,14 +337,18 @@ class FakeTaskCenter:
             and (not overdue or (item.get("due_at") or "Z") <= _iso(datetime.now(UTC)))
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
-        items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
+        items = [{**item, "waits_for": self._waits_for(item)} for item in found]
         if marks:
             items = [each | {"marks": self._marks_of(user, each)} for each in items]
         return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
 
+    def _waits_for(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        people: list[str] = item.get("waits_for", []) if item["view"] == "created" else []
+        return {"user_id": people[0], "name": self.names.get(people[0]), "others": len(people) - 1} if people else None
+
     def _marks_of(self, user: str, item: dict[str, Any]) -> dict[str, Any]:
         given = self.marks.get((user, item["view"], item["instance_id"], item["task_id"]), {})
-        read = given.get("read") == item["updated_at"]
+        read = given.get("read", item["updated_at"] if item["view"] == "handled" else None) == item["updated_at"]
         return {"read": read, "pinned": given.get("pinned", False), "hidden_until": given.get("hidden_until")}
 
     async def _marked(self, user: str, view: str) -> dict[str, Any]:
@@ -352,7 +361,8 @@ class FakeTaskCenter:
             self.marks.setdefault(key, {}).update(each)
 
     async def _actions(self) -> dict[str, Any]:
-        return {"possible": self.possible, "items": self.actions}
+        reason = None if self.possible else "not-possible" if self.mode == "sso" else "not-signed-in"
+        return {"possible": self.possible, "reason": reason, "items": self.actions}
 
     async def _act(self, user: str, request: Request) -> dict[str, Any]:
         wanted = await request.json()
@@ -363,9 +373,21 @@ class FakeTaskCenter:
             self.actions.insert(0, about | {"status": "REFUSED" if why else "REQUESTED", "detail": why})
         return await self._actions()
 
+    async def _delegations(self) -> dict[str, Any]:
+        return {"items": self.delegations}
+
+    async def _delegate(self, request: Request) -> dict[str, Any]:
+        wanted = await request.json()
+        delegate = {"user_id": wanted.pop("delegate_id"), "name": None}
+        self.delegations.append({"delegation_id": str(len(self.delegations)), "delegate": delegate, **wanted})
+        return await self._delegations()
+
+    async def _nothing(self) -> dict[str, Any]:
+        return {"items": []}
+
     async def _colleagues(self, q: str = "", limit: int = 20) -> dict[str, Any]:
         found = [{"corp_id": CORP, "user_id": user, "name": name, "department": None} for user, name in PEOPLE.items()]
-        return {"items": [each for each in found if q in each["name"]][:limit]}
+        return {"items": [each for each in found if q in str(each["name"])][:limit]}
 
     async def _spreadsheet(self, user: str, view: str) -> Response:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))

@@ -2,7 +2,10 @@
 
 import { Problem } from "./api.js";
 import { debounced } from "./dom.js";
+import { hasEnded } from "./states.js";
 
+const OF_TASKS = ["agree", "refuse", "return", "hand_over"];
+const NOT_CARRIED_OUT = new Set(["REFUSED", "FAILED", "OVERTAKEN"]);
 const UNDER_WAY = new Set(["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"]);
 const LOOK_AGAIN_MS = 1500;
 const SOON_MS = 150;
@@ -14,6 +17,8 @@ export class Actions extends EventTarget {
     this._api = api;
     this._inbox = inbox;
     this._possible = [];
+    /** Why nothing is possible at all, in the service's word. */
+    this._reason = null;
     this._latest = new Map();
     this._soon = debounced(() => this.load(), SOON_MS);
     // A callback came: an action may have ended.
@@ -33,12 +38,23 @@ export class Actions extends EventTarget {
   }
 
   /** What may be done with an item: names of actions. */
-  possible({ source, app_type: app, view, status, task_id: task }) {
-    const found = this._possible.find((each) => each.source === source && (each.app_type ?? app) === app);
-    // DingTalk knows tasks by numbers.
-    const named = source !== "yida" || view === "created" || /^\d+$/.test(task ?? "");
-    const wanted = view === "pending" ? ["agree", "refuse", "return", "hand_over"] : view === "created" && status === "PENDING" ? ["withdraw"] : [];
-    return named ? wanted.filter((action) => found?.actions.includes(action)) : [];
+  possible(item) {
+    return this._isNamed(item) && !hasEnded(item) ? wantedOf(item).filter((action) => this._of(item)?.actions.includes(action)) : [];
+  }
+
+  /** Why nothing may be done with an open item, in the service's word; null where something may be done, or is not known yet. */
+  whyNot(item) {
+    if (!this._isKnown || wantedOf(item).length === 0 || this.possible(item).length > 0) return null;
+    if (hasEnded(item)) return "ended";
+    return this._reason ?? (this._isNamed(item) ? "not-possible" : "not-numeric");
+  }
+
+  _of({ source, app_type: app }) {
+    return this._possible.find((each) => each.source === source && (each.app_type ?? app) === app);
+  }
+
+  _isNamed(item) {
+    return item.view !== "pending" || !this._of(item)?.numeric_task_ids || /^\d+$/.test(item.task_id ?? "");
   }
 
   get person() {
@@ -58,9 +74,13 @@ export class Actions extends EventTarget {
     return UNDER_WAY.has(this.of(item)?.status);
   }
 
-  /** Rejects with a Problem where the service did not record it. */
-  async act(action, items, { remark = "", recipient = null } = {}) {
-    const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null }));
+  isNotCarriedOut(item) {
+    return NOT_CARRIED_OUT.has(this.of(item)?.status);
+  }
+
+  /** Rejects with a Problem where the service did not record it. `revision` of the instance as it is shown, if it is. */
+  async act(action, items, { remark = "", recipient = null, revision = null } = {}) {
+    const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null, seen_revision: revision }));
     this._know(await this._api.act(this._inbox.person, { action, items: named, remark, recipient_id: recipient }));
   }
 
@@ -68,15 +88,22 @@ export class Actions extends EventTarget {
     return [...this._latest.values()].some(({ status }) => UNDER_WAY.has(status));
   }
 
-  _know({ possible, items }) {
+  _know({ possible, reason, items }) {
     this._possible = possible;
+    this._reason = reason;
+    this._isKnown = true;
     // The latest comes first.
     for (const item of items.toReversed()) this._latest.set(taskKey(item, item.user_id), item);
+    const own = [...this._latest.values()].filter(({ status, user_id: user }) => UNDER_WAY.has(status) && user === this.person.userId);
+    this._inbox.setSent(own.map(({ action, ...about }) => ({ ...about, view: action === "withdraw" ? "created" : "pending" })));
     clearTimeout(this._again);
     if (this._isWaiting) this._again = setTimeout(() => this.load(), LOOK_AGAIN_MS);
     this.dispatchEvent(new CustomEvent("change"));
   }
 }
+
+/** The names of actions that items like this may have. */
+const wantedOf = ({ view, status }) => (view === "pending" ? OF_TASKS : view === "created" && status === "PENDING" ? ["withdraw"] : []);
 
 /** Of a task, whose it is included: one that others delegated may be the reader's own too. */
 export const taskKey = ({ instance_id: instance, task_id: task, on_behalf_of: of }, user = of?.user_id) => `${user}\n${instance}\n${task ?? ""}`;

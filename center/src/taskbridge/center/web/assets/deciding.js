@@ -23,6 +23,9 @@ export function actionSaid(action, words) {
   return { text: isSent ? acting.requested(what) : acting.unsent(what), bad: false };
 }
 
+/** A sentence about why nothing may be decided; null where something may be. */
+const whyNotSaid = (reason, { acting }) => (reason === null ? null : { text: acting.reasons[reason], bad: false });
+
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
 export class DecidingPanel {
   constructor(api, actions, words, item) {
@@ -30,6 +33,8 @@ export class DecidingPanel {
     this._actions = actions;
     this._words = words;
     this.item = item;
+    /** Of the instance as it is shown. */
+    this.revision = null;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
     this._step = element("select", {});
@@ -52,14 +57,14 @@ export class DecidingPanel {
     this._remark.field.focus();
   }
 
-  get isShown() {
-    return !this.root.hidden;
+  get isPossible() {
+    return !this._remark.label.hidden;
   }
 
   render() {
     const possible = this._actions.possible(this.item);
     const underWay = this._actions.isUnderWay(this.item);
-    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words);
+    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words) ?? whyNotSaid(this._actions.whyNot(this.item), this._words);
     this.root.hidden = possible.length === 0 && said === null;
     this._steps.hidden = underWay || !possible.includes("return") || this._step.options.length < 2;
     this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
@@ -96,7 +101,7 @@ export class DecidingPanel {
   async _act(action, recipient = action === "return" ? this._step.value || null : null) {
     if (!this._remark.check(action)) return;
     const remark = action === "withdraw" ? "" : this._remark.field.value.trim();
-    this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient }), this._words);
+    this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient, revision: this.revision }), this._words);
     if (this._problem === null) this._remark.field.value = "";
     this.render();
   }
@@ -123,14 +128,28 @@ function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
 /** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */
 export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
-  const list = element("ul", { class: "several", on: { change: () => say("") } });
+  const list = element("ul", { class: "several", on: { change: () => begin() } });
   const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
   const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
   const boxes = new Map();
+  /** What the last click was about. */
+  let sent = [];
 
   function say(text, bad = false) {
     said.textContent = text;
     said.toggleAttribute("data-bad", bad);
+  }
+
+  function begin() {
+    sent = [];
+    say("");
+  }
+
+  /** It changes: some are refused at once, and others later. */
+  function sum() {
+    if (sent.length === 0) return;
+    const failed = sent.filter((item) => actions.isNotCarriedOut(item)).length;
+    say(words.acting.severalRequested(sent.length - failed, failed), failed > 0);
   }
 
   function choose(checked) {
@@ -138,18 +157,19 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   }
 
   function render() {
-    const items = itemsNow().filter((item) => actions.possible(item).length > 0);
+    const items = itemsNow();
     const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => taskKey(item)));
     boxes.clear();
     replace(list, ...items.map((item) => row(item, chosen.has(taskKey(item)))));
-    if (items.length === 0) say(words.acting.noneLeft);
+    if (items.every((item) => actions.whyNot(item) !== null)) say(words.acting.noneLeft);
+    else sum();
   }
 
   function row(item, checked) {
-    const box = element("input", { type: "checkbox", disabled: actions.isUnderWay(item) });
+    const box = element("input", { type: "checkbox", disabled: actions.isUnderWay(item) || actions.possible(item).length === 0 });
     box.checked = checked && !box.disabled;
     boxes.set(item, box);
-    const what = actionSaid(actions.of(item), words);
+    const what = actionSaid(actions.of(item), words) ?? whyNotSaid(actions.whyNot(item), words);
     return element(
       "li",
       {},
@@ -172,7 +192,9 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     }
     if (!remark.check(action)) return;
     const problem = await attempt(() => actions.act(action, items, { remark: remark.field.value.trim() }), words);
-    say(problem?.text ?? words.acting.severalRequested(items.length), problem !== null);
+    sent = items;
+    if (problem === null) sum();
+    else say(problem.text, true);
     choose(false);
     all.checked = false;
   }
@@ -195,7 +217,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     said,
   );
   const open = () => {
-    say("");
+    begin();
     render();
     dialog.showModal();
   };

@@ -34,6 +34,7 @@ export function stepShown({ step_name: step, decided_by: by }, words) {
 /** How the whole instance ended, and when; null while it has not. */
 export function resultShown({ result, finished_at: at }, status, { words, format }) {
   if (!at && !result) return null;
-  const shown = decisionShown({ status, result }, words) ?? (result ? element("bdi", {}, result) : null);
+  // Of a task that is still pending, the instance may have ended.
+  const shown = decisionShown({ status: status === "PENDING" ? "COMPLETED" : status, result }, words) ?? (result ? element("bdi", {}, result) : null);
   return element("dd", {}, shown, at ? element("time", { datetime: at }, format.full(at)) : null);
 }

@@ -9,7 +9,7 @@ import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
 import { keyOf } from "./inbox.js";
 import { MarkTools } from "./mark-tools.js";
-import { decisionOf, decisionShown, dueShown, nothingToShow, problemShown, statusShown } from "./states.js";
+import { decisionOf, decisionShown, dueShown, hasEnded, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
@@ -64,7 +64,7 @@ export class Detail {
 
   /** Put the keyboard where the shown task is decided. */
   decide() {
-    if (this._deciding?.isShown) this._deciding.focus();
+    if (this._deciding?.isPossible) this._deciding.focus();
   }
 
   /** Show an instance; `item` is its row, when there is one. Null: nothing. */
@@ -141,6 +141,7 @@ export class Detail {
     const same = this._deciding && taskKey(this._deciding.item) === taskKey(item);
     if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
     this._deciding.item = item;
+    this._deciding.revision = this._state.revision;
     this._deciding.steps = earlierSteps(this._state, item);
     this._deciding.render();
     return this._deciding.root;
@@ -288,6 +289,7 @@ function earlierSteps({ tasks }, { task_id: id }) {
 /** Of the whole request: how it ended. Where nobody says so, how the row's task was decided is what is known. */
 function requestShown(state, task, words) {
   const status = overall(state);
+  if (hasEnded({ ...state, status })) return statusShown("ENDED", words);
   const outcome = decisionOf(state.result, words) === null ? task?.outcome : state.result;
   return decisionShown({ status, outcome }, words) ?? statusShown(status, words);
 }

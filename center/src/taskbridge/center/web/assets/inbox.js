@@ -20,6 +20,9 @@ const ELSEWHERE = 5;
 const MARKED = 200;
 const UNMARKED = { read: false, pinned: false, hidden_until: null };
 
+/** Of what the person did: it is no news. */
+export const OWN_VIEWS = new Set(["handled", "created"]);
+
 export const keyOf = (item) => `${item.view}\n${item.instance_id}\n${item.task_id ?? ""}`;
 
 /**
@@ -53,6 +56,10 @@ export class Inbox extends EventTarget {
     /** What a search found in other views: `{view, items, more}`. */
     this.elsewhere = [];
     this.counts = {};
+    /** Keys of items that the person acted on, until that is confirmed: they wait for nobody here. */
+    this._sent = new Set();
+    /** Keys of those that left the list since: what is asked about them may be answered late. */
+    this._left = new Set();
     /** Whether the stream stays open while nobody looks at the tab. */
     this.staysLive = false;
     this.live = "connecting";
@@ -61,6 +68,7 @@ export class Inbox extends EventTarget {
     this._loading = null;
     this._waiting = [];
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
+    this._refreshShown = debounced(() => this._loadAdded(), COUNTS_AFTER_MS);
     this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
     this._stream = new EventStream((lastEventId, signal) => api.events(person, lastEventId, signal));
     this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
@@ -85,6 +93,7 @@ export class Inbox extends EventTarget {
     this._listeners?.abort();
     this._loading?.abort();
     this._refreshCounts.cancel();
+    this._refreshShown.cancel();
     this._refreshApps.cancel();
     clearTimeout(this._hidden);
     clearTimeout(this._again);
@@ -110,6 +119,21 @@ export class Inbox extends EventTarget {
 
   get isNarrowed() {
     return Object.values(this.filter).some((wanted) => wanted !== "");
+  }
+
+  /** How many items of a view wait; without what was sent from it. */
+  countOf(view) {
+    const sent = view === "pending" ? [...this._sent].filter((key) => key.startsWith(`${view}\n`)).length : 0;
+    return this.counts[view] - sent;
+  }
+
+  isSent(item) {
+    return this._sent.has(keyOf(item));
+  }
+
+  setSent(items) {
+    this._sent = new Set(items.map(keyOf).filter((key) => !this._left.has(key)));
+    this._changed();
   }
 
   get isSearch() {
@@ -303,12 +327,15 @@ export class Inbox extends EventTarget {
     }
   }
 
-  /** They may have been changed in another browser, which the stream does not say. */
-  async _loadMarks() {
+  /** What the stream does not say: marks, which another browser may have changed, and whom requests wait for. */
+  async _loadAdded() {
     try {
       const { items } = await this._page(null);
-      const marks = new Map(items.map((item) => [keyOf(item), item.marks]));
-      this.items = this.items.map((item) => ({ ...item, marks: marks.get(keyOf(item)) ?? item.marks }));
+      const found = new Map(items.map((item) => [keyOf(item), item]));
+      this.items = this.items.map((item) => {
+        const { marks = item.marks, waits_for = item.waits_for } = found.get(keyOf(item)) ?? {};
+        return { ...item, marks, waits_for };
+      });
       this._changed();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -359,14 +386,26 @@ export class Inbox extends EventTarget {
       return; // Of a newer service: the next page has what it meant.
     }
     this._refreshCounts();
+    this._countOut(notification);
     this.dispatchEvent(new CustomEvent("instance", { detail: { instanceId: notification.instance_id } }));
     if (notification.view === "pending" && notification.change === "ADDED") {
       this.dispatchEvent(new CustomEvent("task", { detail: { item: itemOf(notification) } }));
     }
     if (notification.view !== this.view) return;
+    if (OWN_VIEWS.has(this.view)) this._refreshShown();
     this._applyToMarked(notification);
     if (this._loading === null) this._apply(notification);
     else this._waiting.push(notification);
+  }
+
+  /** What was sent has left: it is in neither number any more. */
+  _countOut(notification) {
+    const key = keyOf(notification);
+    if (notification.change !== "REMOVED") this._left.delete(key);
+    else if (this._sent.delete(key)) {
+      this._left.add(key);
+      this.counts = { ...this.counts, [notification.view]: this.counts[notification.view] - 1 };
+    }
   }
 
   _apply(notification) {
@@ -439,7 +478,7 @@ export class Inbox extends EventTarget {
     if (document.visibilityState === "visible") {
       this._stream.start();
       this._stream.wake();
-      if (this.hasMarks && this.phase === "ready") this._loadMarks();
+      if (this.hasMarks && this.phase === "ready") this._loadAdded();
       return;
     }
     this._hidden = setTimeout(() => {
@@ -454,9 +493,9 @@ export class Inbox extends EventTarget {
   }
 }
 
-function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, step_name, outcome, result, due_at }) {
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, step_name, outcome, result, finished_at, due_at }) {
   const about = { title, url: webAddress(url), app_type, source, originator, process_name, step_name };
-  return { instance_id, task_id, view, ...about, status, outcome, result, due_at };
+  return { instance_id, task_id, view, ...about, status, outcome, result, finished_at, due_at };
 }
 
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */

@@ -2,7 +2,7 @@
 
 import { element, icon } from "./dom.js";
 
-const STATUS_ICONS = { OVERDUE: "warning", PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
+const STATUS_ICONS = { SENT: "send", ENDED: "warning", OVERDUE: "warning", PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
 const SOON_MS = 24 * 3600 * 1000;
 const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 
@@ -15,6 +15,9 @@ export function decisionOf(word, words) {
   const known = (word ?? "").toLowerCase();
   return Object.hasOwn(words.outcomes, known) ? { text: words.outcomes[known], against: AGAINST.has(known) } : null;
 }
+
+/** Its instance has ended at its source, and the task is not decided: what is missing is being looked for. */
+export const hasEnded = ({ status, finished_at: at }) => status === "PENDING" && Boolean(at);
 
 /** How it was decided or how it ended, where that is known. */
 export function decisionShown({ status, outcome, result }, words) {

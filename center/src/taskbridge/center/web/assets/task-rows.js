@@ -2,8 +2,8 @@
 
 import { element, replace } from "./dom.js";
 import { hue, initials } from "./format.js";
-import { keyOf } from "./inbox.js";
-import { decisionShown, dueShown, statusShown } from "./states.js";
+import { OWN_VIEWS, keyOf } from "./inbox.js";
+import { decisionShown, dueShown, hasEnded, statusShown } from "./states.js";
 
 const TELLING = new Set(["created", "copied"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
@@ -152,7 +152,8 @@ export class TaskRows extends EventTarget {
 
   _row(key, item) {
     const known = this._rows.get(key);
-    if (known?.item === item) return known.row;
+    const sent = item.more === undefined && this._inbox.isSent(item);
+    if (known?.item === item && known.sent === sent) return known.row;
     const row = known?.row ?? element("div", { class: "row", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
     row.classList.toggle("more-row", item.more !== undefined);
     row.classList.toggle("unread", isUnread(item));
@@ -161,22 +162,25 @@ export class TaskRows extends EventTarget {
       row.classList.add("fresh");
       row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
     }
-    this._rows.set(key, { row, item });
+    this._rows.set(key, { row, item, sent });
     return row;
   }
 
   _waitsLong(item) {
-    return item.view === "pending" && !item.due_at && Date.now() - Date.parse(item.created_at) > LONG_MS;
+    return item.view === "pending" && !item.due_at && !hasEnded(item) && Date.now() - Date.parse(item.created_at) > LONG_MS;
   }
 
   _parts(item) {
     const words = this._words;
-    const { originator, process_name: process, step_name: step, title } = item;
-    const name = originator?.name || originator?.user_id || words.unknownPerson;
+    const { originator, process_name: process, step_name: step, title, waits_for: waits } = item;
+    const person = waits ?? originator;
+    const name = person?.name || person?.user_id || words.unknownPerson;
     const mine = originator?.user_id === this._inbox.person.userId;
+    // All of one's own requests are one's own: whom they wait for is of more use.
+    const who = waits ? words.waitsFor(name, waits.others) : item.view === "created" ? null : mine ? words.you : name;
     return [
       this._inbox.hasMarks && isUnread(item) ? element("span", { class: "unseen" }, words.marks.unread) : null,
-      element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(originator?.user_id ?? name) } }, initials(originator?.name)),
+      element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(person?.user_id ?? name) } }, initials(person?.name)),
       element(
         "span",
         { class: "row-main" },
@@ -184,10 +188,9 @@ export class TaskRows extends EventTarget {
         element(
           "span",
           { class: "row-more" },
-          element("bdi", {}, mine ? words.you : name),
-          ...[process, step].filter(Boolean).flatMap((each) => [
-            element("span", { class: "dot", "aria-hidden": "true" }, "·"),
-            element("bdi", { class: "row-process" }, each),
+          ...[who, process, step].filter(Boolean).flatMap((each, index) => [
+            index > 0 ? element("span", { class: "dot", "aria-hidden": "true" }, "·") : null,
+            element("bdi", { class: each === who ? "" : "row-process" }, each),
           ]),
         ),
       ),
@@ -195,13 +198,14 @@ export class TaskRows extends EventTarget {
         "span",
         { class: "row-side" },
         element("time", { datetime: item.created_at, class: this._waitsLong(item) ? "long" : "" }, this._format.ago(item.created_at)),
-        dueShown(item, words, this._format) ?? itemShown(item, words),
+        this._inbox.isSent(item) ? statusShown("SENT", words) : (dueShown(item, words, this._format) ?? itemShown(item, words)),
       ),
     ];
   }
 }
 
-const isUnread = (item) => item.more === undefined && !item.marks?.read;
+/** Without marks, what the person did is taken for read until the service says it. */
+const isUnread = (item) => item.more === undefined && !(item.marks?.read ?? OWN_VIEWS.has(item.view));
 
 /** These children in this order, from `place` on; others move behind. */
 function inOrder(parent, place, children) {
@@ -213,5 +217,6 @@ function inOrder(parent, place, children) {
 
 /** How a line was decided or ended, else its status; null where all lines have the same, and it would only be noise. */
 export function itemShown(item, words) {
+  if (hasEnded(item)) return statusShown("ENDED", words);
   return decisionShown(item, words) ?? (TELLING.has(item.view) ? statusShown(item.status, words) : null);
 }

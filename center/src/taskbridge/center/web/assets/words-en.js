@@ -19,6 +19,7 @@ export const EN = {
   untitled: "Untitled",
   unknownPerson: "Unknown originator",
   you: "you",
+  waitsFor: (who, others) => (others > 0 ? `waits for ${who} and ${others} more` : `waits for ${who}`),
   statuses: {
     PENDING: "Pending",
     COMPLETED: "Completed",
@@ -26,6 +27,8 @@ export const EN = {
     ACTIVE: "Running",
     DELETED: "Deleted",
     UNKNOWN: "Unknown",
+    SENT: "Sent",
+    ENDED: "Ended, being checked",
   },
   outcomes: { agree: "Agreed", disagree: "Refused", refuse: "Refused", forward: "Forwarded", revoked: "Withdrawn", terminated: "Withdrawn" },
   deciders: { AUTOMATIC: "automatically", DELEGATE: "by a delegate" },
@@ -156,7 +159,12 @@ export const EN = {
     noReason: "The other system gave no reason.",
     reasons: {
       "not-pending": "The task is not pending with you any more.",
-      "not-possible": "It can only be decided on its approval page.",
+      "not-possible": "This can only be done on the approval page.",
+      "not-numeric": "DingTalk does not know this task by its ID: decide it on its approval page.",
+      "not-signed-in": "Only people who sign in can decide here.",
+      "not-yours": "Only the person whose list this is can decide here.",
+      ended: "The process has ended at its source. What became of this task is being checked.",
+      changed: "The request has changed since it was shown. Look at it again before you decide.",
       "not-delegated": "This task is not delegated to you, or not any more.",
       "no-recipient": "This person is not known here.",
       unsent: "The other system could not be reached. Nothing was sent; try again later.",
@@ -166,7 +174,8 @@ export const EN = {
     all: "All that are shown",
     chooseFirst: "Choose some tasks first.",
     noneLeft: "No task is left that can be decided here.",
-    severalRequested: (n) => `Sent: ${plural(n, "task", "tasks")}. Each leaves the list when it is confirmed.`,
+    severalRequested: (sent, failed) =>
+      [sent > 0 ? `Sent: ${plural(sent, "task", "tasks")}. Each leaves the list when it is confirmed.` : "", failed > 0 ? `Not carried out: ${plural(failed, "task", "tasks")}.` : ""].join(" ").trim(),
   },
   said: {
     created: (who, to) => (to ? `Submitted to ${to}` : who ? `Started by ${who}` : "Started"),
