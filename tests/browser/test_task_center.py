@@ -549,6 +549,64 @@ def test_whose_list_it_is_can_be_searched_for_by_name_department_or_id(
     expect(page.locator(".who bdi")).to_have_text("李雷")
 
 
+def test_back_leads_to_what_was_looked_at_before(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(fake.page_of())
+    titles = [fake.items[ME, "pending"][number]["title"] for number in (0, 1)]
+    page.locator(".row").first.click()
+    expect(page.locator(".detail h2")).to_have_text(titles[0])
+    # Not each row that the cursor passes is a place of its own.
+    page.keyboard.press("j")
+    expect(page.locator(".detail h2")).to_have_text(titles[1])
+    page.get_by_role("tab", name="我创建的").click()
+    page.locator(".row").nth(2).click()
+    expect(page.locator(".detail h2")).to_have_text("李雷的费用报销")
+    page.go_back()
+    expect(page.locator(".detail")).to_contain_text("选择一条任务查看详情")
+    expect(page.get_by_role("tab", name="我创建的")).to_have_attribute("aria-selected", "true")
+    page.go_back()
+    is_current(page, titles[1])
+    expect(page.locator(".detail h2")).to_have_text(titles[1])
+    page.go_back()
+    expect(page.locator(".detail")).to_contain_text("选择一条任务查看详情")
+    page.go_forward()
+    is_current(page, titles[1])
+    page.go_back()
+    page.keyboard.press("3")
+    expect(page.get_by_role("tab", name="我创建的")).to_have_attribute("aria-selected", "true")
+    # An address without a view is that of the first one.
+    page.go_back()
+    expect(page.get_by_role("tab", name="待我处理")).to_have_attribute("aria-selected", "true")
+
+
+@pytest.mark.parametrize("width", [1280, 1000, 390])
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_no_button_breaks_within_a_word_and_the_account_menu_is_at_its_button(
+    fake: FakeTaskCenter, open_page: OpenPage, width: int, language: str
+) -> None:
+    fake.mode = "sso"
+    fake.possible = [{"source": "yida", "app_type": None, "numeric_task_ids": False, "actions": ["agree"]}]
+    fake.items[ME, "pending"][0]["due_at"] = "2026-01-01T00:00:00.000Z"
+    fake.items[ME, "pending"][1]["source"] = "flowable"
+    page = open_page(fake.url, locale=language, viewport={"width": width, "height": 700})
+    expect(page.locator(".overdue-filter")).to_be_visible()
+    lines = """(buttons) => buttons.filter((each) => each.checkVisibility()).map((each) => {
+        const text = document.createRange();
+        text.selectNodeContents([...each.childNodes].findLast((node) => node.nodeType === Node.TEXT_NODE) ?? each);
+        const tops = new Set([...text.getClientRects()].map(({ top }) => Math.round(top)));
+        return tops.size > 1 ? each.textContent : null;
+    }).filter(Boolean)"""
+    assert page.locator(".list-tools button").evaluate_all(lines) == []
+    page.locator(".row").first.click()
+    if width > 390:
+        page.locator(".who").click()
+        menu, button = page.locator("#account").bounding_box(), page.locator(".who").bounding_box()
+        assert menu is not None
+        assert button is not None
+        assert 0 <= menu["y"] - button["y"] - button["height"] < 10
+        assert menu["x"] < button["x"] + button["width"] <= menu["x"] + menu["width"] + 1
+        assert menu["x"] + menu["width"] <= width
+
+
 def test_a_person_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     expect(page.locator(".people button")).to_have_count(7)
@@ -600,7 +658,7 @@ def test_a_request_may_be_returned_to_an_earlier_step(fake: FakeTaskCenter, open
         {**done, "task_id": "0", "step_id": None, "step_name": None, "decided_at": "2026-11-01T00:00:00.000Z"},
     ]
     item["task_id"] = "71001"
-    fake.possible = [{"source": "yida", "app_type": None, "actions": ["agree", "return"]}]
+    fake.possible = [{"source": "yida", "app_type": None, "numeric_task_ids": True, "actions": ["agree", "return"]}]
     page = open_page(fake.page_of())
     page.locator(".row").first.click()
     to = page.get_by_label("退回到")

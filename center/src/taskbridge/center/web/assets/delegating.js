@@ -102,6 +102,14 @@ export function delegationDialog(api, person, words, apps) {
     return element("li", {}, element("bdi", {}, [who, days, isForAll ? words.allApps : delegating.someForms].filter(Boolean).join(" · ")));
   }
 
+  function clear() {
+    delegate = null;
+    chosen.textContent = "";
+    const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+    for (const label of [first, last]) label.querySelector("input").value = today;
+    app.value = "";
+  }
+
   async function send() {
     if (delegate === null) {
       say(delegating.choose);
@@ -110,17 +118,20 @@ export function delegationDialog(api, person, words, apps) {
     const days = [first, last].map((label) => new Date(`${label.querySelector("input").value}T00:00`).getTime());
     const wanted = { delegate_id: delegate.user_id, app_type: app.value || null, starts_at: new Date(days[0]).toISOString(), ends_at: new Date(days[1] + DAY_MS).toISOString() };
     if (days[1] < days[0]) say(delegating.wrongDays);
-    else await attempt(() => api.delegate(person, wanted));
+    else if (await attempt(() => api.delegate(person, wanted))) clear();
   }
 
+  /** Resolves with whether it was done. */
   async function attempt(act) {
     // Not at the end: by then there may be a newer message.
     say("");
     try {
       show(await act());
+      return true;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       say(error.status === 400 ? error.message : sayProblem(error, words).join(": "));
+      return false;
     }
   }
 
@@ -130,9 +141,8 @@ export function delegationDialog(api, person, words, apps) {
 
   async function open() {
     dialog.showModal();
-    const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
-    for (const label of [first, last]) label.querySelector("input").value ||= today;
     replace(app, element("option", { value: "" }, words.allApps), ...apps().map(([type, name]) => element("option", { value: type }, name)));
+    clear();
     showAgents();
     await attempt(() => api.delegations(person));
     replace(picker, (await colleaguePicker(api, person, words, choose)) ?? element("p", { class: "faint" }, words.acting.nobody));

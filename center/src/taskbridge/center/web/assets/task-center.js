@@ -150,7 +150,7 @@ class TaskCenter {
   _onChange() {
     this._onActions();
     this._live.show(this._inbox.live);
-    const pending = this._inbox.counts.pending;
+    const pending = this._inbox.countOf("pending");
     document.title = `${pending > 0 ? `(${pending}) ` : ""}${this._words.views[this._inbox.view]} · ${this._words.product}`;
     this._awaitItem();
     if (this._inbox.live === "refused" && this._inbox.problem?.status === 401) {
@@ -184,7 +184,7 @@ class TaskCenter {
     if (!WIDE.matches) return;
     // Who holds the key down passes over rows that nobody needs to load.
     this._following = setTimeout(() => {
-      this._goTo(this._inbox.view, item.instance_id);
+      this._goTo(this._inbox.view, item.instance_id, readAddress().instanceId === null ? "pushState" : "replaceState");
       this._show(item.instance_id, item);
       this._read(item);
     }, DETAIL_AFTER_MS);
@@ -196,27 +196,26 @@ class TaskCenter {
   }
 
   _close() {
-    this._goTo(this._inbox.view, null);
+    this._goTo(this._inbox.view, null, "replaceState");
     this._show(null, null);
     this._list.focus();
   }
 
-  _goTo(view, instanceId) {
+  /** "Back" leads to each view and task that was chosen, but not to each row that the cursor passed. */
+  _goTo(view, instanceId, how = "pushState") {
     const hash = `#${view}${instanceId === null ? "" : `/${encodeURIComponent(instanceId)}`}`;
     if (location.hash === hash) return;
-    // On a phone the details are a place of their own, and "back" leads to the list; next to it they are not.
-    const entering = instanceId !== null && !WIDE.matches && !this._main.hasAttribute("data-detail");
-    history[entering ? "pushState" : "replaceState"](null, "", hash);
+    history[how](null, "", hash);
     if (instanceId === null) this._show(null, null);
   }
 
   _followAddress() {
     const { view, instanceId } = readAddress();
-    if (view !== null && view !== this._inbox.view) this._list.showView(view);
+    if ((view ?? VIEWS[0]) !== this._inbox.view) this._list.showView(view ?? VIEWS[0], { byAddress: true });
     if (instanceId === this._detail.instanceId) return;
     const item = this._inbox.all.find((found) => found.instance_id === instanceId) ?? null;
     this._list.mark(item);
-    this._goTo(this._inbox.view, instanceId);
+    this._goTo(this._inbox.view, instanceId, "replaceState");
     this._show(instanceId, item);
     if (item !== null) this._read(item);
   }

@@ -83,11 +83,12 @@ export class TaskList extends EventTarget {
     return true;
   }
 
-  showView(view) {
+  /** `byAddress`: the address says so already. */
+  showView(view, { byAddress = false } = {}) {
     this._rows.mark(null);
     this._inbox.show(view);
     this._scroller.scrollTop = 0;
-    this.dispatchEvent(new CustomEvent("view", { detail: { view } }));
+    if (!byAddress) this.dispatchEvent(new CustomEvent("view", { detail: { view } }));
   }
 
   _build() {
@@ -267,7 +268,7 @@ export class TaskList extends EventTarget {
   }
 
   _renderTab(tab, selected) {
-    const count = this._inbox.counts[tab.dataset.view];
+    const count = this._inbox.countOf(tab.dataset.view);
     tab.setAttribute("aria-selected", String(selected));
     tab.tabIndex = selected ? 0 : -1;
     const badge = tab.querySelector(".tab-count");
