@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from functools import cache
@@ -267,6 +268,15 @@ def test_a_missing_credentials_file_is_one_readable_line(run: Callable[..., tupl
     ports = [f"--{name}-port={port}" for name, port in zip(("edge", "center", "streams"), free_ports(3), strict=True)]
     ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
     assert_one_readable_line(ended, "credentials file /nowhere/c.toml does not exist: check --credentials")
+
+
+def test_a_port_in_use_for_the_fake_dingtalk_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("simulate", "--dingtalk-port", str(port))
+    assert_one_readable_line(
+        ended, f"port {port} cannot be used (Address already in use): stop the program that uses it"
+    )
 
 
 def test_the_version_is_printed() -> None:

@@ -122,7 +122,7 @@ def demo(
     epilog=example(
         "taskbridge simulate --rate 5",
         "taskbridge simulate --rate 50 --seconds 60 --chaos 0.1 --seed 7",
-        "taskbridge simulate --drop 0.01 --dingtalk-port 8700",
+        "taskbridge simulate --drop 0.01 --dingtalk-port 8790",
         "taskbridge simulate --url http://127.0.0.1:8400 --app APP_1 --token SECRET --count 100 --json",
     )
 )
@@ -166,7 +166,10 @@ def simulate(
     from taskbridge.cli.data_folder import data_folder
     from taskbridge.local import simulation
     from taskbridge.local.company import CORP, busiest
+    from taskbridge.local.host import check_free
 
+    if dingtalk_port:
+        check_free(dingtalk_port, "--dingtalk-port")
     if token is not None:
         apps = [simulation.SimulatedApp(each, corp or CORP, token) for each in app or ()]
     else:

@@ -45,19 +45,29 @@ _START, _NO_STEP = "sid-restartevent", "node-null"
 _EXECUTED: dict[str | None, str] = {PERSON: wire.NORMAL, DELEGATE: wire.NORMAL, AUTOMATIC: wire.AUTO}
 
 
+_OPEN_REQUESTS_S, _END_S = 1, 5.0
+"""How long requests that are open at the end may take, and the whole server."""
+
+
 @contextmanager
 def served(app: Any, *, port: int = 0) -> Generator[str]:
-    """Serve an ASGI application on loopback in a thread, during the block; yields its URL. 0 is a free port."""
+    """Serve an ASGI application on loopback in a thread, during the block; yields its URL. 0 is a free port.
+
+    The block ends within seconds, also while a request is open.
+    """
     listening = socket.create_server((LOOPBACK, port))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    config = uvicorn.Config(
+        app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=_OPEN_REQUESTS_S
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="fake-dingtalk", kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
         # Clients that connect before the server is up wait in the socket's queue.
         yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(_END_S)
         listening.close()
 
 
