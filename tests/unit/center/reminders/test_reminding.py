@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +22,7 @@ from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.reminders.channels import robot_signature
 from taskbridge.center.reminders.file import RemindersFile
+from taskbridge.center.reminders.messages import REMINDER, Message, Task, mail
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.reminders.working_time import HOUR_MS
 from taskbridge.center.tables import entries, reminders
@@ -153,7 +155,8 @@ def test_the_reminder_is_as_long_before_the_time_that_the_source_states(world: W
     for now in (AT_DUE - HOUR_MS, due_at - 1):
         replica.tick(now)
     reminders = [text for _, subject, text in world.mails if "due soon" in subject]
-    assert reminders == ["- Title I-late (due 06 Jan 10:00)\n\nTask center: https://tasks.example/#pending"]
+    lines = "- Title I-late (due 06 Jan 10:00)\n  https://tasks.example/#pending/I-late"
+    assert reminders == [f"{lines}\n\nTask center: https://tasks.example/#pending"]
 
 
 def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: World) -> None:
@@ -167,7 +170,9 @@ def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: W
     assert world.mails == []
     for now in (AT_REMINDER, AT_REMINDER + 60_000, AT_DUE - 1):
         replica.tick(now)
-    lines = "- Title I-1 (due 05 Jan 18:00)\n- Title I-2 (due 05 Jan 18:00)"
+    lines = "\n".join(
+        f"- Title {each} (due 05 Jan 18:00)\n  https://tasks.example/#pending/{each}" for each in ("I-1", "I-2")
+    )
     text = f"{lines}\n\nTask center: https://tasks.example/#pending"
     assert world.mails == [("ann@company.example", "Tasks that are due soon: 2", text)]
     sent = world.mailbox.received[0]
@@ -180,6 +185,24 @@ def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: W
     world.person("bob", "bob@company.example")  # imported later, still in time
     replica.tick(AT_DUE - 1)
     assert [to for to, *_ in world.mails[1:]] == ["bob@company.example"]
+
+
+def test_each_task_of_a_mail_has_its_link_and_its_time_in_one_pair_of_brackets() -> None:
+    due = datetime(2026, 1, 6, 10, tzinfo=UTC)
+    tasks = [
+        Task("a/b 1", "T-1", "请假\n3 天", "APP", None, None, 5, due),
+        Task("I-2", "T-2", None, "APP", None, None, 9, due),
+        Task("I-3", "T-3", "报销", "APP", None, None, None, None),
+    ]
+    _, text = mail(Message("m", REMINDER, "corp", 5, "ann", tasks=tasks), "zh", "https://tasks.example")
+    assert text.splitlines()[:6] == [
+        "- 请假 3 天（已超时，01-06 10:00 截止）",  # noqa: RUF001
+        "  https://tasks.example/#pending/a%2Fb%201",
+        "- 无标题（01-06 10:00 截止）",  # noqa: RUF001
+        "  https://tasks.example/#pending/I-2",
+        "- 报销",
+        "  https://tasks.example/#pending/I-3",
+    ]
 
 
 def test_nobody_is_reminded_of_a_task_whose_instance_has_ended(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from taskbridge.schemas.cloudevents import iso
 
@@ -26,7 +27,8 @@ _WORDS = {
         "reminder": "{} 项待办即将到期",
         "digest": "{pending} 项待办，其中 {overdue} 项已超时",
         "due": "{:%m-%d %H:%M} 截止",
-        "overdue": "已超时（{:%m-%d %H:%M} 截止）",
+        "overdue": "已超时，{:%m-%d %H:%M} 截止",
+        "timed": "{}（{}）",
         "more": "另有 {} 项",
         "more_people": "另有更多人",
         "group_reminder": "以下人员有待办即将到期：",
@@ -41,6 +43,7 @@ _WORDS = {
         "digest": "Pending tasks: {pending}, overdue: {overdue}",
         "due": "due {:%d %b %H:%M}",
         "overdue": "overdue since {:%d %b %H:%M}",
+        "timed": "{} ({})",
         "more": "and {} more",
         "more_people": "and more people",
         "group_reminder": "These people have tasks that are due soon:",
@@ -104,10 +107,11 @@ def mail(message: Message, language: Language, url: str | None) -> tuple[str, st
         subject = words["digest"].format(**message.counts._asdict())
     else:
         subject = words["reminder"].format(len(message.tasks))
-    lines = [_task(each, message.at, words) for each in message.tasks[:NAMED_MAX]]
+    shown = message.tasks[:NAMED_MAX]
+    lines = [line for each in shown for line in _task(each, message.at, words, url)]
     total = len(message.tasks) if message.counts is None else message.counts.pending
-    if total > len(lines):
-        lines.append(words["more"].format(total - len(lines)))
+    if total > len(shown):
+        lines.append(words["more"].format(total - len(shown)))
     return subject, "\n".join([*lines, *_link(words, url)]) + "\n"
 
 
@@ -137,12 +141,13 @@ def event(message: Message) -> dict[str, Any]:
     return {"type": f"tasks.{message.kind}", "timestamp": iso(message.at), "data": data}
 
 
-def _task(task: Task, now: int, words: dict[str, str]) -> str:
+def _task(task: Task, now: int, words: dict[str, str], url: str | None) -> list[str]:
     # A title is one line of the message, also if its sender put line breaks into it.
-    title = " ".join((task.title or words["untitled"]).split())
-    if task.due_at is None or task.due is None:
-        return f"- {title}"
-    return f"- {title} ({words['overdue' if task.due_at <= now else 'due'].format(task.due)})"
+    line = " ".join((task.title or words["untitled"]).split())
+    if task.due_at is not None and task.due is not None:
+        time = words["overdue" if task.due_at <= now else "due"].format(task.due)
+        line = words["timed"].format(line, time)
+    return [f"- {line}"] if url is None else [f"- {line}", f"  {url}/#pending/{quote(task.instance_id, safe='')}"]
 
 
 def _link(words: dict[str, str], url: str | None) -> list[str]:
