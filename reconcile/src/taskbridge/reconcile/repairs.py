@@ -328,8 +328,14 @@ def _originator(instance: wire.Instance) -> Person | None:
 def _form(data: dict[str, Any] | None) -> dict[str, str | None]:
     """A form's values by field id: texts and nulls as they are, all others as JSON text, as in callbacks."""
     return {
-        name: value
-        if value is None or isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        name: value if value is None or isinstance(value, str) else _json_text(value)
         for name, value in (data or {}).items()
     }
+
+
+def _json_text(value: Any) -> str | None:
+    """None if it is nested too deeply."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return None

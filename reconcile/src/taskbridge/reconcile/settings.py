@@ -41,7 +41,7 @@ class ReconcileSettings(ServiceSettings):
     """Maximum calls per month for one corp, in China's time. Default: 2,500 for the standard edition, 100,000 for the
     professional one."""
     call_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
-    """Timeout of one call, in seconds."""
+    """Timeout of one call with its whole response, in seconds."""
     call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
     """Maximum attempts of a call after a rate limit, a server error or a network error."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from support.dingtalk import FakeClock
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
 from taskbridge.reconcile.budget import Allowance, Budget
+from taskbridge.runtime.bounded_http import MAX_ANSWER_BYTES
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Days, YidaApi
 from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
@@ -445,5 +446,31 @@ def test_an_answer_that_is_not_understood_is_an_error() -> None:
             fake.dingtalk.faults.answers_next.append((200, "a problem that is none"))
             with pytest.raises(Unexpected, match="RunningTaskList"):
                 await fake.client.running_tasks("I-1")
+
+    asyncio.run(scenario())
+
+
+def nested(levels: int) -> httpx2.Response:
+    return httpx2.Response(200, content=b'{"other": ' + b"[" * levels + b"]" * levels + b"}")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_that_is_nested_too_deeply_is_an_error(status: int) -> None:
+    response = nested(100_000)
+    response.status_code = status
+
+    async def scenario() -> None:
+        async with calls_to(response) as (calls, _, _):
+            with pytest.raises(Unexpected if status == 200 else Refused):
+                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_is_too_large_is_an_error() -> None:
+    async def scenario() -> None:
+        async with fake_api(filed("I-1", form_data={"field": "x" * (MAX_ANSWER_BYTES + 1)})) as fake:
+            with pytest.raises(Unexpected, match="more than"):
+                await fake.client.instance("I-1")
 
     asyncio.run(scenario())

@@ -15,6 +15,7 @@ import structlog
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
+from taskbridge.runtime.bounded_http import BoundedAsyncClient
 from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.runtime.settings import masked
 from taskbridge.runtime.tokens import new_token
@@ -65,7 +66,7 @@ class DingTalk(Provider):
     async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:  # noqa: ARG002 - as of all providers
         """``authCode`` is a browser's, ``code`` that of a page inside DingTalk."""
         try:
-            async with httpx2.AsyncClient(timeout=ANSWER_S) as client:
+            async with BoundedAsyncClient(timeout_s=ANSWER_S) as client:
                 if "authCode" in answer:
                     user_id = await self._user_of_browser(client, answer["authCode"])
                 elif "code" in answer:
@@ -75,7 +76,7 @@ class DingTalk(Provider):
         except (httpx2.HTTPError, OSError) as error:
             log.warning("identity_provider_unavailable", problem=str(error) or type(error).__name__)
             raise ProviderUnavailable("DingTalk does not answer: try again later") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("sign_in_refused", problem=repr(error))
             raise SignInRefused("DingTalk's answer is not valid") from error
         return SignedIn((self.corp_id, str(user_id)))

@@ -15,6 +15,7 @@ from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, 
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Task, YidaApi
 from taskbridge.runtime.dingtalk.calls import (
+    NOT_JSON,
     UNSENT_ERRORS,
     Absent,
     AddressLimited,
@@ -189,6 +190,6 @@ def _detail(response: httpx2.Response) -> str:
     """The ``detail`` of a problem document (RFC 9457)."""
     try:
         said = msgspec.json.decode(response.content, type=dict[str, object]).get("detail")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         said = None
     return said[:_DETAIL_CHARACTERS] if isinstance(said, str) else f"HTTP {response.status_code}"

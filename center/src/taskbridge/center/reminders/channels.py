@@ -25,6 +25,7 @@ import httpx2
 
 from taskbridge.center.reminders.file import Channel, Email, Reminders, Robot, Webhook
 from taskbridge.center.reminders.messages import Message, event, group_text, mail
+from taskbridge.runtime.bounded_http import BoundedClient
 from taskbridge.runtime.standard_webhooks import key_of, signed_headers
 from taskbridge.schemas.json_forms import to_json
 
@@ -56,7 +57,7 @@ def opened(channel: Channel, reminders: Reminders, url: str | None) -> Generator
         with _smtp(channel, reminders) as server:
             yield partial(_send_mail, server, channel, reminders, url)
         return
-    with httpx2.Client(timeout=ANSWER_S) as client:
+    with BoundedClient(timeout_s=ANSWER_S) as client:
         if isinstance(channel, Robot):
             yield partial(_send_to_robot, client, channel, reminders, url)
         else:
@@ -125,7 +126,7 @@ def _send_to_robot(
     answer = _post(client, address, to_json(body), {})
     try:
         code, said = answer.json()["errcode"], answer.json().get("errmsg")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotSent("the robot's answer is not DingTalk's") from error
     if code != 0:
         raise NotSent(f"DingTalk refused: {said} ({code})")

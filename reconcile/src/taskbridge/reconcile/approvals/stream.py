@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from taskbridge.reconcile.approvals.mapping import Event
 from taskbridge.runtime.dingtalk import workflow
-from taskbridge.runtime.dingtalk.calls import Refused, Unexpected
+from taskbridge.runtime.dingtalk.calls import NOT_JSON, Refused, Unexpected
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Stream:
 def _frame_of(message: aiohttp.WSMessage) -> _Frame | None:
     try:
         return msgspec.json.decode(message.data, type=_Frame) if message.type is aiohttp.WSMsgType.TEXT else None
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         _log.warning("frame_not_understood")
         return None
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import httpx2
 import msgspec
 
+from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import next_month_ms
 from taskbridge.runtime.settings import masked
@@ -55,6 +56,8 @@ _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 """With which a request has not left."""
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for an answer that is not the expected JSON, or is nested too deeply."""
 
 
 class Later(OperatorError):
@@ -335,6 +338,8 @@ class Calls:
             response = await self._http.request(
                 call.method, path, params=call.query, json=call.body, headers=call.headers
             )
+        except AnswerTooLarge as error:
+            raise Unexpected(f"{path}: {error}") from None
         except httpx2.HTTPError as error:
             # Without its cause, which contains the URL with the app's secret.
             base = self._http.base_url
@@ -349,14 +354,14 @@ class Calls:
         try:
             # A change is answered without a body.
             return msgspec.json.decode(response.content or b"null", type=answer)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
 
     def _error_of(self, call: _Call, response: httpx2.Response) -> Exception:
         now, status = self._clock.now_ms(), response.status_code
         try:
             problem = msgspec.json.decode(response.content, type=wire.Problem)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_JSON:
             problem = wire.Problem()
         code = str(problem.code or "")
         message = masked(str(problem.message or ""), call.secrets())[:_MESSAGE_CHARACTERS]
@@ -385,7 +390,7 @@ class _TokenRefused(Exception):
 
 
 def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.AsyncClient:
-    """A client for this URL, which the caller closes. It uses no proxy of the environment.
+    """A client for this URL, which the caller closes. A call takes ``timeout_s`` at most. No proxy is used.
 
     Without ``reuse``, each call has a connection of its own: one that the server closes in the same moment would leave
     it open whether the server received the call.
@@ -395,8 +400,8 @@ def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.Async
     limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if reuse else 0)
     # Without it, some answers are XML.
     headers = {"Accept": "application/json"}
-    return httpx2.AsyncClient(
-        base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False, limits=limits, headers=headers
+    return BoundedAsyncClient(
+        base_url=url, timeout_s=timeout_s, trust_env=False, follow_redirects=False, limits=limits, headers=headers
     )
 
 

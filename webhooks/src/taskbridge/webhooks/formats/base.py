@@ -141,7 +141,7 @@ def object_of(body: bytes) -> dict[str, Any]:
     """The JSON object in an answer; empty if it is none."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
 
 

@@ -1,0 +1,113 @@
+"""HTTP clients whose calls end: each within a time, with an answer of bounded size.
+
+The library's own timeouts are for single reads, and it decompresses an answer whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from typing import Any
+
+import httpx2
+
+MAX_ANSWER_BYTES = 32 << 20
+"""After decompression."""
+_ENCODINGS = ("", "identity", "gzip")
+_OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+_ACCEPTED = {"Accept-Encoding": "gzip"}
+
+
+class AnswerTooLarge(httpx2.DecodingError):
+    """The answer is larger than ``MAX_ANSWER_BYTES``. No more than that was decompressed."""
+
+
+class BoundedAsyncClient(httpx2.AsyncClient):
+    """Every answer is complete within the time, from the connection to the last byte.
+
+    Raises:
+        ReadTimeout: The call took longer. The server may have carried it out.
+        ConnectTimeout, PoolTimeout: There was no connection. The server got nothing.
+        AnswerTooLarge: As its docstring says.
+    """
+
+    def __init__(self, *, timeout_s: float, **options: Any) -> None:
+        super().__init__(timeout=_timeout(timeout_s), **_with_encoding(options))
+        self._within_s = timeout_s
+
+    async def send(self, request: httpx2.Request, *, stream: bool = True, **options: Any) -> httpx2.Response:
+        del stream  # The parts are read here.
+        try:
+            async with asyncio.timeout(self._within_s):
+                response = await super().send(request, stream=True, **options)
+                content = _Content(response)
+                try:
+                    async for part in response.aiter_raw():
+                        content.add(part)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the call took too long", request=request) from None
+        return content.complete()
+
+
+class BoundedClient(httpx2.Client):
+    """As ``BoundedAsyncClient``, for threads. A call may take twice its time: a read has a timeout of its own."""
+
+    def __init__(self, *, timeout_s: float, **options: Any) -> None:
+        super().__init__(timeout=_timeout(timeout_s), **_with_encoding(options))
+        self._within_s = timeout_s
+
+    def send(self, request: httpx2.Request, *, stream: bool = True, **options: Any) -> httpx2.Response:
+        del stream  # The parts are read here.
+        until_s = time.monotonic() + self._within_s
+        response = super().send(request, stream=True, **options)
+        content = _Content(response)
+        try:
+            for part in response.iter_raw():
+                content.add(part)
+                if time.monotonic() > until_s:
+                    raise httpx2.ReadTimeout("the call took too long", request=request)
+        finally:
+            response.close()
+        return content.complete()
+
+
+class _Content:
+    """The body of an answer, part by part."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._body = bytearray()
+        encoding = response.headers.get("content-encoding", "").lower()
+        if encoding not in _ENCODINGS:
+            raise httpx2.DecodingError(f"unexpected content encoding {encoding}", request=response.request)
+        self._unpacking = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+
+    def add(self, part: bytes) -> None:
+        left = MAX_ANSWER_BYTES - len(self._body)
+        if self._unpacking is not None:
+            try:
+                part = self._unpacking.decompress(part, left + 1)
+            except zlib.error as error:
+                raise httpx2.DecodingError("not valid gzip", request=self._response.request) from error
+        if len(part) > left:
+            raise AnswerTooLarge(f"the answer has more than {MAX_ANSWER_BYTES} bytes", request=self._response.request)
+        self._body += part
+
+    def complete(self) -> httpx2.Response:
+        if self._body and self._unpacking is not None and not self._unpacking.eof:
+            raise httpx2.DecodingError("the gzip ends too early", request=self._response.request)
+        found = self._response
+        headers = [(name, value) for name, value in found.headers.multi_items() if name not in _OF_TRANSFER]
+        return httpx2.Response(found.status_code, headers=headers, content=bytes(self._body), request=found.request)
+
+
+def _timeout(within_s: float) -> httpx2.Timeout:
+    # A call that never had a connection must end as such before the whole time is over.
+    return httpx2.Timeout(within_s, connect=within_s / 2, pool=within_s / 4)
+
+
+def _with_encoding(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "headers": {**options.get("headers", {}), **_ACCEPTED}}

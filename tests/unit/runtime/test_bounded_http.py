@@ -1,0 +1,143 @@
+"""A call ends within its time, with an answer of bounded size, whatever the server sends."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from taskbridge.runtime import bounded_http
+from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient, BoundedClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+LIMIT = 100_000
+BOMB = gzip.compress(gzip.compress(bytes(64 << 20)) + bytes(64 << 20))
+
+
+@pytest.fixture(autouse=True)
+def limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "MAX_ANSWER_BYTES", LIMIT)
+
+
+def answer(body: bytes, *headers: str, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    return "\r\n".join(["HTTP/1.1 200 OK", f"content-length: {size}", *headers, "", ""]).encode() + body
+
+
+@asynccontextmanager
+async def server(begins: bytes, then: bytes = b"") -> AsyncGenerator[str]:
+    """Answers with ``begins``, and then goes on with ``then`` for ever."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(begins)
+            while then:
+                await writer.drain()
+                writer.write(then)
+                await asyncio.sleep(0.01)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(respond, "127.0.0.1", 0)
+    async with listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+async def by_async_client(url: str, timeout_s: float) -> httpx2.Response:
+    async with BoundedAsyncClient(timeout_s=timeout_s, trust_env=False) as client:
+        return await client.get(url)
+
+
+async def by_client(url: str, timeout_s: float) -> httpx2.Response:
+    def call() -> httpx2.Response:
+        with BoundedClient(timeout_s=timeout_s, trust_env=False) as client:
+            return client.get(url)
+
+    return await asyncio.to_thread(call)
+
+
+CLIENTS = pytest.mark.parametrize("call", [by_async_client, by_client])
+Call = Callable[[str, float], Awaitable[httpx2.Response]]
+
+
+@CLIENTS
+def test_a_body_that_comes_byte_by_byte_ends_when_the_time_is_over(call: Call) -> None:
+    async def run() -> None:
+        async with server(answer(b"", length=1 << 30), then=b"x") as url:
+            with pytest.raises(httpx2.ReadTimeout):
+                await call(url, 0.3)
+
+    asyncio.run(run())
+
+
+def test_headers_without_end_do_not_outlast_the_call() -> None:
+    async def run() -> None:
+        async with server(b"HTTP/1.1 200 OK\r\n", then=b"x-more: 1\r\n") as url:
+            with pytest.raises(httpx2.HTTPError):
+                await by_async_client(url, 0.3)
+
+    asyncio.run(run())
+
+
+@CLIENTS
+@pytest.mark.parametrize(
+    "begins",
+    [answer(BOMB, "content-encoding: gzip"), answer(bytes(2 * LIMIT)), answer(bytes(LIMIT + 1))],
+    ids=["gzip", "plain", "one byte more"],
+)
+def test_no_more_than_the_limit_is_read_or_decompressed(call: Call, begins: bytes) -> None:
+    async def run() -> None:
+        async with server(begins) as url:
+            tracemalloc.start()
+            try:
+                with pytest.raises(AnswerTooLarge):
+                    await call(url, 30)
+                assert tracemalloc.get_traced_memory()[1] < 8 << 20
+            finally:
+                tracemalloc.stop()
+
+    asyncio.run(run())
+
+
+@CLIENTS
+@pytest.mark.parametrize("body", [b"", b"{}", bytes(LIMIT)])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_an_answer_within_the_limits_comes_unpacked(call: Call, body: bytes, is_packed: bool) -> None:  # noqa: FBT001
+    async def run() -> None:
+        sent = answer(gzip.compress(body), "content-encoding: gzip") if is_packed else answer(body)
+        async with server(sent) as url:
+            found = await call(url, 30)
+            assert (found.status_code, found.content) == (200, body)
+
+    asyncio.run(run())
+
+
+@CLIENTS
+@pytest.mark.parametrize(
+    "begins",
+    [
+        answer(b"no gzip", "content-encoding: gzip"),
+        answer(gzip.compress(b"{}" * 1000)[:-9], "content-encoding: gzip"),
+        answer(b"", "content-encoding: br"),
+    ],
+    ids=["not gzip", "cut", "never offered"],
+)
+def test_a_body_that_cannot_be_unpacked_is_an_error_of_http(call: Call, begins: bytes) -> None:
+    async def run() -> None:
+        async with server(begins) as url:
+            with pytest.raises(httpx2.DecodingError):
+                await call(url, 30)
+
+    asyncio.run(run())
