@@ -12,10 +12,10 @@ from typing import NamedTuple
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, false, func, or_, select
 
 from taskbridge.center.access.audit import ERASED, AuditEntry, append, of_person
-from taskbridge.center.tables import PERSONAL, Person, audit, entries, people, person_ids
-from taskbridge.runtime.database import Database, clean
+from taskbridge.center.tables import PERSONAL, Person, audit, entries, lock_of, people, person_ids, pseudonyms
+from taskbridge.runtime.database import Database, clean, in_key_order
 
-_ERASED = (person_ids.c.user_id, people.c.user_id, *PERSONAL)
+_ERASED = (person_ids.c.user_id, people.c.user_id, *(each for each in PERSONAL if each is not pseudonyms.c.user_id))
 """In this order: ids belong to people."""
 
 
@@ -38,7 +38,7 @@ class Erasure:
         """The rows that would be deleted, by table; None if nothing is known of this person, also no list entry."""
         with self._database.read() as connection:
             found: Counter[str] = Counter()
-            for each in _ERASED:
+            for each in (*_ERASED, pseudonyms.c.user_id):
                 found[each.table.name] += _count(connection, each.table, _is(each, person))
             its = _is(entries.c.user_id, person)
             listed = connection.execute(select(entries.c.instance).where(its).limit(1)).first()
@@ -50,18 +50,25 @@ class Erasure:
         Safe to repeat. Somebody who signs in again is known again, by another pseudonym.
         """
         with self._database.write() as connection:
+            self._database.lock(connection, lock_of(person))
             pseudonymous = _count(connection, audit, or_(false(), *of_person(connection, person)))
-            entry = append(connection, self._database, "", ERASED, person)
             deleted: Counter[str] = Counter()
             for each in _ERASED:
-                gone = connection.execute(delete(each.table).where(_is(each, person)))
-                deleted[each.table.name] += gone.rowcount
+                deleted[each.table.name] += _delete(connection, each, person)
+            # The trail's lock is the last one, and pseudonyms belong to it.
+            entry = append(connection, self._database, "", ERASED, person)
+            deleted[pseudonyms.name] += _delete(connection, pseudonyms.c.user_id, person)
         return Erased(+deleted, entry, pseudonymous)
 
 
 def _is(user_id: Column[str], person: Person) -> ColumnElement[bool]:
     corp, user = map(clean, person)
     return and_(user_id.table.c.corp_id == corp, user_id == user)
+
+
+def _delete(connection: Connection, user_id: Column[str], person: Person) -> int:
+    table = user_id.table
+    return connection.execute(delete(table).where(in_key_order(table, _is(user_id, person)))).rowcount
 
 
 def _count(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:

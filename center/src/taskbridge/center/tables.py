@@ -8,6 +8,7 @@ What follows the topics, ``FOLLOWED``, can be dropped and read again. What peopl
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -61,6 +62,11 @@ Complete = Callable[[Connection], AbstractContextManager[None]]
 """A block that raises Filling at its end unless all that it has read of the lists was complete: see ``filling``."""
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
+
+
+def lock_of(person: Person) -> int:
+    """The advisory lock of PostgreSQL for what one person changes in several rows of their own."""
+    return int.from_bytes(hashlib.sha256("/".join(person).encode()).digest()[:8], signed=True)
 
 
 def _texts(*names: str, primary_key: bool = False) -> list[Column[str]]:

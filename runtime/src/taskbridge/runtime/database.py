@@ -88,6 +88,13 @@ class DatabaseDamaged(DatabaseUnavailable):
     """The SQLite file cannot be read."""
 
 
+def in_key_order(table: Table, where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """For DELETE or UPDATE of several rows: locks them in the order of their keys, as every transaction does."""
+    key = table.primary_key.columns
+    found = select(*key).where(where).order_by(*key).with_for_update().cte(nesting=True)
+    return tuple_(*key).in_(select(found))
+
+
 class Upsert:
     """A statement that inserts rows of these columns, or of all, and replaces those whose key is there.
 
@@ -179,7 +186,10 @@ class Database:
             DatabaseUnavailable: The rest is left for the next time.
         """
         key = table.primary_key.columns
-        some = delete(table).where(tuple_(*key).in_(select(*key).where(where).limit(_PURGED_ROWS)))
+        # It waits for no other transaction while it has locks: rows that another one has are for the next time. The
+        # rows are chosen once, which SQL promises of a CTE alone.
+        found = select(*key).where(where).limit(_PURGED_ROWS).with_for_update(skip_locked=True, of=table)
+        some = delete(table).where(tuple_(*key).in_(select(found.cte(nesting=True))))
         total = 0
         while True:
             with self.write() as connection:

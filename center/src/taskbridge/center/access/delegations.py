@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from taskbridge.center.access.audit import append_of
-from taskbridge.center.tables import VIEW_CODES, Person, delegations, entries, instances, people
+from taskbridge.center.tables import VIEW_CODES, Person, delegations, entries, instances, lock_of, people
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import View
@@ -60,6 +60,7 @@ class Delegations:
             delegation_id=uuid.uuid4().hex, delegate_id=delegate_id, app_type=app_type, process_name=process_name
         )
         with self._database.write() as connection:
+            self._database.lock(connection, lock_of((corp_id, user_id)))
             if delegate_id == user_id or not is_known(connection, (corp_id, delegate_id)):
                 raise BadQuery("the delegate must be another person who was imported")
             own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id
@@ -67,8 +68,8 @@ class Delegations:
             count = connection.execute(select(func.count()).select_from(delegations).where(*own)).scalar_one()
             if count >= MOST:
                 raise BadQuery(f"there are {MOST} delegations already: end one first")
-            append_of(connection, self._database, caller, DELEGATED, (corp_id, found.delegate_id), address=address)
             connection.execute(insert(delegations).values(found._asdict()))
+            append_of(connection, self._database, caller, DELEGATED, (corp_id, found.delegate_id), address=address)
         return found
 
     def end(self, caller: Caller, person: Person, delegation_id: str, *, address: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Executable, Row, delete, insert, select, u
 
 from taskbridge.center.access.audit import SESSIONS_ENDED, AuditEntry, append
 from taskbridge.center.tables import Person, sessions, sign_ins
-from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, clean, now_ms
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, clean, in_key_order, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Sessions:
         times = {"created_at": now, "used_at": now}
         row = {**session._asdict(), "roles": " ".join(sorted(session.roles)), **times}
         gone = sessions.c.token_sha256 == digest_of(instead_of or "")
-        await self._write(delete(sessions).where(gone | ~self._lives(now)), insert(sessions).values(row))
+        over = in_key_order(sessions, gone | ~self._lives(now))
+        await self._write(delete(sessions).where(over), insert(sessions).values(row))
         return token, session
 
     async def find(self, token: str) -> Session | None:
@@ -125,7 +126,9 @@ class Sessions:
         ended = sessions.c.token_sha256 == session.token_sha256
         if everywhere:
             ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
-        rows = await self._write(delete(sessions).where(ended).returning(sessions.c.token_sha256))
+        rows = await self._write(
+            delete(sessions).where(in_key_order(sessions, ended)).returning(sessions.c.token_sha256)
+        )
         self._over |= {each.token_sha256 for each in rows}
         self._ended()
 
@@ -157,7 +160,8 @@ class Sessions:
         def write_and_read() -> set[str]:
             if used:
                 with self._database.write() as connection:
-                    mark = update(sessions).where(among, self._lives(now_is)).values(used_at=now_is)
+                    its = in_key_order(sessions, among & self._lives(now_is))
+                    mark = update(sessions).where(its).values(used_at=now_is)
                     connection.execute(mark, self._database.keys(used))
             with self._database.read() as connection:
                 alive = select(sessions.c.token_sha256).where(among, self._lives(now_is))
@@ -189,6 +193,6 @@ def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry
     """
     corp_id, user_id = map(clean, person)
     with database.write(durable=True) as connection:
-        its = sessions.c.corp_id == corp_id, sessions.c.user_id == user_id
-        count = connection.execute(delete(sessions).where(*its)).rowcount
+        its = (sessions.c.corp_id == corp_id) & (sessions.c.user_id == user_id)
+        count = connection.execute(delete(sessions).where(in_key_order(sessions, its))).rowcount
         return count, append(connection, database, "", SESSIONS_ENDED, person) if count else None

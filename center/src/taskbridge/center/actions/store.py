@@ -128,21 +128,23 @@ class Actions:
         reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
         with self._database.write(durable=True) as connection, self._complete(connection):
-            found: list[Action] = []
-            for each in wanted:
-                action = self._checked(connection, caller, each, targets, now)
+            found: dict[Wanted, Action] = {}
+            recorded: list[tuple[str, Person | str]] = []
+            # In one order, so that two tabs wait for each other in one direction only.
+            for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
+                found[each] = action = self._checked(connection, caller, each, targets, now)
                 if action.status == REQUESTED:
                     put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
                     if connection.execute(put.returning(actions.c.action_id)).first() is None:
-                        found.append(Action(*connection.execute(select(actions).where(_same(action))).one()))
+                        found[each] = Action(*connection.execute(select(actions).where(_same(action))).one())
                         continue
-                    subject = f"{action.instance_id} {action.task_id} {action.action_id}"
                     if action.user_id != action.actor_id:
-                        whose = action.corp_id, action.user_id
-                        append_of(connection, self._database, caller, ACTED_FOR, whose, address=address)
-                    append_of(connection, self._database, caller, action.action, subject, address=address)
-                found.append(action)
-            return found
+                        recorded.append((ACTED_FOR, (action.corp_id, action.user_id)))
+                    recorded.append((action.action, f"{action.instance_id} {action.task_id} {action.action_id}"))
+            # Last: everybody who adds to the trail waits for its lock until this transaction ends.
+            for what, subject in recorded:
+                append_of(connection, self._database, caller, what, subject, address=address)
+            return [found[each] for each in wanted]
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
         """Those by or for a person that are under way or ended within a day, the latest first."""

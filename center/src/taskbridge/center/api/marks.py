@@ -21,6 +21,7 @@ from taskbridge.center.tables import (
     WHOLE_INSTANCE,
     entries,
     instances,
+    lock_of,
     marks,
     people,
     read_entry,
@@ -170,6 +171,7 @@ class MarksStore:
         given = _given(person)
         wanted: dict[tuple[Any, ...], int | None] = {}
         with self._database.write() as connection, self._complete(connection):
+            self._database.lock(connection, lock_of(person))
             keys = self._database.keys({clean(each.instance_id) for each in changed})
             present = {tuple(row) for row in connection.execute(self._present, given | keys)}
             for each in changed:
@@ -177,8 +179,7 @@ class MarksStore:
                 if entry in present:
                     key = *given.values(), entry[0]
                     wanted |= {(*key, kind, *entry[1:]): value for kind, value in each.changes.items()}
-            # Sorted, as all locks are: two requests wait for each other in one direction only.
-            put = sorted((*key, value) for key, value in wanted.items() if value is not None)
+            put = [(*key, value) for key, value in wanted.items() if value is not None]
             self._database.put(connection, _PUT, put)
             if gone := [dict(zip(_ITS_KEY, key, strict=True)) for key, value in wanted.items() if value is None]:
                 connection.execute(_UNMARK, gone)

@@ -202,7 +202,7 @@ class Reminding:
         self._digested = {at}
 
     def _add(self, keys: Iterable[Key]) -> None:
-        if rows := [(*each, 0, 0, None, None) for each in keys]:
+        if rows := [(*each, 0, 0, None, None) for each in sorted(keys)]:
             with self._database.write() as connection:
                 self._database.put(connection, _ADD, rows)
 
