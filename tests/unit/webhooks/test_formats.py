@@ -39,6 +39,10 @@ class DingTalk:
     def __init__(self) -> None:
         self.todos: dict[str, dict[str, Any]] = {}
         self.tokens = 0
+        self.valid = "token"
+        """The token that is given and accepted."""
+        self.invalid: dict[str, Any] = {"code": "InvalidAuthentication"}
+        self.invalid_status = 401
         self.token_answer: dict[str, Any] | None = None
         self.token_status = 400
 
@@ -50,9 +54,9 @@ class DingTalk:
             self.tokens += 1
             if self.token_answer is not None:
                 return web.json_response(self.token_answer, status=self.token_status)
-            return web.json_response({"access_token": "token", "expires_in": 7200})
-        if request.headers.get("x-acs-dingtalk-access-token") != "token":
-            return web.json_response({"code": "InvalidAuthentication"}, status=401)
+            return web.json_response({"access_token": self.valid, "expires_in": 7200})
+        if request.headers.get("x-acs-dingtalk-access-token") != self.valid:
+            return web.json_response(self.invalid, status=self.invalid_status)
         assert parts[:4] == ["", "v1.0", "todo", "users"]
         assert parts[4] == "UNION"
         if request.method == "POST":
@@ -123,6 +127,78 @@ def test_without_a_token_the_reason_is_said_without_the_secret(
     assert " secret" not in result.problem
 
 
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize("change", [Change.ADDED, Change.REMOVED])
+def test_a_revoked_token_is_obtained_again_once(tmp_path: Path, status: int, change: Change) -> None:
+    vendor = DingTalk()
+    vendor.invalid_status = status
+
+    async def revokes(request: web.Request) -> web.StreamResponse:
+        answer = await vendor(request)
+        vendor.valid = "other" if vendor.todos else "token"
+        return answer
+
+    added = pending(tmp_path)
+    results = attempts(
+        tmp_path,
+        Receiver(revokes),
+        added,
+        replace(added, change=change),
+        lines=DINGTALK,
+        url=BASE,
+        ids={"union_id/ann": "UNION"},
+    )
+
+    assert [each.delivered for each in results] == [True, True], [each.problem for each in results]
+    assert vendor.tokens == 2
+
+
+def test_a_token_that_is_refused_again_is_in_no_problem(tmp_path: Path) -> None:
+    given: list[str] = []
+
+    async def refuses(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/token"):
+            given.append(f"token-{len(given)}-of-the-vendor")
+            return web.json_response({"access_token": given[-1], "expires_in": 7200})
+        said = dict(request.headers) | {"secret": "app-secret"}
+        return web.json_response({"code": "InvalidAuthentication", "message": json.dumps(said)}, status=400)
+
+    lines = DINGTALK[0], DINGTALK[1].replace('"secret"', '"app-secret"')
+    [result] = attempts(
+        tmp_path, Receiver(refuses), pending(tmp_path), lines=lines, url=BASE, ids={"union_id/ann": "UNION"}
+    )
+
+    assert len(given) == 2
+    assert "InvalidAuthentication" in result.problem
+    for secret in (*given, "app-secret"):
+        assert secret not in result.problem
+
+
+@pytest.mark.parametrize("lines", [DINGTALK, FEISHU, FLAT])
+@pytest.mark.parametrize("change", [Change.ADDED, Change.REMOVED])
+def test_a_sign_in_page_is_no_success_of_a_vendor(tmp_path: Path, lines: tuple[str, ...], change: Change) -> None:
+    async def sign_in(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith(("/token", "/internal")):
+            fields = {"access_token": "given-token", "expires_in": 7200}
+            return web.json_response(fields | {"tenant_access_token": "given-token", "expire": 7200})
+        return web.Response(text="<html>Sign in</html>", content_type="text/html")
+
+    ids = {"union_id/ann": "UNION", "feishu_open_id/ann": "ou_1"}
+    [result] = attempts(tmp_path, Receiver(sign_in), pending(tmp_path, change=change), lines=lines, url=BASE, ids=ids)
+
+    assert not result.delivered
+    assert "<html>Sign in</html>" in result.problem
+
+
+def test_an_answer_without_lifetime_shows_no_token(tmp_path: Path) -> None:
+    vendor = DingTalk()
+    vendor.token_status, vendor.token_answer = 200, {"access_token": "given-token", "message": "ok"}
+    [result] = attempts(
+        tmp_path, Receiver(vendor), pending(tmp_path), lines=DINGTALK, url=BASE, ids={"union_id/ann": "UNION"}
+    )
+    assert result.problem == "no access token: 200 ok"
+
+
 def test_a_person_without_union_id_is_named(tmp_path: Path) -> None:
     [result] = attempts(tmp_path, Receiver(DingTalk()), pending(tmp_path), lines=DINGTALK, url=BASE)
     assert "no union_id of ann" in result.problem
@@ -178,7 +254,10 @@ def test_feishus_refusal_is_a_failure_although_the_status_is_200(tmp_path: Path)
 def test_the_flat_todo_reads_back_as_the_edge_reads_one(tmp_path: Path) -> None:
     from taskbridge.edge.formats import read_todo  # noqa: PLC0415 - the counterpart
 
-    receiver = Receiver()
+    async def accepts(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"syscode": "yida", "operResult": "1", "message": ""})
+
+    receiver = Receiver(accepts)
     added = pending(tmp_path)
     changes = (
         added,

@@ -17,7 +17,7 @@ from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.connections import Connector
 from taskbridge.webhooks.formats import FORMATS
-from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
+from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Options, Sending, Tokens
 from taskbridge.webhooks.schedule import delay_ms
 from taskbridge.webhooks.store import Delivery, Result
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 MAX_ANSWER_BYTES = 64 << 10
-_PROBLEM_BYTES, _PROBLEM_CHARACTERS = 2000, 300
+_PROBLEM_CHARACTERS = 300
 _TOKEN_IN_QUERY, _TOKEN_IN_PATH = 8, 16
 """Shorter parts of an address are no tokens, and would be words of other texts."""
 
@@ -48,8 +48,11 @@ class Sender:
         self._other_id = other_id
         self._chance = chance or random.Random()  # noqa: S311 - spreads load
         self._format = FORMATS[endpoint.entry.format]
-        self._address_tokens = _tokens_in(endpoint.entry.url)
-        self._tokens: dict[str, tuple[str, float]] = {}
+        options = endpoint.options
+        self._secrets = _tokens_in(endpoint.entry.url)
+        if isinstance(options, Options):
+            self._secrets |= options.secrets
+        self._tokens = Tokens()
         self._session = aiohttp.ClientSession(
             connector=Connector(guard, tls=endpoint.tls, most=endpoint.entry.in_flight),
             timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=CONNECT_S),
@@ -84,7 +87,7 @@ class Sender:
             return Result(delivery, now_ms(), delivered=True, status=answer.status, problem="", retry_in_ms=None)
         retry_after_s = None
         if answer is not None:
-            problem = f"{answer.status} {answer.body[:_PROBLEM_BYTES].decode('utf-8', 'replace')}".strip()
+            problem = f"{answer.status} {answer.body.decode('utf-8', 'replace')}".strip()
             retry_after_s = answer.retry_after_s
         is_gone = answer is not None and answer.status == HTTPStatus.GONE
         return Result(
@@ -111,8 +114,9 @@ class Sender:
             await sender.close()
 
     def _without_tokens(self, problem: str) -> str:
-        """The beginning. Receivers repeat their address, and so do errors: a robot's has its token in it."""
-        return masked(problem, self._address_tokens)[:_PROBLEM_CHARACTERS]
+        """The beginning. Receivers repeat what they got, and so do errors: a robot's address has its token in it."""
+        secrets = sorted({*self._secrets, *self._tokens.known} - {""}, key=len, reverse=True)
+        return masked(problem, secrets)[:_PROBLEM_CHARACTERS]
 
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from taskbridge.runtime.settings import masked
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
@@ -17,6 +18,9 @@ M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
 _TOKEN_MARGIN_S = 300
+_REMEMBERED = 16
+_SAID = ("code", "message", "msg")
+"""The fields of a vendor's refusal that are shown: others may have a token."""
 TRACEPARENT = "traceparent"
 
 EXAMPLE = TaskNotification(
@@ -69,6 +73,28 @@ class DeliveryProblem(Exception):
     """An attempt that failed without an answer, or with one that says so in its body. The text is for an operator."""
 
 
+class Tokens:
+    """The access tokens of an endpoint, by the path at which each was obtained."""
+
+    def __init__(self) -> None:
+        self._usable: dict[str, tuple[str, float]] = {}
+        self.known: deque[str] = deque(maxlen=_REMEMBERED)
+        """Also those that were refused: no text that is shown may have one of them."""
+
+    def usable(self, path: str, at_s: float) -> str | None:
+        token, until_s = self._usable.get(path, ("", 0.0))
+        return token if until_s > at_s else None
+
+    def put(self, path: str, token: str, until_s: float) -> None:
+        self._usable[path] = token, until_s
+        self.known.append(token)
+
+    def drop(self, path: str, token: str) -> None:
+        """It was refused. Not another one that was obtained meanwhile."""
+        if self._usable.get(path, ("", 0.0))[0] == token:
+            del self._usable[path]
+
+
 class Sending(NamedTuple):
     """One attempt."""
 
@@ -84,8 +110,7 @@ class Sending(NamedTuple):
     """Seconds since 1970."""
     other_id: Callable[[str, str, str], Awaitable[str | None]]
     """Of a corp and a user the id of that name in the people topic."""
-    tokens: dict[str, tuple[str, float]]
-    """Access tokens of this endpoint that were obtained before, with the time of their end."""
+    tokens: Tokens
 
     @property
     def data(self) -> dict[str, Any]:
@@ -112,6 +137,16 @@ class Format(Protocol):
 class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    @property
+    def secrets(self) -> set[str]:
+        """No text that is shown may have one of them."""
+        return {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
+
+
+def read_secret(read: Callable[[str], str], given: SecretStr) -> SecretStr:
+    """The secret, which may be elsewhere."""
+    return SecretStr(read(given.get_secret_value()))
+
 
 def checked(model: type[M], given: Mapping[str, Any]) -> M:
     """Raises ValueError in words."""
@@ -121,20 +156,56 @@ def checked(model: type[M], given: Mapping[str, Any]) -> M:
         raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
 
 
-async def access_token(
-    sending: Sending, call: Call, path: str, body: Mapping[str, str], fields: tuple[str, str]
-) -> str:
-    """A vendor's token, until it ends; ``fields`` of the answer have the token and its lifetime in seconds."""
-    token, ends_s = sending.tokens.get(path, ("", 0.0))
-    if ends_s > sending.at_s:
+class TokenRequest(NamedTuple):
+    """How a vendor gives an access token; ``fields`` of the answer have the token and its lifetime in seconds."""
+
+    path: str
+    body: Mapping[str, str]
+    fields: tuple[str, str]
+
+
+async def with_token(
+    sending: Sending,
+    call: Call,
+    request: TokenRequest,
+    send: Callable[[str], Awaitable[Answer]],
+    is_refused: Callable[[Answer], bool],
+) -> Answer:
+    """The answer to what ``send`` sends with a token. If the vendor refuses a token, once more with a new one."""
+    for is_last in (False, True):
+        token = await _access_token(sending, call, request)
+        answer = await send(token)
+        if not is_refused(answer):
+            break
+        sending.tokens.drop(request.path, token)
+        if is_last:
+            break
+    return answer
+
+
+async def _access_token(sending: Sending, call: Call, request: TokenRequest) -> str:
+    token = sending.tokens.usable(request.path, sending.at_s)
+    if token is not None:
         return token
-    answer = await call("POST", sending.url.rstrip("/") + path, {"content-type": JSON}, to_json(body))
-    found, lifetime_s = map(object_of(answer.body).get, fields)
-    if not (answer.is_success and isinstance(found, str) and isinstance(lifetime_s, int)):
-        said = masked(answer.body.decode("utf-8", "replace"), body.values())
-        raise DeliveryProblem(f"no access token: {answer.status} {said}")
-    sending.tokens[path] = found, sending.at_s + lifetime_s - _TOKEN_MARGIN_S
-    return found
+    url = sending.url.rstrip("/") + request.path
+    answer = await call("POST", url, {"content-type": JSON}, to_json(request.body))
+    found = object_of(answer.body)
+    token, lifetime_s = map(found.get, request.fields)
+    if not (answer.is_success and isinstance(token, str) and isinstance(lifetime_s, int)):
+        said = " ".join(text(found[each]) for each in _SAID if each in found)
+        raise DeliveryProblem(f"no access token: {answer.status} {masked(said, request.body.values())}".strip())
+    sending.tokens.put(request.path, token, sending.at_s + lifetime_s - _TOKEN_MARGIN_S)
+    return token
+
+
+def accepted(answer: Answer, by: str, *, is_documented: Callable[[Mapping[str, Any]], bool]) -> Answer:
+    """The answer, if its body says success or its status says failure: a sign-in page has status 200 too.
+
+    Raises DeliveryProblem.
+    """
+    if answer.is_success and not is_documented(object_of(answer.body)):
+        raise DeliveryProblem(f"{by} refuses it: {answer.status} {answer.body.decode('utf-8', 'replace')}".strip())
+    return answer
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
+from pydantic import SecretStr  # noqa: TC002 - pydantic reads it
+
+from taskbridge.runtime.dingtalk.wire import CODE_TOKEN, TOKEN_HEADER, token_request
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,
@@ -19,9 +21,13 @@ from taskbridge.webhooks.formats.base import (
     Answer,
     DeliveryProblem,
     Options,
-    access_token,
+    TokenRequest,
+    accepted,
     checked,
     object_of,
+    read_secret,
+    text,
+    with_token,
 )
 
 if TYPE_CHECKING:
@@ -37,13 +43,13 @@ _EXISTS, _MISSING = b"task exist", b"task not exist"
 
 class _Options(Options):
     app_key: str
-    app_secret: str
+    app_secret: SecretStr
     """`env:NAME` and `file:PATH` name where it is."""
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     found = checked(_Options, given)
-    return found.model_copy(update={"app_secret": read(found.app_secret)})
+    return found.model_copy(update={"app_secret": read_secret(read, found.app_secret)})
 
 
 async def send(sending: Sending, call: Call) -> Answer:
@@ -53,19 +59,30 @@ async def send(sending: Sending, call: Call) -> Answer:
     union_id = await sending.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
     if union_id is None:
         raise DeliveryProblem(f"the people topic has no {UNION_ID} of {data['recipient_id']}: see `people import`")
-    path, body = token_request(data["corp_id"], sending.options.app_key, sending.options.app_secret)
-    token = await access_token(sending, call, path, body, ("access_token", "expires_in"))
-    todo = _Todo(sending, call, union_id, token)
-    if data["change"] == "REMOVED":
-        return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
-    return await todo.create_or_update(data)
+    options: _Options = sending.options
+    path, body = token_request(data["corp_id"], options.app_key, options.app_secret.get_secret_value())
+
+    async def send_with(token: str) -> Answer:
+        todo = _Todo(sending, call, union_id, token)
+        if data["change"] == "REMOVED":
+            return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
+        return await todo.create_or_update(data)
+
+    request = TokenRequest(path, body, ("access_token", "expires_in"))
+    return await with_token(sending, call, request, send_with, _is_refused)
+
+
+def _is_refused(answer: Answer) -> bool:
+    """Whether DingTalk refuses the token."""
+    is_failure = not answer.is_success
+    return answer.status == HTTPStatus.UNAUTHORIZED or (is_failure and object_of(answer.body).get("code") in CODE_TOKEN)
 
 
 class _Todo:
     """The to-do of one entry."""
 
     def __init__(self, sending: Sending, call: Call, union_id: str, token: str) -> None:
-        self._sending, self._call = sending, call
+        self._call = call
         self._user = f"{sending.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
         self._union_id = union_id
         self._headers = {"content-type": JSON, TOKEN_HEADER: token}
@@ -84,7 +101,7 @@ class _Todo:
         answer = await self._request("POST", f"?operatorId={quote(self._union_id, safe='')}", body)
         if answer.status == HTTPStatus.BAD_REQUEST and _EXISTS in answer.body:
             return await self.update({"subject": body["subject"], "done": False}, missing=answer)
-        return answer
+        return accepted(answer, "DingTalk", is_documented=lambda body: bool(body.get("id")))
 
     async def update(self, body: Mapping[str, Any], *, missing: Answer) -> Answer:
         """``missing`` is the answer if there is no such to-do."""
@@ -93,17 +110,13 @@ class _Todo:
             return missing
         if not there.is_success:
             return there
-        its_id = object_of(there.body).get("id")
-        if not its_id:
-            return missing
-        operator = quote(self._union_id, safe="")
-        return await self._request("PUT", f"/{quote(its_id, safe='')}?operatorId={operator}", body)
+        accepted(there, "DingTalk", is_documented=lambda body: bool(body.get("id")))
+        path = f"/{quote(text(object_of(there.body)['id']), safe='')}?operatorId={quote(self._union_id, safe='')}"
+        answer = await self._request("PUT", path, body)
+        return accepted(answer, "DingTalk", is_documented=lambda body: body.get("result") is True)
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
-        answer = await self._call(method, self._user + path, self._headers, b"" if body is None else to_json(body))
-        if answer.status == HTTPStatus.UNAUTHORIZED:
-            self._sending.tokens.clear()
-        return answer
+        return await self._call(method, self._user + path, self._headers, b"" if body is None else to_json(body))
 
 
 def source_id_of(data: Mapping[str, Any]) -> str:

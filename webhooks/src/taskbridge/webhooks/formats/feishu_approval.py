@@ -9,16 +9,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr  # noqa: TC002 - pydantic reads it
+
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,
     Answer,
     DeliveryProblem,
     Options,
-    access_token,
+    TokenRequest,
+    accepted,
     checked,
     object_of,
+    read_secret,
     text,
+    with_token,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ _RESULTS = {"agree": "APPROVED", "disagree": "REJECTED", "refuse": "REJECTED", "
 
 class _Options(Options):
     app_id: str
-    app_secret: str
+    app_secret: SecretStr
     """`env:NAME` and `file:PATH` name where it is."""
     approval_code: str
     """Of the third-party approval definition."""
@@ -43,25 +48,31 @@ class _Options(Options):
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     found = checked(_Options, given)
-    return found.model_copy(update={"app_secret": read(found.app_secret)})
+    return found.model_copy(update={"app_secret": read_secret(read, found.app_secret)})
 
 
 async def send(sending: Sending, call: Call) -> Answer:
-    data, wanted = sending.data, sending.options
+    data = sending.data
+    wanted: _Options = sending.options
     open_id = await sending.other_id(data["corp_id"], data["recipient_id"], wanted.people_id)
     if open_id is None:
         raise DeliveryProblem(f"the people topic has no {wanted.people_id} of {data['recipient_id']}")
-    body = {"app_id": wanted.app_id, "app_secret": wanted.app_secret}
-    token = await access_token(sending, call, _TOKEN_PATH, body, ("tenant_access_token", "expire"))
-    headers = {"content-type": f"{JSON}; charset=utf-8", "authorization": f"Bearer {token}"}
+    body = {"app_id": wanted.app_id, "app_secret": wanted.app_secret.get_secret_value()}
     url = f"{sending.url.rstrip('/')}/open-apis/approval/v4/external_instances"
-    answer = await call("POST", url, headers, to_json(instance_of(data, wanted.approval_code, open_id)))
-    code = object_of(answer.body).get("code", 0)
-    if code in _INVALID_TOKEN:
-        sending.tokens.clear()
-    if answer.is_success and code != 0:
-        raise DeliveryProblem(f"Feishu refuses it: {answer.body.decode('utf-8', 'replace')}")
-    return answer
+    instance = to_json(instance_of(data, wanted.approval_code, open_id))
+
+    async def send_with(token: str) -> Answer:
+        headers = {"content-type": f"{JSON}; charset=utf-8", "authorization": f"Bearer {token}"}
+        return await call("POST", url, headers, instance)
+
+    request = TokenRequest(_TOKEN_PATH, body, ("tenant_access_token", "expire"))
+    answer = await with_token(sending, call, request, send_with, _is_refused)
+    return accepted(answer, "Feishu", is_documented=lambda body: body.get("code") == 0)
+
+
+def _is_refused(answer: Answer) -> bool:
+    """Whether Feishu refuses the token."""
+    return object_of(answer.body).get("code") in _INVALID_TOKEN
 
 
 def instance_of(data: Mapping[str, Any], approval_code: str, open_id: str) -> dict[str, Any]:

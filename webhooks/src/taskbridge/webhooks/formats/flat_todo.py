@@ -8,28 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr  # noqa: TC002 - pydantic reads it
+
 from taskbridge.schemas.json_forms import to_json
-from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, DeliveryProblem, Options, checked, object_of, text
+from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, Options, accepted, checked, read_secret, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.webhooks.formats.base import Answer, Call, Sending
 
-_REFUSED = "0"
-"""``operResult`` of a failure."""
+_DONE = "1"
+"""``operResult`` of a success; 0 is a failure."""
 
 
 class _Options(Options):
     system: str
     """`syscode`: the name by which the receiver knows this system."""
-    token: str | None = None
+    token: SecretStr | None = None
     """Sent as a bearer token; `env:NAME` and `file:PATH` name where it is."""
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     found = checked(_Options, given)
-    return found if found.token is None else found.model_copy(update={"token": read(found.token)})
+    return found if found.token is None else found.model_copy(update={"token": read_secret(read, found.token)})
 
 
 async def send(sending: Sending, call: Call) -> Answer:
@@ -38,11 +40,9 @@ async def send(sending: Sending, call: Call) -> Answer:
         return NOTHING_TO_SEND
     headers = {"content-type": JSON}
     if sending.options.token is not None:
-        headers["authorization"] = f"Bearer {sending.options.token}"
+        headers["authorization"] = f"Bearer {sending.options.token.get_secret_value()}"
     answer = await call("POST", sending.url, headers, to_json(body))
-    if answer.is_success and text(object_of(answer.body).get("operResult")) == _REFUSED:
-        raise DeliveryProblem(f"the receiver refuses it: {answer.body.decode('utf-8', 'replace')}")
-    return answer
+    return accepted(answer, "the receiver", is_documented=lambda body: text(body.get("operResult")) == _DONE)
 
 
 def todo_of(data: Mapping[str, Any], system: str) -> dict[str, str] | None:
