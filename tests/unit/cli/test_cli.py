@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import Mock
 
@@ -28,7 +29,6 @@ from taskbridge.streams.app import run as run_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from click import Group
 
@@ -325,6 +325,34 @@ def test_the_results_of_the_center_are_printed(
     assert CliRunner().invoke(app, ["center", option]).exit_code == 0
     assert given[0]["CENTER_KAFKA_BOOTSTRAP_SERVERS"] == "kafka:1"
     assert given[0]["CENTER_SCHEMA_REGISTRY_URL"].startswith("http://")
+
+
+@pytest.mark.parametrize("option", ["--rebuild", "--verify-audit"])
+def test_a_center_without_a_database_gets_none_by_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str]], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_one_readable_line(
+        run("center", option),
+        "CENTER_DATA_DIR=taskbridge-center has no database: set it, or CENTER_DATABASE_URL, as for the service; "
+        "for a stopped 'taskbridge up', set TASKBRIDGE_DATA_DIR",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lists_of_a_stopped_bridge_are_dropped_in_its_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    up = Path("taskbridge-data")
+    (up / "edge").mkdir(parents=True)
+    monkeypatch.setenv("CENTER_DATA_DIR", str(up / "center"))
+    assert CliRunner().invoke(app, ["center", "--migrate"]).exit_code == 0
+    monkeypatch.delenv("CENTER_DATA_DIR")
+    monkeypatch.setenv("TASKBRIDGE_DATA_DIR", str(up))
+    done = CliRunner().invoke(app, ["center", "--rebuild"])
+    assert (done.exit_code, done.output.startswith("The lists are dropped.")) == (0, True), done.exception
+    assert [each.name for each in tmp_path.iterdir()] == ["taskbridge-data"]
 
 
 def test_migrating_and_rebuilding_exclude_each_other() -> None:

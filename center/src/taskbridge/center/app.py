@@ -112,7 +112,7 @@ def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None
 
 def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int | None]:
     """Check the chain of the audit trail; returns the number of ``entries``, and the first that is ``broken``."""
-    with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
+    with database_of("center", _settings_in_use(environment), alone=False) as database:
         entries, broken = verify(database)
     return {"entries": entries, "broken": broken}
 
@@ -157,22 +157,29 @@ def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
 @contextmanager
 def _database_in_use(environment: Mapping[str, str]) -> Generator[Database]:
     """The database of the settings, next to a service that uses it. Raises ConfigurationError if there is none."""
+    with database_of("center", _settings_in_use(environment), alone=False) as database:
+        migrations.check_revision(database, FOLDER, service="center")
+        yield database
+
+
+def _settings_in_use(environment: Mapping[str, str]) -> CenterSettings:
+    """The settings of a center that has run: a command that reads or repairs its database must not create one."""
     settings = load_settings(CenterSettings, environment)
     if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
         raise ConfigurationError(
-            f"CENTER_DATA_DIR={settings.data_dir} has no database: set it, or CENTER_DATABASE_URL, as for the service"
+            f"CENTER_DATA_DIR={settings.data_dir} has no database: set it, or CENTER_DATABASE_URL, as for the service;"
+            " for a stopped 'taskbridge up', set TASKBRIDGE_DATA_DIR"
         )
-    with database_of("center", settings, alone=False) as database:
-        migrations.check_revision(database, FOLDER, service="center")
-        yield database
+    return settings
 
 
 def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
     """Drop what follows the topics, so that it is read again; returns the number of rows dropped by table.
 
-    Replicas on PostgreSQL may run meanwhile. A damaged SQLite file is set aside.
+    Replicas on PostgreSQL may run meanwhile. A damaged SQLite file is set aside. Raises ConfigurationError if there is
+    no database.
     """
-    with database_of("center", load_settings(CenterSettings, environment)) as database:
+    with database_of("center", _settings_in_use(environment)) as database:
         try:
             return _drop(database)
         except DatabaseDamaged:

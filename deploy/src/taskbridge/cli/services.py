@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,18 +143,18 @@ def center(
     from taskbridge.center import app
 
     if migrate:
-        found = dict[str, Any](app.migrate(environment_of("CENTER")))
+        found = dict[str, Any](app.migrate(database_environment_of("CENTER")))
         text = f"The database is at revision {found['to']}."
     elif rebuild:
-        found = app.rebuild(environment_of("CENTER"))
+        found = app.rebuild(database_environment_of("CENTER"))
         text = "The lists are dropped. The task center fills them again; /readyz shows the progress."
     elif verify_audit:
-        found = app.verify_audit(environment_of("CENTER"))
+        found = app.verify_audit(database_environment_of("CENTER"))
         text = f"The audit trail is complete: {found['entries']:,} entries."
         if found["broken"] is not None:
             text = f"Entry {found['broken']} of the audit trail was changed, or follows one that is missing."
     elif copy_from is not None:
-        found = app.copy_from(copy_from, environment_of("CENTER"), report=Heartbeat(progress).beat)
+        found = app.copy_from(copy_from, database_environment_of("CENTER"), report=Heartbeat(progress).beat)
         text = "\n".join(f"{count:>12,}  {name}" for name, count in found["rows"].items())
         text += f"\nAudit trail checked: {found['entries']:,} entries. {copy_from} is unchanged: do not start it again."
     elif end_sessions is not None:
@@ -176,7 +177,7 @@ def _ended(given: str) -> tuple[dict[str, Any], str]:
         person = parse_person(given)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--end-sessions") from error
-    found = end_sessions(person, environment_of("CENTER"))
+    found = end_sessions(person, database_environment_of("CENTER"))
     text = f"Sessions of {given} that have ended: {found['ended']}."
     if "entry" in found:
         text += f" Entry {found['entry']} of the audit trail records it, with the hash {found['sha256']}."
@@ -235,3 +236,19 @@ def environment_of(
     folder = data_folder(data_dir)
     defaults = {f"{prefix}_DATA_DIR": str(folder.path / prefix.lower())} if folder.running() is not None else {}
     return {**defaults, **service_environment(prefix, bootstrap_servers, registry_url, data_dir)}
+
+
+def database_environment_of(prefix: str) -> Mapping[str, str]:
+    """The service's settings for a command that uses its database alone: Kafka may be away, and the bridge stopped."""
+    from taskbridge.cli.connection import LOCAL_BOOTSTRAP_SERVERS, LOCAL_REGISTRY_URL
+    from taskbridge.cli.data_folder import data_folder
+
+    folder = data_folder()
+    part = folder.path / prefix.lower()
+    is_bridges = folder.running() is not None or (folder.is_named and part.is_dir())
+    return {
+        **({f"{prefix}_DATA_DIR": str(part)} if is_bridges else {}),
+        f"{prefix}_KAFKA_BOOTSTRAP_SERVERS": LOCAL_BOOTSTRAP_SERVERS,
+        f"{prefix}_SCHEMA_REGISTRY_URL": LOCAL_REGISTRY_URL,
+        **os.environ,
+    }
