@@ -15,15 +15,18 @@ from fastapi.testclient import TestClient
 
 from support.operations import READY, reporter_of, settings_of
 from support.served_apps import serving
-from taskbridge.center.access.access import Access
+from taskbridge.center.access.access import Access, Caller
+from taskbridge.center.access.audit import READ, Audit, AuditQuery
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.cli.status import problems_of, screen
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.tokens import TokensFile
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from starlette.requests import HTTPConnection
 
     from taskbridge.center.operations.reporting import OperationsReporter
     from taskbridge.runtime.database import Database
@@ -67,6 +70,29 @@ def test_operators_only(reporter: OperationsReporter, access: Access, path: str)
     assert client.get(f"/v1/ops/{path}", headers=bearer("wrong")).status_code == 401
     assert client.get(f"/v1/ops/{path}", headers=PORTAL).status_code == 403
     assert client.get(f"/v1/ops/{path}", headers=OPERATOR).status_code == 200
+
+
+class OfAnOperator(Access):
+    """Everybody is an operator who has signed in."""
+
+    async def identify(self, connection: HTTPConnection) -> Caller:  # noqa: ARG002 - as the class has it
+        return Caller("sso", corps=("*",), corp_id="corp", user_id="ann")
+
+
+def test_an_operator_who_looks_for_an_instance_is_recorded_before_the_answer(
+    reporter: OperationsReporter, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(sqlite_database, Threads(1))
+    client = client_of(reporter, OfAnOperator(tokens=None, audit=audit))
+    assert client.get("/v1/ops/callbacks?instance_id=I-1").status_code == 200
+    [entry] = asyncio.run(audit.page(AuditQuery(10)))
+    assert (entry["actor"], entry["action"], entry["subject"]) == ("ann", READ, "I-1")
+
+    async def unavailable(*_: object, **__: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(audit, "add", unavailable)
+    assert client.get("/v1/ops/callbacks?instance_id=I-2").status_code == 503
 
 
 def test_an_overview_of_a_center_alone_is_one_too(sqlite_database: Database, tmp_path: Path) -> None:

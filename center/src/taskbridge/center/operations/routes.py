@@ -42,8 +42,9 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
         return JsonAnswer(to_json(await reporter.overview()))
 
     @router.get("/ops/callbacks", summary="Search an instance's callbacks", responses=refused)
-    async def callbacks(caller: Operator, instance_id: _InstanceId) -> Response:
+    async def callbacks(request: Request, caller: Operator, instance_id: _InstanceId) -> Response:
         """One search of states, events, quarantine, dead letters and notifications."""
+        await access.record_read(request, caller, instance_id)
         return JsonAnswer(to_json(await reporter.callbacks(instance_id, caller)))
 
     @router.post("/ops/webhooks/{endpoint}/{action}", summary="Act on a webhook endpoint", responses=_acted(refused))
