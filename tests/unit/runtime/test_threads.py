@@ -49,3 +49,16 @@ def test_work_of_the_service_itself_has_all_threads() -> None:
             await asyncio.gather(*(threads.run(meeting.wait, 30) for _ in range(4)))
 
     asyncio.run(test())
+
+
+def test_queries_do_not_wait_for_what_waits_to_write() -> None:
+    go_on = threading.Event()
+
+    async def test() -> None:
+        with closing(Threads(1)) as threads:
+            writing = [asyncio.create_task(threads.write(go_on.wait, 60)) for _ in range(5)]
+            assert await asyncio.wait_for(threads.run(int), 30) == 0
+            go_on.set()
+            await asyncio.gather(*writing)
+
+    asyncio.run(test())

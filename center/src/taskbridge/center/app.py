@@ -74,7 +74,8 @@ _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, 
 """Lists do not wait for histories."""
 _SWITCH_S = 0.0005
 """How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
-_SQLITE_THREADS, _POSTGRESQL_THREADS = 4, 8
+_SQLITE_THREADS, _POSTGRESQL_THREADS = (4, 1), (8, 4)
+"""For queries, and for what writes. SQLite has one writer at a time."""
 _ANSWER_S = 10.0
 """A database that is frozen must not hold clients: a proxy in front would give up later without a reason."""
 _END_S = 8.0
@@ -206,7 +207,8 @@ class Center:
     def __init__(self, settings: CenterSettings, database: Database) -> None:
         """Raise ConfigurationError if the settings of access, the addresses or a file are wrong."""
         self._settings, self._database = settings, database
-        self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
+        readers, writers = _SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS
+        self._threads = Threads(readers, writers=writers, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
         path = settings.reminders_file
         self.reminders_file = reminders = None if path is None else RemindersFile(path)

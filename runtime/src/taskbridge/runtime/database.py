@@ -22,7 +22,7 @@ from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -244,13 +244,14 @@ def working_for(caller: str) -> Generator[None]:
 class Threads:
     """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database.
 
-    A caller has half of them at most: what somebody else requests never waits for all requests of one.
+    A caller has half of them at most: what somebody else requests never waits for all requests of one. What writes has
+    threads of its own, as many as can write at once: no query waits for those who wait to write.
     """
 
-    def __init__(self, count: int, *, answer_s: float | None = None) -> None:
+    def __init__(self, count: int, *, writers: int = 1, answer_s: float | None = None) -> None:
         """``answer_s``: how long a caller waits at most, so that a frozen database does not hold every client."""
-        self._pool, self._answer_s = ThreadPoolExecutor(count, "query"), answer_s
-        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, count // 2)))
+        self._readers, self._writers = _Pool(count, "query"), _Pool(writers, "write")
+        self._answer_s = answer_s
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """What the function returns or raises.
@@ -258,38 +259,57 @@ class Threads:
         Raises:
             DatabaseUnavailable: it has not returned in time.
         """
+        return await self._within(self._readers.run(function, *arguments))
+
+    async def write(self, function: Callable[..., T], *arguments: object) -> T:
+        """As ``run``, for what writes. What has not returned in time may still be written."""
+        return await self._within(self._writers.run(function, *arguments))
+
+    async def _within(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(self._answer_s):
-                if not (caller := _caller.get()):
-                    return await asyncio.wrap_future(self._pool.submit(function, *arguments))
-                turns, loop = self._turns.of(caller), asyncio.get_running_loop()
-                await turns.acquire()
-
-                def over(_: object) -> None:
-                    with suppress(RuntimeError):  # the loop may have ended
-                        loop.call_soon_threadsafe(turns.release)
-
-                try:
-                    work = self._pool.submit(function, *arguments)
-                except BaseException:
-                    turns.release()
-                    raise
-                # Nobody may wait for the result any more: only the end of the work frees the thread.
-                work.add_done_callback(over)
-                return await asyncio.wrap_future(work)
+                return await work
         except TimeoutError as error:
             raise DatabaseUnavailable(f"the database gave no answer within {self._answer_s} s") from error
 
     def close(self, *, wait: bool = False) -> None:
         """With ``wait``, return once no function runs any more."""
-        self._pool.shutdown(wait=wait, cancel_futures=True)
+        for each in (self._readers, self._writers):
+            each.threads.shutdown(wait=wait, cancel_futures=True)
+
+
+class _Pool:
+    """Threads, of which a caller has half at most."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self.threads = ThreadPoolExecutor(count, name)
+        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, count // 2)))
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        if not (caller := _caller.get()):
+            return await asyncio.wrap_future(self.threads.submit(function, *arguments))
+        turns, loop = self._turns.of(caller), asyncio.get_running_loop()
+        await turns.acquire()
+
+        def over(_: object) -> None:
+            with suppress(RuntimeError):  # the loop may have ended
+                loop.call_soon_threadsafe(turns.release)
+
+        try:
+            work = self.threads.submit(function, *arguments)
+        except BaseException:
+            turns.release()
+            raise
+        # Nobody may wait for the result any more: only the end of the work frees the thread.
+        work.add_done_callback(over)
+        return await asyncio.wrap_future(work)
 
 
 async def purge_hourly(threads: Threads, purge: Callable[[], object]) -> None:
     """Purge once an hour, until cancelled. What a database leaves that does not answer is for the next time."""
     while True:
         with suppress(DatabaseUnavailable):
-            await threads.run(purge)
+            await threads.write(purge)
         await asyncio.sleep(_PURGE_S)
 
 

@@ -62,3 +62,14 @@ class PerSource(Generic[T]):
         else:
             self._values.move_to_end(source)
         return value
+
+
+class Rate:
+    """How often something may happen for each source: ``most`` times at once, and as many in ``per_s`` seconds."""
+
+    def __init__(self, most: float, *, per_s: float) -> None:
+        self._buckets = PerSource(lambda: Bucket(most, full_after_s=per_s, now=0.0))
+
+    def allows(self, source: object, *, now: float) -> bool:
+        """Whether it may happen now; it then counts."""
+        return consume_all([(self._buckets.of(source), 1)], now=now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from joserfc.jwk import RSAKey
@@ -368,6 +369,25 @@ def test_one_address_cannot_fill_the_database(serve: Callable[..., Served], monk
     monkeypatch.setattr(pages, "_BURST", 3)
     browser = serve().browser()
     assert [browser.get("/sign-in").status_code for _ in range(4)] == [303, 303, 303, 429]
+    callback = "/sign-in/callback?state=x&code=y"
+    assert [browser.get(callback).status_code for _ in range(4)] == [400, 400, 400, 429]
+
+
+def test_an_answer_that_nobody_waits_for_is_refused_without_writing(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    stranger, browser = served.browser(), served.browser()
+    state = parse_qs(urlsplit(to_provider(browser)).query)["state"][0]
+    assert stranger.get("/sign-in").status_code == 303  # so it has a cookie, for another sign-in
+
+    def write(**_: object) -> None:
+        raise AssertionError("a transaction that writes")
+
+    monkeypatch.setattr(served.database, "write", write)
+    for query in ("", "?state=x", f"?state={state}&code=x"):
+        answer = stranger.get(f"/sign-in/callback{query}")
+        assert (answer.status_code, "Not signed in" in answer.text) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import SingleSignOn, UsersOf, single_sign_on
 from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
 from taskbridge.runtime.database import working_for
-from taskbridge.runtime.rates import Bucket, PerSource, consume_all
+from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
@@ -119,8 +119,7 @@ class Access:
     sso_stream_s: float = 300.0
 
     def __post_init__(self) -> None:
-        burst = self.rate_per_s * _BURST_S
-        self._rates = PerSource(lambda: Bucket(burst, full_after_s=_BURST_S, now=time.monotonic()))
+        self._rate = Rate(self.rate_per_s * _BURST_S, per_s=_BURST_S)
         self._under_way: Counter[str] = Counter()
 
     @property
@@ -140,7 +139,7 @@ class Access:
         with working_for(f"address {address_of(request)}"):
             caller = await self.identify(request)
         key = caller.rate_key
-        if not consume_all([(self._rates.of(key), 1)], now=time.monotonic()) or self._under_way[key] >= _AT_ONCE:
+        if not self._rate.allows(key, now=time.monotonic()) or self._under_way[key] >= _AT_ONCE:
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
         self._under_way[key] += 1
         try:

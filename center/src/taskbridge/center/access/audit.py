@@ -89,7 +89,7 @@ class Audit:
             with self._database.write() as connection:
                 append_of(connection, self._database, caller, action, subject, address=address)
 
-        await self._threads.run(write)
+        await self._threads.write(write)
 
     async def add_read(self, caller: Caller, subject: Person | str, *, address: str) -> None:
         """Record that a person reads what is another's, at most once an hour for each session and subject."""

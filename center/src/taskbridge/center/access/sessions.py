@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Executable, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Executable, Row, Select, and_, delete, insert, select, update
 
 from taskbridge.center.access.audit import SESSIONS_ENDED, AuditEntry, append
 from taskbridge.center.tables import Person, sessions, sign_ins
@@ -82,16 +82,15 @@ class Sessions:
 
     async def claim_sign_in(self, state: str, browser: str) -> SignIn | None:
         """The sign-in that this browser started; None if it is unknown, expired, used, or another browser's."""
-        claimed = (
-            delete(sign_ins)
-            .where(
-                sign_ins.c.state_sha256 == digest_of(state),
-                sign_ins.c.browser_sha256 == digest_of(browser),
-                sign_ins.c.at >= now_ms() - SIGN_IN_S * 1000,
-            )
-            .returning(*(sign_ins.c[each] for each in SignIn._fields))
+        its = and_(
+            sign_ins.c.state_sha256 == digest_of(state),
+            sign_ins.c.browser_sha256 == digest_of(browser),
+            sign_ins.c.at >= now_ms() - SIGN_IN_S * 1000,
         )
-        rows = await self._write(claimed)
+        # Anybody may send an answer: only one that is waited for is worth a transaction that writes.
+        if await self._read(select(sign_ins.c.at).where(its)) is None:
+            return None
+        rows = await self._write(delete(sign_ins).where(its).returning(*(sign_ins.c[each] for each in SignIn._fields)))
         return SignIn(*rows[0]) if rows else None
 
     async def open(self, person: Person, roles: Iterable[str], *, instead_of: str | None) -> tuple[str, Session]:
@@ -108,13 +107,7 @@ class Sessions:
     async def find(self, token: str) -> Session | None:
         """The session of a browser's token; None if it has ended."""
         sha256, now = digest_of(token), now_ms()
-        query = select(sessions).where(sessions.c.token_sha256 == sha256, self._lives(now))
-
-        def read() -> Row[Any] | None:
-            with self._database.read() as connection:
-                return connection.execute(query).first()
-
-        row = await self._threads.run(read)
+        row = await self._read(select(sessions).where(sessions.c.token_sha256 == sha256, self._lives(now)))
         if row is None:
             return None
         if row.used_at < now - _USED_MS:
@@ -168,9 +161,18 @@ class Sessions:
                 return set(connection.execute(alive, self._database.keys(watched)).scalars())
 
         if watched or used:
-            before, self._over = self._over, watched - await self._threads.run(write_and_read)
+            before, self._over = self._over, watched - await self._threads.write(write_and_read)
             if self._over - before:
                 self._ended()
+
+    async def _read(self, query: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
+        """The first row."""
+
+        def read() -> Row[*tuple[Any, ...]] | None:
+            with self._database.read() as connection:
+                return connection.execute(query).first()
+
+        return await self._threads.run(read)
 
     async def _write(self, *statements: Executable) -> Sequence[Row[Any]]:
         """Execute all in one transaction; returns the rows of the last one, if it returns any."""
@@ -180,7 +182,7 @@ class Sessions:
                 *_, last = [connection.execute(each) for each in statements]
                 return last.all() if last.returns_rows else ()
 
-        return await self._threads.run(write)
+        return await self._threads.write(write)
 
     def _lives(self, now: int) -> ColumnElement[bool]:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)

@@ -184,7 +184,7 @@ class Sender:
             self._ended(status)
 
     async def _advance(self, action: Action, **changes: Any) -> Action | None:
-        return await self._threads.run(lambda: self._store.advance(action, **changes))
+        return await self._threads.write(lambda: self._store.advance(action, **changes))
 
     def _target_of(self, action: Action) -> App | Endpoint | None:
         return self._targets().of(action.corp_id, action.source, action.app_type)

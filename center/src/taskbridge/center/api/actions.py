@@ -81,7 +81,7 @@ def actions_router(
             for each in body.items
         ]
         address, now = address_of(request), now_ms()
-        found = await threads.run(lambda: store.request(caller, wanted, targets(), address=address, now=now))
+        found = await threads.write(lambda: store.request(caller, wanted, targets(), address=address, now=now))
         wake()
         return _answer(found, targets().possible(corp_id))
 

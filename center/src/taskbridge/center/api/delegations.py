@@ -77,7 +77,7 @@ def delegations_router(
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
         address = address_of(request)
-        await threads.run(lambda: store.add(caller, wanted, address=address, now=now_ms()))
+        await threads.write(lambda: store.add(caller, wanted, address=address, now=now_ms()))
         return await answer((corp_id, user_id))
 
     @router.delete(
@@ -90,7 +90,7 @@ def delegations_router(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId
     ) -> Response:
         person, address = (corp_id, user_id), address_of(request)
-        await threads.run(lambda: store.end(caller, person, delegation_id, address=address))
+        await threads.write(lambda: store.end(caller, person, delegation_id, address=address))
         return await answer(person)
 
     @router.get(

@@ -40,7 +40,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
         Only for the person, or a program that may read the person's lists. Entries that are not in the lists any more
         are left out.
         """
-        await threads.run(marks.change, (corp_id, user_id), [_marked(each) for each in body.items])
+        await threads.write(marks.change, (corp_id, user_id), [_marked(each) for each in body.items])
         return Response(status_code=204)
 
     @router.put("/me/preferences", summary="Set preferences", status_code=204, responses=refused)
@@ -54,7 +54,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
             with database.write() as connection:
                 database.put(connection, _PUT, [row])
 
-        await threads.run(write)
+        await threads.write(write)
         return Response(status_code=204)
 
     return router

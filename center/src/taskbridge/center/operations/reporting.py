@@ -146,11 +146,11 @@ class OperationsReporter:
                 self._history.add(now_s=time.time(), lag_records=lag_of(workers), edges=totals_of(edges))
                 share = await self._share()
                 with suppress(DatabaseUnavailable):
-                    await self._threads.run(self._records.report, self._replica, share, now_ms())
+                    await self._threads.write(self._records.report, self._replica, share, now_ms())
                 await asyncio.sleep(SAMPLE_S - time.time() % SAMPLE_S)
         finally:
             with suppress(DatabaseUnavailable):
-                await self._threads.run(self._records.leave, self._replica)
+                await self._threads.write(self._records.leave, self._replica)
 
     async def overview(self) -> dict[str, Any]:
         """The state of the bridge, with services that cannot be reached; raises DatabaseUnavailable."""

@@ -21,14 +21,14 @@ from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooM
 from taskbridge.center.access.sessions import SIGN_IN_S, Sessions
 from taskbridge.center.web.routes import PAGE_HEADERS
 from taskbridge.runtime.database import DatabaseUnavailable
-from taskbridge.runtime.rates import Bucket, PerSource, consume_all
+from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import Forbidden, NotNow, Refused
 from taskbridge.runtime.tokens import new_token
 
 _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 """Ties a sign-in to the browser that started it: nobody can complete theirs in another browser."""
 _BURST, _FULL_AFTER_S = 500, 10.0
-"""Sign-ins that one address may start. It may be that of a proxy in front of the whole company."""
+"""Sign-ins that one address may start, and end. It may be that of a proxy in front of the whole company."""
 
 _IN_DINGTALK = "DingTalk"
 """In the user agent of a page inside DingTalk."""
@@ -64,7 +64,7 @@ log = structlog.get_logger(__name__)
 def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> APIRouter:
     """``/sign-in``, ``/sign-in/callback`` and ``/sign-out``."""
     router = APIRouter(include_in_schema=False)
-    rates = PerSource(lambda: Bucket(_BURST, full_after_s=_FULL_AFTER_S, now=time.monotonic()))
+    starts, answers = Rate(_BURST, per_s=_FULL_AFTER_S), Rate(_BURST, per_s=_FULL_AFTER_S)
 
     @router.get("/sign-in")
     async def start(
@@ -75,8 +75,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
         Inside DingTalk, its page signs in without a redirect, unless that failed: ``browser``.
         """
         try:
-            if not consume_all([(rates.of(address_of(request)), 1)], now=time.monotonic()):
-                raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
+            _limit(request, starts)
             url, state, sign_in = await provider.authorize(_own_path(return_to))
             # The same for further tabs, so that each of them can complete its sign-in.
             cookie = request.cookies.get(_BROWSER_COOKIE) or new_token()
@@ -94,7 +93,9 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
     async def callback(request: Request, state: str = "") -> Response:
         """Create a session from the provider's answer."""
         try:
-            sign_in = await sessions.claim_sign_in(state, request.cookies.get(_BROWSER_COOKIE, ""))
+            _limit(request, answers)
+            browser = request.cookies.get(_BROWSER_COOKIE, "")
+            sign_in = await sessions.claim_sign_in(state, browser) if state and browser else None
             if sign_in is None:
                 raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
             person, groups = await provider.redeem(request.query_params, sign_in)
@@ -121,6 +122,11 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
         return answer
 
     return router
+
+
+def _limit(request: Request, rate: Rate) -> None:
+    if not rate.allows(address_of(request), now=time.monotonic()):
+        raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
 
 
 def _own_path(given: str) -> str:
