@@ -418,6 +418,25 @@ def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(databa
     run(database, scenario)
 
 
+def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlite_database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.dingtalk.faults.is_down = True
+        world.act("agree", ("I-1", "11"))
+        for _ in range(3):
+            await world.work(pass_s=60)
+        [unsent] = world.stored
+        assert (unsent.status, unsent.attempts) == ("REQUESTED", 3)
+        world.store.advance(unsent, status="SENDING", due_at=world.clock.now_ms() + 120_000, attempts=4)
+        world.dingtalk.faults.is_down = False
+        for _ in range(2):
+            await world.work(pass_s=121)
+            assert world.statuses == [("UNCLEAR", "")]
+        await world.work(pass_s=121)
+        assert world.statuses == [("FAILED", "unconfirmed")]
+
+    run(sqlite_database, scenario)
+
+
 def test_of_two_replicas_one_sends(database: Database) -> None:
     async def scenario(world: World) -> None:
         other = world.replica()

@@ -151,23 +151,27 @@ class Sender:
         if answer.received is Received.REFUSED:
             await self._end(claimed, REFUSED, answer.detail)
         elif answer.received is Received.ACCEPTED:
-            await self._advance(claimed, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0)
+            await self._advance(claimed, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0, detail="")
         elif answer.received is Received.UNSENT or system.repeats:
             later = min(_BACKOFF_MS * 2**action.attempts, _BACKOFF_MAX_MS)
             detail = UNSENT if answer.received is Received.UNSENT and action.detail in ("", UNSENT) else UNCONFIRMED
             await self._advance(claimed, status=REQUESTED, due_at=now + later, detail=detail)
         else:
-            await self._advance(claimed, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0)
+            await self._advance(claimed, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0, detail="")
 
     async def _ask(self, action: Action) -> None:
         """The callback has not come, or nobody knows whether the system received the action."""
         target, now = self._target_of(action), self._clock.now_ms()
-        claimed = await self._advance(action, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
-        if claimed is None:
+        system = None if target is None else self._system(target, action)
+        if action.status != SENDING:
+            changes = {"attempts": action.attempts + 1}
+        elif system is not None and system.repeats:
+            await self._advance(action, status=REQUESTED, due_at=now, detail=UNCONFIRMED)
             return
-        system = None if target is None else self._system(target, claimed)
-        if system is not None and system.repeats and action.status == SENDING:
-            await self._advance(claimed, status=REQUESTED, due_at=now, detail=UNCONFIRMED)
+        else:  # so far, attempts to send it were counted
+            changes = {"status": UNCLEAR, "attempts": 1, "detail": ""}
+        claimed = await self._advance(action, due_at=now + _LEASE_MS, **changes)
+        if claimed is None:
             return
         found = None if system is None else await system.read_back(claimed)
         if found:
@@ -175,9 +179,7 @@ class Sender:
         elif claimed.attempts >= _READ_BACKS and (found is not None or now - action.requested_at > _GIVE_UP_MS):
             await self._end(claimed, FAILED, UNCONFIRMED)
         else:
-            status = UNCLEAR if action.status == SENDING else action.status
-            later = self._clock.now_ms() + _READ_BACK_MS * claimed.attempts
-            await self._advance(claimed, status=status, due_at=later)
+            await self._advance(claimed, due_at=self._clock.now_ms() + _READ_BACK_MS * claimed.attempts)
 
     async def _end(self, action: Action, status: str, detail: str = "") -> None:
         if await self._advance(action, status=status, detail=detail, due_at=None) is not None:
