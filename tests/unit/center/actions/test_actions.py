@@ -586,6 +586,74 @@ def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(
     run(sqlite_database, scenario)
 
 
+@pytest.mark.parametrize("again", ["refuse", "agree"])
+def test_what_was_not_confirmed_is_requested_again_with_the_same_id(database: Database, again: str) -> None:
+    async def scenario(world: World) -> None:
+        world.other.answers = [Response(status_code=504)] * 30
+        task = of_erp(world)
+        [first] = world.act("refuse", task)
+        for _ in range(12):
+            await world.work(pass_s=60)
+        assert world.statuses == [("FAILED", "unconfirmed")]
+        world.other.answers.clear()
+        [second] = world.act(again, task, remark="once more")
+        assert world.act("agree", task) == [second], "one is under way"
+        await world.work()
+        ids = [message_id for message_id, _ in world.other.received]
+        assert (set(ids[:-1]), ids[-1] == first.action_id) == ({first.action_id}, again == "refuse")
+        assert json.loads(world.other.received[-1][1])["data"]["remark"] == "once more"
+        world.arrive(
+            happened(
+                Action.COMPLETED, NOW, task_id="T-1", actor_id="ann", instance_id="erp:7", source=ERP, app_type=ERP
+            )
+        )
+        await world.work()
+        assert world.stored[-1].status == "DONE"
+        requests = [(what, subject) for _, what, subject in world.trail if what in ("refuse", "agree")]
+        assert requests == [
+            ("refuse", f"erp:7 T-1 {first.action_id}"),
+            (again, f"erp:7 T-1 {second.action_id}"),
+        ], "both are on record"
+
+    run(database, scenario)
+
+
+def test_what_was_not_confirmed_is_done_if_its_event_comes_before_it_is_sent_again(sqlite_database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.other.answers = [Response(status_code=504)] * 30
+        task = of_erp(world)
+        world.act("refuse", task)
+        for _ in range(12):
+            await world.work(pass_s=60)
+        world.act("refuse", task)
+        await world.work()
+        named = {"task_id": "T-1", "actor_id": "ann", "instance_id": "erp:7", "source": ERP, "app_type": ERP}
+        world.arrive(happened(Action.COMPLETED, NOW, **named))
+        await world.work(pass_s=60)
+        assert [each for each, _ in world.statuses] == ["DONE"]
+
+    run(sqlite_database, scenario)
+
+
+def test_what_is_refused_again_and_again_uses_no_more_calls(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        for _ in range(5):
+            [action] = world.act("return", ("I-1", "11"), to="no-such-step")
+            assert action.status == "REQUESTED"
+            await world.work(pass_s=60)
+        calls = world.dingtalk.calls.total()
+        [refused] = world.act("return", ("I-1", "11"))
+        await world.work()
+        assert (refused.status, refused.detail) == ("REFUSED", "too-often")
+        assert world.dingtalk.calls.total() == calls
+        world.clock.pass_s(3600)
+        [later] = world.act("agree", ("I-1", "11"))
+        await world.work()
+        assert (later.status, len(executed(world))) == ("REQUESTED", 1)
+
+    run(database, scenario)
+
+
 def test_another_system_refuses_with_its_own_words(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.other.answers = [JSONResponse({"detail": "the budget is closed"}, 409)]

@@ -19,7 +19,7 @@ import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
@@ -44,6 +44,7 @@ DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
 ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
 NOT_NUMERIC, ENDED_THERE, CHANGED, NO_RECIPIENT = "not-numeric", "ended", "changed", "no-recipient"
+TOO_OFTEN = "too-often"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
 UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
 """Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
@@ -53,6 +54,8 @@ SHOWN_MS = 24 * 3600 * 1000
 _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
+_REFUSED_MOST, _HOUR_MS = 5, 3600 * 1000
+"""How often the other system may refuse actions on one task of a person within an hour: each costs calls of the corp."""
 
 
 class Action(NamedTuple):
@@ -107,6 +110,13 @@ _OF_TASK = and_(
     entries.c.view == VIEW_CODES[View.PENDING],
     entries.c.task_id == actions.c.task_id,
 )
+_TASK = "corp_id", "user_id", "instance_id", "task_id"
+_other = actions.alias()
+_REPEATED = delete(actions).where(
+    actions.c.due_at.is_(None),
+    ~exists().where(_other.c.due_at.is_not(None), *(_other.c[each] == actions.c[each] for each in _TASK)),
+)
+"""Deletes an action that is requested again, and so inserted again, unless another on its task is under way."""
 _IS_PENDING = exists().where(
     instances.c.instance_id == actions.c.instance_id, entries.c.instance == instances.c.id, _OF_TASK
 )
@@ -134,6 +144,8 @@ class Actions:
             for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
                 found[each] = action = self._checked(connection, caller, each, targets, now)
                 if action.status == REQUESTED:
+                    if action.detail == UNCONFIRMED:
+                        connection.execute(_REPEATED.where(actions.c.action_id == action.action_id))
                     put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
                     if connection.execute(put.returning(actions.c.action_id)).first() is None:
                         found[each] = Action(*connection.execute(select(actions).where(_same(action))).one())
@@ -255,7 +267,16 @@ class Actions:
             return refused._replace(detail=NOT_POSSIBLE)
         if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
             return refused._replace(detail=reason)
-        return refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
+        earlier = _ended(connection, refused, since=now - SHOWN_MS)
+        if sum(each.status == REFUSED and each.requested_at > now - _HOUR_MS for each in earlier) >= _REFUSED_MOST:
+            return refused._replace(detail=TOO_OFTEN)
+        requested = refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
+        for each in earlier:
+            same = each.action == requested.action and each.recipient_id == requested.recipient_id
+            if same and each.detail == UNCONFIRMED:
+                # The other system may have carried it out, and knows it by this id.
+                return requested._replace(action_id=each.action_id, detail=UNCONFIRMED)
+        return requested
 
 
 def _objection(connection: Connection, action: Action, state: TaskState, seen_revision: int | None) -> str:
@@ -274,7 +295,17 @@ def _objection(connection: Connection, action: Action, state: TaskState, seen_re
     return ""
 
 
+def _ended(connection: Connection, action: Action, *, since: int) -> list[Action]:
+    """Earlier ones on the same task of the same person, the latest first."""
+    where = actions.c.due_at.is_(None), actions.c.requested_at > since, *_of_its_task(action)
+    found = connection.execute(select(actions).where(*where).order_by(actions.c.requested_at.desc()))
+    return [Action(*row) for row in found]
+
+
 def _same(action: Action) -> ColumnElement[bool]:
     """The one that is under way for the same task of the same person."""
-    key = ("corp_id", "user_id", "instance_id", "task_id")
-    return and_(actions.c.due_at.is_not(None), *(actions.c[each] == getattr(action, each) for each in key))
+    return and_(actions.c.due_at.is_not(None), *_of_its_task(action))
+
+
+def _of_its_task(action: Action) -> list[ColumnElement[bool]]:
+    return [actions.c[each] == getattr(action, each) for each in _TASK]

@@ -356,7 +356,7 @@ ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
 _action_detail = Field(
     description="The other system's words, or one of `not-pending`, `not-delegated`, `not-possible` (tasks of this "
     "app are decided elsewhere), `not-numeric` (DingTalk knows tasks by numbers), `ended` (the whole instance has), "
-    "`changed` (since `seen_revision`), `no-recipient`, "
+    "`changed` (since `seen_revision`), `no-recipient`, `too-often` (refused five times within an hour), "
     "`unsent` (it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
 )
 
