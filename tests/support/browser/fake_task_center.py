@@ -251,6 +251,7 @@ class FakeTaskCenter:
             api.get(f"/v1/corps/{{corp}}/users/{{user}}/{path}")(self._nothing)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/corps")(self._corps)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
         api.get("/v1/instances/{instance:path}/history")(self._history)
         api.get("/v1/instances/{instance:path}")(self._instance)
@@ -393,9 +394,12 @@ class FakeTaskCenter:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))
         return Response(f"\ufeffTitle\r\n{lines}", media_type="text/csv")
 
+    async def _corps(self) -> dict[str, Any]:
+        return {"items": [CORP, "ding0000another"]}
+
     async def _waiting(self, corp: str, app_type: str = "", process_name: str | None = None) -> Any:
         if corp != CORP:
-            return problem(403, "Only for those who may see this corp.")
+            return {"processes": [], "people": [], "complete": True}
         now = _iso(datetime.now(UTC))
         counts: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {"processes": {}, "people": {}}
         for (user, view), lines in self.items.items():

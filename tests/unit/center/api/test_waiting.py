@@ -20,7 +20,7 @@ from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.reminders import waiting as waiting_module
 from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.reminders.file import Reminders
-from taskbridge.center.reminders.waiting import people_after, waiting
+from taskbridge.center.reminders.waiting import corps, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
 from taskbridge.center.tables import audit, entries, pseudonyms
 from taskbridge.schemas.events import PersonRecord, View
@@ -119,8 +119,26 @@ def test_operators_tokens_of_the_corp_and_owners_of_the_app_may_see_it_and_peopl
     ]
 
 
+def test_a_caller_finds_the_corps_to_choose_from(waits: TestClient, access: As, center: AnsweringCenter) -> None:
+    center.add(*(entry_row(f"I-{number}", corp=f"corp{number % 3}") for number in range(9)))
+
+    def found() -> list[str]:
+        return waits.get("/v1/corps").json()["items"]
+
+    assert found() == ["corp0", "corp1", "corp2"]
+    access.caller = Caller("sso", corps=("*",), corp_id="corp1", user_id="oz")
+    assert found() == ["corp0", "corp1", "corp2"]
+    access.caller = Caller("sso", corp_id="corp1", user_id="ann")
+    assert found() == ["corp1"]
+    access.caller = Caller("token", name="t", corps=("corp2", "new"))
+    assert found() == ["corp2", "new"]
+    with center.database.read() as connection:
+        assert corps(connection, limit=2) == ["corp0", "corp1"]
+
+
 def test_lists_that_are_being_filled_are_not_counted(waits: TestClient, center: AnsweringCenter) -> None:
     center.complete = False
+    assert waits.get("/v1/corps").status_code == 503
     assert waits.get("/v1/corps/corp/waiting").status_code == 503
 
 
@@ -186,6 +204,26 @@ def test_counts_come_from_the_index_alone(database: Database) -> None:
     assert len(plans) == 5
     for plan in plans:
         assert "COVERING INDEX entries_waiting" in plan if is_sqlite else "entries_waiting" in plan, plan
+
+
+def test_corps_are_found_in_an_index(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(
+            insert(entries), [entry_row(f"I-{number}", corp=f"c{number % 3}") for number in range(3_000)]
+        )
+        connection.execute(text("ANALYZE"))
+    sent: list[str] = []
+    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+    listen(database.engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    with database.read() as connection:
+        assert corps(connection) == ["c0", "c1", "c2"]
+        count = len(sent)
+        query = select(entries.c.corp_id).where(entries.c.corp_id > "c0").order_by(entries.c.corp_id).limit(1)
+        rendered = str(query.compile(database.engine, compile_kwargs={"literal_binds": True}))
+        plan = str(connection.execute(text(explain + rendered)).all())
+    assert count <= 5
+    assert "entries_page" in plan
+    assert "Seq Scan" not in plan
 
 
 def test_a_person_hears_which_apps_they_own(center: AnsweringCenter, access: As) -> None:

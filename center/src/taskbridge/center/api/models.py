@@ -290,6 +290,10 @@ class MeOut(_Shown):
     owned_apps: list[str] = Field(description="Apps whose waiting tasks the person may see, with all their people.")
 
 
+class CorpsOut(_Shown):
+    items: list[str] = Field(examples=[["ding5d17e3add038d445"]])
+
+
 class _CountedOut(_Shown):
     pending: int = Field(description="Pending entries. A task that waits for several people counts for each.")
     overdue: int

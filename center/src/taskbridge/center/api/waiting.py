@@ -1,4 +1,4 @@
-"""``/v1/corps/{corp_id}/waiting``: what waits for whom, for those who answer for it."""
+"""``/v1/corps`` and ``/v1/corps/{corp_id}/waiting``: what waits for whom, for those who answer for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.routes import JsonAnswer
-from taskbridge.center.reminders.waiting import Counts, waiting
+from taskbridge.center.reminders.waiting import Counts, corps, waiting
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -55,6 +55,23 @@ def waiting_router(  # noqa: PLR0917 - the parts
         ]
         people = [{"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people]
         return to_json({"processes": processes, "people": people, "complete": found.is_complete})
+
+    def read_corps() -> list[str]:
+        with database.read() as connection, complete(connection):
+            return corps(connection)
+
+    @router.get(
+        "/corps",
+        summary="Corps that the caller may see",
+        response_model=models.CorpsOut,
+        responses=models.problems(401, 403, 429, 503),
+    )
+    async def known_corps(caller: Known) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Those of the token, or of the signed-in person. Of all corps, the first 200 that have entries, in order."""
+        found = list(caller.corps) if caller.corp_id is None else [caller.corp_id]
+        if ALL_CORPS in caller.corps:
+            found = await threads.run(read_corps)
+        return JsonAnswer(to_json({"items": found}))
 
     @router.get(
         "/corps/{corp_id}/waiting",

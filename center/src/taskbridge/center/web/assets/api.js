@@ -55,6 +55,8 @@ export class Api {
     return this.get(`/v1/corps/${encodeURIComponent(corpId)}/waiting?${given}`, {}, signal);
   };
 
+  corps = (signal) => this.get("/v1/corps", {}, signal);
+
   people = (q, limit, signal) => this.get("/v1/people", { q, limit }, signal);
 
   actions = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/actions`, {}, signal);

@@ -218,8 +218,8 @@ export const EN = {
   },
   waiting: {
     title: "Waiting",
-    app: "App (all if empty)",
-    show: "Show",
+    app: "App",
+    allApps: "All apps",
     processes: "By process",
     people: "By person",
     process: "Process",
@@ -231,6 +231,7 @@ export const EN = {
     none: "Nothing waits.",
     more: "There is more than is counted or shown here: choose an app or a process.",
     noApps: ["No app to show", "An administrator names the owners of apps."],
+    unknownCorp: ["There are no tasks of this organisation", "Choose an organisation."],
   },
   theme: { auto: "Appearance: as the system", light: "Appearance: light", dark: "Appearance: dark" },
   help: "Keyboard shortcuts",

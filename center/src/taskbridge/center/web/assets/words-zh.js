@@ -206,8 +206,8 @@ export const ZH = {
   },
   waiting: {
     title: "待办概览",
-    app: "应用（留空为全部）",
-    show: "查看",
+    app: "应用",
+    allApps: "全部应用",
     processes: "按流程",
     people: "按人员",
     process: "流程",
@@ -219,6 +219,7 @@ export const ZH = {
     none: "没有待处理的任务。",
     more: "数据较多，未全部统计或显示：请选择应用或流程。",
     noApps: ["没有可查看的应用", "应用的负责人由管理员指定。"],
+    unknownCorp: ["没有这个企业的任务", "请选择一个企业。"],
   },
   theme: { auto: "外观：跟随系统", light: "外观：浅色", dark: "外观：深色" },
   help: "键盘快捷键",

@@ -1,0 +1,77 @@
+"""The page of what waits: organisations and apps to choose from, and links to people's tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser.browsing import serious_findings
+from support.browser.fake_task_center import CORP, ME
+
+if TYPE_CHECKING:
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
+
+
+def test_organisations_and_apps_are_chosen_and_nobody_types_an_id(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/waiting")
+    assert page.locator("input").count() == 0
+    processes = page.locator(".panel").nth(1).locator("tbody tr")
+    expect(processes).to_have_count(4)
+    corps, apps = page.get_by_label("企业 ID"), page.get_by_label("应用")
+    expect(corps.locator("option")).to_have_text([CORP, "ding0000another"])
+    items = fake.items[ME, "pending"]
+    app = items[0]["app_type"]
+    names = {each["process_name"] for each in items if each["app_type"] == app}
+    assert set(apps.locator(f"option[value={app}]").inner_text().split("、")) <= names
+    apps.select_option(app)
+    expect(processes).to_have_count(len(names))
+    assert page.url.endswith(f"/waiting?corp_id={CORP}&app_type={app}")
+    assert apps.input_value() == app
+    apps.select_option("全部应用")
+    expect(processes).to_have_count(4)
+    corps.select_option("ding0000another")
+    expect(page.locator(".panel-none")).to_have_text(2 * ["没有待处理的任务。"])
+    assert serious_findings(page) == []
+
+
+def test_a_wrong_organisation_in_the_address_is_said_and_others_can_be_chosen(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(f"{fake.url}/waiting?corp_id=ding-typo")
+    expect(page.locator(".nothing-heading")).to_have_text("没有这个企业的任务")
+    page.get_by_label("企业 ID").select_option(CORP)
+    expect(page.locator(".panel").nth(1).locator("tbody tr")).to_have_count(4)
+
+
+def test_a_person_in_the_table_is_a_link_to_their_tasks(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/waiting?corp_id={CORP}")
+    page.get_by_role("link", name="李雷").click()
+    expect(page.locator(".row").first).to_be_visible()
+    assert page.url == f"{fake.url}/?corp_id={CORP}&user_id={ME}#pending"
+
+
+def test_an_owner_of_apps_chooses_among_them_and_sees_no_links(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    app = fake.items[ME, "pending"][0]["app_type"]
+    fake.mode, fake.operator, fake.owned_apps = "sso", False, [app, "APP_OTHER"]
+    page = open_page(f"{fake.url}/waiting")
+    expect(page.get_by_label("应用").locator("option")).to_have_count(2)
+    expect(page.get_by_label("企业 ID")).to_have_count(0)
+    people = page.locator(".panel").nth(2)
+    expect(people).to_contain_text("李雷")
+    expect(people.get_by_role("link")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_each_number_has_its_column_s_name(fake: FakeTaskCenter, open_page: OpenPage, scheme: str) -> None:
+    options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+    page = open_page(f"{fake.url}/waiting?corp_id={CORP}", **options)
+    first = page.locator(".records td").first
+    expect(first).to_be_visible()
+    assert first.evaluate("cell => getComputedStyle(cell, '::before').content") == '"待处理"'
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    right = "(each) => each.getBoundingClientRect().right"
+    assert page.locator("select").first.evaluate(right) == page.locator(".waiting-form").evaluate(right)
+    assert serious_findings(page) == []
