@@ -1,16 +1,27 @@
-"""Only two absences, at least a day apart, are a deletion. The first one survives restarts."""
+"""What survives restarts: absences, of which two at least a day apart are a deletion, and the numbers of repairs."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
+import httpx2
 import pytest
+from msgspec import structs
 
+from support.dingtalk import FakeClock
+from support.reconcile import filed, local_data, settings_in
+from taskbridge.reconcile.app import Service
+from taskbridge.reconcile.assembly import LocalData
+from taskbridge.reconcile.repairs import Kind, Repair
 from taskbridge.reconcile.store import Store, open_database
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 THEN = 1_790_000_000_000
@@ -40,3 +51,77 @@ def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
     with pytest.raises(ConfigurationError, match="a-file"):
         open_database(tmp_path / "a-file")
+
+
+def repairs(count: int, *, at: int = THEN, name: str = "e") -> list[Repair]:
+    return [
+        Repair(Kind.DECISION, structs.replace(filed(at=at), event_id=f"{name}{number}", received_at=at))
+        for number in range(count)
+    ]
+
+
+def test_a_repair_counts_once_and_the_numbers_outlive_its_id(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    findings = Store(database).findings
+    for _ in range(2):
+        findings.record(repairs(3), work="reconcile")
+    assert [each.repairs for each in findings.counts()] == [3]
+    findings.remove_old(now_ms=THEN + 29 * DAY_MS)
+    findings.record(repairs(3), work="reconcile")
+    assert [each.repairs for each in findings.counts()] == [3]
+    findings.remove_old(now_ms=THEN + 30 * DAY_MS)
+    assert database.execute("SELECT count(*) FROM repaired").fetchone() == (0,)
+    assert [each.repairs for each in findings.counts()] == [3]
+    findings.remove_old(now_ms=THEN + 401 * DAY_MS)
+    assert findings.counts() == []
+    assert findings.totals() == [("APP_1", "decision", "reconcile", 3)], "a counter never falls"
+
+
+def test_old_repairs_are_found_by_an_index(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    Store(database)
+    plan = database.execute("EXPLAIN QUERY PLAN DELETE FROM repaired WHERE at_ms <= 1").fetchall()
+    assert "repaired_at" in str(plan)
+
+
+def test_the_repairs_of_an_earlier_release_still_count(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    database.execute(
+        "CREATE TABLE found (event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL,"
+        " day TEXT NOT NULL, kind TEXT NOT NULL, work TEXT NOT NULL) WITHOUT ROWID"
+    )
+    rows = [(f"e{each}", "ding1", "APP_1", "2026-09-21", "decision", "reconcile") for each in range(3)]
+    database.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
+    for _ in range(2):
+        findings = Store(database).findings
+        findings.record(repairs(4), work="reconcile")
+        assert [(each.day, each.repairs) for each in findings.counts()] == [("2026-09-21", 4)]
+        assert findings.totals() == [("APP_1", "decision", "reconcile", 4)]
+
+
+def test_a_scrape_and_the_status_are_read_by_connections_of_their_own(tmp_path: Path) -> None:
+    """SQLite refuses the service's connection in another thread. In the event loop they would delay all else."""
+
+    async def run() -> None:
+        with local_data(tmp_path, FakeClock(THEN)) as data:
+            data.store.findings.record(repairs(3), work="reconcile")
+            http = Service(settings_in(tmp_path), data).http()
+            loop, threads = threading.get_ident(), set[int]()
+            opened_again = LocalData.opened_again
+
+            def noted(given: LocalData) -> AbstractContextManager[LocalData]:
+                threads.add(threading.get_ident())
+                return opened_again(given)
+
+            with patch.object(LocalData, "opened_again", noted):
+                async with httpx2.AsyncClient(transport=httpx2.ASGITransport(http), base_url="http://r") as client:
+                    metrics, status = await client.get("/metrics"), await client.get("/status")
+            assert (
+                'taskbridge_reconcile_repairs_total{app_type="APP_1",kind="decision",work="reconcile"} 3.0'
+                in metrics.text
+            )
+            assert [each["events"] for each in status.json()["found"]] == [3]
+            assert threads
+            assert loop not in threads
+
+    asyncio.run(run())

@@ -1,4 +1,4 @@
-"""A call ends within its time, with an answer of bounded size, whatever the server sends."""
+"""A call ends within its time, with an answer of bounded size, if a server never stops or sends a bomb."""
 
 from __future__ import annotations
 

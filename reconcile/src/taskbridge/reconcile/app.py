@@ -166,11 +166,13 @@ class Service:
             readiness=lambda: {"ready": self.problem is None, "problem": self.problem},
             ready="Ready when the last pass was complete",
             registry=self.metrics.registry,
+            is_slow=True,
         )
 
         @app.get("/status", summary="Calls, repairs and unconfirmed absences", tags=["operation"])
-        async def status() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-            return status_of(self._data)
+        def status() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+            with self._data.opened_again() as data:
+                return status_of(data)
 
         return app
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from taskbridge.reconcile.applications import AppSync
@@ -29,6 +29,7 @@ from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from pathlib import Path
 
     from taskbridge.reconcile.settings import ReconcileSettings
     from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
@@ -47,10 +48,21 @@ _INCLUDED = {"standard": 5_000, "professional": 200_000}
 class LocalData:
     """The apps file and the data folder: everything that needs neither DingTalk nor Kafka."""
 
+    folder: Path
     file: AppsFile
     store: Store
     budget: Budget
     clock: Clock
+
+    @contextmanager
+    def opened_again(self) -> Generator[LocalData]:
+        """The same data for another thread, by a connection of its own."""
+        database = open_database(self.folder)
+        try:
+            budget = Budget(database, self.budget.allowance, self.clock)
+            yield replace(self, store=Store(database), budget=budget)
+        finally:
+            database.close()
 
     @property
     def apps(self) -> tuple[App, ...]:
@@ -121,7 +133,8 @@ def open_data(settings: ReconcileSettings, clock: Clock | None = None) -> Genera
     file = AppsFile(settings.apps_file, settings.credentials_file)
     database = open_database(settings.data_dir)
     try:
-        yield LocalData(file, Store(database), Budget(database, allowance_of(settings), clock), clock)
+        budget = Budget(database, allowance_of(settings), clock)
+        yield LocalData(settings.data_dir, file, Store(database), budget, clock)
     except sqlite3.Error as error:
         raise OperatorError(f"database {settings.data_dir / FILE_NAME}: {error}") from error
     finally:

@@ -87,6 +87,7 @@ class Passes:
                 report.problems[app.app_type] = str(error)
                 _log.error("app_not_read", app_type=app.app_type, problem=str(error))
         self._store.open_instances.remove_old(now_ms=self._clock.now_ms())
+        self._store.findings.remove_old(now_ms=self._clock.now_ms())
         self._store.findings.pass_ended(now_ms=self._clock.now_ms(), is_whole=report.is_whole)
         return report
 

@@ -42,6 +42,9 @@ _MISSING = (
     " (event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, occurred_ms INTEGER NOT NULL)"
     " WITHOUT ROWID"
 )
+_MISSING_INDEX = (
+    "CREATE INDEX IF NOT EXISTS untold_of_app ON untold (corp_id, app_type)"  # spellchecker:disable-line - as above
+)
 _OPEN_INSTANCES = """
 CREATE TABLE IF NOT EXISTS questions (
     instance_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, told_ms INTEGER NOT NULL,
@@ -85,6 +88,7 @@ class Callbacks:
         self._database = database
         database.executescript(_CALLBACKS)
         database.execute(_MISSING)
+        database.execute(_MISSING_INDEX)
 
     def watch(self, corp_id: str, app_type: str, *, now_ms: int) -> None:
         """Count missing callbacks of this app from now on."""

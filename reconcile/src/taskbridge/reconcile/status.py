@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counting
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter
@@ -102,9 +101,14 @@ class _StoreCollector(Collector):
         self._data, self._clock = data, clock
 
     def collect(self) -> Iterator[Metric]:
-        budget, store = self._data.budget, self._data.store
+        # A scrape runs in a thread of its own, so that large tables delay no pass.
+        with self._data.opened_again() as data:
+            yield from self._collected(data)
+
+    def _collected(self, data: LocalData) -> Iterator[Metric]:
+        budget, store = data.budget, data.store
         left = GaugeMetricFamily("taskbridge_reconcile_calls_left", "Calls left for today.", labels=["corp_id"])
-        for corp_id in self._data.corp_ids:
+        for corp_id in data.corp_ids:
             left.add_metric([corp_id], budget.left(corp_id))
         yield left
         repairs = CounterMetricFamily(
@@ -112,10 +116,7 @@ class _StoreCollector(Collector):
             "Events that repaired a state, by app, kind of loss, and the run that found it. Survives restarts.",
             labels=["app_type", "kind", "work"],
         )
-        sums = Counting[tuple[str, str, str]]()
-        for each in store.findings.counts():
-            sums[each.app_type, each.kind.value, each.work] += each.repairs
-        for labels, count in sums.items():
+        for *labels, count in store.findings.totals():
             repairs.add_metric(labels, count)
         yield repairs
         missing = GaugeMetricFamily(

@@ -6,6 +6,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.reconcile.applications import AppTokens
+from taskbridge.reconcile.names import transaction
 from taskbridge.reconcile.repairs import LOST, Kind
 from taskbridge.reconcile.states import States
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of
@@ -37,9 +38,15 @@ CREATE TABLE IF NOT EXISTS absent_forms (
     corp_id TEXT NOT NULL, app_type TEXT NOT NULL, form_uuid TEXT NOT NULL, at_ms INTEGER NOT NULL,
     PRIMARY KEY (corp_id, app_type, form_uuid)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS found (
-    event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, day TEXT NOT NULL, kind TEXT NOT NULL,
-    work TEXT NOT NULL
+CREATE TABLE IF NOT EXISTS repaired (event_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS repaired_at ON repaired (at_ms);
+CREATE TABLE IF NOT EXISTS repairs_by_day (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, day TEXT NOT NULL, kind TEXT NOT NULL, work TEXT NOT NULL,
+    events INTEGER NOT NULL, PRIMARY KEY (corp_id, app_type, day, kind, work)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS repairs (
+    app_type TEXT NOT NULL, kind TEXT NOT NULL, work TEXT NOT NULL, events INTEGER NOT NULL,
+    PRIMARY KEY (app_type, kind, work)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS problems (
     work TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, problem TEXT NOT NULL
@@ -49,6 +56,17 @@ CREATE TABLE IF NOT EXISTS schedule (
 );
 CREATE TABLE IF NOT EXISTS passes (ended_ms INTEGER PRIMARY KEY, is_whole INTEGER NOT NULL);
 """
+_FROM_FOUND = (
+    "INSERT INTO repaired SELECT event_id, CAST(strftime('%s', 'now') AS INTEGER) * 1000 FROM found",
+    "INSERT INTO repairs_by_day SELECT corp_id, app_type, day, kind, work, count(*) FROM found GROUP BY 1, 2, 3, 4, 5",
+    "INSERT INTO repairs SELECT app_type, kind, work, count(*) FROM found GROUP BY 1, 2, 3",
+    "DROP TABLE found",
+)
+"""Earlier releases had one table, of all repairs."""
+_REPEATED_MS = 30 * DAY_MS
+"""How long a repair that is published again counts as the same: as long as its event is on the topic."""
+_DAYS_MS = 400 * DAY_MS
+"""How long the numbers of a day are stored."""
 
 
 def open_database(folder: Path) -> sqlite3.Connection:
@@ -194,20 +212,46 @@ class Count(NamedTuple):
 class Findings(_Rows):
     """The repairs, each counted once even if it was published several times, and the ends of passes."""
 
+    def __init__(self, database: sqlite3.Connection) -> None:
+        super().__init__(database)
+        exists = "SELECT 1 FROM sqlite_master WHERE name = 'found'"
+        if database.execute(exists).fetchone():
+            with transaction(database):
+                # Another process may have moved them meanwhile.
+                for each in _FROM_FOUND if database.execute(exists).fetchone() else ():
+                    database.execute(each)
+
     def record(self, repairs: Iterable[Repair], *, work: str) -> None:
         """Count these repairs, which are durable in Kafka."""
-        self._database.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (event.event_id, event.corp_id, event.app_type, day_of(event.occurred_at), kind, work)
-                for kind, event in ((each.kind, each.event) for each in repairs)
-            ),
-        )
+        with transaction(self._database):
+            for kind, event in ((each.kind, each.event) for each in repairs):
+                new = self._database.execute(
+                    "INSERT OR IGNORE INTO repaired VALUES (?, ?)", (event.event_id, event.received_at)
+                )
+                if new.rowcount:
+                    self._database.execute(
+                        "INSERT INTO repairs_by_day VALUES (?, ?, ?, ?, ?, 1)"
+                        " ON CONFLICT DO UPDATE SET events = events + 1",
+                        (event.corp_id, event.app_type, day_of(event.occurred_at), kind, work),
+                    )
+                    self._database.execute(
+                        "INSERT INTO repairs VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET events = events + 1",
+                        (event.app_type, kind, work),
+                    )
+
+    def remove_old(self, *, now_ms: int) -> None:
+        """Remove what no report needs any more. The numbers of all time stay."""
+        self._database.execute("DELETE FROM repaired WHERE at_ms <= ?", (now_ms - _REPEATED_MS,))
+        self._database.execute("DELETE FROM repairs_by_day WHERE day < ?", (day_of(now_ms - _DAYS_MS),))
+
+    def totals(self) -> list[tuple[str, str, str, int]]:
+        """App, kind and work, and the repairs of all time."""
+        return self._database.execute("SELECT app_type, kind, work, events FROM repairs ORDER BY 1, 2, 3").fetchall()
 
     def counts(self) -> list[Count]:
         """By app, day and kind, the latest day first."""
         rows = self._database.execute(
-            "SELECT corp_id, app_type, day, kind, work, count(*) FROM found GROUP BY 1, 2, 3, 4, 5"
+            "SELECT corp_id, app_type, day, kind, work, events FROM repairs_by_day"
             " ORDER BY day DESC, corp_id, app_type, kind, work"
         )
         return [

@@ -40,12 +40,14 @@ def operation_app(
     readiness: Callable[[], dict[str, Any] | Awaitable[dict[str, Any]]],
     ready: str,
     registry: CollectorRegistry,
+    is_slow: bool = False,
     amend: Callable[[dict[str, Any]], None] = without_security,
 ) -> FastAPI:
     """An application with health, readiness and metrics; other routes may be added.
 
     ``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status, and the text ``ready`` says when
-    it is true. ``amend`` changes the OpenAPI document, by default that of a service without tokens.
+    it is true. ``is_slow``: collectors of the registry read a disk, so each scrape runs in a thread. ``amend`` changes
+    the OpenAPI document, by default that of a service without tokens.
     """
     # Spans are ours (``runtime.tracing``); the framework would check at each request whether it should create its own.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -66,7 +68,8 @@ def operation_app(
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
     async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        found = await asyncio.to_thread(generate_latest, registry) if is_slow else generate_latest(registry)
+        return Response(found, media_type=CONTENT_TYPE_LATEST)
 
     return http
 
