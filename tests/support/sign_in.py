@@ -75,6 +75,7 @@ class Served:
             wake=lambda: self.wakes.append(None),
         )
         self.agents: list[Agent] = []
+        self.agents_read = 0
         delegates = delegations_router(
             access,
             self.rows.check_filled,
@@ -109,6 +110,7 @@ class Served:
             return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
 
     async def _agents_of(self, _: Person) -> list[Agent]:
+        self.agents_read += 1
         if not self.agents:
             raise Refused("DingTalk says no")
         return self.agents

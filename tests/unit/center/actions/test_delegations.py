@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.event import listen, remove
 
 from support.center_rows import state
 from support.dingtalk import FaultyDingTalk
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.api import delegations as routes
+from taskbridge.center.api import remembered
+from taskbridge.center.api.delegations import limited
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.local.fake_dingtalk import served as serving
 from taskbridge.runtime.dingtalk.calls import Refused
@@ -24,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from sqlalchemy import Connection
     from starlette.testclient import TestClient
 
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
 
 ANN, BOB = "/v1/corps/ours/users/ann", "/v1/corps/ours/users/bob"
@@ -128,6 +136,80 @@ def test_a_person_sees_who_acts_for_them_at_yida_and_for_whom_they_act(
         "ends_at": None,
     }
     assert bob.get(f"{ANN}/yida-agents").status_code == 403
+
+
+def test_delegated_tasks_are_found_by_one_query_and_by_indices(
+    people: tuple[Served, TestClient, TestClient],
+) -> None:
+    served, ann, bob = people
+    database = served.database
+    for _ in range(10):
+        assert delegate(ann).status_code == 200
+    statements: list[str] = []
+
+    def executed(connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "delegations" in statement:
+            statements.append(statement)
+            explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+            cursor = connection.connection.cursor()
+            cursor.execute(explain + statement, parameters)
+            plans.append(str(cursor.fetchall()))
+
+    plans: list[str] = []
+    listen(database.engine, "before_cursor_execute", executed)
+    found = delegated(bob)
+    remove(database.engine, "before_cursor_execute", executed)
+    assert found == [("I-ann", "Ann"), ("I-leave", "Ann")], "each once"
+    assert len(statements) == 1
+    assert "delegations_to_person" in plans[0]
+    assert "entries_page" in plans[0] or "entries_waiting" in plans[0]
+
+
+def test_nobody_fills_the_audit_trail_by_delegating_and_ending(
+    people: tuple[Served, TestClient, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ann, _ = people
+    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    for _ in range(30):
+        [found] = delegate(ann).json()["items"]
+        assert ann.delete(f"{ANN}/delegations/{found['delegation_id']}", headers=SAME_SITE).status_code == 200
+    refused = delegate(ann)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+
+
+def test_the_agents_at_yida_are_read_once_and_cannot_use_up_the_calls_of_the_corp(
+    people: tuple[Served, TestClient, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, ann, bob = people
+    clock = SimpleNamespace(now=0.0)
+    for module in (routes, remembered):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    path = "/yida-agents"
+    assert [ann.get(ANN + path).status_code for _ in range(14)] == [503] * 12 + [429] * 2
+    served.agents = [Agent("bob", "ann", "Bob", "Ann")]
+    served.agents_read = 0
+    assert {bob.get(BOB + path).status_code for _ in range(50)} == {200}
+    assert served.agents_read == 1
+    clock.now = 301.0
+    assert bob.get(BOB + path).status_code == 200
+    assert served.agents_read == 2
+
+
+def test_the_people_of_a_corp_share_the_calls_for_agents_at_yida(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: 1.0))
+
+    async def none(_: Person) -> list[Agent]:
+        return []
+
+    async def test() -> None:
+        read = limited(none)
+        for number in range(120):
+            assert await read(("ours", f"user{number}")) == []
+        with pytest.raises(TooManyQueries):
+            await read(("ours", "ann"))
+        assert await read(("theirs", "dan")) == []
+
+    asyncio.run(test())
 
 
 def test_yida_is_asked_with_the_corp_token(tmp_path: Path) -> None:

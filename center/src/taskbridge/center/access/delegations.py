@@ -94,11 +94,6 @@ class Delegations:
             query = select(delegations).where(*own).order_by(delegations.c.starts_at)
             return [Delegation(*row) for row in connection.execute(query)]
 
-    def received(self, person: Person, *, now: int) -> list[Delegation]:
-        """To this person, under way."""
-        with self._database.read() as connection:
-            return active(connection, person, now=now)
-
 
 def is_known(connection: Connection, person: Person) -> bool:
     """Whether this person was imported."""
@@ -116,16 +111,21 @@ def active(connection: Connection, delegate: Person, *, now: int) -> list[Delega
 def is_delegated(connection: Connection, instance_id: str, delegate: Person, *, now: int) -> bool:
     """Whether a pending task of the instance is delegated to this person now."""
     query = select(entries.c.instance).where(
+        delegated_to(delegate, now), instances.c.instance_id == instance_id, entries.c.instance == instances.c.id
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def delegated_to(delegate: Person, now: int) -> ColumnElement[bool]:
+    """Joins each delegation to this person that is under way to the pending entries that it covers."""
+    return and_(
         _to(delegate, now),
-        instances.c.instance_id == instance_id,
-        entries.c.instance == instances.c.id,
         entries.c.corp_id == delegations.c.corp_id,
         entries.c.user_id == delegations.c.user_id,
         entries.c.view == VIEW_CODES[View.PENDING],
         or_(delegations.c.app_type == ALL, delegations.c.app_type == entries.c.app_type),
         or_(delegations.c.process_name == ALL, delegations.c.process_name == entries.c.process_name),
     )
-    return connection.execute(query.limit(1)).first() is not None
 
 
 def _to(delegate: Person, now: int) -> ColumnElement[bool]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
@@ -13,31 +15,40 @@ from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation, Delegations
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
-from taskbridge.center.api.queries import PageQuery, Queries
+from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.dingtalk.clock import span_of
+from taskbridge.runtime.dingtalk.organisation import Agent
+from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine
 
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
+    from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.dingtalk.organisation import Agent
+
+    _ReadAgents = Callable[[Person], Coroutine[Any, Any, Sequence[Agent]]]
 
 log = structlog.get_logger(__name__)
 
-_PAGE = 200
-"""Tasks of one person that a delegate sees: the newest."""
+_CHANGES, _HOUR_S = 60, 3600.0
+"""Delegations that a person may give and end in an hour: each is an entry of the audit trail for years."""
+_AGENTS_S = 300.0
+"""How long the answer of DingTalk is shown again."""
+_CALLS, _CALLS_OF_CORP = 12, 120
+"""In an hour, of a person and of a corp: the corp's calls are counted, and decisions need them."""
 
 DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6e8d7c3b2a1f0e9d8c"])]
 
@@ -49,7 +60,7 @@ def delegations_router(
     queries: Queries,
     threads: Threads,
     *,
-    agents: Callable[[Person], Awaitable[Sequence[Agent]]],
+    agents: _ReadAgents,
 ) -> APIRouter:
     """``…/users/{user_id}/delegations``, ``…/delegated-tasks`` and ``…/yida-agents``, for the person themself.
 
@@ -58,6 +69,8 @@ def delegations_router(
     router = guarded_router(access, "delegations", check_filled=check_filled)
     user, responses = "/corps/{corp_id}/users/{user_id}", models.problems(400, 401, 403, 429, 503)
     listed: dict[str, Any] = {"response_model": models.DelegationsOut, "responses": responses}
+
+    changes, read_agents = Rate(_CHANGES, per_s=_HOUR_S), limited(agents)
 
     async def answer(person: Person) -> Response:
         found = await threads.run(lambda: store.given(person, now=now_ms()))
@@ -73,6 +86,7 @@ def delegations_router(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.DelegationIn
     ) -> Response:
         """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
+        _limit(changes, (corp_id, user_id))
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
@@ -90,6 +104,7 @@ def delegations_router(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId
     ) -> Response:
         person, address = (corp_id, user_id), address_of(request)
+        _limit(changes, person)
         await threads.write(lambda: store.end(caller, person, delegation_id, address=address))
         return await answer(person)
 
@@ -100,8 +115,8 @@ def delegations_router(
         responses=responses,
     )
     async def delegated(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
-        """Returns the newest 200 for each delegation that is under way."""
-        return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
+        """Returns the newest 500 of all delegations that are under way."""
+        return JsonAnswer(to_json({"items": await threads.run(queries.delegated, (corp_id, user_id))}))
 
     @router.get(
         f"{user}/yida-agents",
@@ -112,16 +127,34 @@ def delegations_router(
     async def yida_agents(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Queries DingTalk, where the apps file has a corp token; without one, there are none.
 
-        503 while DingTalk does not answer.
+        The answer is stored for five minutes. 503 while DingTalk does not answer, 429 after too many queries.
         """
         try:
-            found = await agents((corp_id, user_id))
+            found = await read_agents((corp_id, user_id))
         except OperatorError as error:
             log.warning("yida_agents_not_read", problem=str(error))
             raise NotNow("DingTalk does not say who acts for whom: see the log", retry_after_s=60) from None
         return JsonAnswer(to_json({"items": [_agent(each) for each in found]}))
 
     return router
+
+
+def limited(agents: _ReadAgents) -> _ReadAgents:
+    """As ``agents``, within limits, and with the answers that are stored."""
+    calls, calls_of_corp = Rate(_CALLS, per_s=_HOUR_S), Rate(_CALLS_OF_CORP, per_s=_HOUR_S)
+    remembered = Remembered[Sequence[Agent]](_AGENTS_S)
+
+    async def call(person: Person) -> Sequence[Agent]:
+        _limit(calls, person)
+        _limit(calls_of_corp, person[0])
+        return await agents(person)
+
+    return lambda person: remembered.of(person, lambda: call(person))
+
+
+def _limit(rate: Rate, source: object) -> None:
+    if not rate.allows(source, now=time.monotonic()):
+        raise TooManyQueries("too many of these in an hour: try again later", retry_after_s=60)
 
 
 def _agent(agent: Agent) -> dict[str, Any]:
@@ -133,19 +166,6 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "starts_at": None if starts is None else iso(starts.first),
         "ends_at": None if ends is None else iso(ends.first),
     }
-
-
-def _tasks(store: Delegations, queries: Queries, person: Person) -> Sequence[dict[str, Any]]:
-    received = store.received(person, now=now_ms())
-    names = queries.names(person[0], [each.user_id for each in received])
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for each in received:
-        query = PageQuery(each.corp_id, each.user_id, "pending", each.app_type or None, limit=_PAGE)
-        for item in queries.items(query)[0]:
-            if each.covers(item["app_type"], item["process_name"]):
-                whose = {"user_id": each.user_id, "name": names.get(each.user_id)}
-                found[each.user_id, item["instance_id"], item["task_id"] or ""] = {**item, "on_behalf_of": whose}
-    return list(found.values())
 
 
 def _shown(delegation: Delegation, names: dict[str, str]) -> dict[str, Any]:

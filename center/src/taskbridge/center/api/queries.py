@@ -16,7 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Integer
 
-from taskbridge.center.access.delegations import is_delegated
+from taskbridge.center.access.delegations import delegated_to, is_delegated
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
@@ -56,13 +56,16 @@ from taskbridge.schemas.views import began_at_of, concerns
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Select, Subquery
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.tables import Complete
+    from taskbridge.center.tables import Complete, Person
+    from taskbridge.schemas.views import Entry
 
     Statement = Select[*tuple[Any, ...]]
 
+DELEGATED_MAX = 500
+"""Tasks of others that a delegate sees: the newest."""
 SEARCHED_MAX = 10_000
 """Entries that one search examines."""
 APPS_SEARCHED = 500
@@ -171,13 +174,25 @@ def page_statement(
         where.append(is_overdue(overdue))
     columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.instance, entries.c.number).where(*where)
     found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
+    return _with_content(found)
+
+
+def delegated_statement(delegate: Person, now: int) -> Statement:
+    """The newest pending tasks that are delegated to this person, each once, and the person whose task it is."""
+    columns = entries.c.unnamed_originator, entries.c.instance, entries.c.number, entries.c.user_id
+    found = select(*_PLACE, *columns).distinct().where(delegated_to(delegate, now))
+    return _with_content(found.order_by(*_ORDER).limit(DELEGATED_MAX).subquery(), "user_id")
+
+
+def _with_content(found: Subquery, *more: str) -> Statement:
+    """The places of these entries, what they show, the name of an originator without one, and more columns."""
     # Of 10,000 entries, the contents only of those found: the index has what is compared. By subqueries, because
     # PostgreSQL would join by reading all entries of the person.
     its = entries.alias()
     item = select(its.c.item).where(its.c.instance == found.c.instance, its.c.number == found.c.number)
     name = select(people.c.name).where(people.c.corp_id == _CORP, people.c.user_id == found.c.unnamed_originator)
     place = found.c.entered_at, found.c.instance_id, found.c.task_id
-    return select(*place, item.scalar_subquery(), name.scalar_subquery())
+    return select(*place, item.scalar_subquery(), name.scalar_subquery(), *(found.c[each] for each in more))
 
 
 def _count(view: int) -> ColumnElement[int]:
@@ -283,15 +298,28 @@ class Queries:
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
         items: list[dict[str, Any]] = []
         for _, instance_id, task_id, item, name in shown:
-            entry, due_at = read_entry(item), None
-            if query.view == _PENDING and entry.finished_at is None:
-                due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
+            entry = read_entry(item)
+            due_at = _due_at(entry, due) if query.view == _PENDING else None
             waits = waiting.get(instance_id)
             items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at, waits))
             if query.marks:
                 kinds = marked.get((instance_id, task_id), {})
                 items[-1]["marks"] = marks_json(kinds, query.view, entry, now_ms())
         return items, next_cursor
+
+    def delegated(self, delegate: Person) -> list[dict[str, Any]]:
+        """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
+        due, now = self._due_rules(), self._now()
+        corp_id, user_id = map(clean, delegate)
+        with self._database.read() as connection, self._complete(connection):
+            rows = connection.execute(delegated_statement((corp_id, user_id), now), {"corp_id": corp_id}).all()
+            names = names_of(connection, corp_id, {row[-1] for row in rows})
+        found: list[dict[str, Any]] = []
+        for _, instance_id, task_id, item, name, whose in sorted(rows, key=lambda row: (-row[0], row[1], row[2])):
+            entry = read_entry(item)
+            shown = item_json(instance_id, task_id or None, _PENDING, entry, name, _due_at(entry, due))
+            found.append({**shown, "on_behalf_of": {"user_id": whose, "name": names.get(whose)}})
+        return found
 
     def _read_bound(self, corp_id: str, user_id: str, view: int, after: Place | None, _period: int) -> Place | None:
         """The last place that a search examines; None where it examines all entries.
@@ -370,6 +398,13 @@ class Queries:
             name = names_of(connection, corp_id, [user_id]).get(user_id)
             data = connection.execute(_PREFERENCES, {"corp_id": corp_id, "user_id": user_id}).scalar()
         return name, Preferences.model_validate_json(data or b"{}").model_dump()
+
+
+def _due_at(entry: Entry, due: DueRules) -> int | None:
+    """Of a pending entry. What has ended at its source is not due."""
+    if entry.finished_at is not None:
+        return None
+    return due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
 
 
 def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
