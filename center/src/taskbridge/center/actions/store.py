@@ -55,7 +55,7 @@ _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
 _REFUSED_MOST, _HOUR_MS = 5, 3600 * 1000
-"""How often the other system may refuse actions on one task of a person within an hour: each costs calls of the corp."""
+"""How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp."""
 
 
 class Action(NamedTuple):
@@ -267,16 +267,7 @@ class Actions:
             return refused._replace(detail=NOT_POSSIBLE)
         if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
             return refused._replace(detail=reason)
-        earlier = _ended(connection, refused, since=now - SHOWN_MS)
-        if sum(each.status == REFUSED and each.requested_at > now - _HOUR_MS for each in earlier) >= _REFUSED_MOST:
-            return refused._replace(detail=TOO_OFTEN)
-        requested = refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
-        for each in earlier:
-            same = each.action == requested.action and each.recipient_id == requested.recipient_id
-            if same and each.detail == UNCONFIRMED:
-                # The other system may have carried it out, and knows it by this id.
-                return requested._replace(action_id=each.action_id, detail=UNCONFIRMED)
-        return requested
+        return _requested(connection, refused, now)
 
 
 def _objection(connection: Connection, action: Action, state: TaskState, seen_revision: int | None) -> str:
@@ -295,11 +286,20 @@ def _objection(connection: Connection, action: Action, state: TaskState, seen_re
     return ""
 
 
-def _ended(connection: Connection, action: Action, *, since: int) -> list[Action]:
-    """Earlier ones on the same task of the same person, the latest first."""
-    where = actions.c.due_at.is_(None), actions.c.requested_at > since, *_of_its_task(action)
-    found = connection.execute(select(actions).where(*where).order_by(actions.c.requested_at.desc()))
-    return [Action(*row) for row in found]
+def _requested(connection: Connection, refused: Action, now: int) -> Action:
+    """The action as requested, after those of a day on the same task; as refused, if these were too many."""
+    where = actions.c.due_at.is_(None), actions.c.requested_at > now - SHOWN_MS, *_of_its_task(refused)
+    rows = connection.execute(select(actions).where(*where).order_by(actions.c.requested_at.desc()))
+    earlier = [Action(*row) for row in rows]
+    if sum(each.status == REFUSED and each.requested_at > now - _HOUR_MS for each in earlier) >= _REFUSED_MOST:
+        return refused._replace(detail=TOO_OFTEN)
+    requested = refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
+    for each in earlier:
+        same = each.action == requested.action and each.recipient_id == requested.recipient_id
+        if same and each.detail == UNCONFIRMED:
+            # The other system may have carried it out, and knows it by this id.
+            return requested._replace(action_id=each.action_id, detail=UNCONFIRMED)
+    return requested
 
 
 def _same(action: Action) -> ColumnElement[bool]:
