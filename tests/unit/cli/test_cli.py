@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +23,8 @@ from typer.testing import CliRunner
 
 from support.forked import taskbridge
 from taskbridge.center.app import run as run_center
-from taskbridge.cli.program import app, main
+from taskbridge.cli.options import example
+from taskbridge.cli.program import GROUPS, app, main
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
@@ -98,6 +101,37 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     assert result.exit_code == 0
     assert "Example:" in result.output
     assert f"taskbridge {' '.join(command)}" in result.output
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_an_example_that_is_pasted_runs_as_shown(command: list[str]) -> None:
+    shown = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge").output
+    lines = textwrap.dedent(shown.partition("Example:\n\n")[2]).splitlines()
+    assert max(map(len, lines)) <= 78
+    for pasted in "\n".join(lines).replace("\\\n", "").splitlines():
+        words = shlex.split(pasted)
+        first = next(word for word in words if not re.match(r"[A-Z_]+=", word))
+        assert [first, *words[words.index(first) + 1 :][: len(command)]] == ["taskbridge", *command], pasted
+
+
+def test_a_long_example_is_continued_between_its_words() -> None:
+    command = f"{'A' * 30}=1 {'B' * 30}=2 taskbridge run --text 'two  words' {'-c ' * 30}".strip()
+    shown = example(command, "taskbridge short").removeprefix("Example:\n\n\b\n").split("\n")
+    assert max(map(len, shown)) <= 78
+    assert shown[-1] == "taskbridge short"
+    assert shlex.split("\n".join(shown[:-1]).replace("\\\n", "")) == shlex.split(command)
+
+
+def test_help_has_every_command_in_one_group_with_a_summary_that_is_not_cut() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(program().commands)
+    for command in ([], *([name] for name, each in program().commands.items() if hasattr(each, "commands"))):
+        shown = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge").output
+        assert "..." not in shown.partition("\n")[2]
+        if not command:
+            assert all(f"\n{title}:\n" in shown for title in GROUPS)
+            summaries = shown.partition("\nStart:\n")[2].splitlines()
+            assert len([line for line in summaries if line.startswith("  ")]) == len(names), "no line is wrapped"
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

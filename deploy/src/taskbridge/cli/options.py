@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,8 @@ Everything = Annotated[bool, typer.Option("--all", help="Select all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
+_LINE = TextWrapper(width=74, break_long_words=False, break_on_hyphens=False)
+"""Of the help's 78 columns, those without the indentation and the end of a continued line."""
 _URL_OPTIONS = {"edge": ("--url", 8400), "center": ("--center-url", 8500)}
 
 
@@ -86,4 +89,7 @@ def service_url(service: str, given: str | None, data_dir: Path | None) -> str:
 
 
 def example(*lines: str) -> str:
-    return "\n\n".join(["Example:", *lines])
+    """The end of a command's help: each command runs as it is shown. One that a line lacks room for is continued."""
+    commands = "\n".join(lines).replace(" \\\n", " ").split("\n")
+    # \b keeps the lines as they are.
+    return "\n".join(["Example:", "", "\b", *(" \\\n  ".join(_LINE.wrap(each)) for each in commands)])

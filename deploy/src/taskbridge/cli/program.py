@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from taskbridge.cli import bench, callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
 from taskbridge.cli.dlq import dlq_app
@@ -20,8 +21,68 @@ from taskbridge.schemas.errors import TaskbridgeError
 
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
 
+GROUPS = {
+    "Start": {
+        "demo": "Start everything, and show the life of three requests",
+        "up": "Run Kafka, the registry and all services until Ctrl-C",
+        "edge": "Run the edge, which receives callbacks",
+        "streams": "Run streams, rebuild states, or republish entries",
+        "center": "Run the task center, or maintain its database",
+        "webhooks": "Run webhooks, or operate its endpoints",
+        "dingtalk-approvals": "Run the receiver of DingTalk's own approvals",
+    },
+    "Look": {
+        "status": "Show the whole system on one screen",
+        "doctor": "Check an environment, and say what to do",
+        "tail": "Print the records of a topic",
+        "tokens": "Print when each system token was last used",
+    },
+    "Repair": {
+        "quarantine": "List, show and replay rejected callbacks",
+        "dlq": "List, show and replay dead letters",
+        "spool": "Check and deliver events on the edge's disk",
+        "reconcile": "Find and repair callbacks that never arrived",
+        "backfill": "Import the history of an app",
+    },
+    "Set up": {
+        "topics": "Create and check topics, and print permissions",
+        "schemas": "Register and check schemas",
+        "token": "Create API tokens, and secrets of other systems",
+        "apps": "Bring Yida's apps into the credentials file",
+        "people": "Import and erase people",
+        "forms": "Import the labels of form fields",
+    },
+    "Try": {
+        "simulate": "Simulate a company at work",
+        "send": "Sign and post one callback",
+        "sign": "Print the signature of a callback",
+        "bench": "Run a benchmark from a checkout",
+    },
+}
+"""The commands as ``taskbridge --help`` lists them: summaries fit into a line."""
+
+
+class Program(TyperGroup):
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the overridden signature
+        longest = max(map(len, self.commands))
+        for title, summaries in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(longest), each) for name, each in summaries.items()])
+
+
+class Group(TyperGroup):
+    """Commands with the first sentence of their help, which is not cut."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(sys.maxsize)) for name in self.list_commands(ctx)]
+            )
+
+
 app = typer.Typer(
     name="taskbridge",
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -44,7 +105,7 @@ for _name, _group in {
     "apps": reconcile.apps_app,
     "webhooks": webhooks_app,
 }.items():
-    app.add_typer(_group, name=_name)
+    app.add_typer(_group, name=_name, cls=Group)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer's callback
