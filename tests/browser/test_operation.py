@@ -29,6 +29,18 @@ def test_problems_come_first(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     )
 
 
+def test_in_chinese_durations_and_what_services_say_are_chinese(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.webhooks = {**WEBHOOKS, "services": [{**WEBHOOKS["services"][0], "problem": "the database was not read yet"}]}
+    page = open_page(f"{fake.url}/ops")
+    notices = page.locator(".notices li")
+    expect(notices.filter(has_text="边缘待补发")).to_have_text("边缘待补发 212 条回调，最早的已等 95 秒")
+    expect(notices.filter(has_text="落后")).to_have_text("分区 5 落后 13 秒")
+    expect(notices.filter(has_text="已停用")).to_have_text("订阅端点 robot 已停用：对方返回 410 Gone")
+    expect(notices.filter(has_text="Webhook 服务")).to_contain_text("：尚未读取数据库")
+    expect(page.locator(".panel.webhooks tbody tr").first).to_contain_text("95 秒")
+    expect(page.locator(".map [data-late=true]")).to_contain_text("13 秒")
+
+
 def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_know(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
@@ -42,8 +54,9 @@ def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_kn
             f"Worker http://10.0.0.11:8510: {fake.not_in_force}",
         ]
     )
-    chinese = open_page(f"{fake.url}/ops").locator(".notices li").filter(has_text=fake.not_in_force)
-    expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8510：{fake.not_in_force}")
+    chinese = open_page(f"{fake.url}/ops").locator(".notices li").filter(has_text="最近的修改无效")
+    detail = "API tokens file tokens.toml: line 3: tokens.0: no corps"
+    expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8510：最近的修改无效，未生效：{detail}")
 
 
 def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -182,7 +195,7 @@ def test_it_shows_webhook_endpoints_where_the_center_knows_their_service(
     expect(robot.get_by_role("button", name="Deliver again")).to_have_attribute("aria-disabled", "true")
     expect(page.locator(".webhooks .find-part")).to_contain_text("500 <script>alert(1)</script>")
     chinese = open_page(f"{fake.url}/ops").locator(".notices li")
-    expect(chinese.first).to_have_text("订阅端点 robot 已停用：it answered 410 Gone")
+    expect(chinese.first).to_have_text("订阅端点 robot 已停用：对方返回 410 Gone")
     away = {"reachable": False, "ready": False, "problem": "it answers 200 and 401", "lag_records": None}
     fake.webhooks = {"services": [{"url": "http://10.0.0.41:8700", **away}], "endpoints": []}
     for part in (".panel.webhooks", ".notices"):

@@ -6,6 +6,8 @@ const DAY = 24 * HOUR;
 
 /** Where `Intl` has only the word for this very instant. */
 const JUST_NOW = { "zh-CN": "刚刚", en: "just now" };
+/** Of seconds, minutes and hours. `Intl` would write "13 sec". */
+const UNITS = { "zh-CN": [" 秒", " 分钟", " 小时"], en: [" s", " min", " h"] };
 
 export class Format {
   constructor(language) {
@@ -81,9 +83,10 @@ export class Format {
 
   seconds(value) {
     if (!Number.isFinite(value)) return "–";
-    if (value < 10) return `${value.toFixed(1)} s`;
-    if (value < 120) return `${Math.round(value)} s`;
-    return value < 7200 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3600)} h`;
+    const [seconds, minutes, hours] = UNITS[this.language] ?? UNITS.en;
+    if (value < 10) return value.toFixed(1) + seconds;
+    if (value < 120) return Math.round(value) + seconds;
+    return value < 7200 ? Math.round(value / 60) + minutes : Math.round(value / 3600) + hours;
   }
 }
 

@@ -12,6 +12,12 @@ export function reasonTold(reason, { reasons }) {
   return Object.hasOwn(reasons, reason ?? "") ? `${reasons[reason]} ${reason}` : reason;
 }
 
+/** What a service says is wrong, in the reader's words as far as they are known. */
+export function problemTold(problem, { problems }) {
+  const known = Object.keys(problems).filter((each) => problem.includes(each));
+  return known.reduce((told, each) => told.replace(each, problems[each]), problem);
+}
+
 /** Why an entry was set aside, and when it was replayed. */
 const reasonOf = (words, format) => (row) => (row.replayed_at ? `${reasonTold(row.reason, words)} (${words.told.replayed(format.moment(row.replayed_at), 0)})` : reasonTold(row.reason, words));
 
@@ -35,18 +41,19 @@ export const noneShown = (sentence) => element("p", { class: "panel-none" }, ico
 /** What an operator should know first: `[[level, sentence]]`, the worst on top; empty when all is well. */
 export function notices(overview, words, format) {
   const say = words.notices;
+  const why = (problem) => problemTold(problem ?? "?", words);
   const found = [];
   const note = (level, sentence) => found.push([level, sentence]);
   for (const edge of overview.edges) {
     if (!edge.reachable) note("bad", say.edgeDown(edge.url));
     else if (!edge.ready) note("bad", say.edgeNotReady(edge.url));
-    else if (edge.degraded) note("warn", say.edgeDegraded(edge.url, edge.problem ?? "?"));
+    else if (edge.degraded) note("warn", say.edgeDegraded(edge.url, why(edge.problem)));
     if (edge.spool?.records > 0) note("warn", say.spool(format.number(edge.spool.records), format.seconds(edge.spool.oldest_age_s)));
   }
   for (const worker of overview.workers) {
     if (!worker.reachable) note("bad", say.workerDown(worker.url));
     else if (!worker.ready) note("warn", say.workerNotReady(worker.url));
-    else if (worker.problem) note("warn", say.workerProblem(worker.url, worker.problem));
+    else if (worker.problem) note("warn", say.workerProblem(worker.url, why(worker.problem)));
   }
   const orphans = orphaned(overview);
   if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
@@ -56,17 +63,17 @@ export function notices(overview, words, format) {
   const { replicas, filled } = overview.center;
   for (const { replica, reachable, ready, problem } of replicas) {
     if (!reachable) note("bad", say.replicaDown(replica));
-    else if (!ready) note("warn", say.replicaNotReady(replica, problem ?? "?"));
-    else if (problem) note("warn", say.replicaProblem(replica, problem));
+    else if (!ready) note("warn", say.replicaNotReady(replica, why(problem)));
+    else if (problem) note("warn", say.replicaProblem(replica, why(problem)));
   }
   if (filled < 1) note("warn", say.filling(format.percent(filled)));
   if (overview.missed && !overview.missed.reachable) note("warn", say.reconcileDown(overview.missed.url));
   for (const { url, reachable, ready, problem } of overview.webhooks?.services ?? []) {
-    if (!reachable) note("bad", say.webhooksDown(url, problem ?? "?"));
-    else if (problem || !ready) note("warn", say.webhooksProblem(url, problem ?? "?"));
+    if (!reachable) note("bad", say.webhooksDown(url, why(problem)));
+    else if (problem || !ready) note("warn", say.webhooksProblem(url, why(problem)));
   }
   for (const { id, state, disabled, failing_since: since, waiting, given_up: givenUp } of overview.webhooks?.endpoints ?? []) {
-    if (state === "disabled") note("bad", say.endpointDisabled(id, disabled));
+    if (state === "disabled") note("bad", say.endpointDisabled(id, why(disabled)));
     else if (state === "failing") note("warn", say.endpointFailing(id, format.ago(since), format.number(waiting)));
     if (givenUp > 0) note("warn", say.givenUp(id, format.number(givenUp)));
   }
@@ -120,7 +127,7 @@ export function edgesShown(edges, words, format) {
       "article",
       { class: "edge" },
       element("h3", {}, element("bdi", { class: "mono" }, edge.url), badge(state, words.states[state])),
-      edge.problem ? element("p", { class: "edge-problem" }, element("bdi", {}, edge.problem)) : null,
+      edge.problem ? element("p", { class: "edge-problem" }, element("bdi", {}, problemTold(edge.problem, words))) : null,
       bars(outcomes.map(([name, number]) => [name === "accepted" ? words.accepted : reasonTold(name, words), number, name === "accepted" ? "accepted" : "rejected"]), format),
       element(
         "p",

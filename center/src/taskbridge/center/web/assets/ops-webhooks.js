@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { element } from "./dom.js";
-import { badge, panel, rowsShown } from "./ops-panels.js";
+import { badge, panel, problemTold, rowsShown } from "./ops-panels.js";
 import { sayProblem } from "./states.js";
 
 const STATES = { enabled: "ready", failing: "notReady", disabled: "unreachable", new: "degraded" };
@@ -25,7 +25,7 @@ export class WebhooksPanel {
   draw({ services, endpoints }) {
     const { webhooks: words, notices } = this._ops;
     const lag = services.reduce((sum, service) => sum + (service.lag_records ?? 0), 0);
-    const away = services.filter(({ reachable }) => !reachable).map(({ url, problem }) => element("p", { class: "edge-problem" }, element("bdi", {}, notices.webhooksDown(url, problem ?? "?"))));
+    const away = services.filter(({ reachable }) => !reachable).map(({ url, problem }) => element("p", { class: "edge-problem" }, element("bdi", {}, notices.webhooksDown(url, problemTold(problem ?? "?", this._ops)))));
     const shown = services.length > away.length ? [rowsShown(endpoints, this._columns(), words.title), this._said, this._failures(endpoints)] : [];
     return panel("webhooks", words.title, words.hint(this._format.number(lag)), ...away, ...shown);
   }
@@ -81,7 +81,7 @@ export class WebhooksPanel {
       this._said.textContent = action === "replay" ? words.replayed(id, this._format.number(found.replayed)) : words.tested(id, found.delivered, found.problem ?? found.status ?? "");
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      this._said.textContent = `${id}: ${error.status === 0 ? sayProblem(error, this._words)[0] : error.message}`;
+      this._said.textContent = `${id}: ${error.status === 0 ? sayProblem(error, this._words)[0] : problemTold(error.message, this._ops)}`;
     } finally {
       this._running.delete(key);
       this._buttons.get(key).removeAttribute("aria-disabled");
