@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,8 @@ from starlette.testclient import TestClient
 from support.center_rows import AnsweringCenter, entry_row
 from taskbridge.center.access.access import AUDITOR, Access, Caller, Members
 from taskbridge.center.access.audit import Audit
+from taskbridge.center.api import remembered
+from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.reminders import waiting as waiting_module
 from taskbridge.center.reminders.due import DueRules, Rule
@@ -23,6 +26,7 @@ from taskbridge.center.reminders.file import Reminders
 from taskbridge.center.reminders.waiting import corps, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
 from taskbridge.center.tables import audit, entries, pseudonyms
+from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.schemas.events import PersonRecord, View
 
 if TYPE_CHECKING:
@@ -89,6 +93,48 @@ def test_processes_and_people_are_counted_the_most_overdue_first(waits: TestClie
     unnamed = waits.get("/v1/corps/corp/waiting?app_type=APP&process_name=").json()
     assert [(each["user_id"], each["pending"]) for each in unnamed["people"]] == [("bob", 2)]
     assert waits.get("/v1/corps/corp/waiting?process_name=x").json()["people"] == []
+
+
+def test_an_answer_is_counted_once_in_some_seconds_however_many_ask(
+    waits: TestClient, center: AnsweringCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def people(query: str = "") -> int:
+        return len(waits.get(f"/v1/corps/corp/waiting{query}").json()["people"])
+
+    assert people() == 0
+    center.add(entry_row("I-1", user="ann"))
+    assert (people(), people("?app_type=APP")) == (0, 1)
+    clock.now += 5
+    assert people() == 1
+
+
+def test_requests_at_the_same_time_share_a_search_and_a_failure_is_not_stored() -> None:
+    go_on, searches = asyncio.Event(), 0
+
+    async def fail() -> int:
+        raise DatabaseUnavailable("away")
+
+    async def find() -> int:
+        nonlocal searches
+        searches += 1
+        await go_on.wait()
+        return searches
+
+    async def test() -> None:
+        found = Remembered[int](60)
+        with pytest.raises(DatabaseUnavailable):
+            await found.of("key", fail)
+        first, *others = [asyncio.create_task(found.of("key", find)) for _ in range(3)]
+        await asyncio.sleep(0)
+        first.cancel()
+        go_on.set()
+        assert await asyncio.gather(*others) == [1, 1]
+        assert await found.of("key", fail) == 1
+
+    asyncio.run(test())
 
 
 def test_operators_tokens_of_the_corp_and_owners_of_the_app_may_see_it_and_people_are_recorded(

@@ -11,6 +11,7 @@ from starlette.responses import Response  # noqa: TC002
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, guarded_router
 from taskbridge.center.api.models import ID_MAX
+from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.center.reminders.waiting import Counts, corps, waiting
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.reminders.file import Reminders
     from taskbridge.center.tables import Complete
+
+_FRESH_S = 5.0
+"""How long an answer is shown again: to count takes seconds where much waits."""
 
 _AppType = Annotated[
     str | None, Query(max_length=ID_MAX, description="Only this app. Required of people who only own apps.")
@@ -46,6 +50,7 @@ def waiting_router(  # noqa: PLR0917 - the parts
 ) -> APIRouter:
     """``reminders`` is the version of the file that is in force."""
     router = guarded_router(access, "task center")
+    remembered = Remembered[bytes](_FRESH_S)
 
     def read(corp_id: str, app_type: str | None, process: str | None) -> bytes:
         with database.read() as connection, complete(connection):
@@ -90,7 +95,8 @@ def waiting_router(  # noqa: PLR0917 - the parts
             raise Forbidden("operators, tokens for this corp and owners of this app only")
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
         names = [None if each is None else clean(each) for each in (app_type, process_name)]
-        return JsonAnswer(await threads.run(read, corp_id, *names))
+        asked = corp_id, *names
+        return JsonAnswer(await remembered.of(asked, lambda: threads.run(read, *asked)))
 
     return router
 
