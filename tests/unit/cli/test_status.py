@@ -13,12 +13,15 @@ from typer.testing import CliRunner
 
 from support.browser.fake_operations import WEBHOOKS, overview
 from support.browser.fake_task_center import FakeTaskCenter, serving
+from support.served_apps import TOKEN, center_app
+from support.served_apps import serving as serving_app
 from taskbridge.cli.program import app
 from taskbridge.cli.status import fetch_overview, problems_of, screen
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -108,6 +111,16 @@ def test_without_a_terminal_it_is_printed_once_and_the_exit_code_tells(url: str)
     assert printed.stdout.startswith("edge http://10.0.0.21:8400 is degraded")
     told = CliRunner().invoke(app, ["status", "--center-url", url, "--json"])
     assert len(json.loads(told.stdout)["workers"]) == 3
+
+
+def test_where_a_token_is_needed_it_says_how_to_get_one(tmp_path: Path) -> None:
+    with center_app(tmp_path, is_open=False) as http, serving_app(http) as center:
+        with pytest.raises(
+            OperatorError, match=r"answered 401: set TASKBRIDGE_API_TOKEN .*taskbridge token new"
+        ) as why:
+            fetch_overview(center, None)
+        assert "CENTER_API_TOKENS_FILE" in str(why.value)
+        assert fetch_overview(center, TOKEN)["workers"] == []
 
 
 def test_an_address_that_is_not_a_task_center_is_reported(url: str) -> None:

@@ -83,7 +83,8 @@ def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
         ) from error
     if not answer.is_success or "workers" not in found:
         do = (
-            "set TASKBRIDGE_API_TOKEN to a token for all corps"
+            "set TASKBRIDGE_API_TOKEN to a token for all corps; where it has none yet, 'taskbridge token new status"
+            ' --corps "*"\' creates one for the file of CENTER_API_TOKENS_FILE'
             if answer.status_code in _DENIED
             else "check that --center-url is a task center"
         )
