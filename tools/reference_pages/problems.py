@@ -10,7 +10,7 @@ from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.routes import STATUS, UNAVAILABLE
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
 from taskbridge.runtime import problems as servers
-from taskbridge.runtime.access import FOREIGN_HOST
+from taskbridge.runtime.access import FOREIGN_HOST, FORWARDED
 from taskbridge.runtime.problems import Refusal, internal_error, not_admitted
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _queries() -> Iterator[Row]:
     yield _row(
         FOREIGN_HOST, 400, "A service without tokens received a request under a host name other than its machine's."
     )
+    yield _row(FORWARDED, 400, "A service without tokens received a request through a proxy.")
 
 
 def _servers() -> Iterator[Row]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FOREIGN_HOST = "foreign-host"
 """The kind of problem that is answered under another name than the machine's own."""
+FORWARDED = "forwarded"
+"""The kind of problem that is answered to a proxy."""
+_FORWARDED = b"forwarded", b"x-forwarded-", b"x-real-ip", b"via"
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
@@ -60,9 +63,11 @@ def own_hosts(host: str) -> frozenset[str]:
 
 
 class OnlyOwnHosts:
-    """Refuses what a web page elsewhere has its reader's browser send: requests under a foreign name, and its actions.
+    """Refuses what comes from elsewhere through a program of this machine: a reader's browser, or a proxy.
 
-    Browsers name the page of an action in ``Origin``. Reading needs no such check: they show a page no foreign answer.
+    A web page elsewhere can have a browser send requests under a foreign name, and actions. Browsers name the page of
+    an action in ``Origin``. Reading needs no such check: they show a page no foreign answer. A proxy sends what the
+    world requests from an address of this machine, and says so in its headers.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
@@ -70,7 +75,10 @@ class OnlyOwnHosts:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_own(scope):
+        if scope["type"] == "http" and any(name.startswith(_FORWARDED) for name, _ in scope["headers"]):
+            detail = "this service requires no token, and answers nobody through a proxy: set a tokens file"
+            await problem(400, detail, kind=FORWARDED)(scope, receive, send)
+        elif scope["type"] == "http" and not self._is_own(scope):
             detail = "this service accepts requests from its own machine only, under a local host name"
             await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
         else:

@@ -415,6 +415,17 @@ def test_an_open_service_answers_under_its_own_names_only(center: AnsweringCente
 
 
 @pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-HOST", "X-Real-IP", "Via"]
+)
+def test_an_open_service_answers_nobody_through_a_proxy(center: AnsweringCenter, header: str) -> None:
+    client = TestClient(center.http(only_hosts=own_hosts("127.0.0.1")), base_url="http://127.0.0.1:8500")
+    refused = client.get("/v1/me", headers={header: "203.0.113.5"})
+    assert (refused.status_code, refused.json()["type"]) == (400, "urn:taskbridge:problem:forwarded")
+    assert "tokens file" in refused.json()["detail"]
+    assert TestClient(center.http()).get("/v1/me", headers={header: "203.0.113.5"}).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("origin", "status"),
     [
         (None, 405),
