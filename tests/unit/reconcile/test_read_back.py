@@ -30,6 +30,7 @@ from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:
@@ -301,5 +302,51 @@ def test_a_company_with_read_backs_sees_its_callbacks_and_dingtalks_outcomes() -
             }
             assert None not in outcomes
             assert {each.missing for each in found.store.callbacks.all()} == {0}
+
+    asyncio.run(run())
+
+
+FINISHED_AT = NOW - 30 * MINUTE_MS
+END = filed(
+    at=FINISHED_AT, event_id="end", instance_status="COMPLETED", approved_result="agree", finished_at=FINISHED_AT
+)
+
+
+def test_a_pass_first_reads_an_instance_that_ended_with_a_pending_task() -> None:
+    """Its completion was lost: people see a task that nobody can decide. The calls are enough for nothing else."""
+
+    async def run() -> None:
+        others = [filed(f"J-{number}", at=BEGIN) for number in range(5)]
+        async with followed(*LIFE, END, *others, per_day=2) as found:
+            found.streams.fold([*LIFE[:2], END, filed("I-0", at=BEGIN - MINUTE_MS)])
+            found.streams.fold([assigned("9", "u-li", at=BEGIN - MINUTE_MS, instance_id="I-0")])
+            assert found.state.tasks[0].status is Status.PENDING
+            await found.make_pass()
+            assert (found.state.tasks[0].status, found.state.tasks[0].outcome) == (Status.COMPLETED, "agree")
+            assert found.calls == 2
+
+    asyncio.run(run())
+
+
+def test_an_instance_that_dingtalk_too_has_open_is_read_once() -> None:
+    async def run() -> None:
+        async with followed(*LIFE[:2]) as found:
+            found.streams.fold([*LIFE[:2], structs.replace(END, instance_status=None)])
+            await found.make_pass()
+            first = found.calls
+            await found.make_pass()
+            assert found.calls - first == 2, "the forms, and the instances of one"
+            assert found.api.dingtalk.calls[wire.GetInstanceById.path] == 1
+
+    asyncio.run(run())
+
+
+def test_the_read_back_reads_ended_instances_first() -> None:
+    async def run() -> None:
+        older = BEGIN - MINUTE_MS
+        async with followed(*LIFE, END, filed("I-0", at=older), per_day=6) as found:
+            found.streams.fold([*LIFE[:2], END, assigned("9", at=older, instance_id="I-0")])
+            await found.read_back.run()
+            assert found.state.tasks[0].status is Status.COMPLETED
 
     asyncio.run(run())

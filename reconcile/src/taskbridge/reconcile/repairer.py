@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
 from msgspec import structs
 
 from taskbridge.reconcile.repairs import differences, is_settled, needs_details
@@ -13,8 +14,9 @@ from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms, open_task
 from taskbridge.reconcile.states import GONE
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL
-from taskbridge.runtime.dingtalk.calls import Absent, Refused, Unexpected
+from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Status
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ RECONCILE, BACKFILL, READ_BACK = "reconcile", "backfill", "read-back"
 
 _QUIET_MS = DAY_MS // 2
 """Lists go back for a day from the last pass, and that is at least 16 hours if DingTalk's days are those of GMT."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Outbox(Protocol):
@@ -149,6 +153,32 @@ class Repairer:
         await self.repair_page([await self.api.instance(instance_id)], None)
         await self.settle()
         return self.tally.unsettled == unsettled
+
+    async def read_open(self, instance_id: str) -> None:
+        """Read an open instance once: it is read again only if it had not settled, or after its next callback.
+
+        Raises:
+            Later: DingTalk did not answer.
+            OperatorError: Kafka does not accept an event.
+        """
+        settled = True
+        try:
+            settled = await self.repair_one(instance_id)
+        except Absent:
+            pass
+        except (Refused, Unexpected) as error:
+            # A retry is useless. A later pass checks the instance.
+            _log.error("instance_not_read", app_type=self.api.app.app_type, problem=str(error))
+        except Later:
+            raise
+        except OperatorError:
+            # The repetition reads it again: not at once, or it would spend the calls of the day.
+            self.store.open_instances.postpone(instance_id, now_ms=self.clock.now_ms())
+            raise
+        if settled:
+            self.store.open_instances.remove(instance_id)
+        else:
+            self.store.open_instances.postpone(instance_id, now_ms=self.clock.now_ms())
 
     async def publish(self, repairs: Sequence[Repair]) -> None:
         """Return once these are durable and counted."""

@@ -18,7 +18,6 @@ from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
-from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -95,6 +94,12 @@ class Passes:
         key, now_ms = (api.app.corp_id, api.app.app_type), self._clock.now_ms()
         self._store.callbacks.watch(*key, now_ms=now_ms)
         repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
+        # First, because people see a task that nobody can decide.
+        rules, known_ms = self._context.rules, self._store.states.current_ms
+        for instance_id in self._store.open_instances.ended(
+            *key, now_ms=known_ms, quiet_ms=rules.settle_ms, most=rules.ids_per_pass
+        ):
+            await repairer.read_open(instance_id)
         incomplete: Unreachable | Unexpected | TooMuch | None = None
         known_absent, absent = self._store.absent_forms.recent(*key, now_ms=now_ms), set[str]()
         for form in await api.forms():
@@ -164,33 +169,13 @@ class ReadBack:
                 if corp_id in closed or not self._budget.may_spend(corp_id):
                     break
                 try:
-                    await self._read(repairer, instance_id)
+                    await repairer.read_open(instance_id)
                 except Later as error:
                     closed.add(corp_id)
                     _log.warning("read_back_stopped", corp_id=corp_id, problem=str(error))
         if tally.rows:
             _log.info("read_back", instances=tally.rows, repairs=tally.repairs.total())
         return tally
-
-    async def _read(self, repairer: Repairer, instance_id: str) -> None:
-        try:
-            settled = await repairer.repair_one(instance_id)
-        except Absent:
-            settled = True
-        except (Refused, Unexpected) as error:
-            # A retry is useless. A later pass checks the instance.
-            _log.error("instance_not_read", app_type=repairer.api.app.app_type, problem=str(error))
-            settled = True
-        except Later:
-            raise
-        except OperatorError:
-            # The repetition reads it again: not at once, or it would spend the calls of the day.
-            self._store.open_instances.postpone(instance_id, now_ms=self._clock.now_ms())
-            raise
-        if settled:
-            self._store.open_instances.remove(instance_id)
-        else:
-            self._store.open_instances.postpone(instance_id, now_ms=self._clock.now_ms())
 
 
 class Estimate(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 
 from taskbridge.reconcile.names import Names, people_of, transaction
 from taskbridge.reconcile.repairs import LOST
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
@@ -51,6 +52,8 @@ CREATE TABLE IF NOT EXISTS questions (
     quiet_ms INTEGER NOT NULL
 ) WITHOUT ROWID
 """
+_ENDED_WITH_PENDING = 2
+"""``states.is_open`` of an instance that ended with a pending task. 1: with a pending task; 0: without."""
 _FINISHED_UNSEEN_MS = 30 * DAY_MS
 _READ_BACK_MS = 7 * DAY_MS
 """An instance without a callback for longer is left to passes and backfills."""
@@ -169,11 +172,21 @@ class OpenInstances:
             self._database.execute("INSERT OR REPLACE INTO questions VALUES (?, ?, ?, ?, ?)", row)
 
     def due(self, corp_id: str, app_type: str, *, now_ms: int, quiet_ms: int) -> list[str]:
-        """Instances that have been quiet for so long, the longest first."""
+        """Instances that have been quiet for so long: first those that ended with a pending task, then the longest."""
         found = self._database.execute(
-            "SELECT instance_id FROM questions WHERE (corp_id, app_type) = (?, ?) AND quiet_ms <= ? AND told_ms > ?"
-            " ORDER BY quiet_ms",
-            (corp_id, app_type, now_ms - quiet_ms, now_ms - _READ_BACK_MS),
+            "SELECT instance_id FROM questions AS open LEFT JOIN states USING (instance_id)"
+            " WHERE (open.corp_id, open.app_type) = (?, ?) AND quiet_ms <= ? AND told_ms > ?"
+            " ORDER BY ifnull(is_open, 0) = ? DESC, quiet_ms",
+            (corp_id, app_type, now_ms - quiet_ms, now_ms - _READ_BACK_MS, _ENDED_WITH_PENDING),
+        )
+        return [instance_id for (instance_id,) in found.fetchall()]
+
+    def ended(self, corp_id: str, app_type: str, *, now_ms: int, quiet_ms: int, most: int) -> list[str]:
+        """Instances that ended with a pending task and have been quiet for so long, the longest first."""
+        found = self._database.execute(
+            "SELECT instance_id FROM questions AS open JOIN states USING (instance_id)"
+            " WHERE (open.corp_id, open.app_type) = (?, ?) AND quiet_ms <= ? AND is_open = ? ORDER BY quiet_ms LIMIT ?",
+            (corp_id, app_type, now_ms - quiet_ms, _ENDED_WITH_PENDING, most),
         )
         return [instance_id for (instance_id,) in found.fetchall()]
 
@@ -189,13 +202,19 @@ class OpenInstances:
 
 
 def is_open(state: TaskState) -> bool:
-    """Whether an assignee, the outcome of a decision, or the end of the instance is unknown."""
+    """Whether an assignee, the outcome of a decision, the end of the instance, or that of a task is unknown."""
     pending = [each for each in state.tasks if each.status is Status.PENDING]
     return (
-        any(not each.assignee_ids for each in pending)
+        (bool(pending) and has_ended(state))
+        or any(not each.assignee_ids for each in pending)
         or any(each.status is Status.COMPLETED and each.outcome is None for each in state.tasks)
         or (bool(state.tasks) and not pending and state.finished_at is None)
     )
+
+
+def has_ended(state: TaskState) -> bool:
+    """Whether an event said that the instance ended. A task that is pending then has lost its end."""
+    return state.finished_at is not None or state.instance_status in wire.ENDED
 
 
 class States:
@@ -230,11 +249,12 @@ class States:
         self.open_instances.update(state, by_callback=self.callbacks.update(state))
         self.names.see(state)
         has_pending = any(each.status is Status.PENDING for each in state.tasks)
+        pending = _ENDED_WITH_PENDING if has_pending and has_ended(state) else has_pending
         plain = msgspec.msgpack.encode(msgspec.structs.replace(state, form_data={}))
         self._database.execute(
             "INSERT INTO states VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET corp_id = ?2, app_type = ?3,"
             " is_open = ?4, seen_ms = max(seen_ms, ?5), state = ?6",
-            (state.instance_id, state.corp_id, state.app_type, has_pending, state.updated_at, plain),
+            (state.instance_id, state.corp_id, state.app_type, pending, state.updated_at, plain),
         )
 
     def delete(self, instance_id: str) -> None:
@@ -256,7 +276,7 @@ class States:
         """Instances that DingTalk has not listed for a day, or, without a pending task, for a month."""
         found = self._database.execute(
             "SELECT instance_id FROM states WHERE corp_id = ? AND app_type = ? AND state IS NOT NULL"
-            " AND ((is_open = 1 AND seen_ms <= ?) OR (is_open = 0 AND seen_ms <= ?))"
+            " AND ((is_open > 0 AND seen_ms <= ?) OR (is_open = 0 AND seen_ms <= ?))"
             " ORDER BY is_open DESC, seen_ms LIMIT ?",
             (corp_id, app_type, now_ms - DAY_MS, now_ms - _FINISHED_UNSEEN_MS, most),
         )
