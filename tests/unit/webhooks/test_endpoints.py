@@ -110,7 +110,9 @@ def test_a_changed_secret_file_is_a_changed_endpoint(tmp_path: Path) -> None:
     [
         ('corps = ["corp"]', {"corp_id": "other"}),
         ('views = ["PENDING"]', {"view": View.HANDLED}),
+        ('views = ["pending"]', {"view": View.HANDLED}),
         ('changes = ["ADDED"]', {"change": Change.REMOVED}),
+        ('changes = ["added", "Updated"]', {"change": Change.REMOVED}),
         ('apps = ["APP"]', {"app_type": "OTHER"}),
         ('sources = ["yida"]', {"source": "other"}),
         ('people = ["ann"]', {"recipient_id": "bob"}),

@@ -9,10 +9,10 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
@@ -36,6 +36,14 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _upper_case(values: object) -> object:
+    return [each.upper() if isinstance(each, str) else each for each in values] if isinstance(values, list) else values
+
+
+E = TypeVar("E")
+AnyCase = Annotated[frozenset[E], BeforeValidator(_upper_case)]
+"""Words of a list. Records and answers have them in lower case."""
+
 HttpUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
 
 
@@ -51,10 +59,10 @@ class EndpointEntry(FileModel):
     is."""
     corps: Names
     """Corps whose notifications it gets."""
-    views: frozenset[View] | None = None
-    """Only these lists: `PENDING`, `HANDLED`, `CREATED`, `COPIED`."""
-    changes: frozenset[Change] | None = None
-    """Only these changes: `ADDED`, `UPDATED`, `REMOVED`."""
+    views: AnyCase[View] | None = None
+    """Only these lists: `PENDING`, `HANDLED`, `CREATED`, `COPIED`, in either case."""
+    changes: AnyCase[Change] | None = None
+    """Only these changes: `ADDED`, `UPDATED`, `REMOVED`, in either case."""
     apps: Names | None = None
     """Only tasks of these apps."""
     sources: Names | None = None
