@@ -12,6 +12,7 @@ import pytest
 import trustme
 from aiohttp import web
 from msgspec.structs import replace
+from sqlalchemy.exc import IntegrityError
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.webhooks import dispatcher as module
@@ -314,6 +315,54 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
 
     assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
     assert "finish" in failed
+
+
+def test_an_error_of_any_kind_is_reported_and_tried_again(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, claim = Service(sqlite, tmp_path), store.Queues.claim
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise IntegrityError("INSERT", {}, ValueError("of an index"))
+
+    async def run() -> None:
+        monkeypatch.setattr(store.Queues, "claim", broken)
+        async with service.running("erp"):
+            await service.until(lambda: service.dispatcher.problem == "deliveries to erp wait: IntegrityError")
+            monkeypatch.setattr(store.Queues, "claim", claim)
+            service.add(("I1", "t"))
+            await service.until(lambda: "erp" in service.got)
+            await service.until(lambda: service.dispatcher.problem is None)
+
+    asyncio.run(run())
+
+
+def test_an_idle_endpoint_costs_no_transaction_that_writes(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
+    looks, claims = list[str](), list[int]()
+    monkeypatch.setattr(module, "_IDLE_LOOKS", 1_000_000)
+
+    def looked(database: Database, endpoint: str) -> int | None:
+        looks.append(endpoint)
+        return next_due(database, endpoint)
+
+    def claimed(queues: store.Queues, connection: Any, most: int) -> Any:
+        claims.append(most)
+        return claim(queues, connection, most)
+
+    async def run() -> None:
+        async with service.running("erp"):
+            monkeypatch.setattr(store, "next_due", looked)
+            monkeypatch.setattr(store.Queues, "claim", claimed)
+            await service.until(lambda: len(looks) > 20)
+            assert len(claims) <= 1
+            service.add(("I1", "t"))
+            await service.until(lambda: "erp" in service.got)
+
+    asyncio.run(run())
 
 
 def test_it_stops_in_order_while_the_database_is_away(

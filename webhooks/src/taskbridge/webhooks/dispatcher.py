@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
+_IDLE_LOOKS = 10
 _RETRY_S = 1.0
 _GATHER_S = 0.005
 """Attempts that end within it are recorded together: a transaction costs as much as several of them."""
@@ -47,6 +48,7 @@ class Courier:
         self._failures = 0
         """Since the last success."""
         self.enabled, self._stopping = True, False
+        self.problem: str | None = None
         self.task = asyncio.create_task(self._run(), name=f"courier {endpoint.name}")
 
     def wake(self) -> None:
@@ -65,7 +67,7 @@ class Courier:
         for each in self._running:
             each.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        with suppress(DatabaseUnavailable):  # the next process repeats what is not recorded
+        with suppress(Exception):  # the next process repeats what is not recorded
             await self._turn(0)
         await self._sender.close()
 
@@ -77,7 +79,7 @@ class Courier:
             try:
                 free, pause_s = self._room()
                 found = await self._turn(free)
-                self._dispatcher.problem = None
+                self.problem = None
                 for each in found:
                     task = asyncio.create_task(self._attempt(each))
                     self._running.add(task)
@@ -85,7 +87,12 @@ class Courier:
                 if not found and not self._ended:
                     await self._rest(pause_s)
             except DatabaseUnavailable as error:
-                self._dispatcher.problem = str(error)
+                self.problem = str(error)
+                await asyncio.sleep(_RETRY_S)
+            except Exception as error:
+                # Nobody would start this courier again: its endpoint would get nothing until the process ends.
+                self.problem = f"deliveries to {self.endpoint.name} wait: {type(error).__name__}"
+                log.exception("courier_failed", endpoint=self.endpoint.name)
                 await asyncio.sleep(_RETRY_S)
 
     def _room(self) -> tuple[int, float]:
@@ -116,7 +123,7 @@ class Courier:
             return []
         try:
             found = await self._dispatcher.threads.run(self._stored, results, most)
-        except DatabaseUnavailable:
+        except Exception:
             self._ended = results + self._ended
             raise
         if (rate := self.endpoint.entry.requests_per_s) is not None:
@@ -150,17 +157,25 @@ class Courier:
         self.wake()
 
     async def _rest(self, pause_s: float) -> None:
-        """Until something is added, an attempt ends, or another one may begin."""
-        if self._running:
-            pause_s = pause_s or _LOOK_S
-        elif not pause_s:
+        """Until something is added or due, an attempt ends, or another one may begin."""
+        if self._running or pause_s:
+            await self._woken_within(pause_s or _LOOK_S)
+            return
+        # Nothing is claimed while nothing is due: that is a transaction that writes. At times it is, because what a
+        # dead replica had claimed is due later than it seems.
+        for _look in range(_IDLE_LOOKS):
             due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
             pause_s = _LOOK_S if due is None else (due - now_ms()) / 1000
+            if pause_s <= 0 or await self._woken_within(pause_s):
+                return
+
+    async def _woken_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(min(_LOOK_S, max(0, pause_s))):
+            async with asyncio.timeout(min(_LOOK_S, seconds)):
                 await self._wake.wait()
         except TimeoutError:
-            pass
+            return False
+        return True
 
 
 class Dispatcher:
@@ -179,9 +194,13 @@ class Dispatcher:
         self.database, self.guard, self.metrics, self.threads = database, guard, metrics, threads
         self.other_id = other_id
         self.grace_s = grace_s
-        self.problem: str | None = None
         self._couriers: dict[str, Courier] = {}
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def problem(self) -> str | None:
+        """Why an endpoint gets nothing at the moment; None if each does."""
+        return next((each.problem for each in self._couriers.values() if each.problem is not None), None)
 
     def added(self, names: Iterable[str]) -> None:
         """These endpoints have something new. From any thread."""
