@@ -98,6 +98,7 @@ def test_a_wait_that_makes_no_sense_changes_little(tmp_path: Path, value: str) -
 def test_gone_disables_the_endpoint(tmp_path: Path) -> None:
     [result] = attempts(tmp_path, Receiver(status=410))
     assert result.disable == "it answered 410 Gone"
+    assert result.retry_in_ms == 24 * 3_600_000, "at once, it would be sent until the endpoint is known to be disabled"
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:

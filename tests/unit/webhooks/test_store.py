@@ -316,6 +316,23 @@ def test_an_endpoint_that_fails_for_five_days_is_disabled(database: Database) ->
     assert store.states(database)[ERP].disabled == "it has failed for five days"
 
 
+def test_a_failure_long_after_another_one_disables_nothing(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"))
+    finish(database, failed(*claim(database), retry_in_ms=None))
+    with database.write() as connection:
+        connection.execute(update(endpoints).values(failing_since=now_ms() - store.FAILING_MS - 1))
+        connection.execute(update(deliveries).values(attempted_at=now_ms() - store.SILENCE_MS - 1))
+    add(database, ("b", "b1"))
+
+    finish(database, failed(*claim(database)))
+
+    state = store.states(database)[ERP]
+    assert state.disabled is None
+    assert state.failing_since is not None
+    assert state.failing_since > now_ms() - store.FAILING_MS
+
+
 def test_a_success_ends_the_failing(database: Database) -> None:
     store.register(database, {ERP: False})
     add(database, ("a", "a1"), ("b", "b1"))

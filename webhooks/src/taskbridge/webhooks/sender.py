@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.guard import Guard
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
+_GONE_MS = 24 * 3_600_000
 MAX_ANSWER_BYTES = 64 << 10
 _PROBLEM_CHARACTERS = 300
 _TOKEN_IN_QUERY, _TOKEN_IN_PATH = 8, 16
@@ -90,14 +91,15 @@ class Sender:
             problem = f"{answer.status} {answer.body.decode('utf-8', 'replace')}".strip()
             retry_after_s = answer.retry_after_s
         is_gone = answer is not None and answer.status == HTTPStatus.GONE
+        retry_in_ms = delay_ms(delivery.attempts + 1, retry_after_s, chance=self._chance)
         return Result(
             delivery,
             now_ms(),
             delivered=False,
             status=None if answer is None else answer.status,
             problem=self._without_tokens(problem),
-            # What a disabled endpoint did not get waits until it is enabled.
-            retry_in_ms=0 if is_gone else delay_ms(delivery.attempts + 1, retry_after_s, chance=self._chance),
+            # What a disabled endpoint did not get waits until it is enabled, and is due then.
+            retry_in_ms=_GONE_MS if is_gone else retry_in_ms,
             disable="it answered 410 Gone" if is_gone else None,
         )
 

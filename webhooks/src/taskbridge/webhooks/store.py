@@ -28,6 +28,8 @@ GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
 _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
+SILENCE_MS = 2 * _DAY_MS
+"""Longer than between two attempts of a delivery."""
 _FAILURES = 5
 _PURGED_ROWS = 5_000
 
@@ -269,12 +271,24 @@ def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> N
     if reason is not None:
         connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
     if not is_well:
-        connection.execute(mine.where(endpoints.c.failing_since.is_(None)).values(failing_since=last.at))
-        connection.execute(
-            mine.where(is_enabled, endpoints.c.failing_since < last.at - FAILING_MS).values(
-                disabled="it has failed for five days", disabled_at=last.at
-            )
-        )
+        since = connection.scalar(select(endpoints.c.failing_since).where(endpoints.c.name == endpoint))
+        if since is not None and since >= last.at - FAILING_MS:
+            return
+        if since is None or _is_first(connection, endpoint, results):
+            connection.execute(mine.values(failing_since=last.at))
+        else:
+            disabled = mine.where(is_enabled, endpoints.c.failing_since == since)
+            connection.execute(disabled.values(disabled="it has failed for five days", disabled_at=last.at))
+
+
+def _is_first(connection: Connection, endpoint: str, results: Sequence[Result]) -> bool:
+    """Whether these failures come after silence: nothing had failed for longer than attempts are apart."""
+    if any(each.delivery.attempts for each in results):
+        return False
+    others = deliveries.c.endpoint == endpoint, deliveries.c.id.not_in([each.delivery.id for each in results])
+    last = select(func.max(deliveries.c.attempted_at)).where(*others, deliveries.c.problem.is_not(None))
+    found = connection.scalar(last)
+    return found is None or found < results[0].at - SILENCE_MS
 
 
 def next_due(database: Database, endpoint: str) -> int | None:
