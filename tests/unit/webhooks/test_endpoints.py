@@ -124,3 +124,15 @@ def test_each_filter_excludes(tmp_path: Path, line: str, changes: dict[str, obje
 
     assert endpoint.wants(notification)
     assert not endpoint.wants(replace(notification, **changes))
+
+
+def test_endpoints_with_the_same_certificates_share_what_is_loaded_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.toml"
+    path.write_text(HEAD + HEAD.replace("erp", "other", 1))
+    file = EndpointsFile(path, {})
+    first, second = file.current.by_name.values()
+    path.write_text(HEAD)
+    file.reload_if_changed()
+
+    assert first.tls is second.tls
+    assert file.current.by_name["erp"].tls is first.tls

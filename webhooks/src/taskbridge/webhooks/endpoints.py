@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
@@ -37,7 +37,9 @@ def _http_url(text: str) -> str:
 
 
 def _upper_case(values: object) -> object:
-    return [each.upper() if isinstance(each, str) else each for each in values] if isinstance(values, list) else values
+    if not isinstance(values, list):
+        return values
+    return [each.upper() if isinstance(each, str) else each for each in cast("list[object]", values)]
 
 
 E = TypeVar("E")
@@ -124,6 +126,10 @@ class Endpoint:
         )
 
 
+_Certificates = tuple[Path | None, Path | None, tuple[bytes, ...]]
+"""The names of the files of an endpoint, and their contents."""
+
+
 class Endpoints(NamedTuple):
     """Those of one version of the file, by name."""
 
@@ -140,10 +146,12 @@ class EndpointsFile(ReloadedFile[Endpoints]):
 
     def __init__(self, path: Path, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
+        self._contexts: dict[_Certificates, ssl.SSLContext] = {}
         super().__init__(path)
 
     def parse(self, text: str) -> Endpoints:
         found: dict[str, Endpoint] = {}
+        self._known, self._contexts = self._contexts, {}
         for at, entry in enumerate(parse_toml(text, _File).endpoints):
             place = f"endpoints.{at}"
             if entry.name in found:
@@ -169,16 +177,24 @@ class EndpointsFile(ReloadedFile[Endpoints]):
         return self.secret_of(text)
 
     def _tls(self, entry: EndpointEntry) -> tuple[ssl.SSLContext, tuple[bytes, ...]]:
+        """One context for all endpoints with the same certificates: each has the system's, which take long to load."""
         files = [each and self.path.parent / each for each in (entry.ca_file, entry.certificate_file)]
         certificates = tuple(self.bytes_of(each) for each in files if each is not None)
-        context = ssl.create_default_context(cafile=files[0])
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if files[1] is not None:
-            try:
-                context.load_cert_chain(files[1], password="")  # without one, an encrypted key would ask the terminal
-            except ssl.SSLError:
-                raise ValueError("certificate_file must have a certificate and its unencrypted key (PEM)") from None
-        return context, certificates
+        key = entry.ca_file, entry.certificate_file, certificates
+        if key not in self._contexts:
+            self._contexts[key] = self._known.get(key) or _context(*files)
+        return self._contexts[key], certificates
+
+
+def _context(ca_file: Path | None, certificate_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate_file is not None:
+        try:
+            context.load_cert_chain(certificate_file, password="")  # without one, an encrypted key asks the terminal
+        except ssl.SSLError:
+            raise ValueError("certificate_file must have a certificate and its unencrypted key (PEM)") from None
+    return context
 
 
 def _checked(place: str, function: Callable[..., Any], *arguments: object) -> Any:
