@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Never, cast
 import pytest
 import trustme
 from confluent_kafka.admin import AclOperation
+from sqlalchemy import update
 
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from taskbridge.center.acls import CENTER
@@ -26,12 +27,18 @@ from taskbridge.cli import doctor_checks
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.edge.kafka.prerequisites import EDGE
+from taskbridge.runtime.database import open_database
+from taskbridge.runtime.migrations import migrate
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
 from taskbridge.streams.contract.start import EXTRAS, WORK
+from taskbridge.webhooks import store
 from taskbridge.webhooks.acls import WEBHOOKS
+from taskbridge.webhooks.migrations import FOLDER
+from taskbridge.webhooks.store import New
+from taskbridge.webhooks.tables import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -369,6 +376,29 @@ def test_an_endpoint_is_reached_without_a_delivery(webhooks_environment: dict[st
         found = of_endpoint(webhooks_environment, f"{url}/hook")
     assert [(each.check, each.state) for each in found] == [("endpoints", State.OK), ("clock", State.OK)]
     assert requests == ["OPTIONS /hook"]
+
+
+def test_what_waits_for_an_endpoint_that_fails_is_reported(webhooks_environment: dict[str, str]) -> None:
+    folder = Path(webhooks_environment["WEBHOOKS_DATA_DIR"])
+    with closing(open_database(None, folder, service="webhooks")) as database:
+        migrate(database, FOLDER)
+        store.register(database, {"erp": False})
+        with database.write() as connection:
+            store.add(database, connection, [New("erp", f"a{each}", f"n{each}", b"{}") for each in range(600)])
+            connection.execute(update(endpoints).values(failing_since=1))
+
+    with answering({"/hook": {}}) as url:
+        _, _, found = of_endpoint(webhooks_environment, f"{url}/hook")
+
+    assert found.state is State.WARNING
+    assert found.says.startswith("erp is failing: 600 deliveries wait, the oldest for ")
+
+
+def test_an_endpoint_that_a_running_service_reports_as_failing_is_reported() -> None:
+    said = {"ready": True, "endpoints": {"erp": "failing", "other": "enabled"}}
+    with answering({"/readyz": said}) as url:
+        _, found = doctor_checks.readiness("webhooks", url)
+    assert (found.state, found.says) == (State.WARNING, "erp is failing: its deliveries wait")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ class Running:
     center_url: str
     credentials: str
     webhooks_url: str | None = None
+    endpoints_file: str | None = None
+    """Of webhooks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.database import open_database
+from taskbridge.runtime.database import database_of, open_database
 from taskbridge.runtime.dingtalk.apps import AppsFile
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -56,6 +56,7 @@ from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 from taskbridge.schemas.registry import SchemaRef, SchemaRefused
 from taskbridge.streams.contract.start import EXTRAS, WORK
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks import store
 from taskbridge.webhooks.acls import WEBHOOKS
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import DeliveryProblem
@@ -64,7 +65,7 @@ from taskbridge.webhooks.sender import Sender as WebhookSender
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
     from taskbridge.edge.verification.credentials import Credentials
     from taskbridge.runtime.kafka import Acl, Admin
@@ -314,6 +315,20 @@ def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterat
         is_well = answer.status // 100 not in (3, 5) or answer.status == HTTPStatus.NOT_IMPLEMENTED
         yield verdict("endpoints", passed=is_well, ok=says, otherwise=says, do=do, state=State.WARNING)
         yield from _skew(host, answer.date, most_s=_WEBHOOK_SKEW_S if each.keys else math.inf)
+    yield from found("endpoints", partial(_undelivered, settings, endpoints), "taskbridge webhooks --migrate")
+
+
+def _undelivered(settings: WebhooksSettings, names: Collection[str]) -> Iterator[Finding]:
+    """What waits for endpoints that fail or are disabled, by the service's database, if there is one yet."""
+    if settings.database_url is None and not (settings.data_dir / "webhooks.db").exists():
+        return
+    with database_of("webhooks", settings, alone=False) as opened:
+        states, waiting = store.states(opened), store.waiting(opened, names)
+    for name in names:
+        if name in states and name in waiting and (condition := states[name].condition) != "enabled":
+            count, oldest_s = waiting[name]
+            says = f"{name} is {condition}: {count} deliveries wait, the oldest for {oldest_s:.0f} s"
+            yield warning("endpoints", says, f"see the answers: taskbridge webhooks deliveries --endpoint {name}")
 
 
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
@@ -563,6 +578,11 @@ def readiness(service: str, url: str) -> Iterator[Finding]:
         yield warning("service", f"the {service} at {url} is ready, but {wrong}", "see its log")
     else:
         yield ok("service", f"the {service} at {url} is ready")
+    if service == "webhooks":
+        for name, condition in parts.get("endpoints", {}).items():
+            if condition != "enabled":
+                see = f"see the answers: taskbridge webhooks deliveries --endpoint {name}"
+                yield warning("endpoints", f"{name} is {condition}: its deliveries wait", see)
 
 
 def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:

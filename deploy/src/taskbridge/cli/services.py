@@ -229,12 +229,15 @@ def republish_entries(*, as_json: bool) -> None:
 def environment_of(
     prefix: str, bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
 ) -> Mapping[str, str]:
-    """The service's settings, with the addresses and the data folder of the bridge that runs here."""
+    """The service's settings, with the addresses, the folder and the endpoints file of the bridge that runs here."""
     from taskbridge.cli.connection import service_environment
     from taskbridge.cli.data_folder import data_folder
 
-    folder = data_folder(data_dir)
-    defaults = {f"{prefix}_DATA_DIR": str(folder.path / prefix.lower())} if folder.running() is not None else {}
+    folder, defaults = data_folder(data_dir), dict[str, str]()
+    if (running := folder.running()) is not None:
+        defaults[f"{prefix}_DATA_DIR"] = str(folder.path / prefix.lower())
+        if prefix == "WEBHOOKS" and running.endpoints_file is not None:
+            defaults["WEBHOOKS_ENDPOINTS_FILE"] = running.endpoints_file
     return {**defaults, **service_environment(prefix, bootstrap_servers, registry_url, data_dir)}
 
 

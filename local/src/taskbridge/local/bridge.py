@@ -156,6 +156,7 @@ class Bridge:
                 center_url=self.center_url,
                 credentials=edge["EDGE_CREDENTIALS_FILE"],
                 webhooks_url=self.webhooks_url if webhooks else None,
+                endpoints_file=webhooks.get("WEBHOOKS_ENDPOINTS_FILE"),
             )
         )
         return connection

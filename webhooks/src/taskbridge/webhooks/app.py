@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 
 _LOOK_S, _COUNT_S, _END_S = 1.0, 5.0, 10.0
+_COUNT_PAUSES = 50
+"""How many times as long as it took to count, counting waits."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,12 +72,15 @@ def migrate_tables(environment: Mapping[str, str] = os.environ) -> str | None:
 
 @contextmanager
 def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operations]:
-    """For a command; the service may run meanwhile."""
+    """For a command; the service may run meanwhile, also with an older version of an invalid file."""
     settings = load_settings(WebhooksSettings, environment)
-    endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
+
+    def endpoints() -> Mapping[str, Endpoint]:
+        return EndpointsFile(settings.endpoints_file, environment).current.by_name
+
     with closing(Threads(1)) as threads, database_of("webhooks", settings, alone=False) as database:
         check_revision(database, FOLDER, service="webhooks")
-        yield Operations(database, lambda: endpoints, Guard(settings.allowed_networks), threads)
+        yield Operations(database, endpoints, Guard(settings.allowed_networks), threads)
 
 
 class Webhooks:
@@ -178,8 +183,10 @@ class Webhooks:
             else:
                 self._states = await self._threads.run(store.register, self._database, starts)
             if time.monotonic() >= self._counts_due:
-                self._counts_due = time.monotonic() + _COUNT_S
+                began = time.monotonic()
                 self._waiting = await self._threads.run(store.waiting, self._database, endpoints)
+                # To count a million rows takes half a second.
+                self._counts_due = time.monotonic() + max(_COUNT_S, _COUNT_PAUSES * (time.monotonic() - began))
         except DatabaseUnavailable as error:
             if self._problem != str(error):
                 log.warning("database_unavailable", problem=str(error))

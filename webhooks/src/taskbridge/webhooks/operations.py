@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,6 +13,7 @@ from sqlalchemy import Row, select
 
 from taskbridge.runtime.database import Database, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
+from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.webhooks import store
@@ -23,11 +24,13 @@ from taskbridge.webhooks.store import Delivery, Replayed, Result, Waiting
 from taskbridge.webhooks.tables import Outcome, deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
+
+T = TypeVar("T")
 
 
 class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):
@@ -35,7 +38,10 @@ class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):
 
 
 class Operations:
-    """For the commands and the HTTP side; ``endpoints`` gives those of the file, by name."""
+    """For the commands and the HTTP side.
+
+    ``endpoints`` gives those of the file, by name. Where it raises FileBroken, those that the database knows are used.
+    """
 
     def __init__(
         self, database: Database, endpoints: Callable[[], Mapping[str, Endpoint]], guard: Guard, threads: Threads
@@ -43,10 +49,20 @@ class Operations:
         self._database, self._endpoints, self._guard, self._threads = database, endpoints, guard, threads
         self._tests: dict[str, asyncio.Task[Result]] = {}
 
+    @property
+    def problem(self) -> str | None:
+        """Why the file is not used; None if it is."""
+        try:
+            self._endpoints()
+        except FileBroken as error:
+            return str(error)
+        return None
+
     def endpoints(self) -> list[dict[str, Any]]:
         """The endpoints of the file, what waits for them, and what failed last."""
-        endpoints = self._endpoints()
-        known, waiting = store.states(self._database), store.waiting(self._database, endpoints)
+        known = store.states(self._database)
+        endpoints = self._endpoints_or(known)
+        waiting = store.waiting(self._database, endpoints)
         given_up = store.waiting(self._database, endpoints, Outcome.GIVEN_UP)
         found: list[dict[str, Any]] = []
         for name, endpoint in sorted(endpoints.items()):
@@ -54,8 +70,8 @@ class Operations:
             found.append(
                 {
                     "id": name,
-                    "url": _shown_url(endpoint.entry.url),
-                    "format": endpoint.entry.format,
+                    "url": None if endpoint is None else _shown_url(endpoint.entry.url),
+                    "format": None if endpoint is None else endpoint.entry.format,
                     "state": "new" if state is None else state.condition,
                     "disabled": None if state is None else state.disabled,
                     "failing_since": None if state is None else _iso(state.failing_since),
@@ -83,11 +99,13 @@ class Operations:
         self, endpoint: str, ids: Sequence[int] = (), since_ms: int | None = None, outcome: Outcome = Outcome.GIVEN_UP
     ) -> Replayed:
         """Deliver again, without ids and time all that were given up."""
-        self._known(endpoint)
+        self._check(endpoint)
         return store.replay(self._database, endpoint, ids=ids, since=since_ms, outcome=outcome)
 
     def set_enabled(self, endpoint: str, *, reason: str | None) -> None:
-        store.register(self._database, {endpoint: self._known(endpoint).entry.start == "present"})
+        chosen = self._check(endpoint)
+        if chosen is not None:
+            store.register(self._database, {endpoint: chosen.entry.start == "present"})
         store.set_enabled(self._database, endpoint, reason=reason)
 
     async def test(self, endpoint: str) -> dict[str, Any]:
@@ -114,11 +132,24 @@ class Operations:
             await sender.close()
 
     def _known(self, endpoint: str) -> Endpoint:
-        endpoints = self._endpoints()
-        if endpoint not in endpoints:
-            known = ", ".join(sorted(endpoints)) or "none"
-            raise UnknownEndpoint(f"the endpoints file has no {endpoint!r}; it has: {known}")
-        return endpoints[endpoint]
+        return _of(endpoint, self._endpoints())
+
+    def _check(self, endpoint: str) -> Endpoint | None:
+        """The endpoint, or None for one that only the database knows. Raises UnknownEndpoint."""
+        return _of(endpoint, self._endpoints_or(store.states(self._database)))
+
+    def _endpoints_or(self, known: Collection[str]) -> Mapping[str, Endpoint | None]:
+        try:
+            return self._endpoints()
+        except FileBroken:
+            return dict.fromkeys(known)
+
+
+def _of(name: str, endpoints: Mapping[str, T]) -> T:
+    if name not in endpoints:
+        known = ", ".join(sorted(endpoints)) or "none"
+        raise UnknownEndpoint(f"the endpoints file has no {name!r}; it has: {known}")
+    return endpoints[name]
 
 
 def example(endpoint: Endpoint) -> TaskNotification:
