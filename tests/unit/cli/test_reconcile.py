@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from taskbridge.cli import reconcile_runs
 from taskbridge.cli.connection import service_environment
 from taskbridge.cli.data_folder import Running, data_folder
+from taskbridge.cli.options import moment_of
 from taskbridge.cli.program import app, main
-from taskbridge.cli.reconcile_runs import moment_of
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database

@@ -36,6 +36,8 @@ EdgeUrl = Annotated[str | None, typer.Option(help="Base URL of the edge. Default
 WhichOne = Annotated[str, typer.Argument(metavar="ID", help="Id, as `list` shows it.")]
 WhichOnes = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, as `list` shows them.")]
 Everything = Annotated[bool, typer.Option("--all", help="Select all.")]
+TIMES = "A day or a time, in China time unless it has a zone: 2026-09-01, 2026-09-01T08:00 or 2026-09-01T00:00:00Z."
+"""The rule for all times in commands, which ``moment_of`` reads."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
@@ -86,6 +88,20 @@ def service_url(service: str, given: str | None, data_dir: Path | None) -> str:
     if (folder.is_named and folder.is_bridges) or not folders.is_listened_on(port):
         raise OperatorError(f"{folder.nothing_runs()}, or set the address of another {service} with {flag}")
     return f"http://127.0.0.1:{port}"
+
+
+def moment_of(text: str) -> int:
+    """The time in ms; without a zone it is China time. Raises ConfigurationError if the text is no time."""
+    from datetime import datetime
+
+    from taskbridge.runtime.dingtalk.clock import CHINA
+    from taskbridge.schemas.errors import ConfigurationError
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--since {text} is not a day or time: write it as 2026-09-01") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=CHINA)).timestamp() * 1000)
 
 
 def example(*lines: str) -> str:

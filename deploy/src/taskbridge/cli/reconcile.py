@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.options import TIMES, BootstrapServers, DataDir, Json, RegistryUrl, example, moment_of
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Service = Annotated[
 ]
 
 AppCode = Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")]
-Since = Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")]
+Since = Annotated[str, typer.Option("--since", help=TIMES)]
 
 commands = typer.Typer()
 
@@ -165,7 +165,7 @@ def reconcile_copies(
     from taskbridge.cli.connection import service_environment
 
     environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
-    since_ms = reconcile_runs.moment_of(since)
+    since_ms = moment_of(since)
     outcome = reconcile_runs.copies(environment, app, since_ms, users or [], progress)
     _print(outcome, "lost {} found in {} and repaired", as_json=as_json)
 
@@ -194,7 +194,7 @@ def backfill(
     from taskbridge.cli.connection import service_environment
 
     environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
-    since_ms = reconcile_runs.moment_of(since)
+    since_ms = moment_of(since)
     if not dry_run:
         outcome = reconcile_runs.backfill(environment, app, since_ms, progress)
         _print(outcome, "{} events imported for {}", as_json=as_json)

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
-from taskbridge.runtime.dingtalk.clock import CHINA
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -43,15 +41,6 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.api import YidaApi
 
 _BACKFILL_LOCK = "backfill.lock"
-
-
-def moment_of(text: str) -> int:
-    """The time in ms; without a zone it is China time. Raises ConfigurationError if the text is no time."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"--since {text} is not a day or time: write it as 2026-09-01") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=CHINA)).timestamp() * 1000)
 
 
 def serve(environment: Mapping[str, str]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from taskbridge.cli.options import Json, example
-from taskbridge.cli.terminal import json_line, say
+from taskbridge.cli.options import TIMES, Json, example, moment_of
+from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -48,12 +47,14 @@ def webhooks(context: typer.Context, migrate: Migrate = False) -> None:  # noqa:
 def list_endpoints(as_json: Json = False) -> None:  # noqa: FBT002
     """List the endpoints: state, what waits, and what was given up."""
     with _operations() as operations:
-        found = operations.endpoints()
+        found, problem = operations.endpoints(), operations.problem
+    if problem is not None:
+        progress(f"{problem}. The database knows these endpoints; the service runs on with the file that it had.")
     for each in found:
         if as_json:
             say(json_line(each))
             continue
-        say(f"{each['id']:20}  {each['state']:8}  {each['format']:15}  {each['url']}")
+        say(f"{each['id']:20}  {each['state']:8}  {each['format'] or '':15}  {each['url'] or ''}".rstrip())
         ages = f", the oldest for {each['oldest_s']:.0f} s" if each["waiting"] else ""
         say(f"  {each['waiting']} waiting{ages}; {each['given_up']} given up")
         if each["disabled"] is not None:
@@ -103,7 +104,7 @@ def deliveries(
 def replay(
     endpoint: Name,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids, as `deliveries` shows them.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="All that were added since then, in UTC.")] = None,
+    since: Annotated[str | None, typer.Option(help=f"All that were added since then. {TIMES}")] = None,
     outcome: Annotated[Ended, typer.Option(help="With --since: which.")] = "given_up",
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -112,7 +113,7 @@ def replay(
 
     if bool(ids) == (since is not None):
         raise typer.BadParameter("use either ids or --since", param_hint="ID, --since")
-    since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    since_ms = None if since is None else moment_of(since)
     with _operations() as operations:
         done = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.upper()])
     missing = len(set(ids or ())) - sum(done) if ids else 0
