@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from support.browser.browsing import serious_findings
 from support.center_process import without_kafka
 from support.center_rows import state
+from support.edge.process import wait_until
 from support.identity_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -137,6 +138,45 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
     page.context.set_offline(True)
     page.reload()
     expect(page.get_by_role("alert")).to_be_visible()
+
+
+@pytest.mark.parametrize("leaves", ["signs out", "signs out of a page without its worker", "somebody else signs in"])
+def test_the_next_person_at_a_device_sees_nothing_of_the_last_one_offline(
+    center: CenterProcess, open_page: OpenPage, leaves: str
+) -> None:
+    page = open_page(center.url, service_workers="allow")
+    page.get_by_role("link", name="登录").click()
+    enter(page, "ann")
+    stored = """async () => (await (await caches.open("taskbridge-lists")).keys()).length"""
+    lists = stored.replace(".length", '.filter(({ url }) => url.includes("/tasks?")).length')
+    rows(page, "安然的申请")
+    wait_until(lambda: page.evaluate(lists) == 4)
+    if leaves == "somebody else signs in":
+        # The session has ended without a word. The service is away before it says who it is now.
+        page.goto("about:blank")
+        page.context.clear_cookies()
+        page.goto(f"{center.url}/sign-in?return_to=/")
+        expect(page.locator("input[name=login]")).to_be_visible()
+    else:
+        if leaves == "signs out of a page without its worker":
+            with page.expect_navigation():
+                page.context.new_cdp_session(page).send("Page.reload", {"ignoreCache": True})
+            rows(page, "安然的申请")
+            assert page.evaluate("navigator.serviceWorker.controller") is None
+        page.locator(".who").click()
+        page.get_by_role("button", name="退出登录", exact=True).click()
+        # They leave before the provider leads back.
+        expect(page.locator("button[name=logout]")).to_be_visible()
+    page.context.set_offline(True)
+    page.goto(center.url)
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert page.evaluate(stored) == 0
+
+
+def test_a_page_that_comes_back_from_memory_is_loaded_again(center: CenterProcess, open_page: OpenPage) -> None:
+    page = open_page(center.url)
+    with page.expect_navigation():
+        page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
 
 
 def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:

@@ -2,6 +2,7 @@
 
 import { Problem } from "./api.js";
 import { element } from "./dom.js";
+import { forgetLists } from "./offline.js";
 import { forgetPerson } from "./sign-in.js";
 
 /** A menu that the browser opens and closes; null where there is nothing to choose. `isOwn`: the lists are theirs. */
@@ -34,10 +35,14 @@ export function leavePerson(address) {
 async function signOut(api, everywhere, said) {
   try {
     const next = await api.signOut(everywhere);
+    await forgetLists();
     leavePerson(next);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 401) leavePerson("/");
+    if (error.status === 401) {
+      await forgetLists();
+      leavePerson("/");
+    }
     said.hidden = false;
   }
 }

@@ -1,3 +1,6 @@
+// A page that the browser had kept in memory may show another person's tasks: it is loaded again.
+addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
+
 // Runs before the first paint, so that a remembered theme or language does not flash: see preferences.js.
 (() => {
   const remembered = (name) => {

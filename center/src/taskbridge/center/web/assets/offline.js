@@ -2,6 +2,11 @@
 
 const WORKER = "/service-worker.js";
 
+/** Delete what the worker has stored for a person: a page that was loaded past it signs out past it, too. */
+export async function forgetLists() {
+  await globalThis.caches?.delete("taskbridge-lists");
+}
+
 /** The one address that the policy lets become a script: see routes.py. */
 function trusted() {
   if (!globalThis.trustedTypes) return WORKER;

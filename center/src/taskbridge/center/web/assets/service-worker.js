@@ -11,6 +11,8 @@ const NARROWED = ["cursor", "q", "app_type", "source"];
 /** A proxy's words for "it cannot be reached". */
 const AWAY = new Set([502, 504]);
 let storing = Promise.resolve();
+/** Counts who came and went: what was asked for one person is not stored for the next. */
+let person = 0;
 
 addEventListener("install", (event) => event.waitUntil(storePage().then(() => skipWaiting())));
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
@@ -19,7 +21,9 @@ addEventListener("fetch", (event) => {
   const { request } = event;
   const { origin, pathname } = new URL(request.url);
   if (origin !== location.origin) return;
-  if (request.mode === "navigate" && pathname === "/") event.respondWith(page(event));
+  // Somebody signs in, perhaps another person: nothing is known until the service says who it is.
+  if (request.mode === "navigate" && pathname === "/sign-in") event.waitUntil(forget());
+  else if (request.mode === "navigate" && pathname === "/") event.respondWith(page(event));
   else if (pathname.startsWith("/assets/")) event.respondWith(file(request));
   else if (pathname === "/sign-out") event.respondWith(signOut(request));
   else if (pathname === ME || /^\/v1\/corps\/.*\/(tasks|counts|apps|marked)$/.test(pathname)) {
@@ -43,6 +47,8 @@ async function storePage() {
 async function page(event) {
   const response = await fetch(event.request).catch(() => null);
   if (response === null || AWAY.has(response.status)) return (await caches.match("/", { cacheName: FILES, ignoreVary: true })) ?? response ?? Response.error();
+  // A proxy wants somebody to sign in.
+  if (response.type === "opaqueredirect") await forget();
   if (response.ok) event.waitUntil(storePage().catch(() => {}));
   return response;
 }
@@ -52,26 +58,32 @@ async function file(request) {
   return (await caches.match(request, { cacheName: FILES, ignoreVary: true })) ?? fetch(request);
 }
 
+function forget() {
+  person += 1;
+  return caches.delete(LISTS);
+}
+
 async function signOut(request) {
-  await caches.delete(LISTS);
+  await forget();
   const response = await fetch(request);
   // What was under way meanwhile.
-  await caches.delete(LISTS);
+  await forget();
   return response;
 }
 
 async function list(event) {
   const { request } = event;
+  const asked = person;
   // A proxy that wants somebody to sign in redirects: that is no failure of the network.
   const response = await fetch(new Request(request, { redirect: "manual" })).catch(() => null);
   if (response === null || AWAY.has(response.status)) return (await lastAnswer(request)) ?? response ?? Response.error();
   if (response.type === "opaqueredirect") {
-    await caches.delete(LISTS);
+    await forget();
     return Response.error();
   }
   const copy = response.clone();
   // One after the other: of two answers that say who it is, the second one must know the first.
-  storing = storing.then(() => store(new URL(request.url), copy)).catch(() => {});
+  storing = storing.then(() => store(new URL(request.url), copy, asked)).catch(() => {});
   event.waitUntil(storing);
   return response;
 }
@@ -83,12 +95,13 @@ async function lastAnswer(request) {
   return undefined;
 }
 
-async function store(url, response) {
-  if (response.status === 401) await caches.delete(LISTS);
+async function store(url, response, asked) {
+  if (response.status === 401) await forget();
   if (!response.ok) return;
   if (url.pathname === ME) await forgetOthers(await response.clone().json());
   // One handle: after a sign-out in between, it leads to nothing any more.
   const cache = await caches.open(LISTS);
+  if (asked !== person) return;
   if (url.pathname === ME ? !isPerson(await response.clone().json()) : !(await isOwn(cache, url))) return;
   const headers = { "content-type": "application/json", [AS_OF]: new Date().toISOString() };
   await cache.put(url.href, new Response(await response.blob(), { headers }));
