@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,26 @@ def test_a_module_imports_only_what_is_there(script: Path) -> None:
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
     for path in FOLDER.iterdir():
+        if path.suffix == ".png":
+            continue
         addresses = re.findall(r"https?://[^\s\"'`)]+", path.read_text("utf-8"))
         assert {address for address in addresses if not address.startswith("http://www.w3.org/")} == set(), path.name
+
+
+def test_the_page_as_an_app_has_pictures_that_every_phone_knows() -> None:
+    assets = read_assets()[0]
+    icons = json.loads(assets["manifest.webmanifest"].content)["icons"]
+    pictures = {each["src"]: each["sizes"] for each in icons if each["type"] == "image/png"}
+    assert set(pictures.values()) == {"192x192", "512x512"}
+    assert "maskable" in {each["purpose"] for each in icons}
+    for name, size in pictures.items():
+        picture = assets[name]
+        assert (picture.media_type, picture.content[:4]) == ("image/png", b"\x89PNG")
+        # Width and height are the first fields of its header.
+        assert "x".join(str(each) for each in struct.unpack(">II", picture.content[16:24])) == size
+        assert len(picture.content) < 10_000
+    # iOS takes none of the manifest.
+    assert re.search(rb'apple-touch-icon" href="/assets/[^"]*icon-192.png"', assets["index.html"].content)
 
 
 def test_the_version_is_that_of_all_files() -> None:
