@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from support.browser.browsing import Watched, new_context
 from support.browser.fake_task_center import FakeTaskCenter, serving
+from taskbridge.center.api import models
 from taskbridge.center.api.spreadsheet import DECISIONS, STATUSES
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
@@ -52,6 +54,16 @@ def test_a_spreadsheet_has_the_words_of_the_page(run: RunModule, module: str, la
     others = {"DELETED", "SENT", "ENDED"}
     shown = {each.lower(): text for each, text in statuses.items() if each not in others}
     assert {each: both[language] for each, both in STATUSES.items()} == shown
+
+
+@pytest.mark.parametrize("module", ["words-en.js", "words-zh.js"])
+def test_every_reason_against_a_decision_is_said_in_words(run: RunModule, module: str) -> None:
+    said = run(module, "(words) => Object.values(words).map((each) => Object.keys(each.acting.reasons))[0]", None)
+    documented = models.ActionOut.model_fields["detail"].description or ""
+    of_all = get_args(get_args(models.ActionsOut.model_fields["reason"].annotation)[0])
+    of_one = re.findall(r"`([a-z-]+)`", documented)
+    assert len(of_one) > 7, "they are named in the model"
+    assert {*of_one, *of_all} <= set(said)
 
 
 EVENTS = """async ({ serverSentEvents }, parts) => {

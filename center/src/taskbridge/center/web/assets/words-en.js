@@ -164,6 +164,7 @@ export const EN = {
       "not-signed-in": "Only people who sign in can decide here.",
       "not-yours": "Only the person whose list this is can decide here.",
       ended: "The process has ended at its source. What became of this task is being checked.",
+      "too-often": "It was refused several times within an hour. Decide it on its approval page, or try again later.",
       changed: "The request has changed since it was shown. Look at it again before you decide.",
       "not-delegated": "This task is not delegated to you, or not any more.",
       "no-recipient": "This person is not known here.",
