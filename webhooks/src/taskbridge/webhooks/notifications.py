@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
@@ -102,11 +102,14 @@ class People(FollowedTopic):
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
         rows = [
-            (*each.key.split("/", 1), to_json({} if each.value is None else each.value.other_ids))
+            (*each.key.split("/", 1), each.partition, to_json({} if each.value is None else each.value.other_ids))
             for each in {each.key: each for each in records}.values()
         ]
         self.database.put(connection, _PUT_PEOPLE, sorted(rows))
         return ()
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        connection.execute(delete(people).where(people.c.partition == partition))
 
 
 def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:

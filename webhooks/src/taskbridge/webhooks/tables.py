@@ -93,6 +93,8 @@ people = Table(
     metadata,
     Column("corp_id", Key, primary_key=True),
     Column("user_id", Key, primary_key=True),
+    # Of the record: rows of people who were erased go when it is read again from its beginning.
+    Column("partition", Integer, nullable=False),
     # ``other_ids`` of the person, as JSON.
     Column("other_ids", LargeBinary, nullable=False),
 )
