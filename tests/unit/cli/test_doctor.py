@@ -116,7 +116,7 @@ def of_endpoint(environment: Mapping[str, str], url: str, *lines: str) -> list[F
     path.write_text("\n".join(["[[endpoints]]", *entry]))
     path.chmod(0o600)
     of_file, *found = [each for each in before_kafka(environment) if each.check in ("endpoints", "clock")]
-    assert of_file.says.endswith("has 1 endpoints")
+    assert of_file.says.endswith("has 1 endpoint")
     return found
 
 

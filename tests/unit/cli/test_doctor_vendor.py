@@ -94,12 +94,12 @@ def test_each_question_has_an_answer(vendor: Vendor) -> None:
     vendor.dingtalk.recorded_urls = ("https://erp.example/hook", "https://edge.example/yida/tasks/create?sign=1")
     found = {f"{each.check}: {each.says}" for each in vendor.findings() if each.state is State.OK}
     assert found == {
-        "app: APP_1: accepted, 1 forms start a process",
+        "app: APP_1: accepted, 1 form starts a process",
         "app: APP_2: accepted, 0 forms start a process",
         "permissions: ding1: may read forms, instances, open tasks, operation records",
         "records: 1 of 2 HTTP calls recorded for I-1 are callbacks of tasks: DingTalk logs them",
         "edition: ding1: Yida calls the edition EXCLUSIVE",
-        "unnamed-apps: ding1: all 2 apps have credentials",
+        "unnamed-apps: ding1: every app has credentials (2 listed)",
         CALLS_LEFT,
     }
     assert {each.state for each in vendor.findings()} == {State.OK}

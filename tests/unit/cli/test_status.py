@@ -66,7 +66,7 @@ def test_problems_come_first() -> None:
         "the lists are being filled: 40%",
     ]
     found["partitions"][0]["lag_seconds"] = 90.0
-    assert problems_of(found)[-1] == "1 partitions are behind, by up to 90 s"
+    assert problems_of(found)[-1] == "1 partition is behind, by up to 90 s"
 
 
 def test_webhooks_that_fail_are_problems() -> None:

@@ -32,6 +32,7 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
+from taskbridge.cli.terminal import counted
 from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
@@ -278,7 +279,7 @@ def _credentials(path: Path) -> Iterator[Finding]:
     yield verdict(
         "credentials",
         passed=count > 0,
-        ok=f"{path} has {count} apps and sources",
+        ok=f"{path} has {counted(count, 'app or source', 'apps and sources')}",
         otherwise=f"{path} has no apps, so every callback is rejected",
         do="add [[apps]] to the file",
     )
@@ -291,7 +292,7 @@ def _is_private(check: str, path: Path) -> Iterator[Finding]:
 
 
 def _endpoints(path: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
-    yield ok("endpoints", f"{path} has {EndpointsFile(path, environment).current.count} endpoints")
+    yield ok("endpoints", f"{path} has {counted(EndpointsFile(path, environment).current.count, 'endpoint')}")
     yield from _is_private("endpoints", path)
 
 
@@ -339,7 +340,7 @@ def _decisions(settings: CenterSettings) -> Iterator[Finding]:
     yield verdict(
         "decisions",
         passed=count > 0,
-        ok=f"tasks of {count} apps and other systems can be decided",
+        ok=f"tasks of {counted(count, 'app or other system', 'apps and other systems')} can be decided",
         otherwise="no task can be decided: no app has credentials, and no source an action_url",
         do="add [[apps]] to CENTER_APPS_FILE, or an action_url to CENTER_CREDENTIALS_FILE",
         state=State.WARNING,
@@ -352,17 +353,19 @@ def _decisions(settings: CenterSettings) -> Iterator[Finding]:
 def _reminders(settings: CenterSettings) -> Iterator[Finding]:
     if settings.reminders_file is not None:
         count = RemindersFile(settings.reminders_file).current.count
-        yield ok("reminders", f"{settings.reminders_file} has {count} rules of due times")
+        yield ok(
+            "reminders", f"{settings.reminders_file} has {counted(count, 'rule of due times', 'rules of due times')}"
+        )
 
 
 def _apps(settings: ReconcileSettings) -> Iterator[Finding]:
     path = settings.apps_file
-    yield ok("apps", f"{path} has {AppsFile(path, settings.credentials_file).current.count} apps")
+    yield ok("apps", f"{path} has {counted(AppsFile(path, settings.credentials_file).current.count, 'app')}")
     yield from _is_private("apps", path)
 
 
 def _tokens(path: Path) -> Iterator[Finding]:
-    yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
+    yield ok("tokens", f"{path} has {counted(TokensFile(path).current.count, 'token')}")
 
 
 def database(url: str, data_dir: Path, service: str) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from taskbridge.cli.doctor_checks import failed, ok, warning
+from taskbridge.cli.terminal import counted
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.dingtalk import wire
@@ -102,7 +103,8 @@ class _Questions:
             api = YidaApi(self._calls, app, self._clock)
             forms = await self._ask("app", self._forms(api), "correct its system_token and user_id in the file of apps")
             if forms is not None:
-                self._report(ok("app", f"{app.app_type}: accepted, {len(forms)} forms start a process"))
+                count = counted(len(forms), "form starts", "forms start")
+                self._report(ok("app", f"{app.app_type}: accepted, {count} a process"))
                 sample = sample or await self._sample(api, forms)
         await self._about_instance(sample)
         await self._about_organization(credentials)
@@ -197,7 +199,7 @@ def _unnamed(listed: Sequence[Application], corp_id: str, apps: Sequence[App], c
         return failed("unnamed-apps", f"{credentials}: {error}", "correct RECONCILE_CREDENTIALS_FILE")
     unnamed = [f"{each.app_type} ({each.name})" for each in listed if each.app_type not in named]
     if not unnamed:
-        return ok("unnamed-apps", f"{corp_id}: all {len(listed)} apps have credentials")
+        return ok("unnamed-apps", f"{corp_id}: every app has credentials ({len(listed)} listed)")
     more = f" and {len(unnamed) - _NAMES} more" if len(unnamed) > _NAMES else ""
     return warning(
         "unnamed-apps",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, example, operator_connection, service_url
-from taskbridge.cli.terminal import Stopped, json_line, progress, say, stop_signal
+from taskbridge.cli.terminal import Stopped, counted, json_line, progress, say, stop_signal
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ def simulate(
         progress(f"open {page} for the tasks of {busiest().name}")
     url = service_url("edge", url, data_dir)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
-    progress(f"{len(apps)} apps post {rate:g} callbacks per second to {url}, seed {seed}; press Ctrl-C to stop")
+    posted = f"{counted(len(apps), 'app posts', 'apps post')} {rate:g} callbacks per second"
+    progress(f"{posted} to {url}, seed {seed}; press Ctrl-C to stop")
     dingtalk = None if dingtalk_port is None else simulation.SimulatedDingTalk(apps)
     company = simulation.Simulation(
         apps, seed=seed, chaos=chaos, drop=drop, happened=None if dingtalk is None else dingtalk.happened

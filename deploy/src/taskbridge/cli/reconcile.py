@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taskbridge.cli.options import TIMES, BootstrapServers, DataDir, Json, RegistryUrl, example, moment_of
-from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.cli.terminal import counted, json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,7 +75,7 @@ def apps_sync(
     for each in found["changes"]:
         say(f"{each['change']:17}  {each['corp_id']}  {each['app_type']}  {each['name'] or ''}".rstrip())
     end = "nothing was written" if dry_run else f"{found['replayed']} rejected callbacks replayed"
-    say(f"{found['listed']} apps in DingTalk, {len(found['changes'])} differences ({end})")
+    say(f"{counted(found['listed'], 'app')} in DingTalk, {counted(len(found['changes']), 'difference')} ({end})")
 
 
 @reconcile_app.command("run", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile run --json"))
@@ -132,7 +132,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{each['app_type']}: {each['missing_since']} missing since its last callback, {each['last_at']}"
     for each in found["apps"]:
         absent = ", ".join(each["absent"]) or "none"
-        yield f"{each['corp_id']}: {each['listed']} apps synced {each['synced_at']}; absent in DingTalk: {absent}"
+        apps = counted(each["listed"], "app")
+        yield f"{each['corp_id']}: {apps} synced {each['synced_at']}; absent in DingTalk: {absent}"
     for each in found["names"]:
         yield f"{each['corp_id']}: {each['names']:>6} {each['kind']}s in tasks, record {each['record']}"
     for each in found["problems"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taskbridge.cli.options import Json, example
-from taskbridge.cli.terminal import Heartbeat, json_line, progress, say
+from taskbridge.cli.terminal import Heartbeat, counted, json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,7 +156,8 @@ def center(
     elif copy_from is not None:
         found = app.copy_from(copy_from, database_environment_of("CENTER"), report=Heartbeat(progress).beat)
         text = "\n".join(f"{count:>12,}  {name}" for name, count in found["rows"].items())
-        text += f"\nAudit trail checked: {found['entries']:,} entries. {copy_from} is unchanged: do not start it again."
+        text += f"\nThe audit trail has {counted(found['entries'], 'entry', 'entries')}."
+        text += f" {copy_from} is unchanged: do not start a task center on it again."
     elif end_sessions is not None:
         found, text = _ended(end_sessions)
     else:

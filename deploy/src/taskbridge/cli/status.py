@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taskbridge.cli.options import DataDir, Json, example, service_url
-from taskbridge.cli.terminal import json_line, printable, say, stop_signal
+from taskbridge.cli.terminal import counted, json_line, printable, say, stop_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def problems_of(found: Mapping[str, Any]) -> list[str]:
         problems.append(f"the lists are being filled: {center['filled']:.0%}")
     late = [each["lag_seconds"] for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
     if late:
-        problems.append(f"{len(late)} partitions are behind, by up to {max(late):.0f} s")
+        problems.append(f"{counted(len(late), 'partition is', 'partitions are')} behind, by up to {max(late):.0f} s")
     return [each for each in problems if each]
 
 
@@ -175,7 +175,7 @@ def _edge(each: Mapping[str, Any]) -> str:
 
 def _worker(each: Mapping[str, Any]) -> str:
     lag = "?" if each["lag_records"] is None else each["lag_records"]
-    return f"{len(each['active'])} partitions, {len(each['standby'])} standbys, lag {lag}"
+    return f"{counted(len(each['active']), 'partition')}, {counted(len(each['standby']), 'standby')}, lag {lag}"
 
 
 def _replica(each: Mapping[str, Any]) -> str:

@@ -37,6 +37,11 @@ def printable(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun, in the plural unless it is one; ``many`` is the plural that is not ``one`` and an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
