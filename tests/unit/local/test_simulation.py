@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import signal
@@ -14,17 +15,24 @@ from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import httpx2
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.local.company import EMPLOYEES, FORMS, VISITORS, busiest, vendor_sample
+from taskbridge.local.demo import story
 from taskbridge.local.simulation import DROPPED, Posting, SimulatedApp, SimulatedDingTalk, Simulation, Tally
-from taskbridge.schemas.events import Action, Status, TaskEvent
+from taskbridge.runtime.dingtalk.api import Task, YidaApi
+from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.dingtalk.calls import Calls, Pace, open_http
+from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.schemas.events import Action, Status, TaskEvent, TaskState
 from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import pytest
@@ -43,6 +51,24 @@ def event(posting: Posting) -> TaskEvent:
     return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=2_000_000_000_000)
 
 
+def states_after(postings: list[Posting]) -> dict[str, TaskState]:
+    states: dict[str, Instance] = {}
+    for each in map(event, postings):
+        states[each.instance_id] = fold(states.get(each.instance_id), each)
+    return {instance_id: each.state for instance_id, each in states.items()}
+
+
+async def at_dingtalk(dingtalk: SimulatedDingTalk, act: Callable[[dict[str, YidaApi]], Awaitable[None]]) -> None:
+    """Act by the API of each app, over HTTP."""
+    fake, clock = dingtalk.fake, SystemClock()
+    corp = Corp("corp", fake.app_key, SecretStr(fake.app_secret))
+    with dingtalk.served(0) as url:
+        async with open_http(url, timeout_s=10) as http:
+            calls = Calls(http, corp, Pace(20, clock), clock, attempts=3)
+            apps = [App(corp, each.app_type, SecretStr(each.system_token), fake.user_id, ()) for each in APPS]
+            await act({each.app_type: YidaApi(calls, each, clock) for each in apps})
+
+
 def test_the_same_seed_repeats_the_events() -> None:
     assert life(7, chaos=0.2) == life(7, chaos=0.2)
     assert life(7) != life(8)
@@ -57,6 +83,16 @@ def test_every_callback_is_one_that_the_edge_interprets() -> None:
     assert all({*each.recipient_ids} <= people for each in events)
     assert {len(each.recipient_ids) for each in events if each.task_id and each.action is Action.CREATED} >= {1, 2, 3}
     assert all(each.title and each.form_data and each.originator for each in events if each.action is Action.CREATED)
+
+
+def test_tasks_have_numbers_so_that_they_can_be_decided() -> None:
+    ids = {each.task_id for each in map(event, life(1))} - {None}
+    assert [each for each in ids if not (each or "").isdecimal()] == []
+    story_ids = {
+        each.task_id
+        for each in (event(Posting(APPS[0], step.action, step.encoding, step.parameters)) for step in story())
+    }
+    assert [each for each in story_ids - {None} if not (each or "").isdecimal()] == []
 
 
 def test_every_field_that_is_filled_in_has_a_label() -> None:
@@ -86,10 +122,7 @@ def test_events_of_an_instance_are_in_order() -> None:
 
 
 def test_states_have_the_result_of_each_instance() -> None:
-    states: dict[str, Instance] = {}
-    for each in map(event, life(2, 3000)):
-        states[each.instance_id] = fold(states.get(each.instance_id), each)
-    ended = [each.state for each in states.values() if each.state.finished_at is not None]
+    ended = [each for each in states_after(life(2, 3000)).values() if each.finished_at is not None]
     assert {each.result for each in ended} == {"agree", "disagree", "TERMINATED"}
     assert all(each.serial_no and each.form_uuid and each.finished_at for each in ended)
     for each in ended:
@@ -97,7 +130,7 @@ def test_states_have_the_result_of_each_instance() -> None:
         assert statuses == {Status.COMPLETED} if each.result != "TERMINATED" else Status.CANCELLED in statuses
         assert each.finished_at is not None
         assert each.finished_at >= max(task.decided_at or 0 for task in each.tasks)
-    running = [each.state for each in states.values() if each.state.finished_at is None]
+    running = [each for each in states_after(life(2, 3000)).values() if each.finished_at is None]
     assert {(each.result, each.instance_status) for each in running} == {(None, "RUNNING")}
 
 
@@ -127,6 +160,45 @@ def test_dingtalk_has_dropped_events() -> None:
     assert {*known} == {each.instance_id for each in events} - deleted
     assert {each.status for each in known.values()} == {"RUNNING", "COMPLETED", "TERMINATED"}
     assert {each.word for one in known.values() for each in one.tasks} == {"agree", "disagree", "revoked", None}
+
+
+def test_what_people_decide_at_dingtalk_comes_as_its_callback_and_the_company_goes_on() -> None:
+    dingtalk = SimulatedDingTalk(APPS)
+    simulation = Simulation(APPS, seed=3, happened=dingtalk.happened)
+    dingtalk.fake.on_change = simulation.decided
+    given = [simulation.next(1_700_000_000_000 + 100 * number) for number in range(100)]
+    agreed, handed_over, returned, withdrawn = itertools.islice(
+        ((each, task) for each in dingtalk.company.instances(at_ms=1_700_000_010_000) for task in each.open_tasks), 4
+    )
+    names = {task.task_id: task.assignee_ids[0] for _, task in (agreed, handed_over, returned)}
+
+    async def decide(apis: dict[str, YidaApi]) -> None:
+        for instance, task in (agreed, handed_over, returned):
+            of = Task(instance.instance_id, int(task.task_id), names[task.task_id])
+            its = apis[instance.app_type]
+            if instance is agreed[0]:
+                await its.decide(of, agrees=True, remark="ok")
+            elif instance is handed_over[0]:
+                await its.hand_over(of, to=busiest().user_id, remark="ok")
+            else:
+                await its.return_to(of, step_id="", remark="ok")
+        instance = withdrawn[0]
+        assert instance.originator is not None
+        await apis[instance.app_type].withdraw(instance.instance_id, user_id=instance.originator.user_id)
+
+    asyncio.run(at_dingtalk(dingtalk, decide))
+    callbacks = [simulation.next(1_700_000_020_000 + number) for number in range(7)]
+    given += callbacks + [simulation.next(1_700_000_030_000 + 100 * number) for number in range(400)]
+    states = states_after(given)
+    for instance, task in (agreed, handed_over, returned):
+        state = states[instance.instance_id]
+        [decided] = [each for each in state.tasks if each.task_id == task.task_id]
+        assert (decided.status, decided.actor_id) == (Status.COMPLETED, names[task.task_id])
+    [colleagues] = [each for each in states[handed_over[0].instance_id].tasks if each.status is Status.PENDING]
+    assert colleagues.assignee_ids == (busiest().user_id,)
+    assert states[agreed[0].instance_id].finished_at is not None
+    ended = states[withdrawn[0].instance_id]
+    assert (ended.instance_status, {each.status for each in ended.tasks} >= {Status.CANCELLED}) == ("TERMINATED", True)
 
 
 def test_dingtalk_is_served_on_loopback_while_the_company_is_at_work() -> None:

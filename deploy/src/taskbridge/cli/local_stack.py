@@ -192,6 +192,8 @@ def simulate(
     company = simulation.Simulation(
         apps, seed=seed, chaos=chaos, drop=drop, happened=None if dingtalk is None else dingtalk.happened
     )
+    if dingtalk is not None:
+        dingtalk.fake.on_change = company.decided
     tally = simulation.Tally()
     with (
         stop_signal() as stop,

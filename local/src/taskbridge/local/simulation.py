@@ -20,10 +20,11 @@ from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, DEPARTMENT_FIELD, EMPLOYEES, FORMS, PROCESSES, VISITORS
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.dingtalk.organisation import User
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.schemas.events import PersonRecord, form_key, notification_key
+from taskbridge.schemas.events import Action, PersonRecord, form_key, notification_key
 
 if TYPE_CHECKING:
     import threading
@@ -44,6 +45,8 @@ _AUTOMATIC, _DELEGATED = 0.15, 0.1
 _RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
+FIRST_TASK = 10**10
+"""DingTalk's API knows tasks by numbers."""
 DROPPED = "dropped"
 """The kind of a callback that is never posted, though its event happened."""
 _HELD_BACK_FOR = 5
@@ -99,6 +102,8 @@ class Simulation:
         self._held_back: deque[tuple[int, Posting]] = deque()
         self._recent: deque[Posting] = deque(maxlen=_REMEMBERED)
         self._given = 0
+        self._decided: dict[str, bool] = {}
+        self._callbacks: deque[Posting] = deque()
         self.started: Counter[str] = Counter()
         """Instances by the name of their process."""
 
@@ -109,6 +114,8 @@ class Simulation:
     def next(self, now_ms: int) -> Posting:
         """The next callback. A delayed one has the time at which it happened."""
         self._given += 1
+        if self._callbacks:
+            return self._callbacks.popleft()
         if self._held_back and self._held_back[0][0] <= self._given:
             return self._held_back.popleft()[1]
         self._now_ms = now_ms
@@ -128,6 +135,13 @@ class Simulation:
                 posting = self._happen()
         self._recent.append(posting)
         return posting
+
+    def decided(self, event: TaskEvent) -> None:
+        """Somebody acted at DingTalk, in any thread: its callback comes next. Only an approval goes on by itself."""
+        app = next(each for each in self._apps if each.app_type == event.app_type)
+        if event.task_id is not None and event.action is not Action.CREATED:
+            self._decided[event.task_id] = event.outcome == wire.AGREE
+        self._callbacks.append(Posting(app, *_callback_of(event)))
 
     def _happen(self) -> Posting:
         """A new instance, or the next event of an open one."""
@@ -150,7 +164,7 @@ class Simulation:
         yield self._post(instance, "create", instance.filed(self._now_ms))
         for number, approval in enumerate(process.steps, 1):
             assignees = instance.assignees(approval)
-            task_id = f"TASK-{chance.getrandbits(32):08X}"
+            task_id = str(FIRST_TASK + chance.getrandbits(32))
             step = {"showName": approval.name, "activityId": f"{process.code}-{number}"}
             described = instance.described(self._now_ms, task_id=task_id, assignees=assignees, step=step)
             yield self._post(instance, "create", described)
@@ -159,13 +173,17 @@ class Simulation:
                 assignees = [*assignees, chance.choice(EMPLOYEES)]
                 again = instance.described(self._now_ms, task_id=task_id, assignees=assignees[-1:], step=step)
                 yield self._post(instance, "create", again)
-            if chance.random() < _CANCELLED:
+            agrees = self._decided.get(task_id)
+            if agrees is False:
+                return
+            if agrees is None and chance.random() < _CANCELLED:
                 yield self._post(instance, "cancel", instance.decided(task_id, instance.applicant) | step)
                 yield self._post(instance, "create", instance.ended(self._now_ms, _TERMINATED, ""))
                 break
-            decided = instance.decided(task_id, chance.choice(assignees)) | step | self._decider()
-            yield self._post(instance, "complete", decided)
-            if chance.random() < _REFUSED:
+            if agrees is None:
+                decided = instance.decided(task_id, chance.choice(assignees)) | step | self._decider()
+                yield self._post(instance, "complete", decided)
+            if agrees is None and chance.random() < _REFUSED:
                 yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "disagree"))
                 break
             if number == len(process.steps):
@@ -258,6 +276,22 @@ class _Instance:
 
     def named(self) -> dict[str, str]:
         return {"appType": self.app.app_type, "corpId": self.app.corp_id, "formInstId": self._id}
+
+
+def _callback_of(event: TaskEvent) -> tuple[str, str, dict[str, str]]:
+    """The action, encoding and parameters of the callback of an event at the fake DingTalk."""
+    stamp = {"dateTime": str(event.occurred_at)}
+    named = {"appType": event.app_type, "corpId": event.corp_id}
+    if event.action is not Action.CREATED:
+        action = "complete" if event.action is Action.COMPLETED else "cancel"
+        of_task = {"formInstId": event.instance_id, "taskId": event.task_id or "", "actualWorkId": event.actor_id or ""}
+        return action, "json", {**named, **of_task, **stamp}
+    task: dict[str, Any] = {**named, "formInstanceId": event.instance_id}
+    if event.task_id is not None:
+        task |= {"taskId": event.task_id, "actionerId": list(event.recipient_ids)}
+    if event.instance_status is not None:
+        task |= {"processInstanceStatus": event.instance_status, "finishTime": event.occurred_at}
+    return "create", "json", {"task": json.dumps(task), **stamp}
 
 
 def _of(department: str) -> list[Employee]:
@@ -408,7 +442,10 @@ def event_of_posting(posting: Posting) -> TaskEvent:
 
 
 class SimulatedDingTalk:
-    """A fake DingTalk with all events of the simulated company, also of dropped callbacks."""
+    """A fake DingTalk with all events of the simulated company, also of dropped callbacks.
+
+    What people decide there happens in the company, whose simulation posts the callbacks: see ``Simulation.decided``.
+    """
 
     def __init__(self, apps: Sequence[SimulatedApp]) -> None:
         self.company = Company()
