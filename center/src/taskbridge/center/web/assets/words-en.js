@@ -168,6 +168,7 @@ export const EN = {
       changed: "The request has changed since it was shown. Look at it again before you decide.",
       "not-delegated": "This task is not delegated to you, or not any more.",
       "no-recipient": "This person is not known here.",
+      "too-often": "The other system has refused it too often. Try again in an hour, or on the approval page.",
       unsent: "The other system could not be reached. Nothing was sent; try again later.",
       unconfirmed: "The other system has not confirmed it. Look at the approval page before you try again.",
     },
