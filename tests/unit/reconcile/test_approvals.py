@@ -196,17 +196,23 @@ def test_too_many_events_in_work_are_to_come_later(play: Callable[[Scenario], No
 
 @pytest.mark.parametrize(
     "given",
-    [task_event("finish", taskId=None), task_event("start", processCode=None)],
-    ids=["no task", "no process"],
+    [
+        task_event("finish", taskId=None),
+        task_event("start", processCode=None),
+        instance_event("start", processInstanceId="x" * 300),
+    ],
+    ids=["no task", "no process", "long id"],
 )
-def test_an_event_that_the_edge_refuses_is_quarantined_and_not_acknowledged(
+def test_an_event_that_the_edge_finds_malformed_is_given_up_and_in_quarantine(
     play: Callable[[Scenario], None], given: tuple[str, dict[str, object]]
 ) -> None:
     async def scenario(found: Approvals) -> None:
         await found.gateway.push(*given)
         await until(lambda: found.statuses)
-        assert found.statuses == ["LATER"]
-        assert found.publisher.quarantined
+        assert found.statuses == ["SUCCESS"], "DingTalk would send it for ever"
+        assert [outcome for _, outcome in found.outcomes()] == ["refused"]
+        assert len(found.publisher.quarantined) == 1
+        assert found.service.readiness()["ready"] is True
 
     play(scenario)
 

@@ -103,6 +103,14 @@ def test_the_file_is_replaced_whole_and_keeps_its_mode(path: Path, mode: int) ->
     assert [*path.parent.iterdir()] == [path]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to any group")
+def test_the_group_stays_in_a_folder_that_gives_its_own_to_new_files(path: Path) -> None:
+    os.chown(path.parent, -1, 12_345)
+    path.parent.chmod(0o2775)
+    CredentialsText(path).replace("# new\n")
+    assert (path.stat().st_gid, path.stat().st_uid) == (os.getegid(), os.geteuid())
+
+
 def test_the_target_of_a_link_is_replaced(path: Path) -> None:
     link = path.parent / "link"
     link.symlink_to(path.name)

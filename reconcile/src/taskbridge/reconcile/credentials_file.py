@@ -114,7 +114,9 @@ class CredentialsText:
                 with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
                     file.write(text.encode())
                     file.flush()
-                    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+                    # Not the process's group: a folder may give its own to new files.
+                    made = os.fstat(descriptor)
+                    if (found.st_uid, found.st_gid) != (made.st_uid, made.st_gid):
                         os.fchown(descriptor, found.st_uid, found.st_gid)
                     os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
                     os.fsync(descriptor)

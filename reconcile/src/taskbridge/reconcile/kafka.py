@@ -74,8 +74,8 @@ class KafkaOutbox:
         self._producer = AsyncProducer.connect(bootstrap_servers, properties)
         self._codec = task_event_codec(registry)
         self._clock = clock
-        self._pause_ms = 1000 / records_per_second
-        self._free_at_ms = 0.0
+        self._pause_s = 1 / records_per_second
+        self._free_at_s = 0.0
 
     async def publish(self, events: Sequence[TaskEvent]) -> None:
         """Return once all in-sync replicas have all of them, in this order.
@@ -106,11 +106,11 @@ class KafkaOutbox:
         await self._producer.close()
 
     async def _wait_turn(self, count: int) -> None:
-        now_ms = self._clock.now_ms()
-        turn_ms = max(self._free_at_ms, now_ms)
-        self._free_at_ms = turn_ms + count * self._pause_ms
-        if turn_ms > now_ms:
-            await self._clock.sleep((turn_ms - now_ms) / 1000)
+        now_s = self._clock.monotonic_s()
+        turn_s = max(self._free_at_s, now_s)
+        self._free_at_s = turn_s + count * self._pause_s
+        if turn_s > now_s:
+            await self._clock.sleep(turn_s - now_s)
 
 
 async def _delivered(deliveries: Iterable[asyncio.Future[None]]) -> None:
@@ -167,9 +167,9 @@ class StatesTopic:
 
     async def _wait_for_workers(self) -> None:
         events = await asyncio.to_thread(self._reader.bounds, TASK_EVENTS.name)
-        until_ms = self._clock.now_ms() + _WORKERS_S * 1000
+        until_s = self._clock.monotonic_s() + _WORKERS_S
         while await asyncio.to_thread(self._workers_are_behind, events):
-            if self._clock.now_ms() >= until_ms:
+            if self._clock.monotonic_s() >= until_s:
                 raise StatesBehind(
                     "the streams workers have not processed all events yet; check their readiness and lag"
                 )

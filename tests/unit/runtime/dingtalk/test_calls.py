@@ -32,6 +32,7 @@ from taskbridge.runtime.dingtalk.calls import (
     Unexpected,
     Unreachable,
     Unsent,
+    open_http,
 )
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
@@ -472,5 +473,42 @@ def test_an_answer_that_is_too_large_is_an_error() -> None:
         async with fake_api(filed("I-1", form_data={"field": "x" * (MAX_ANSWER_BYTES + 1)})) as fake:
             with pytest.raises(Unexpected, match="more than"):
                 await fake.client.instance("I-1")
+
+    asyncio.run(scenario())
+
+
+def test_a_wall_clock_that_is_set_back_stops_no_call() -> None:
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            await fake.client.instance("I-1")
+            fake.clock.set_by_s(-3600)
+            before_s = fake.clock.monotonic_s()
+            await fake.client.instance("I-1")
+            assert fake.clock.monotonic_s() - before_s < 1
+
+    asyncio.run(scenario())
+
+
+def test_a_limit_of_this_address_stops_the_calls_of_all_corps() -> None:
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake, open_http("http://127.0.0.1:9", timeout_s=5) as http:
+            fake.dingtalk.faults.punishes = True
+            with pytest.raises(AddressLimited):
+                await fake.client.instance("I-1")
+            other = Calls(http, Corp("ding2", "key-2", SecretStr("s")), fake.budget, fake.clock, attempts=1)
+            with pytest.raises(AddressLimited) as raised:
+                await other.get(wire.GetRunningTasks(**_TASK), wire.RunningTaskList)
+            assert 0 < raised.value.retry_at_ms - fake.clock.now_ms() <= 300_000
+            assert fake.budget.used("ding2").month == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_error_in_place_of_people_is_no_empty_list() -> None:
+    async def scenario() -> None:
+        async with calls_to(httpx2.Response(200, json={"code": "busy", "message": "later"})) as (calls, _, _):
+            organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", None)
+            with pytest.raises(Unexpected, match="UserList"):
+                await OrganisationApi(calls, organisation).people(["u-li"])
 
     asyncio.run(scenario())

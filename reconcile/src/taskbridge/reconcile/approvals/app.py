@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 10.0
 _END_S = 20.0
 _CALLS_PER_SECOND, _ATTEMPTS = 10.0, 2
-_OK = 200
+_OK, _MALFORMED = 200, 400
 _CHARACTERS = 200
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -45,12 +45,17 @@ class EdgeUnavailable(OperatorError):
     """The edge did not answer that it stored a message."""
 
 
+class EdgeRefused(TaskbridgeError):
+    """The edge says that the message is malformed. It has put it in quarantine; a repetition is useless."""
+
+
 class Metrics:
     def __init__(self, is_connected: Callable[[], bool]) -> None:
         self.registry = CollectorRegistry()
         self.events = Counter(
             "taskbridge_approvals_events",
-            "Events of DingTalk, by type and outcome: stored, ignored (changes no list), or later (not acknowledged).",
+            "Events of DingTalk, by type and outcome: stored, ignored (changes no list), refused (malformed, and in the"
+            " edge's quarantine), or later (not acknowledged).",
             ["type", "outcome"],
             registry=self.registry,
         )
@@ -87,6 +92,9 @@ class Service:
             except EdgeUnavailable as error:
                 outcome, self._edge_problem = "later", str(error)
                 _log.warning("event_not_stored", event_id=event.event_id, problem=self._edge_problem)
+            except EdgeRefused as error:
+                outcome, self._edge_problem = "refused", None
+                _log.error("event_refused", event_id=event.event_id, problem=str(error))
             except Later as error:
                 outcome = "later"
                 _log.warning("tasks_not_read", event_id=event.event_id, problem=str(error))
@@ -116,6 +124,7 @@ class Service:
 
         Raises:
             EdgeUnavailable: It is not stored.
+            EdgeRefused: It never will be.
         """
         path = f"/sources/{self._settings.source}/tasks/{message.action}"
         now_s = str(self._clock.now_ms() // 1000)
@@ -127,6 +136,8 @@ class Service:
             raise EdgeUnavailable(
                 f"the edge does not answer ({type(error).__name__}); check APPROVALS_EDGE_URL"
             ) from None
+        if response.status_code == _MALFORMED:
+            raise EdgeRefused(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
         if response.status_code != _OK:
             raise EdgeUnavailable(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
 

@@ -20,6 +20,7 @@ TaskbridgeError
 from __future__ import annotations
 
 import logging
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -114,12 +115,16 @@ _NOT_COUNTED = (TooFast, AddressLimited, Unsent)
 
 
 class Pace:
-    """Calls at the limit per second, of each corp. A quota that is used up closes the corp's calls for this process."""
+    """Calls at the limit per second, of each corp. A quota that is used up closes the corp's calls for this process.
+
+    It follows a clock that nobody sets. A limit of this address holds for all corps.
+    """
 
     def __init__(self, per_second: float, clock: Clock) -> None:
         self._per_second = per_second
         self._clock = clock
-        self._free_at_ms: dict[str, float] = {}
+        self._free_at_s: dict[str, float] = {}
+        self._address_free_at_s = 0.0
         self._closed: dict[str, tuple[int, str]] = {}
 
     async def acquire(self, corp_id: str) -> None:
@@ -138,11 +143,19 @@ class Pace:
 
     async def pace(self, corp_id: str) -> None:
         """Wait as long as the limit per second requires, and count nothing: DingTalk does not count token calls."""
-        now = self._clock.now_ms()
-        turn = max(self._free_at_ms.get(corp_id, now), now)
-        self._free_at_ms[corp_id] = turn + 1000 / self._per_second
-        if turn > now:
-            await self._clock.sleep((turn - now) / 1000)
+        now_s = self._clock.monotonic_s()
+        turn_s = max(self._free_at_s.get(corp_id, now_s), now_s)
+        self._free_at_s[corp_id] = turn_s + 1 / self._per_second
+        if turn_s > now_s:
+            await self._clock.sleep(turn_s - now_s)
+
+    def limit_address(self) -> None:
+        """Allow no call of any corp for as long as DingTalk limits this address."""
+        self._address_free_at_s = self._clock.monotonic_s() + _PUNISHED_MS / 1000
+
+    def address_limited_ms(self) -> int:
+        """How long no call may be made, because DingTalk limits this address."""
+        return max(0, math.ceil((self._address_free_at_s - self._clock.monotonic_s()) * 1000))
 
     def close(self, corp_id: str, *, until_ms: int, reason: str) -> None:
         """Allow no call of this corp until then, because DingTalk says that its quota is used up."""
@@ -220,8 +233,7 @@ class Calls:
         self._attempts = attempts
         self._on_call = on_call
         self._token: str | None = None
-        self._token_until_ms = 0
-        self._closed_until_ms = 0
+        self._token_until_s = 0.0
 
     async def get(self, request: wire.Call, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
         """The answer to a request whose fields are in the query.
@@ -320,20 +332,20 @@ class Calls:
                 self._on_call(call.name, outcome)
 
     async def _access_token(self) -> str:
-        now = self._clock.now_ms()
-        if self._token is None or now >= self._token_until_ms:
+        now_s = self._clock.monotonic_s()
+        if self._token is None or now_s >= self._token_until_s:
             await self._pace.pace(self.corp.corp_id)
             corp = self.corp
             path, body = wire.token_request(corp.corp_id, corp.app_key, corp.app_secret.get_secret_value())
             found = await self.open(path, body, wire.Token)
             self._token = found.access_token
-            self._token_until_ms = now + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2) * 1000
+            self._token_until_s = now_s + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2)
         return self._token
 
     async def _send(self, call: _Call, answer: type[T]) -> T:
         now, path = self._clock.now_ms(), call.path
-        if now < self._closed_until_ms:
-            raise AddressLimited("DingTalk rate-limits this address", retry_at_ms=self._closed_until_ms)
+        if limited_ms := self._pace.address_limited_ms():
+            raise AddressLimited("DingTalk rate-limits this address", retry_at_ms=now + limited_ms)
         try:
             response = await self._http.request(
                 call.method, path, params=call.query, json=call.body, headers=call.headers
@@ -347,8 +359,8 @@ class Calls:
             kind = Unsent if isinstance(error, UNSENT_ERRORS) else Unreachable
             raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
         if _is_punishment(response):
-            self._closed_until_ms = now + _PUNISHED_MS
-            raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=self._closed_until_ms)
+            self._pace.limit_address()
+            raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=now + _PUNISHED_MS)
         if not response.is_success:
             raise self._error_of(call, response)
         try:

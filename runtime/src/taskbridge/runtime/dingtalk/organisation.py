@@ -156,7 +156,7 @@ class User(Struct, frozen=True, omit_defaults=True):
 
 
 class UserList(Struct, frozen=True, rename="camel", omit_defaults=True):
-    user_list: list[User] = []
+    user_list: list[User]
     unauthorized_user_id_list: list[str] = []
     """Those whom the application may not see."""
 
