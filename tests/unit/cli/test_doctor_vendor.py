@@ -111,10 +111,13 @@ def test_nothing_is_changed_at_dingtalk(vendor: Vendor) -> None:
 
 
 def test_records_without_callbacks_are_said(vendor: Vendor) -> None:
-    vendor.dingtalk.recorded_urls = ("https://erp.example/hook", "http://[")
+    vendor.dingtalk.recorded_urls = ("https://user:secret@erp.example:8443/hook", "http://[")
     [finding] = vendor.of("records")
     assert finding.state is State.WARNING
-    assert finding.says == "no callback is among the 2 HTTP calls recorded for I-1 (1 to erp.example, 1 to no address)"
+    assert (
+        finding.says
+        == "no callback is among the 2 HTTP calls recorded for I-1 (1 to erp.example:8443, 1 to no address)"
+    )
     assert "run reconcile" in finding.do
 
 

@@ -188,7 +188,8 @@ def _seen(recorded: wire.ServiceRecordPage, instance_id: str) -> Finding:
 
 def _host(url: str) -> str:
     with suppress(ValueError):
-        return urlsplit(url).hostname or "no address"
+        # Without what may be a password.
+        return urlsplit(url).netloc.rpartition("@")[2] or "no address"
     return "no address"
 
 
