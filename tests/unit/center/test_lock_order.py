@@ -152,7 +152,7 @@ def test_two_tabs_that_mark_and_unmark_the_same_entries(meeting: Meeting) -> Non
 
 
 def test_a_person_who_signs_out_everywhere_while_their_sessions_are_noted_as_used(meeting: Meeting) -> None:
-    threads = Threads(2)
+    threads = Threads(2, writers=2)
     digests = ["c", "b", "a"]
     now = {"created_at": NOW, "used_at": NOW}
     with meeting.holder.write() as connection:
