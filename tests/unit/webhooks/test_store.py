@@ -9,13 +9,16 @@ import pytest
 from sqlalchemy import select, update
 
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks import store
+from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.store import New, Queues, Result
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from support.center import Databases
     from taskbridge.runtime.database import Database
     from taskbridge.webhooks.store import Delivery
 
@@ -146,6 +149,25 @@ def test_what_a_dead_replica_claimed_is_delivered_by_another(database: Database)
     assert outcomes(database)["a1"] is Outcome.WAITING
     finish(database, delivered(again), by="two")
     assert ids(claim(database, by="two")) == ["a2"]
+
+
+def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL: all replicas on SQLite have one clock."""
+    database = databases.open(databases.empty_url("postgresql"))
+    migrate(database, FOLDER)
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+
+    monkeypatch.setattr(store, "now_ms", lambda: now_ms() + 3_600_000)
+    assert claim(database, by="two") == []
+    add(database, ("b", "b1"))
+    assert ids(claim(database, by="two")) == ["b1"]
+    monkeypatch.undo()
+
+    finish(database, delivered(a))
+    assert outcomes(database)["a1"] is Outcome.DELIVERED
 
 
 def test_what_is_added_while_the_last_delivery_ends_is_not_forgotten(database: Database) -> None:

@@ -11,7 +11,22 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    extract,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
@@ -174,6 +189,13 @@ def _known(database: Database, connection: Connection, places: Sequence[tuple[st
     return found
 
 
+def _clock(database: Database, here: ColumnElement[int]) -> ColumnElement[int]:
+    """The time by which claims end: PostgreSQL's, because the clocks of replicas differ."""
+    if database.is_sqlite:
+        return here
+    return cast(extract("epoch", func.statement_timestamp()) * 1000, BigInteger)
+
+
 class Queues:
     """The queues of one endpoint, for one replica. To build statements takes longer than to run them: built once."""
 
@@ -183,9 +205,10 @@ class Queues:
         here = queues.c.endpoint == endpoint
         given = here, database.among(queues.c.entry)
         waiting = deliveries.c.endpoint == endpoint, database.among(deliveries.c.entry), _IS_WAITING
-        due = select(queues.c.entry).where(here, queues.c.next_at <= _NOW, queues.c.claimed_until <= _NOW)
+        clock = _clock(database, _NOW)
+        due = select(queues.c.entry).where(here, queues.c.next_at <= _NOW, queues.c.claimed_until <= clock)
         self._due = due.order_by(queues.c.next_at).limit(bindparam("most")).with_for_update(skip_locked=True)
-        self._claim = update(queues).where(*given).values(claim=by, claimed_until=_NOW + CLAIM_MS)
+        self._claim = update(queues).where(*given).values(claim=by, claimed_until=clock + CLAIM_MS)
         first, last = (
             select(each(deliveries.c.id)).where(*waiting).group_by(deliveries.c.entry) for each in (func.min, func.max)
         )
@@ -374,7 +397,7 @@ def replay(
         total, waiting = connection.execute(
             select(func.count(), func.count().filter(_IS_WAITING)).where(*chosen), among
         ).one()
-        overtaken = _is_overtaken(is_chosen, now)
+        overtaken = _is_overtaken(is_chosen, _clock(database, literal(now)))
         replaced = update(deliveries).where(*chosen, deliveries.c.outcome == Outcome.GIVEN_UP, overtaken)
         connection.execute(replaced.values(outcome=Outcome.REPLACED), among)
         again = update(deliveries).where(*chosen, ~_IS_WAITING, ~overtaken).values(outcome=Outcome.WAITING, attempts=0)
@@ -384,7 +407,9 @@ def replay(
         return Replayed(count, waiting, total - waiting - count)
 
 
-def _is_overtaken(is_chosen: Callable[[FromClause], ColumnElement[bool]], now: int) -> ColumnElement[bool]:
+def _is_overtaken(
+    is_chosen: Callable[[FromClause], ColumnElement[bool]], now: ColumnElement[int]
+) -> ColumnElement[bool]:
     """Whether a later change of the same entry was delivered, and is not replayed too, or is being sent."""
     later, first = deliveries.alias(), deliveries.alias()
     delivered = later.c.outcome == Outcome.DELIVERED, later.c.id > deliveries.c.id, ~is_chosen(later)
