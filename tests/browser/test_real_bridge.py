@@ -282,7 +282,7 @@ def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_ex
     people.decided_elsewhere(second)
     choose(page, second)
     press(page, "同意")
-    expect(said).to_have_text("同意：未执行。任务不存在或已被处理")
+    expect(said).to_have_text("同意：未执行。任务不存在或已被处理 (failure.task.notExistOrFinished)")
 
     # No answer: nobody knows. The callback then says that it was carried out.
     people.dingtalk.faults.lost_answers = 1

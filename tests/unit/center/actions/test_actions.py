@@ -118,7 +118,11 @@ def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
         world.dingtalk.company.happened(happened(Action.CANCELLED, NOW, instance_id="I-2", task_id="21", actor_id="x"))
         world.dingtalk.company.happened(happened(Action.DELETED, NOW, instance_id="I-3"))
         await world.work()
-        assert world.statuses == [("ACCEPTED", ""), ("REFUSED", "任务不存在或已被处理"), ("REFUSED", "")]
+        assert world.statuses == [
+            ("ACCEPTED", ""),
+            ("REFUSED", "任务不存在或已被处理 (failure.task.notExistOrFinished)"),
+            ("REFUSED", ""),
+        ]
         assert executed(world) == [("ann", 11, "DISAGREE", "拒绝")], "a remark is required there"
 
     run(database, scenario)
@@ -148,7 +152,7 @@ def test_a_request_is_returned_to_an_earlier_step(sqlite_database: Database) -> 
         )
         world.act("return", ("I-1", "11"), to="node-99")
         await world.work()
-        assert world.statuses == [("REFUSED", "节点不存在")]
+        assert world.statuses == [("REFUSED", "节点不存在 (failure.process.restartError)")]
         world.act("return", ("I-1", "11"), to="node-10")
         await world.work()
         [returned] = world.dingtalk.changes

@@ -91,7 +91,7 @@ class Spent(Later):
 
 
 class Refused(OperatorError):
-    """DingTalk refuses the call until somebody changes something; ``reason`` is its message alone."""
+    """DingTalk refuses the call until somebody changes something; ``reason`` is its message and its code."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -394,7 +394,7 @@ class Calls:
         if status >= _SERVER_ERROR:
             return Unreachable(text, retry_at_ms=retry_at_ms, after_s=after_s)
         kind = TooMuch if code in wire.CODE_TOO_MUCH else Refused
-        return kind(text, _printable(message))
+        return kind(text, _printable(f"{message} ({code})" if message and code else message or code))
 
 
 class _TokenRefused(Exception):
