@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     ForeignKeyConstraint,
     Index,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
+    String,
     Table,
     Text,
     and_,
@@ -141,6 +143,26 @@ entries_due = Index(
 )
 LIST_INDEXES = (entries_page, entries_waiting, entries_age, entries_due)
 """Dropped while the lists are filled."""
+
+
+def of_instance(instance_id: ColumnElement[str] | str) -> ColumnElement[bool]:
+    """Joins entries by the key of their instance."""
+    return and_(instances.c.instance_id == instance_id, entries.c.instance == instances.c.id)
+
+
+def among_its_entries(**same: Any) -> ColumnElement[bool]:
+    """Which of an instance's few entries have these values.
+
+    Expressions, by which no index is entered: without statistics SQLite would look among all entries of the person, and
+    PostgreSQL, with them, sometimes does.
+    """
+    return and_(
+        *(
+            (column.concat("") if isinstance((column := entries.c[name]).type, String) else column + 0) == value
+            for name, value in same.items()
+        )
+    )
+
 
 change_counters = Table(
     "change_counters",

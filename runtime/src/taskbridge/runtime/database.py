@@ -56,6 +56,8 @@ _PRAGMAS = (
 )
 _WRITES, _LASTS = "taskbridge_writes", "taskbridge_lasts"
 _PURGED_ROWS, _PURGE_S = 5_000, 3600.0
+_SAMPLED_ROWS = 400
+"""Of each index, as SQLite recommends."""
 _QUOTE = '", "'
 _TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 """PostgreSQL's, for the columns of ``Upsert``."""
@@ -197,6 +199,15 @@ class Database:
             total += count
             if count < _PURGED_ROWS:
                 return total
+
+    def analyze(self, connection: Connection, tables: Iterable[Table]) -> None:
+        """Update the planner's statistics of these tables from a sample of their rows, which takes moments."""
+        if self.is_sqlite:
+            connection.exec_driver_sql(f"PRAGMA analysis_limit = {_SAMPLED_ROWS}")
+            for each in tables:
+                connection.exec_driver_sql(f"ANALYZE {each.name}")
+        else:
+            connection.exec_driver_sql(f"ANALYZE {', '.join(each.name for each in tables)}")
 
     def close(self) -> None:
         self.engine.dispose()

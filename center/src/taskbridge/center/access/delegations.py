@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from taskbridge.center.access.audit import append_of
-from taskbridge.center.tables import VIEW_CODES, Person, delegations, entries, instances, lock_of, people
+from taskbridge.center.tables import (
+    VIEW_CODES,
+    Person,
+    among_its_entries,
+    delegations,
+    entries,
+    lock_of,
+    of_instance,
+    people,
+)
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import View
@@ -23,6 +32,12 @@ ALL = ""
 LONGEST_MS = 366 * 24 * 3600 * 1000
 MOST = 20
 """Delegations of one person."""
+
+
+_COVERS = and_(
+    or_(delegations.c.app_type == ALL, delegations.c.app_type == entries.c.app_type),
+    or_(delegations.c.process_name == ALL, delegations.c.process_name == entries.c.process_name),
+)
 
 
 class Delegation(NamedTuple):
@@ -111,7 +126,10 @@ def active(connection: Connection, delegate: Person, *, now: int) -> list[Delega
 def is_delegated(connection: Connection, instance_id: str, delegate: Person, *, now: int) -> bool:
     """Whether a pending task of the instance is delegated to this person now."""
     query = select(entries.c.instance).where(
-        delegated_to(delegate, now), instances.c.instance_id == instance_id, entries.c.instance == instances.c.id
+        _to(delegate, now),
+        of_instance(instance_id),
+        among_its_entries(corp_id=delegations.c.corp_id, user_id=delegations.c.user_id, view=VIEW_CODES[View.PENDING]),
+        _COVERS,
     )
     return connection.execute(query.limit(1)).first() is not None
 
@@ -123,8 +141,7 @@ def delegated_to(delegate: Person, now: int) -> ColumnElement[bool]:
         entries.c.corp_id == delegations.c.corp_id,
         entries.c.user_id == delegations.c.user_id,
         entries.c.view == VIEW_CODES[View.PENDING],
-        or_(delegations.c.app_type == ALL, delegations.c.app_type == entries.c.app_type),
-        or_(delegations.c.process_name == ALL, delegations.c.process_name == entries.c.process_name),
+        _COVERS,
     )
 
 

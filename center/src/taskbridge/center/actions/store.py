@@ -26,7 +26,17 @@ from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
 from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW, Targets
-from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, read_entry, read_state
+from taskbridge.center.tables import (
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    actions,
+    among_its_entries,
+    entries,
+    instances,
+    of_instance,
+    read_entry,
+    read_state,
+)
 from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import progress
 from taskbridge.schemas.events import SOURCE_YIDA, Status, View
@@ -104,11 +114,8 @@ class Wanted(NamedTuple):
     """Of the instance, as the person saw it."""
 
 
-_OF_TASK = and_(
-    entries.c.corp_id == actions.c.corp_id,
-    entries.c.user_id == actions.c.user_id,
-    entries.c.view == VIEW_CODES[View.PENDING],
-    entries.c.task_id == actions.c.task_id,
+_OF_TASK = among_its_entries(
+    corp_id=actions.c.corp_id, user_id=actions.c.user_id, view=VIEW_CODES[View.PENDING], task_id=actions.c.task_id
 )
 _TASK = "corp_id", "user_id", "instance_id", "task_id"
 _other = actions.alias()
@@ -117,9 +124,7 @@ _REPEATED = delete(actions).where(
     ~exists().where(_other.c.due_at.is_not(None), *(_other.c[each] == actions.c[each] for each in _TASK)),
 )
 """Deletes an action that is requested again, and so inserted again, unless another on its task is under way."""
-_IS_PENDING = exists().where(
-    instances.c.instance_id == actions.c.instance_id, entries.c.instance == instances.c.id, _OF_TASK
-)
+_IS_PENDING = exists().where(of_instance(actions.c.instance_id), _OF_TASK)
 
 
 class Actions:
@@ -227,12 +232,8 @@ class Actions:
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))
         columns = [entries.c[each] for each in ("source", "app_type", "process_name", "item")]
         query = select(*columns, instances.c.state).where(
-            instances.c.instance_id == clean(wanted.instance_id),
-            entries.c.instance == instances.c.id,
-            entries.c.corp_id == corp_id,
-            entries.c.user_id == user_id,
-            entries.c.view == VIEW_CODES[view],
-            entries.c.task_id == task_id,
+            of_instance(clean(wanted.instance_id)),
+            among_its_entries(corp_id=corp_id, user_id=user_id, view=VIEW_CODES[view], task_id=task_id),
         )
         row = connection.execute(query).first()
         refused = Action(

@@ -19,10 +19,12 @@ from taskbridge.center.tables import (
     PINNED,
     READ_MARK,
     WHOLE_INSTANCE,
+    among_its_entries,
     entries,
     instances,
     lock_of,
     marks,
+    of_instance,
     people,
     read_entry,
 )
@@ -60,8 +62,8 @@ _KEPT = marks.c.kind.in_([PINNED, HIDDEN])
 
 def _its_entry() -> ColumnElement[bool]:
     """Joins each mark to its entry, by the key of its instance."""
-    same = [entries.c[name] == marks.c[name] for name in ("corp_id", "user_id", "view", "task_id")]
-    return and_(instances.c.instance_id == marks.c.instance_id, entries.c.instance == instances.c.id, *same)
+    same = {name: marks.c[name] for name in ("corp_id", "user_id", "view", "task_id")}
+    return and_(of_instance(marks.c.instance_id), among_its_entries(**same))
 
 
 _NAME = select(people.c.name).where(
@@ -143,8 +145,7 @@ class MarksStore:
         named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
         self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(
             database.among(instances.c.instance_id),
-            entries.c.corp_id == bindparam("corp_id"),
-            entries.c.user_id == bindparam("user_id"),
+            among_its_entries(corp_id=bindparam("corp_id"), user_id=bindparam("user_id")),
         )
 
     def listed(self, person: Person, view: str) -> bytes:
