@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import closing
 
-from taskbridge.runtime.database import Threads, working_for
+from taskbridge.runtime.database import Threads, purge_hourly, working_for
 
 
 def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
@@ -60,5 +60,24 @@ def test_queries_do_not_wait_for_what_waits_to_write() -> None:
             assert await asyncio.wait_for(threads.run(int), 30) == 0
             go_on.set()
             await asyncio.gather(*writing)
+
+    asyncio.run(test())
+
+
+def test_a_purge_has_no_thread_of_those_who_write() -> None:
+    go_on, begun = threading.Event(), threading.Event()
+
+    def purge() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    async def test() -> None:
+        with closing(Threads(1)) as threads:
+            purging = asyncio.create_task(purge_hourly(purge))
+            await asyncio.to_thread(begun.wait, 30)
+            assert await asyncio.wait_for(threads.write(int), 30) == 0
+            go_on.set()
+            purging.cancel()
+            await asyncio.wait([purging])
 
     asyncio.run(test())

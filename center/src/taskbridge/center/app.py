@@ -298,7 +298,7 @@ class Center:
         reminding = [] if self._reminding is None else [self._reminding.run()]
         days = self._settings.audit_days
         purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
-        purging = [purge_hourly(self._threads, each) for each in purges]
+        purging = [purge_hourly(each) for each in purges]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
         return [*running, *purging, *files, *sessions, *reminding]
 

@@ -316,11 +316,14 @@ class _Pool:
         return await asyncio.wrap_future(work)
 
 
-async def purge_hourly(threads: Threads, purge: Callable[[], object]) -> None:
-    """Purge once an hour, until cancelled. What a database leaves that does not answer is for the next time."""
+async def purge_hourly(purge: Callable[[], object]) -> None:
+    """Purge once an hour, until cancelled. What a database leaves that does not answer is for the next time.
+
+    Not in a thread of ``Threads``: a purge is many transactions, between which others write.
+    """
     while True:
         with suppress(DatabaseUnavailable):
-            await threads.write(purge)
+            await asyncio.to_thread(purge)
         await asyncio.sleep(_PURGE_S)
 
 

@@ -128,7 +128,7 @@ class Webhooks:
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
-        purge = purge_hourly(self._threads, self.purge)
+        purge = purge_hourly(self.purge)
         return [self._watch(), self._add_present(), purge, *(each.watch() for each in self._files)]
 
     async def _close(self) -> None:
