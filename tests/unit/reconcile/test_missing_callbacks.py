@@ -109,10 +109,11 @@ def test_a_repair_that_kafka_refuses_sixty_times_hides_no_callbacks() -> None:
         async with reconciled(Company(EVENTS), clock) as found:
             found.streams.fold(EVENTS[::2])
             with patch.object(found.streams, "publish", side_effect=OperatorError("Kafka is away")) as refused:
-                for _ in range(60):
+                for _ in range(62):
                     with pytest.raises(OperatorError, match="Kafka is away"):
                         await found.run(clock)
-            [repaired] = {each.instance_id for call in refused.call_args_list for each in call.args[0]}
+            # Two ended with a pending task: they come first, but not again at once.
+            [repaired] = {each.instance_id for call in refused.call_args_list[2:] for each in call.args[0]}
             await found.run(clock)
             await found.catch_up()
             state, callbacks = found.streams.instances[repaired].state, found.store.callbacks
