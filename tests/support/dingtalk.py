@@ -82,6 +82,8 @@ class Faults:
     """How many changes wait for it."""
     absent: set[str] = field(default_factory=set[str])
     """Forms and instances that do not exist: a call that names one of them is refused."""
+    broken: set[str] = field(default_factory=set[str])
+    """Instances that cannot be read by their id: DingTalk has a fault."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -132,6 +134,11 @@ class FaultyDingTalk(FakeDingTalk):
         if given.fields["formUuid"] in self.faults.absent:
             raise Refused(400, "invalidState.form.pageInstanceNotFound", "页面不存在")
         return super()._instances(given)
+
+    def _instance(self, given: Given) -> wire.Instance:
+        if given.path_end in self.faults.broken:
+            raise Refused(500, "InternalError", "system error")
+        return super()._instance(given)
 
     def _instances_by_id(self, given: Given) -> wire.InstanceList:
         if self.faults.absent & {*given.fields["processInstanceIds"].split(",")}:

@@ -350,3 +350,30 @@ def test_the_read_back_reads_ended_instances_first() -> None:
             assert found.state.tasks[0].status is Status.COMPLETED
 
     asyncio.run(run())
+
+
+def test_an_instance_that_dingtalk_cannot_read_stops_no_pass() -> None:
+    """It ended with a pending task, so it is read first. What other instances lost is found all the same."""
+
+    async def run() -> None:
+        async with followed(*LIFE, END, filed("I-2", at=BEGIN)) as found:
+            found.streams.fold([structs.replace(each, instance_id="I-0") for each in (*LIFE[:2], END)])
+            found.api.dingtalk.faults.broken.add("I-0")
+            report = await Passes(found.context, [found.api.client]).run()
+            assert report.is_whole
+            assert {"I-1", "I-2"} <= found.streams.instances.keys()
+
+    asyncio.run(run())
+
+
+def test_an_instance_that_dingtalk_cannot_read_stops_no_other_read_back_for_long() -> None:
+    async def run() -> None:
+        async with followed(*LIFE) as found:
+            found.streams.fold([structs.replace(each, instance_id="I-0") for each in CALLBACKS])
+            found.streams.fold(CALLBACKS)
+            found.api.dingtalk.faults.broken.add("I-0")
+            for _ in range(2):
+                await found.read_back.run()
+            assert found.state.tasks[0].outcome == "agree"
+
+    asyncio.run(run())

@@ -14,7 +14,7 @@ from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms, open_task
 from taskbridge.reconcile.states import GONE
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL
-from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
+from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Status
@@ -169,11 +169,11 @@ class Repairer:
         except (Refused, Unexpected) as error:
             # A retry is useless. A later pass checks the instance.
             _log.error("instance_not_read", app_type=self.api.app.app_type, problem=str(error))
-        except Later:
-            raise
-        except OperatorError:
-            # The repetition reads it again: not at once, or it would spend the calls of the day.
-            self.store.open_instances.postpone(instance_id, now_ms=self.clock.now_ms())
+        except OperatorError as error:
+            if not isinstance(error, Later) or isinstance(error, Unreachable):
+                # The repetition reads it again: not at once, or it would spend the calls of the day, nor before others,
+                # because DingTalk may have a fault for this instance alone.
+                self.store.open_instances.postpone(instance_id, now_ms=self.clock.now_ms())
             raise
         if settled:
             self.store.open_instances.remove(instance_id)

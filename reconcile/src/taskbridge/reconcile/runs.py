@@ -95,11 +95,8 @@ class Passes:
         self._store.callbacks.watch(*key, now_ms=now_ms)
         repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
         # First, because people see a task that nobody can decide.
-        rules, known_ms = self._context.rules, self._store.states.current_ms
-        for instance_id in self._store.open_instances.ended(
-            *key, now_ms=known_ms, quiet_ms=rules.settle_ms, most=rules.ids_per_pass
-        ):
-            await repairer.read_open(instance_id)
+        ended = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
+        await self._read_ended(ended)
         incomplete: Unreachable | Unexpected | TooMuch | None = None
         known_absent, absent = self._store.absent_forms.recent(*key, now_ms=now_ms), set[str]()
         for form in await api.forms():
@@ -119,11 +116,28 @@ class Passes:
                 self._store.absent_forms.record(*key, form.form_uuid, now_ms=now_ms)
         await repairer.settle()
         await _find_deletions(repairer)
-        for error in (incomplete, *repairer.not_understood.values()):
+        for error in (incomplete, *ended.not_understood.values(), *repairer.not_understood.values()):
             if error is not None:
                 raise error
         if absent:
             raise _absent(absent)
+
+    async def _read_ended(self, repairer: Repairer) -> None:
+        """Read the instances that ended with a pending task. Raises what calls raise, but Unreachable."""
+        app, rules = repairer.api.app, self._context.rules
+        for instance_id in self._store.open_instances.ended(
+            app.corp_id,
+            app.app_type,
+            now_ms=self._store.states.current_ms,
+            quiet_ms=rules.settle_ms,
+            most=rules.ids_per_pass,
+        ):
+            try:
+                await repairer.read_open(instance_id)
+            except Unreachable as error:
+                # If DingTalk has this fault for one instance alone, the forms can be read.
+                _log.warning("instance_not_read", app_type=app.app_type, problem=str(error))
+                break
 
 
 class ReadBack:
