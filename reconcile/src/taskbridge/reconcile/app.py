@@ -38,6 +38,8 @@ LOCK = "reconcile.lock"
 _PASSES = "passes"
 """The work of passes, among the stored problems."""
 _RETRY_S = 60.0
+_DOUBLED = 16
+"""How often a pause is doubled at most: then it is longer than any interval between passes."""
 _END_S = 20.0
 _APPS_S = 3600.0
 _RELOADED_S = 5 * POLL_S
@@ -216,7 +218,7 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
     """
     if retry_at_ms is None:
         return every_s
-    return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** (failures - 1)))
+    return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** min(failures - 1, _DOUBLED)))
 
 
 def run(replay: Replay | None = None) -> None:
