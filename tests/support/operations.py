@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from taskbridge.center.access.access import Access
 from taskbridge.center.operations.reporting import OperationsReporter
+from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.database import Threads
+from taskbridge.runtime.refusals import answer_refusals
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from taskbridge.runtime.database import Database
@@ -34,3 +42,17 @@ def reporter_of(
         return ready
 
     return OperationsReporter(settings, database, Threads(2), readiness, streams=lambda: streams)
+
+
+def client_of(reporter: OperationsReporter, access: Access | None = None) -> TestClient:
+    """A client of its routes. A reporter that calls other services needs the client's block, which closes it."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await reporter.close()
+
+    http = FastAPI(lifespan=lifespan)
+    answer_refusals(http, lambda: None)
+    http.include_router(operations_router(reporter, access or Access(tokens=None)))
+    return TestClient(http)

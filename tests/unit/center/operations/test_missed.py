@@ -6,19 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 
-from support.operations import reporter_of, settings_of
+from support.operations import client_of, reporter_of, settings_of
 from support.reconcile import APP_TYPE, CORP_ID, NOW, local_data
-from taskbridge.center.access.access import Access
 from taskbridge.center.operations.answers import missed_of
-from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.dingtalk.clock import DAY_MS
-from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -80,11 +76,7 @@ def test_the_overview_queries_the_named_reconcile_and_passes_no_token_on(
         return status
 
     def seen(url: str) -> Any:
-        http = FastAPI()
-        answer_refusals(http, lambda: None)
-        reporter = reporter_of(sqlite_database, settings_of(tmp_path, reconcile_url=url))
-        http.include_router(operations_router(reporter, Access(tokens=None)))
-        with TestClient(http) as client:
+        with client_of(reporter_of(sqlite_database, settings_of(tmp_path, reconcile_url=url))) as client:
             return client.get("/v1/ops/overview", headers={"Authorization": "Bearer secret"}).json()["missed"]
 
     with served(reconcile) as url:

@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
-from fastapi.testclient import TestClient
 
-from support.operations import READY, reporter_of, settings_of
+from support.operations import READY, client_of, reporter_of, settings_of
 from support.served_apps import serving
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.audit import READ, Audit, AuditQuery
-from taskbridge.center.operations.routes import operations_router
 from taskbridge.cli.status import problems_of, screen
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
-from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.tokens import TokensFile
 
 if TYPE_CHECKING:
@@ -30,13 +27,6 @@ if TYPE_CHECKING:
 
     from taskbridge.center.operations.reporting import OperationsReporter
     from taskbridge.runtime.database import Database
-
-
-def client_of(reporter: OperationsReporter, access: Access | None = None) -> TestClient:
-    http = FastAPI()
-    answer_refusals(http, lambda: None)
-    http.include_router(operations_router(reporter, access or Access(tokens=None)))
-    return TestClient(http)
 
 
 @pytest.fixture
@@ -124,7 +114,8 @@ def test_workers_and_edges_are_those_that_the_settings_name(sqlite_database: Dat
     worker.add_api_route("/metrics", lambda: PlainTextResponse(""))
     with serving(worker) as url:
         settings = settings_of(tmp_path, streams_urls=f"{url}, http://127.0.0.1:9", edge_urls="http://127.0.0.1:9")
-        found = client_of(reporter_of(sqlite_database, settings)).get("/v1/ops/overview").json()
+        with client_of(reporter_of(sqlite_database, settings)) as client:
+            found = client.get("/v1/ops/overview").json()
     assert [(each["url"], each["reachable"]) for each in found["workers"]] == [
         (url, True),
         ("http://127.0.0.1:9", False),

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from fastapi.testclient import TestClient
 
-from support.operations import reporter_of, settings_of
+from support.operations import client_of, reporter_of, settings_of
 from support.served_apps import serving
 from taskbridge.center.access.access import Access
 from taskbridge.center.access.audit import Audit, AuditQuery
-from taskbridge.center.operations.routes import operations_router
 from taskbridge.runtime.database import Threads
-from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
+
+    from fastapi.testclient import TestClient
 
     from taskbridge.runtime.database import Database
 
@@ -77,11 +76,8 @@ def center(database: Database, folder: Path, urls: str, access: Access | None = 
     """A task center of these webhooks services, with their token."""
     token = folder / "token"
     token.write_text("of-webhooks\n")
-    http = FastAPI()
-    answer_refusals(http, lambda: None)
     reporter = reporter_of(database, settings_of(folder, webhooks_urls=urls, webhooks_token_file=token))
-    http.include_router(operations_router(reporter, access or Access(tokens=None)))
-    with TestClient(http) as client:  # one event loop, as the connections need
+    with client_of(reporter, access) as client:
         yield client
 
 
