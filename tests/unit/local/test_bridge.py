@@ -174,6 +174,9 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path, monkeypatch
 def test_a_port_of_webhooks_that_is_no_number_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"^WEBHOOKS_PORT=many is no port$"):
         started(monkeypatch, tmp_path, {"WEBHOOKS_PORT": "many"})
+    # Kubernetes sets it for a Service named "webhooks".
+    said, _ = started(monkeypatch, tmp_path, {"WEBHOOKS_PORT": "tcp://10.96.0.12:8700"})
+    assert said == "Starts"
 
 
 def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

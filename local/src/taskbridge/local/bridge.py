@@ -109,7 +109,7 @@ class Bridge:
         self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
         self.center_url = f"http://{LOOPBACK}:{options.center_port}"
-        port = environment.get("WEBHOOKS_PORT", _WEBHOOKS_PORT)
+        port = given_settings(WebhooksSettings, environment).get("port", _WEBHOOKS_PORT)
         if not port.isdecimal():
             raise ConfigurationError(f"WEBHOOKS_PORT={port} is no port")
         self._webhooks_port = int(port)
