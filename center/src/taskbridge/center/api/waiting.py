@@ -61,6 +61,10 @@ def waiting_router(  # noqa: PLR0917 - the parts
         people = [{"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people]
         return to_json({"processes": processes, "people": people, "complete": found.is_complete})
 
+    def check() -> None:
+        with database.read() as connection, complete(connection):
+            pass
+
     def read_corps() -> list[str]:
         with database.read() as connection, complete(connection):
             return corps(connection)
@@ -96,7 +100,9 @@ def waiting_router(  # noqa: PLR0917 - the parts
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
         names = [None if each is None else clean(each) for each in (app_type, process_name)]
         asked = corp_id, *names
-        return JsonAnswer(await remembered.of(asked, lambda: threads.run(read, *asked)))
+        found = await remembered.of(asked, lambda: threads.run(read, *asked))
+        await threads.run(check)  # also what is remembered: the lists may have been dropped since
+        return JsonAnswer(found)
 
     return router
 
