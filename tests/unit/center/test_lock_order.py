@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import func, insert, select, text, true
+from sqlalchemy.event import listen
 
 from support.center_rows import AnsweringCenter, state
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.audit import _LOCK  # pyright: ignore[reportPrivateUsage]
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.sessions import Session, Sessions
-from taskbridge.center.actions.store import DONE, Actions, Wanted
+from taskbridge.center.actions.store import DONE, REQUESTED, Actions, Wanted
 from taskbridge.center.actions.targets import AGREE, Endpoint, Targets
 from taskbridge.center.api.marks import Marked, MarksStore
 from taskbridge.center.erasure import Erasure
@@ -121,6 +122,22 @@ def test_a_decision_that_ends_while_its_task_is_decided_again(meeting: Meeting) 
     with meeting.watcher.read() as connection:
         ends = connection.execute(select(actions.c.status).where(actions.c.action_id == action.action_id)).scalar()
     assert ends == DONE
+
+
+def test_a_decision_that_ends_just_after_it_was_in_the_way_of_another(meeting: Meeting) -> None:
+    decide(meeting.holder, 1)
+    (action,) = Actions(meeting.holder).due(now=NOW)
+    replica = meeting.replicas[0]
+
+    def end(*event: object) -> None:
+        if str(event[2]).startswith("INSERT INTO actions"):
+            Actions(meeting.holder).advance(action, status=DONE, due_at=None)
+
+    listen(replica.engine, "after_cursor_execute", end)
+    decide(replica, 1)
+    with meeting.watcher.read() as connection:
+        statuses = connection.execute(select(actions.c.status).order_by(actions.c.status)).scalars().all()
+    assert statuses == [DONE, REQUESTED]
 
 
 def test_a_person_who_is_erased_while_they_end_a_delegation(meeting: Meeting) -> None:

@@ -147,14 +147,9 @@ class Actions:
             recorded: list[tuple[str, Person | str]] = []
             # In one order, so that two tabs wait for each other in one direction only.
             for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
-                found[each] = action = self._checked(connection, caller, each, targets, now)
-                if action.status == REQUESTED:
-                    if action.detail == UNCONFIRMED:
-                        connection.execute(_REPEATED.where(actions.c.action_id == action.action_id))
-                    put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
-                    if connection.execute(put.returning(actions.c.action_id)).first() is None:
-                        found[each] = Action(*connection.execute(select(actions).where(_same(action))).one())
-                        continue
+                action, is_new = self._recorded(connection, caller, each, targets, now)
+                found[each] = action
+                if is_new:
                     if action.user_id != action.actor_id:
                         recorded.append((ACTED_FOR, (action.corp_id, action.user_id)))
                     recorded.append((action.action, f"{action.instance_id} {action.task_id} {action.action_id}"))
@@ -225,6 +220,24 @@ class Actions:
         """Delete those that ended long ago."""
         is_old = actions.c.requested_at < (now or now_ms()) - _STORED_MS
         return self._database.purge(actions, actions.c.due_at.is_(None) & is_old)
+
+    def _recorded(
+        self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int
+    ) -> tuple[Action, bool]:
+        """The action as it is then, and whether it is new."""
+        while True:
+            action = self._checked(connection, caller, wanted, targets, now)
+            if action.status != REQUESTED:
+                return action, False
+            if action.detail == UNCONFIRMED:
+                connection.execute(_REPEATED.where(actions.c.action_id == action.action_id))
+            put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
+            if connection.execute(put.returning(actions.c.action_id)).first() is not None:
+                return action, True
+            under_way = connection.execute(select(actions).where(_same(action))).first()
+            if under_way is not None:
+                return Action(*under_way), False
+            # It has ended in between, and so may the task have.
 
     def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int) -> Action:
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
