@@ -67,11 +67,13 @@ def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringC
         ),
         state("I-2", originator=Person("ann", "Ann"), tasks=(pending("T-1", "carl"),)),
         state("I-3", originator=Person("ann", "Ann"), tasks=(done,)),
+        state("I-4", originator=Person("ann", "Ann"), tasks=(pending("T-1", "carl"),), finished_at=2_000),
     )
     expected = {
         "I-1": {"user_id": "bob", "name": "王伟", "others": 1},
         "I-2": {"user_id": "carl", "name": None, "others": 0},
         "I-3": None,
+        "I-4": None,
     }
     for path in ("tasks", "marked"):
         for each in expected:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, distinct, func, select
 
-from taskbridge.center.reminders.waiting import names_of
-from taskbridge.center.tables import VIEW_CODES, entries, instances
-from taskbridge.schemas.events import View
+from taskbridge.center.reminders.waiting import IS_WAITING, names_of
+from taskbridge.center.tables import entries, instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,7 +23,7 @@ def waits_for(database: Database) -> WaitsFor:
     pending = (
         select(instances.c.instance_id, person, people)
         .join_from(instances, entries, entries.c.instance == instances.c.id)
-        .where(database.among(instances.c.instance_id), entries.c.view == VIEW_CODES[View.PENDING])
+        .where(database.among(instances.c.instance_id), IS_WAITING)
         .group_by(instances.c.instance_id)
     )
 
