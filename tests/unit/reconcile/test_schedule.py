@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ from support.reconcile import (
     happened,
     settings_in,
 )
+from taskbridge.cli import reconcile_runs
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.reconcile import app
 from taskbridge.reconcile.app import Service
@@ -106,7 +108,7 @@ class World:
 
     @asynccontextmanager
     async def open_reconciler(
-        self, settings: ReconcileSettings, data: LocalData, *, on_call: Callable[[str, str], None]
+        self, settings: ReconcileSettings, data: LocalData, *, on_call: Callable[[str, str], None] | None = None
     ) -> AsyncGenerator[Reconciler]:
         async def catch_up() -> None:
             if self.kafka_is_away():
@@ -132,7 +134,8 @@ async def world(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -
         with settings.apps_file.open("a") as file:
             file.write(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token = "{SYSTEM_TOKEN}"\n')
         found = World(settings, clock, dingtalk)
-        monkeypatch.setattr(app, "open_reconciler", found.open_reconciler)
+        for each in (app, reconcile_runs):
+            monkeypatch.setattr(each, "open_reconciler", found.open_reconciler)
         yield found
 
 
@@ -239,3 +242,27 @@ def test_a_wall_clock_that_was_wrong_delays_no_pass_beyond_the_interval(
 
 def test_no_number_of_failed_passes_is_too_large() -> None:
     assert app.pause_s(0, now_ms=0, failures=100_000, every_s=DAY_S) == DAY_S
+
+
+def test_a_pass_by_the_command_is_made_instead_of_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator corrects what DingTalk refuses, and sees at once whether that was all."""
+
+    async def run() -> None:
+        async with world(tmp_path, monkeypatch) as found:
+
+            def load_settings(*_: object) -> ReconcileSettings:
+                return found.settings
+
+            monkeypatch.setattr(reconcile_runs, "load_settings", load_settings)
+            monkeypatch.setattr(reconcile_runs, "open_data", partial(open_data, clock=found.clock))
+            found.dingtalk.faults.denied[wire.GetFormListInApp.path] = "qyapi_yida"
+            assert "qyapi_yida" in str((await found.serve(HOUR_S)).problem)
+            found.dingtalk.faults.denied.clear()
+            found.clock.until_s += HOUR_S
+            done = await asyncio.to_thread(reconcile_runs.one_pass, {})
+            assert done["problems"] == {}
+            passes = found.passes
+            assert (await found.serve(HOUR_S)).problem is None
+            assert found.passes == passes
+
+    asyncio.run(run())

@@ -16,7 +16,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
-from taskbridge.reconcile.app import LOCK, replay_rejected, run
+from taskbridge.reconcile.app import LOCK, replay_rejected, run, store_pass
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -106,16 +106,19 @@ def _replay(settings: ReconcileSettings, app_types: Collection[str]) -> int:
 
 
 def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Make one pass.
+    """Make one pass instead of the service's next one.
 
     Raises:
         ConfigurationError: a setting is wrong, or the service uses this folder.
         OperatorError: Kafka or the registry does not answer.
     """
+    settings = load_settings(ReconcileSettings, environment)
 
     async def work(found: Reconciler) -> dict[str, Any]:
         report = await found.passes.run()
-        return _outcome(report.tally, report.problems, report.retry_at_ms)
+        retry_at_ms, every_s = report.retry_at_ms, settings.every_minutes * 60
+        store_pass(found.data, report.problem, every_s=every_s, failed=retry_at_ms is not None, retry_at_ms=retry_at_ms)
+        return _outcome(report.tally, report.problems, retry_at_ms)
 
     return _run(environment, work, lock=LOCK)
 

@@ -92,19 +92,16 @@ class Service:
         try:
             report = await reconciler.passes.run()
         except OperatorError as error:
-            self._set_pass_problem(str(error))
             # Without a call a repetition costs nothing.
-            self._plan(failed=self.metrics.calls > calls, retry_at_ms=self._clock.now_ms())
+            self._ended(str(error), failed=self.metrics.calls > calls, retry_at_ms=self._clock.now_ms())
             raise
-        self._report(report)
-        self._plan(failed=report.retry_at_ms is not None, retry_at_ms=report.retry_at_ms)
+        _log_report(report)
+        self._ended(report.problem, failed=report.retry_at_ms is not None, retry_at_ms=report.retry_at_ms)
 
-    def _plan(self, *, failed: bool, retry_at_ms: int | None) -> None:
-        """Store when the next pass is due, so that a restart makes none before."""
-        now_ms, every_s = self._clock.now_ms(), self._settings.every_minutes * 60
-        failures = self._data.store.schedule.failures() + 1 if failed else 0
-        pause = pause_s(retry_at_ms, now_ms=now_ms, failures=max(failures, 1), every_s=every_s)
-        self._data.store.schedule.set(now_ms + int(pause * 1000), failures=failures)
+    def _ended(self, problem: str | None, *, failed: bool, retry_at_ms: int | None) -> None:
+        self._pass_problem = problem
+        every_s = self._settings.every_minutes * 60
+        pause = store_pass(self._data, problem, every_s=every_s, failed=failed, retry_at_ms=retry_at_ms)
         self._due_s = self._clock.monotonic_s() + pause
 
     def _stored_pause_s(self) -> float:
@@ -178,22 +175,28 @@ class Service:
 
         return app
 
-    def _report(self, report: PassReport) -> None:
-        self._set_pass_problem("; ".join(f"{app}: {why}" for app, why in report.problems.items()) or None)
-        tally = report.tally
-        _log.info(
-            "pass_ended",
-            rows=tally.rows,
-            fetched=tally.fetched,
-            unsettled=tally.unsettled,
-            repairs=tally.repairs.total(),
-        )
-        if self._pass_problem is not None:
-            _log.warning("pass_incomplete", problem=self._pass_problem)
 
-    def _set_pass_problem(self, problem: str | None) -> None:
-        self._pass_problem = problem
-        self._data.store.problems.set(_PASSES, problem, now_ms=self._clock.now_ms())
+def store_pass(data: LocalData, problem: str | None, *, every_s: float, failed: bool, retry_at_ms: int | None) -> float:
+    """Store how a pass ended and when the next one is due, so that a restart makes none before. Returns the pause."""
+    now_ms = data.clock.now_ms()
+    failures = data.store.schedule.failures() + 1 if failed else 0
+    pause = pause_s(retry_at_ms, now_ms=now_ms, failures=max(failures, 1), every_s=every_s)
+    data.store.problems.set(_PASSES, problem, now_ms=now_ms)
+    data.store.schedule.set(now_ms + int(pause * 1000), failures=failures)
+    return pause
+
+
+def _log_report(report: PassReport) -> None:
+    tally = report.tally
+    _log.info(
+        "pass_ended",
+        rows=tally.rows,
+        fetched=tally.fetched,
+        unsettled=tally.unsettled,
+        repairs=tally.repairs.total(),
+    )
+    if report.problem is not None:
+        _log.warning("pass_incomplete", problem=report.problem)
 
 
 async def replay_rejected(data: LocalData, replay: Replay) -> int:

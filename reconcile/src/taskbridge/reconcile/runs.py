@@ -54,6 +54,10 @@ class PassReport:
     def is_whole(self) -> bool:
         return not self.problems
 
+    @property
+    def problem(self) -> str | None:
+        return "; ".join(f"{app}: {why}" for app, why in self.problems.items()) or None
+
 
 class Passes:
     """Checks and repairs all instances of all apps that changed since the last pass."""
