@@ -122,6 +122,14 @@ def pending(connection: Connection, user_id: str) -> set[str | None]:
     }
 
 
+def import_person(connection: Connection, folder: Path, user_id: str) -> None:
+    people = folder / "people.csv"
+    people.write_text(f"corp_id,user_id,name\n{CORP},{user_id},李梅\n")
+    where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
+    done = CliRunner().invoke(app, ["people", "import", str(people), *where])
+    assert done.exit_code == 0, done.output
+
+
 def test_lost_callbacks_and_history_are_published_once(
     connection: Connection, dingtalk: tuple[Company, str], tmp_path: Path, eventually: Any
 ) -> None:
@@ -139,6 +147,7 @@ def test_lost_callbacks_and_history_are_published_once(
         eventually(worker.is_ready, what="the worker is ready")
         eventually(lambda: b"R-lately" in states(connection), what="the delivered events are folded")
 
+        import_person(connection, tmp_path, "u-li")
         first = ran(given, "reconcile", "run")
         assert {(each["app_type"], each["kind"]) for each in first["repairs"]} == {(APP, "task"), (APP, "outcome")}
         eventually(lambda: pending(connection, "u-wang") == {"R-lately-2"}, what="the repair is folded")
@@ -169,29 +178,36 @@ def test_lost_callbacks_and_history_are_published_once(
         found = ran(given, "reconcile", "status")
         assert {(each["app_type"], each["kind"]) for each in found["found"] if each["missing"]} >= {(APP, "task")}
         assert found["calls"][0]["today"] > 0
+        people = {each["record"]: each["names"] for each in found["names"] if each["kind"] == "person"}
+        assert people["imported"] == 1, "a pass alone reads who was imported"
 
-        watch_service(given, tmp_path / "reconcile.log", eventually)
+        scraped, logs = watch_service(given, tmp_path / "reconcile.log", eventually)
+        assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
+        assert "pass_ended" not in logs, "that of the command counts"
+
+        given["RECONCILE_DATA_DIR"] = str(tmp_path / "another")
+        scraped, logs = watch_service(given, tmp_path / "another.log", eventually)
+        assert "pass_ended" in logs
     finally:
         worker.kill_if_running()
 
 
-def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> None:
-    """It makes a pass, reports it, and ends on SIGTERM."""
+def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> tuple[str, str]:
+    """Run it until its last pass was complete, and end it by SIGTERM. Returns its metrics and its log."""
     port = free_port()
     url, argv = f"http://127.0.0.1:{port}", [sys.executable, "-m", "taskbridge.reconcile.app"]
     with log_path.open("wb") as log:
         service = subprocess.Popen(argv, env={**os.environ, **given, "RECONCILE_PORT": str(port)}, stderr=log)
     try:
-        eventually(lambda: status_of(f"{url}/readyz") == 200, what="the service has made a pass")
+        eventually(lambda: status_of(f"{url}/readyz") == 200, what="the last pass was complete")
         scraped = http_clients.get(f"{url}/metrics").text
-        assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
         assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
         service.terminate()
         assert service.wait(30) == 0, log_path.read_text()
         logs = log_path.read_text()
-        assert "pass_ended" in logs
         assert "never retrieved" not in logs, "no task is left"
         assert not [each for each in SECRETS if each in logs]
+        return scraped, logs
     finally:
         service.kill()
         service.wait()

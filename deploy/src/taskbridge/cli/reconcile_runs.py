@@ -28,7 +28,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -106,7 +106,7 @@ def _replay(settings: ReconcileSettings, app_types: Collection[str]) -> int:
 
 
 def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Make one pass instead of the service's next one.
+    """Make one pass instead of the service's next one, and read whose names were imported.
 
     Raises:
         ConfigurationError: a setting is wrong, or the service uses this folder.
@@ -118,7 +118,13 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
         report = await found.passes.run()
         retry_at_ms, every_s = report.retry_at_ms, settings.every_minutes * 60
         store_pass(found.data, report.problem, every_s=every_s, failed=retry_at_ms is not None, retry_at_ms=retry_at_ms)
-        return _outcome(report.tally, report.problems, retry_at_ms)
+        problems = dict(report.problems)
+        if found.names is not None:
+            try:
+                await found.names.catch_up()
+            except TaskbridgeError as error:
+                problems["names"] = str(error)
+        return _outcome(report.tally, problems, retry_at_ms)
 
     return _run(environment, work, lock=LOCK)
 

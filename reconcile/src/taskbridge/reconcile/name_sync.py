@@ -147,14 +147,18 @@ class NameSync:
         self._budget, self._clock = budget, clock
         self._refused_ms: dict[tuple[str, str], int] = {}
 
+    async def catch_up(self) -> None:
+        """Read the topics alone, as ``NameTopic.catch_up``: no call is made."""
+        for each in (self._people, self._forms):
+            await each.catch_up()
+
     async def run(self, apis: Sequence[OrganisationApi], apps: Sequence[App]) -> int:
         """Publish the names that are due, and return how many changed.
 
         Raises:
             OperatorError: Kafka or the registry does not answer, or DingTalk refuses a call.
         """
-        for each in (self._people, self._forms):
-            await each.catch_up()
+        await self.catch_up()
         changed, problems = 0, list[str]()
         for api in apis:
             for topic, batches in ((self._forms, self._forms_due(api, apps)), (self._people, self._people_due(api))):
