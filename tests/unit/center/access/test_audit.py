@@ -258,6 +258,9 @@ def test_entries_about_an_action_name_the_action_its_end_and_the_title(served: t
             ("action_ended", "a0 FAILED"),
             ("read", "I 1"),
             ("read", ("ours", "bob")),
+            ("read", ("ours", "without-a-name")),
+            ("read", "person-0123456789abcdef"),
+            ("read", "waiting ours APP"),
         ):
             append(connection, center.database, ("ours", "bob"), what, subject)
     auditor = center.browser()
@@ -274,7 +277,7 @@ def test_entries_about_an_action_name_the_action_its_end_and_the_title(served: t
         ("withdraw", "a0", "withdraw", None, "I-9", None, None),
         ("action_ended", "a0", None, "FAILED", None, None, None),
         ("read", None, None, None, "I 1", None, "请假 3 天"),
-        ("read", None, None, None, None, None, None),
+        *4 * [("read", None, None, None, None, None, None)],
     ]
     shown = csv.DictReader(io.StringIO(auditor.get("/v1/audit.csv?action=agree").text))
     assert [(each["decision"], each["status"], each["title"]) for each in shown] == [("agree", "DONE", "请假 3 天")]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +40,7 @@ _DAY_MS = 86_400_000
 _PART = 10_000
 _LAST = select(audit.c.seq, audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)
 _PSEUDONYM = "person-"
+_IS_PSEUDONYM = re.compile(rf"{_PSEUDONYM}[0-9a-f]{{16}}").fullmatch
 _PLACE = audit.c.at, audit.c.seq
 _NEWEST_FIRST = audit.c.at.desc(), audit.c.seq.desc()
 
@@ -218,6 +220,7 @@ def _shown(row: Sequence[Any]) -> dict[str, Any]:
         "actor_name": name,
         "subject": entry.subject if user_id_about is None else f"{corp_id_about}/{user_id_about}",
         "subject_name": name_about,
+        "is_about_person": _IS_PSEUDONYM(entry.subject) is not None,
     }
 
 

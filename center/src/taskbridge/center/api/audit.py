@@ -109,7 +109,7 @@ def _described(database: Database, entries: Entries) -> Entries:
         titles = {row[0]: read_state(row[1]).title for row in connection.execute(of, database.keys(ids))}
     return [
         {
-            **entry,
+            **{name: value for name, value in entry.items() if name != "is_about_person"},
             "action_id": subject["action_id"],
             "decision": subject["action"],
             "status": subject["status"],
@@ -131,6 +131,6 @@ def _subject(entry: dict[str, Any]) -> dict[str, Any]:
         found["action"] = action
     elif action in (SENT, ENDED):
         found["action_id"], _, found["status"] = subject.partition(" ")
-    elif action == READ and entry["subject_name"] is None:
+    elif action == READ and not entry["is_about_person"] and not subject.startswith("waiting "):
         found["instance_id"] = subject
     return found
