@@ -64,6 +64,9 @@ def test_a_page_inside_dingtalk_signs_in_by_its_code(served: Served, dingtalk: D
     browser = served.browser()
     page = browser.get("/sign-in", params={"return_to": '/?a="b"'}, headers=INSIDE)
     assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "connect-src" not in policy, "the vendor's library on this page reads nothing"
     data = dict(re.findall(r'data-(\w+)="([^"]*)"', page.text))
     assert (data["corp"], data["client"], data["return"]) == ("ours", CLIENT_ID, "/?a=&quot;b&quot;")
     answer = browser.get("/sign-in/callback", params={"state": data["state"], "code": dingtalk.new_code()})
