@@ -120,6 +120,8 @@ def test_both_languages_say_everything(run: RunModule) -> None:
         chinese, english = run(module, shape, names)
         for words in (chinese, english):
             words.pop("reasons", None)  # codes that are English words
+            if module == "words-ops.js":
+                words.pop("problems")  # what the services say, in English
         assert json.dumps(chinese, indent=1) == json.dumps(english, indent=1)
 
 
