@@ -201,7 +201,7 @@ def test_details_show_the_assignee_the_history_and_the_form(fake: FakeTaskCenter
     expect(detail.locator(".step-said")).to_have_text(
         ["韩梅梅 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成"]
     )
-    expect(detail.locator(".step-late")).to_have_text("延迟 95 s 收到")
+    expect(detail.locator(".step-late")).to_have_text("延迟 95 秒收到")
     expect(detail.locator(".form-values").first).to_contain_text("王伟、韩梅梅")
     expect(detail.locator("table")).to_contain_text("显示器")
     detail.get_by_role("button", name="显示 2 个空字段").click()

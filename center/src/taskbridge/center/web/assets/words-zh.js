@@ -104,7 +104,7 @@ export const ZH = {
     copiedToClipboard: "已复制",
     gone: ["任务已不存在", "可能已被删除，或你无权查看。"],
     left: "此任务已不在当前列表中",
-    late: (seconds) => `延迟 ${seconds} 收到`,
+    late: (seconds) => `延迟 ${seconds}收到`,
     yes: "是",
     no: "否",
   },
