@@ -55,7 +55,6 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
     expect(processes.locator("tbody tr")).to_have_text(re.compile("访客申请21"))
     expect(people.locator("tbody tr")).to_have_text(re.compile("李雷21"))
     page.locator("select[name=app_type]").select_option(APPS[1][0])
-    page.get_by_role("button", name="Show").click()
     expect(people.locator("tbody tr")).to_have_text(re.compile("李雷20"))
     page.get_by_role("button", name="费用报销").click()
     assert f"app_type={APPS[1][0]}&process_name=" in page.url
@@ -67,10 +66,11 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
 def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops", locale="en", viewport={"width": 390, "height": 780})
     page.get_by_role("link", name="Waiting").click()
-    page.get_by_label("Organisation (corpId)").fill("another")
-    page.keyboard.press("Enter")
+    refusal = {"type": "urn:taskbridge:problem:forbidden", "title": "Forbidden", "status": 403}
+    page.route("**/v1/corps/*/waiting*", lambda route: route.fulfill(status=403, json=refusal))
+    page.get_by_label("Organisation (corpId)").select_option("ding0000another")
     expect(page.get_by_role("alert")).to_contain_text("Not allowed")
-    page.get_by_label("Organisation (corpId)").fill(CORP)
-    page.keyboard.press("Enter")
+    page.unroute_all()
+    page.get_by_label("Organisation (corpId)").select_option(CORP)
     expect(page.locator(".panel table").first.locator("tbody tr")).to_have_count(4)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
