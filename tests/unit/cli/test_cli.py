@@ -101,6 +101,7 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     assert result.exit_code == 0
     assert "Example:" in result.output
     assert f"taskbridge {' '.join(command)}" in result.output
+    assert "[[" not in result.output
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -281,6 +282,7 @@ def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:
     assert says in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
+    assert ".. " not in err
 
 
 @pytest.mark.parametrize(

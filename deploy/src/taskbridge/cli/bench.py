@@ -26,7 +26,7 @@ commands = typer.Typer()
 def bench(
     part: Annotated[Literal["edge", "streams", "center", "webhooks", "sizing"], typer.Argument(help="What to run.")],
     flags: Annotated[
-        list[str] | None, typer.Argument(metavar="[FLAG]...", help="Options of the harness; `-- --help` lists them.")
+        list[str] | None, typer.Argument(metavar="FLAG", help="Options of the harness; `-- --help` lists them.")
     ] = None,
 ) -> None:
     """Run a benchmark from a checkout, for 8 to 40 minutes; it writes its pages into the working folder.

@@ -208,7 +208,7 @@ class Sender:
             milliseconds = (time.perf_counter() - started) * 1000
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise OperatorError(
-                f"the edge at {self._url} does not answer: {error}. Start it, or check --url"
+                f"the edge at {self._url} does not answer: {str(error).rstrip('.')}. Start it, or check --url"
             ) from error
         try:
             body = response.json()

@@ -69,7 +69,7 @@ def topics_apply(
 
 @topics_app.command("acls", epilog=example("taskbridge topics acls --principal streams=User:CN=streams > acls.sh"))
 def topics_acls(
-    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]...", help="Roles to print. Default: all.")] = None,
+    role: Annotated[list[str] | None, typer.Argument(metavar="ROLE", help="Roles to print. Default: all.")] = None,
     principal: Annotated[
         list[str] | None,
         typer.Option(metavar="ROLE=PRINCIPAL", help="Kafka principal of the role. Default: User: and the role's name."),

@@ -103,7 +103,7 @@ def deliveries(
 )
 def replay(
     endpoint: Name,
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids, as `deliveries` shows them.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids, as `deliveries` shows them.")] = None,
     since: Annotated[str | None, typer.Option(help=f"All that were added since then. {TIMES}")] = None,
     outcome: Annotated[Ended, typer.Option(help="With --since: which.")] = "given_up",
     as_json: Json = False,  # noqa: FBT002
