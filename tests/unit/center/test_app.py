@@ -96,14 +96,16 @@ def test_the_program_checks_the_audit_trail_and_a_rebuild_leaves_it(
     rebuild(environment)
     done = CliRunner().invoke(program, ["center", "--verify-audit"])
     assert (done.exit_code, done.output) == (0, "The audit trail is complete: 2 entries.\n")
+    done = CliRunner().invoke(program, ["center", "--verify-audit", "--expect", f"3:{'0' * 64}"])
+    broken = "of the audit trail is missing, was changed, or follows one that is missing.\n"
+    assert (done.exit_code, done.output) == (1, f"Entry 3 {broken}")
+    for wrong in (["--expect", f"3:{'0' * 64}"], ["--verify-audit", "--expect", "3"]):
+        assert CliRunner().invoke(program, ["center", *wrong]).exit_code == 2
     with database.write() as connection:
         connection.execute(text("UPDATE audit SET actor = 'bob' WHERE seq = 2"))
     database.close()
     done = CliRunner().invoke(program, ["center", "--verify-audit"])
-    assert (done.exit_code, done.output) == (
-        1,
-        "Entry 2 of the audit trail was changed, or follows one that is missing.\n",
-    )
+    assert (done.exit_code, done.output) == (1, f"Entry 2 {broken}")
 
 
 def test_a_rebuild_drops_what_follows_topics_and_sets_a_damaged_file_aside(tmp_path: Path) -> None:

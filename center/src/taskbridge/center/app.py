@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.center.access.access import build_access
-from taskbridge.center.access.audit import Audit, purge, verify
+from taskbridge.center.access.audit import Audit, Logged, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
@@ -111,10 +111,13 @@ def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None
     return {"from": before, "to": after}
 
 
-def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int | None]:
-    """Check the chain of the audit trail; returns the number of ``entries``, and the first that is ``broken``."""
+def verify_audit(environment: Mapping[str, str] = os.environ, *, logged: Logged | None = None) -> dict[str, int | None]:
+    """Check the chain of the audit trail; returns the number of ``entries``, and the first that is ``broken``.
+
+    ``logged`` is an entry that it must have. Raises ConfigurationError if that was deleted as too old.
+    """
     with database_of("center", _settings_in_use(environment), alone=False) as database:
-        entries, broken = verify(database)
+        entries, broken = verify(database, logged)
     return {"entries": entries, "broken": broken}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from taskbridge.cli.terminal import Heartbeat, counted, json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from taskbridge.center.access.audit import Logged
 
 
 commands = typer.Typer()
@@ -35,6 +38,14 @@ DropLists = Annotated[
 VerifyAudit = Annotated[
     bool,
     typer.Option("--verify-audit", help="Check the audit trail for changed and missing entries; exit with 1 if any."),
+]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="SEQ:SHA256",
+        help="With --verify-audit: an entry of the log that the audit trail must have, so that a missing end shows.",
+    ),
 ]
 Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
 CopyFrom = Annotated[
@@ -129,6 +140,7 @@ def center(
     migrate: Migrate = False,  # noqa: FBT002
     rebuild: DropLists = False,  # noqa: FBT002
     verify_audit: VerifyAudit = False,  # noqa: FBT002
+    expect: Expect = None,
     copy_from: CopyFrom = None,
     end_sessions: EndSessions = None,
     as_json: Json = False,  # noqa: FBT002
@@ -140,6 +152,8 @@ def center(
     options = ("--migrate", "--rebuild", "--verify-audit", "--copy-from", "--end-sessions")
     if sum(map(bool, (migrate, rebuild, verify_audit, copy_from, end_sessions))) > 1:
         raise typer.BadParameter("use one of them at a time", param_hint=", ".join(options))
+    if expect is not None and not verify_audit:
+        raise typer.BadParameter("use it with --verify-audit", param_hint="--expect")
     from taskbridge.center import app
 
     if migrate:
@@ -149,10 +163,12 @@ def center(
         found = app.rebuild(database_environment_of("CENTER"))
         text = "The lists are dropped. The task center fills them again; /readyz shows the progress."
     elif verify_audit:
-        found = app.verify_audit(database_environment_of("CENTER"))
+        found = app.verify_audit(database_environment_of("CENTER"), logged=_logged(expect))
         text = f"The audit trail is complete: {found['entries']:,} entries."
         if found["broken"] is not None:
-            text = f"Entry {found['broken']} of the audit trail was changed, or follows one that is missing."
+            text = (
+                f"Entry {found['broken']} of the audit trail is missing, was changed, or follows one that is missing."
+            )
     elif copy_from is not None:
         found = app.copy_from(copy_from, database_environment_of("CENTER"), report=Heartbeat(progress).beat)
         text = "\n".join(f"{count:>12,}  {name}" for name, count in found["rows"].items())
@@ -166,6 +182,19 @@ def center(
     say(json_line(found) if as_json else text)
     if found.get("broken") is not None:
         raise typer.Exit(1)
+
+
+def _logged(given: str | None) -> Logged | None:
+    if given is None:
+        return None
+    from taskbridge.center.access.audit import Logged
+
+    found = re.fullmatch("([1-9][0-9]{0,17}):([0-9a-fA-F]{64})", given)
+    if found is None:
+        raise typer.BadParameter(
+            "give seq and sha256 of an entry of the log, as 4711:…", param_hint="--expect"
+        )
+    return Logged(int(found[1]), found[2].lower())
 
 
 def _ended(given: str) -> tuple[dict[str, Any], str]:

@@ -15,11 +15,12 @@ from support.center_rows import state
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
-from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, append, purge, verify
+from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, Logged, append, purge, verify
 from taskbridge.center.access.sessions import Session
 from taskbridge.center.actions.store import Action
 from taskbridge.center.tables import actions, audit, people, pseudonyms
 from taskbridge.runtime.database import Threads
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -86,6 +87,17 @@ def test_a_removed_entry_shows_at_the_next_one(trail: Audit, database: Database,
     assert verify(database)[1] == shows
 
 
+def test_a_missing_end_shows_by_an_entry_of_the_log(trail: Audit, database: Database) -> None:
+    add(trail, 5)
+    logged = [Logged(each.seq, each.sha256) for each in rows(database)]
+    assert [verify(database, each) for each in logged] == [(5, None)] * 5
+    assert verify(database, Logged(3, logged[3].sha256)) == (2, 3)
+    with database.write() as connection:
+        connection.execute(delete(audit).where(audit.c.seq > 3))
+    assert verify(database) == (3, None)
+    assert [verify(database, each) for each in logged] == [*[(3, None)] * 3, (3, 4), (3, 4)]
+
+
 def test_old_entries_are_deleted_with_a_word_and_the_chain_goes_on(
     trail: Audit, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +107,8 @@ def test_old_entries_are_deleted_with_a_word_and_the_chain_goes_on(
         add(trail, 1)
     assert purge(database, days=2) == 2
     assert ([each.seq for each in rows(database)], verify(database)) == ([3, 4, 5, 6], (4, None))
+    with pytest.raises(ConfigurationError, match="from 3 on"):
+        verify(database, Logged(2, "0" * 64))
     clock.day = 6
     assert (purge(database, days=2), purge(database, days=2)) == (2, 0)
     assert ([each.seq for each in rows(database)], verify(database)) == ([5, 6, 7], (3, None))

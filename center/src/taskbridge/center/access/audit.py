@@ -23,6 +23,7 @@ from taskbridge.center.tables import Person, audit, people, pseudonyms
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -241,8 +242,18 @@ def purge(database: Database, *, days: int) -> int:
         return count
 
 
-def verify(database: Database) -> tuple[int, int | None]:
-    """The number of rows, and the first that is changed, or follows one that is missing; None if there is none."""
+class Logged(NamedTuple):
+    """An entry as the log has it, where nobody who can rewrite the table can rewrite it."""
+
+    seq: int
+    sha256: str
+
+
+def verify(database: Database, logged: Logged | None = None) -> tuple[int, int | None]:
+    """The number of rows, and the first that is changed, or follows one that is missing; None if there is none.
+
+    ``logged``: an entry that the trail must have. Without it, nothing shows that the last ones are missing.
+    """
     count, before, expected = 0, "", 1
     with database.read() as connection:
         gone = connection.execute(
@@ -251,13 +262,18 @@ def verify(database: Database) -> tuple[int, int | None]:
         if gone is not None:
             seq, _, before = gone.partition(" ")
             expected = int(seq) + 1
+        if logged is not None and logged.seq < expected:
+            raise ConfigurationError(
+                f"entry {logged.seq} of the audit trail was deleted as too old: give an entry from {expected} on"
+            )
         while True:
             rows = connection.execute(
                 select(audit).where(audit.c.seq >= expected).order_by(audit.c.seq).limit(_PART)
             ).all()
             for entry in (AuditEntry(*row) for row in rows):
-                if entry.seq != expected or entry.sha256 != entry.hash_after(before):
+                is_other = logged is not None and logged.seq == entry.seq and logged.sha256 != entry.sha256
+                if entry.seq != expected or entry.sha256 != entry.hash_after(before) or is_other:
                     return count, entry.seq
                 count, expected, before = count + 1, expected + 1, entry.sha256
             if len(rows) < _PART:
-                return count, None
+                return count, expected if logged is not None and logged.seq >= expected else None
