@@ -191,9 +191,7 @@ def _logged(given: str | None) -> Logged | None:
 
     found = re.fullmatch("([1-9][0-9]{0,17}):([0-9a-fA-F]{64})", given)
     if found is None:
-        raise typer.BadParameter(
-            "give seq and sha256 of an entry of the log, as 4711:…", param_hint="--expect"
-        )
+        raise typer.BadParameter("give seq and sha256 of an entry of the log, as 4711:…", param_hint="--expect")
     return Logged(int(found[1]), found[2].lower())
 
 
