@@ -131,8 +131,9 @@ def test_an_answer_within_the_limits_comes_unpacked(call: Call, body: bytes, is_
         answer(b"no gzip", "content-encoding: gzip"),
         answer(gzip.compress(b"{}" * 1000)[:-9], "content-encoding: gzip"),
         answer(b"", "content-encoding: br"),
+        answer(gzip.compress(b"{}") + bytes(LIMIT), "content-encoding: gzip"),
     ],
-    ids=["not gzip", "cut", "never offered"],
+    ids=["not gzip", "cut", "never offered", "more after the end"],
 )
 def test_a_body_that_cannot_be_unpacked_is_an_error_of_http(call: Call, begins: bytes) -> None:
     async def run() -> None:

@@ -92,6 +92,9 @@ class _Content:
                 part = self._unpacking.decompress(part, left + 1)
             except zlib.error as error:
                 raise httpx2.DecodingError("not valid gzip", request=self._response.request) from error
+            # It would be collected without a limit.
+            if self._unpacking.unused_data:
+                raise httpx2.DecodingError("more follows the gzip", request=self._response.request)
         if len(part) > left:
             raise AnswerTooLarge(f"the answer has more than {MAX_ANSWER_BYTES} bytes", request=self._response.request)
         self._body += part
