@@ -6,9 +6,8 @@ The library's own timeouts are for single reads, and it decompresses an answer w
 from __future__ import annotations
 
 import asyncio
-import time
 import zlib
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -52,26 +51,25 @@ class BoundedAsyncClient(httpx2.AsyncClient):
         return content.complete()
 
 
-class BoundedClient(httpx2.Client):
-    """As ``BoundedAsyncClient``, for threads. A call may take twice its time: a read has a timeout of its own."""
+class BoundedClient:
+    """``BoundedAsyncClient`` for a thread without an event loop."""
 
     def __init__(self, *, timeout_s: float, **options: Any) -> None:
-        super().__init__(timeout=_timeout(timeout_s), **_with_encoding(options))
-        self._within_s = timeout_s
+        self._runner = asyncio.Runner()
+        self._client = BoundedAsyncClient(timeout_s=timeout_s, **options)
 
-    def send(self, request: httpx2.Request, *, stream: bool = True, **options: Any) -> httpx2.Response:
-        del stream  # The parts are read here.
-        until_s = time.monotonic() + self._within_s
-        response = super().send(request, stream=True, **options)
-        content = _Content(response)
-        try:
-            for part in response.iter_raw():
-                content.add(part)
-                if time.monotonic() > until_s:
-                    raise httpx2.ReadTimeout("the call took too long", request=request)
-        finally:
-            response.close()
-        return content.complete()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._runner:
+            self._runner.run(self._client.aclose())
+
+    def get(self, url: str, **options: Any) -> httpx2.Response:
+        return self._runner.run(self._client.get(url, **options))
+
+    def post(self, url: str, **options: Any) -> httpx2.Response:
+        return self._runner.run(self._client.post(url, **options))
 
 
 class _Content:

@@ -110,7 +110,7 @@ def _send_mail(server: smtplib.SMTP, channel: Email, reminders: Reminders, url: 
 
 
 def _send_to_robot(
-    client: httpx2.Client, channel: Robot, reminders: Reminders, url: str | None, message: Message
+    client: BoundedClient, channel: Robot, reminders: Reminders, url: str | None, message: Message
 ) -> None:
     address = channel.url.get_secret_value()
     if channel.secret is not None:
@@ -137,13 +137,13 @@ def robot_signature(timestamp: str, secret: str) -> str:
     return base64.b64encode(hmac.digest(secret.encode(), f"{timestamp}\n{secret}".encode(), "sha256")).decode()
 
 
-def _send_to_webhook(client: httpx2.Client, channel: Webhook, message: Message) -> None:
+def _send_to_webhook(client: BoundedClient, channel: Webhook, message: Message) -> None:
     body, timestamp = to_json(event(message)), str(int(time.time()))
     keys = [key_of(channel.secret.get_secret_value())]
     _post(client, channel.url, body, signed_headers(message.message_id, timestamp, body, keys=keys))
 
 
-def _post(client: httpx2.Client, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:
+def _post(client: BoundedClient, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:
     try:
         answer = client.post(url, content=body, headers={"content-type": "application/json", **headers})
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
