@@ -64,6 +64,13 @@ def test_an_owner_of_apps_chooses_among_them_and_sees_no_links(fake: FakeTaskCen
     expect(people.get_by_role("link")).to_have_count(0)
 
 
+def test_who_owns_no_app_has_nothing_to_choose_from(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.mode, fake.operator, fake.owned_apps = "sso", False, []
+    page = open_page(f"{fake.url}/waiting")
+    expect(page.locator(".nothing-heading")).to_be_visible()
+    expect(page.locator(".waiting-form")).to_be_hidden()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_each_number_has_its_column_s_name(fake: FakeTaskCenter, open_page: OpenPage, scheme: str) -> None:
     options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}

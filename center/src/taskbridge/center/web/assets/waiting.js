@@ -42,7 +42,7 @@ class Waiting {
     const head = pageHead(words, { title: words.waiting.title, other: ownLink("/", words.tasks), onLanguage: (next) => this.draw(next) });
     this._form = element("form", { class: "find-form waiting-form" });
     this._panels = element("div", { class: "panels", "aria-live": "polite" });
-    replace(this._root, head, element("main", { class: "operation" }, element("section", { class: "panel" }, this._form), this._panels));
+    replace(this._root, head, element("main", { class: "operation" }, element("section", { class: "panel", hidden: this._own?.length === 0 }, this._form), this._panels));
     this._drawForm();
     this._show();
   }
