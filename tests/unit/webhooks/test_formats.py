@@ -278,9 +278,18 @@ def test_the_flat_todo_reads_back_as_the_edge_reads_one(tmp_path: Path) -> None:
     assert fields["title"] == "请假"
 
 
-def test_a_flat_todo_that_the_receiver_refuses_is_a_failure(tmp_path: Path) -> None:
+def test_a_flat_todo_is_accepted_by_an_answer_of_another_form(tmp_path: Path) -> None:
+    async def accepts(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"code": 200, "message": "ok"})
+
+    [result] = attempts(tmp_path, Receiver(accepts), pending(tmp_path), lines=FLAT)
+    assert result.delivered, result.problem
+
+
+@pytest.mark.parametrize("said", [{"operResult": "0"}, {"operResult": 0}, {"success": False}])
+def test_a_flat_todo_that_the_receiver_refuses_is_a_failure(tmp_path: Path, said: dict[str, Any]) -> None:
     async def refuses(_request: web.Request) -> web.StreamResponse:
-        return web.json_response({"operResult": "0", "message": "unknown person"})
+        return web.json_response({**said, "message": "unknown person"})
 
     [result] = attempts(tmp_path, Receiver(refuses), pending(tmp_path), lines=FLAT)
     assert not result.delivered

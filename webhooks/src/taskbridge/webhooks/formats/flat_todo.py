@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from taskbridge.webhooks.formats.base import Answer, Call, Sending
 
-_DONE = "1"
-"""``operResult`` of a success; 0 is a failure."""
+_FAILURES = ("0", "false")
+"""What ``operResult`` or ``success`` says of a failure."""
 
 
 class _Options(Options):
@@ -42,7 +42,13 @@ async def send(sending: Sending, call: Call) -> Answer:
     if sending.options.token is not None:
         headers["authorization"] = f"Bearer {sending.options.token.get_secret_value()}"
     answer = await call("POST", sending.url, headers, to_json(body))
-    return accepted(answer, "the receiver", is_documented=lambda body: text(body.get("operResult")) == _DONE)
+    return accepted(answer, "the receiver", is_documented=_is_success)
+
+
+def _is_success(body: Mapping[str, Any]) -> bool:
+    """Any object that says no failure: receivers answer in forms of their own. A page of HTML is none."""
+    said = {text(body.get(each)).lower() for each in ("operResult", "success")}
+    return bool(body) and said.isdisjoint(_FAILURES)
 
 
 def todo_of(data: Mapping[str, Any], system: str) -> dict[str, str] | None:
