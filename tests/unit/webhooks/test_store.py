@@ -220,6 +220,21 @@ def test_what_a_later_change_has_overtaken_is_not_replayed(database: Database, *
     assert outcomes(database)["added"] is Outcome.REPLACED
 
 
+def test_what_was_overtaken_long_ago_is_not_replayed(database: Database) -> None:
+    add(database, ("a", "added"), ("b", "b1"))
+    add(database, ("a", "removed"))
+    added, b = claim(database)
+    finish(database, failed(added, retry_in_ms=None), delivered(b))
+    finish(database, *map(delivered, claim(database)))
+    with database.write() as connection:
+        connection.execute(update(deliveries).values(at=now_ms() - (store.DELIVERED_DAYS + 1) * 86_400_000))
+
+    store.purge(database)
+
+    assert "b1" not in outcomes(database)
+    assert store.replay(database, ERP, since=0) == (0, 0, 1), "the receiver would show a task that is gone"
+
+
 def test_what_is_being_overtaken_is_not_replayed(database: Database) -> None:
     add(database, ("a", "added"))
     [added] = claim(database)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""
 GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
-"""How long deliveries stay after they have ended."""
+"""How long deliveries stay that have ended, from when they were added."""
 _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
@@ -430,12 +430,15 @@ def purge(database: Database, idle: Collection[str] = ()) -> int:
 
     ``idle``: endpoints that are disabled, or not in the file. Returns how many deliveries.
     """
-    now = now_ms()
+    now, earlier = now_ms(), deliveries.alias()
+    given_up = earlier.c.outcome == Outcome.GIVEN_UP, earlier.c.id < deliveries.c.id
     old = (
         and_(deliveries.c.outcome == Outcome.GIVEN_UP, deliveries.c.at < now - GIVEN_UP_DAYS * _DAY_MS),
         and_(
             deliveries.c.outcome.in_((Outcome.DELIVERED, Outcome.REPLACED)),
             deliveries.c.at < now - DELIVERED_DAYS * _DAY_MS,
+            # That one says that those which were given up before it are overtaken.
+            ~exists().where(_is_of_same_entry(earlier), *given_up),
         ),
     )
     ended = sum(database.purge(deliveries, where) for where in old)
