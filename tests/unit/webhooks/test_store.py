@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, text, update
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.migrations import migrate
@@ -391,6 +391,38 @@ def test_an_enabled_endpoint_gets_what_waits_at_once(database: Database) -> None
     assert store.set_enabled(database, ERP, reason=None)
 
     assert ids(claim(database)) == ["a1"]
+
+
+def test_an_endpoint_is_enabled_while_an_attempt_at_it_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the attempt has locked the entry, and not yet the endpoint."""
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"))
+    finish(database, *(failed(each, retry_in_ms=0) for each in claim(database)))
+    [a] = claim(database)
+    note, enabled = store._note, list[bool]()  # pyright: ignore[reportPrivateUsage]
+    enabling = threading.Thread(target=lambda: enabled.append(store.set_enabled(database, ERP, reason=None)))
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def is_waiting() -> bool:
+        with database.read() as connection:
+            return database.is_sqlite or bool(connection.scalar(waits))
+
+    def meanwhile(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
+        enabling.start()
+        while not is_waiting():
+            pass
+        note(connection, endpoint, results)
+
+    monkeypatch.setattr(store, "_note", meanwhile)
+    finish(database, delivered(a))
+    enabling.join()
+
+    assert enabled == [True]
+    assert store.states(database)[ERP].condition == "enabled"
 
 
 def test_an_entry_that_a_live_notification_came_for_is_left_out_of_the_present_ones(database: Database) -> None:

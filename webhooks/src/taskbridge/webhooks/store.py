@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from taskbridge.runtime.database import Database, Upsert, clean, now_ms
+from taskbridge.runtime.database import Database, Upsert, clean, in_key_order, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
@@ -365,9 +365,11 @@ def set_enabled(database: Database, name: str, *, reason: str | None) -> bool:
     """Enable an endpoint, or disable it for this reason; False if there is none of this name."""
     values = {"disabled": reason, "disabled_at": None if reason is None else now_ms(), "failing_since": None}
     with database.write() as connection:
-        done = connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values)).rowcount
         if reason is None:  # at once, not when the last failure said
-            connection.execute(update(queues).where(queues.c.endpoint == name).values(next_at=now_ms()))
+            # First and in order: so does the end of an attempt.
+            mine = in_key_order(queues, queues.c.endpoint == name)
+            connection.execute(update(queues).where(mine).values(next_at=now_ms()))
+        done = connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values)).rowcount
         return done == 1
 
 
