@@ -240,6 +240,30 @@ def test_half_an_answer_is_a_failure(tmp_path: Path) -> None:
     assert "ClientPayloadError" in result.problem
 
 
+def test_an_attempt_without_a_thread_to_resolve_the_name_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = threading.Thread.start, ["can't start new thread"]
+
+    def begin(thread: threading.Thread) -> None:
+        if thread.name.startswith("resolve") and refusals:
+            raise RuntimeError(refusals.pop())
+        start(thread)
+
+    async def nobody(*_: str) -> None: ...
+
+    async def run() -> None:
+        async with serving(Receiver()) as port:
+            sender = Sender(endpoint_of(tmp_path, f"http://localhost:{port}/"), Guard(LOOPBACK), nobody)
+            first, second = [await sender.attempt(delivery_of(sender.endpoint)) for _ in range(2)]
+            await sender.close()
+        assert "can't start new thread" in first.problem
+        assert second.delivered, second.problem
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    asyncio.run(run())
+
+
 def test_a_receiver_that_does_not_listen_is_named(tmp_path: Path) -> None:
     [result] = attempts(tmp_path, Receiver(), url="https://127.0.0.1:1/hook")
     assert result.problem.startswith("cannot connect to 127.0.0.1:1: ")

@@ -56,21 +56,23 @@ class _Resolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Raises OSError if the name is unknown."""
         if self._found is None or self._found.done():
-            self._found = Future()
+            found = Future[_Addresses]()
             # Running: one attempt that is cancelled does not end it for the others.
-            self._found.set_running_or_notify_cancel()
-            arguments = self._found, host, port, family
+            found.set_running_or_notify_cancel()
+            arguments = found, host, port, family
             threading.Thread(target=_resolve, args=arguments, name=f"resolve {host}", daemon=True).start()
+            # Not before the thread runs: if the system has none left, the next attempt would wait for ever.
+            self._found = found
         return [
             ResolveResult(
                 hostname=host,
                 host=address[0],
                 port=address[1],
-                family=found,
+                family=its_family,
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for found, _, protocol, _, address in await asyncio.wrap_future(self._found)
+            for its_family, _, protocol, _, address in await asyncio.wrap_future(self._found)
         ]
 
     async def close(self) -> None:
