@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from structlog.testing import capture_logs
 
 from taskbridge.runtime.database import DatabaseUnavailable, now_ms, open_database
@@ -21,7 +21,7 @@ from taskbridge.webhooks.tables import deliveries
 from unit.webhooks.receivers import endpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     import pytest
@@ -101,3 +101,66 @@ def test_endpoints_that_are_removed_or_disabled_do_not_keep_what_waits_for_ever(
     store.set_enabled(sqlite, "erp", reason="moves")
     webhooks.purge()
     assert store.waiting(sqlite, names) == {}
+
+
+def serve(webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Start the parts without Kafka and HTTP, and then do this."""
+
+    async def serve(_app: object, *, start: Callable[[], Any], close: Callable[[], Any], **_: object) -> None:
+        tasks = await start()
+        await then()
+        for each in tasks:
+            each.close()
+        await close()
+
+    monkeypatch.setattr(module, "serve_until_stopped", serve)
+
+    def start(_: Follower) -> None:
+        """Nothing is followed here."""
+
+    monkeypatch.setattr(Follower, "start", start)
+    asyncio.run(webhooks.serve())
+
+
+def test_what_waits_for_an_endpoint_that_left_the_file_is_counted_until_it_is_gone(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks = webhooks_of(tmp_path, sqlite)
+    monkeypatch.setattr(module, "_COUNT_S", 0)
+    monkeypatch.setattr(module, "_COUNT_PAUSES", 0)
+    store.register(sqlite, {"removed": False})
+    with sqlite.write() as connection:
+        store.add(sqlite, connection, [New("removed", "a", "a1", b"{}")])
+
+    def counted(what: str = "waiting_deliveries") -> float | None:
+        return webhooks.metrics.registry.get_sample_value(f"taskbridge_webhooks_{what}", {"endpoint": "removed"})
+
+    async def look() -> None:
+        assert counted() == 1
+        assert counted("oldest_waiting_seconds") is None, "an alert that nobody can end"
+        with sqlite.write() as connection:
+            connection.execute(delete(deliveries))
+        await webhooks.look()
+        assert counted() is None
+
+    serve(webhooks, monkeypatch, look)
+
+
+def test_an_unexpected_error_of_the_database_does_not_end_the_service(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks, register = webhooks_of(tmp_path, sqlite), store.register
+
+    def fails(*_arguments: object) -> None:
+        raise RuntimeError("never seen before")
+
+    async def look() -> None:
+        assert "RuntimeError" in str(webhooks.readiness()["problems"])
+        monkeypatch.setattr(store, "register", register)
+        await webhooks.look()
+        assert "RuntimeError" not in str(webhooks.readiness()["problems"])
+        monkeypatch.setattr(store, "purge", fails)
+        webhooks.purge()
+
+    monkeypatch.setattr(store, "register", fails)
+    serve(webhooks, monkeypatch, look)

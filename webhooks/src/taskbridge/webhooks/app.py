@@ -176,34 +176,44 @@ class Webhooks:
         """Use the endpoints of the file, and what any replica or command has said of them."""
         endpoints = dict(self._file.current.by_name)
         self.metrics.endpoints_usable.set(self._file.broken is None)
-        starts = {name: each.entry.start == "present" for name, each in endpoints.items()}
         try:
-            if starts.keys() <= self._states.keys():
-                self._states = await self._threads.run(store.states, self._database)
-            else:
-                self._states = await self._threads.run(store.register, self._database, starts)
-            if time.monotonic() >= self._counts_due:
-                began = time.monotonic()
-                self._waiting = await self._threads.run(store.waiting, self._database, endpoints)
-                # To count a million rows takes half a second.
-                self._counts_due = time.monotonic() + max(_COUNT_S, _COUNT_PAUSES * (time.monotonic() - began))
+            await self._read(endpoints)
         except DatabaseUnavailable as error:
             if self._problem != str(error):
                 log.warning("database_unavailable", problem=str(error))
             self._problem = str(error)
             return
+        except Exception as error:
+            # The service would end, and after its restart again.
+            log.exception("look_failed")
+            self._problem = f"the endpoints cannot be read from the database: {type(error).__name__}"
+            return
         self._problem = None
-        for name in self._registered.keys() - endpoints.keys():
-            self.metrics.forget(name)
         self._registered = endpoints
         if not self._is_following:
             # Not before: what it reads becomes deliveries for the endpoints that are known, and for no others.
             self._is_following = True
             self.follower.start()
         await self.dispatcher.use(endpoints, self._states)
-        for name in endpoints:
-            disabled = self._states[name].disabled is not None
-            self.metrics.state(name, self._waiting.get(name, Waiting()), disabled=disabled)
+        for name, state in self._states.items():
+            waiting = self._waiting.get(name, Waiting())
+            if name in endpoints:
+                self.metrics.state(name, waiting, disabled=state.disabled is not None)
+            else:
+                self.metrics.removed(name, waiting)
+
+    async def _read(self, endpoints: Mapping[str, Endpoint]) -> None:
+        """The states, and what waits: also for endpoints that are no longer in the file."""
+        starts = {name: each.entry.start == "present" for name, each in endpoints.items()}
+        if starts.keys() <= self._states.keys():
+            self._states = await self._threads.run(store.states, self._database)
+        else:
+            self._states = await self._threads.run(store.register, self._database, starts)
+        if time.monotonic() >= self._counts_due:
+            began = time.monotonic()
+            self._waiting = await self._threads.run(store.waiting, self._database, list(self._states))
+            # To count a million rows takes half a second.
+            self._counts_due = time.monotonic() + max(_COUNT_S, _COUNT_PAUSES * (time.monotonic() - began))
 
     async def _add_present(self) -> None:
         """For each endpoint that starts with what is present."""
@@ -225,12 +235,19 @@ class Webhooks:
                     await asyncio.to_thread(entries.add, missing, self.dispatcher.added)
                 except (KafkaException, OperatorError) as error:
                     log.warning("present_entries_interrupted", problem=str(error))
+                except Exception:  # the service would end, and after its restart again
+                    log.exception("present_entries_failed")
 
     def purge(self) -> None:
         """Delete what is old."""
-        known, states = self._file.current.by_name, store.states(self._database)
-        idle = [name for name, state in states.items() if name not in known or state.disabled is not None]
-        log.info("old_deliveries_deleted", rows=store.purge(self._database, idle))
+        try:
+            known, states = self._file.current.by_name, store.states(self._database)
+            idle = [name for name, state in states.items() if name not in known or state.disabled is not None]
+            log.info("old_deliveries_deleted", rows=store.purge(self._database, idle))
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # the service would end; the next purge tries again
+            log.exception("old_deliveries_not_deleted")
 
 
 def main() -> None:

@@ -57,10 +57,12 @@ class Metrics:
         self._oldest.labels(endpoint).set(waiting.oldest_s)
         self._disabled.labels(endpoint).set(disabled)
 
-    def forget(self, endpoint: str) -> None:
-        """The endpoint is no longer in the file."""
+    def removed(self, endpoint: str, waiting: Waiting) -> None:
+        """The endpoint is no longer in the file: what waits for it is counted, but nobody is alerted."""
         for each in (self._waiting, self._oldest, self._disabled):
             each.remove(endpoint)
+        if waiting.deliveries:
+            self._waiting.labels(endpoint).set(waiting.deliveries)
         self.recent.pop(endpoint, None)
 
     def _gauge(self, name: str, text: str) -> Gauge:
