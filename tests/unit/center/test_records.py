@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from support.center_records import NOW_MS, REGISTRY, FakeTopic, Replica, states_of
 from support.streams.lives import lives
 from taskbridge.center.follow.records import purge
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
+from taskbridge.runtime.follow.positions import renew_epoch
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.dead_letters import DlqReason, dead_letter_headers, replay_headers
@@ -116,6 +117,53 @@ def test_old_rows_are_purged_but_not_events_of_present_instances(database: Datab
     with database.read() as connection:
         assert set(connection.execute(select(events.c.instance_id)).scalars()) == present - {deleted}
         assert set(connection.execute(select(instances.c.instance_id)).scalars()) == present - {deleted}
+
+
+def test_however_old_events_are_those_of_deleted_instances_go(database: Database) -> None:
+    """A database that was away for days, or is filled, has events that no hourly purge has seen become old."""
+    topic, states = FakeTopic(TASK_EVENTS.name), FakeTopic(TASK_STATES.name)
+    made = lives(25, seed=3)
+    encode = task_event_codec(REGISTRY).encode
+    last = {each.instance_id: each for each in states_of(made)}
+    for each in last.values():
+        states.append_state(each)
+    present = {key for key, each in last.items() if each.lifecycle is Lifecycle.ACTIVE}
+    for each in made:
+        topic.append(each.instance_id.encode(), encode(each))
+    replica = Replica(database, topic, states, filled=False)
+    late = made[0].received_at + 90 * DAY_MS
+    followed = replica.followed[TASK_EVENTS.name]
+
+    def instances_with_events() -> set[str]:
+        with database.read() as connection:
+            return set(connection.execute(select(events.c.instance_id)).scalars())
+
+    replica.write(topic.records)
+    followed.purge(late)
+    assert instances_with_events() == set(last), "while states are missing, so are instances"
+    replica.write(states.records)
+    followed.purge(late)
+    assert instances_with_events() == present
+
+    # Read again after the purge, as when a partition is read from its beginning.
+    gone = min(set(last) - present)
+    again = [each for each in topic.records if each.key() == gone.encode()]
+    with database.write() as connection:
+        followed.write(connection, replica.records(again))
+    assert instances_with_events() == present | {gone}
+    followed.purge(late)
+    assert instances_with_events() == present
+
+    # States that are read again may lack instances whose events were looked at before.
+    lost = min(present)
+    with database.write() as connection:
+        connection.execute(delete(instances).where(instances.c.instance_id == lost))
+    followed.purge(late)
+    assert instances_with_events() == present, "the lists are the same as before"
+    with database.write() as connection:
+        renew_epoch(connection)
+    followed.purge(late)
+    assert instances_with_events() == present - {lost}
 
 
 def test_changes_and_entries_are_purged_after_their_time(database: Database) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, case, delete, func, select
+from sqlalchemy import Connection, case, delete, func, select
 
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, Person, changes, events, instances, set_aside
 from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
-from taskbridge.runtime.follow.positions import is_filled
+from taskbridge.runtime.follow.positions import epoch_if_filled, is_filled
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _DAY_MS = 24 * 60 * 60 * 1000
 _REPLAYED_MS, _QUARANTINE_MS = REPLAYED_DAYS * _DAY_MS, int(CALLBACKS_QUARANTINE.settings["retention.ms"])
 _CHANGES_DAYS = 2
-_ORPHANS_DAYS = 2
-"""The time without a purge after which some events stay for ever."""
+_ORPHANS_PART = 5_000
+"""Of events, for each of which a purge looks for its instance in one transaction."""
 _SEARCH_CHARACTERS = 64 << 10
 _PUT_EVENTS = Upsert(events, only_new=True)
 _ENTRY = ("kind", "entry_id", "at", "reason", "search", "summary", "replayed_at")
@@ -38,16 +38,28 @@ _ENTRY = ("kind", "entry_id", "at", "reason", "search", "summary", "replayed_at"
 class Events(FollowedTopic):
     topic, make_codec = TASK_EVENTS, partial(task_event_head_codec, with_form=True)
 
+    def __init__(self, database: Database, registry: Registry) -> None:
+        super().__init__(database, registry)
+        self._epoch, self._purged_until = "", 0
+        """Events received before were purged, of the lists of this epoch."""
+
     def read(self, message: Message) -> tuple[str, TaskEvent]:
         return key_of(message), self.codec.decode(message.value())
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
         rows = {(row[0], row[1]): row for row in map(_event, reversed(records))}
         self.database.put(connection, _PUT_EVENTS, [row for _, row in sorted(rows.items())])
+        self._purged_until = min([self._purged_until, *(each.value.received_at for each in records)])
         return ()
 
     def purge(self, now_ms: int, /) -> int:
-        return purge(self.database, now_ms=now_ms)
+        """Look for instances of events that have become old; of all old ones at first, and in lists read again."""
+        with self.database.read() as connection:
+            epoch = epoch_if_filled(connection, TASK_STATES.name)
+        count = purge(self.database, now_ms=now_ms, since=self._purged_until if epoch == self._epoch else 0)
+        if epoch is not None:
+            self._epoch, self._purged_until = epoch, now_ms - _REPLAYED_MS
+        return count
 
 
 def _event(record: Record) -> tuple[Any, ...]:
@@ -138,21 +150,31 @@ class DeadLetters(_SetAside):
         connection.execute(delete(set_aside).where(*mine))
 
 
-def purge(database: Database, *, now_ms: int) -> int:
-    """Delete what is too old, and events of instances that are no longer there; returns how many rows."""
+def purge(database: Database, *, now_ms: int, since: int = 0) -> int:
+    """Delete what is too old, and events of instances that are no longer there; returns how many rows.
+
+    Of events, those received since then: an instance that is deleted later takes its old events with it.
+    """
     old = (
         (changes, changes.c.at < now_ms - _CHANGES_DAYS * _DAY_MS),
         (set_aside, (set_aside.c.kind == QUARANTINED) & (set_aside.c.at < now_ms - _QUARANTINE_MS)),
         (set_aside, (set_aside.c.kind == DEAD_LETTER) & (set_aside.c.at < now_ms - _REPLAYED_MS)),
         (skipped, skipped.c.at < now_ms - _REPLAYED_MS),
     )
-    return sum(database.purge(table, where) for table, where in (*old, (events, _orphans(now_ms))))
+    orphans = _purge_orphans(database, since, now_ms - _REPLAYED_MS)
+    return orphans + sum(database.purge(table, where) for table, where in old)
 
 
-def _orphans(now_ms: int) -> ColumnElement[bool]:
-    """Events that became old lately: when an instance is deleted later, its old events go with it."""
-    until = now_ms - _REPLAYED_MS
-    is_old = events.c.received_at.between(until - _ORPHANS_DAYS * _DAY_MS, until)
+def _purge_orphans(database: Database, since: int, until: int) -> int:
+    """In parts, by an index: one statement about all events would hold the writer of SQLite for seconds."""
     is_there = select(instances).where(instances.c.instance_id == events.c.instance_id).exists()
     # While states are missing, so are instances.
-    return is_old & ~is_there & is_filled(TASK_STATES.name)
+    is_orphan = ~is_there & is_filled(TASK_STATES.name)
+    at, total = events.c.received_at, 0
+    while since <= until:
+        part = select(at).where(at.between(since, until)).order_by(at).offset(_ORPHANS_PART).limit(1)
+        with database.read() as connection:
+            end = connection.execute(part).scalar() or until
+        total += database.purge(events, at.between(since, end) & is_orphan)
+        since = end + 1
+    return total
