@@ -261,5 +261,10 @@ def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict
             }
             for recipient in assignees
         ],
-        "searched": {"quarantine_records": 53, "dead_letter_records": 2, "since": _iso(now - timedelta(days=7))},
+        "searched": {
+            "quarantine_records": 53,
+            "dead_letter_records": 2,
+            "since": _iso(now - timedelta(days=7)),
+            "complete": True,
+        },
     }

@@ -23,6 +23,7 @@ from taskbridge.center.api.marks import Marked, MarksStore
 from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.follow.records import purge
+from taskbridge.center.operations.records import Records
 from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.reminders.waiting import counts_of, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
@@ -61,10 +62,12 @@ actions (action_id, corp_id, user_id, actor_id, instance_id, task_id, source, ap
  'yida',
  'APP', 'agree', '', '', CASE i % 99 WHEN 0 THEN 'ACCEPTED' ELSE 'DONE' END, '', 1, {BEGAN} + i,
  CASE i % 99 WHEN 0 THEN {BEGAN} + i END
+set_aside (kind, entry_id, at, reason, search, summary): 'quarantine', 'Q-'||i, {BEGAN} + i, 'bad-sign', 'id='||i,
+ '{{}}'
 delegations (delegation_id, corp_id, user_id, delegate_id, app_type, process_name, starts_at, ends_at): 'D-'||i, 'corp',
  'u'||i, 'u'||(i % 1000), '', '', 0, {BEGAN} * 2
 """
-TABLES = "instances|entries|events|changes|marks|people|actions|delegations"
+TABLES = "instances|entries|events|changes|marks|people|actions|delegations|set_aside"
 
 
 def generate(database: Database) -> None:
@@ -123,6 +126,7 @@ def ask_everything(database: Database) -> None:
         people_after(connection, ("corp", "u3"), 500)
         counts_of(connection, DUE, BEGAN, U0)
     purge(database, now_ms=BEGAN)
+    Records(database).callbacks("I-0", Caller("token", name="operator", corps=("*",)), BEGAN)
     with suppress(LookupError):
         Erasure(database).find(("corp", "u9"))
 

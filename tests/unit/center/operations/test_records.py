@@ -11,6 +11,7 @@ from sqlalchemy import insert, text
 from support.center_rows import AnsweringCenter, state
 from support.live import commit_changes
 from taskbridge.center.access.access import Access, Caller
+from taskbridge.center.operations import records as module
 from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records, mentions
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, set_aside
 from taskbridge.runtime.follow.tables import skipped
@@ -192,6 +193,37 @@ def test_a_deleted_instance_shows_its_events(database: Database, records: Record
     assert (found["state"], found["deleted"]) == (None, True)
     assert [each["event_id"] for each in found["history"]["events"]] == ["e-1", "e-2"]
     assert [each["recipient_id"] for each in found["notifications"]] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("_SEARCHED_MAX", 4), ("_SEARCHED_CHARACTERS", 4 * len("id=I-1")), ("_SEARCH_S", 0.0)]
+)
+def test_a_search_reads_the_newest_up_to_a_limit_and_says_that_there_are_older_ones(
+    database: Database, records: Records, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    """A sender without credentials can have gigabytes of requests set aside."""
+    monkeypatch.setattr(module, "_SEARCHED_PART", 2)
+    for number in range(7):
+        # Of the same millisecond, as in a burst: none is read twice, or left out.
+        put_aside(database, QUARANTINED, f"q-{number}", at=NOW + number // 3, search="id=I-1")
+
+    found = find(records, "I-1")
+    assert [each["id"] for each in found["quarantined"]] == [f"q-{number}" for number in range(7)]
+    assert (found["searched"]["quarantine_records"], found["searched"]["complete"]) == (7, True)
+
+    monkeypatch.setattr(module, limit, value)
+    found = find(records, "I-1")
+    read = 2 if limit == "_SEARCH_S" else 4
+    assert [each["id"] for each in found["quarantined"]] == [f"q-{number}" for number in range(7 - read, 7)]
+    assert (found["searched"]["quarantine_records"], found["searched"]["complete"]) == (read, False)
+    assert found["searched"]["since"] == "2026-01-31T08:00:00.001Z"
+
+
+def test_a_search_ends_with_as_many_as_are_shown(database: Database, records: Records) -> None:
+    for number in range(3 * LATEST):
+        put_aside(database, QUARANTINED, f"q-{number:03}", at=NOW + number, search="id=I-1")
+    found = find(records, "I-1")["quarantined"]
+    assert [each["id"] for each in found] == [f"q-{number:03}" for number in range(2 * LATEST, 3 * LATEST)]
 
 
 @pytest.mark.parametrize("instance_id", ["never heard of", "a\0b", "%", "'"])

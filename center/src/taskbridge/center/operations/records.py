@@ -6,14 +6,15 @@ Every method blocks, and raises ``DatabaseUnavailable`` if the database does not
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, or_, select
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, tuple_
 
-from taskbridge.center.api.queries import HISTORY_MAX, contains, find_state, shown_events, shown_history, shown_instance
+from taskbridge.center.api.queries import HISTORY_MAX, find_state, shown_events, shown_history, shown_instance
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, instances, replicas, set_aside
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.follow.tables import skipped
@@ -24,7 +25,7 @@ from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from taskbridge.center.access.access import Caller
 
@@ -37,8 +38,11 @@ FORGOTTEN_S = 600
 
 _MINUTE_MS = 60_000
 _NOTIFICATIONS_MAX = 200
-_SEARCHED_MAX = 50_000
-"""Of each kind of record that was set aside, the newest."""
+_SEARCHED_MAX, _SEARCHED_CHARACTERS, _SEARCH_S = 50_000, 64 << 20, 2.0
+"""What a search reads at most of each kind of record that was set aside, the newest first: senders of rejected requests
+decide how many and how long they are."""
+_SEARCHED_PART = 200
+_LATEST_AT = (1 << 63) - 1
 _PEOPLE_MAX = 200
 """Whose changes are searched for one instance."""
 _SHOWN = ("recipient_id", "view", "change", "status", "occurred_at", "notification_id", "task_id")
@@ -61,6 +65,17 @@ _LATEST = (
     .where(_ENTRIES, set_aside.c.kind == bindparam("kind"))
     .order_by(set_aside.c.at.desc())
     .limit(LATEST)
+)
+_OLDER = (
+    select(*(set_aside.c[each] for each in ("at", "entry_id", "reason", "search", "summary", "replayed_at")))
+    .where(
+        set_aside.c.kind == bindparam("kind"),
+        # As an index condition in both databases; the other one is for entries of the same millisecond.
+        set_aside.c.at <= bindparam("at"),
+        tuple_(set_aside.c.at, set_aside.c.entry_id) < tuple_(bindparam("at"), bindparam("entry_id")),
+    )
+    .order_by(set_aside.c.at.desc(), set_aside.c.entry_id.desc())
+    .limit(bindparam("part"))
 )
 _SKIPPED = select(skipped).order_by(skipped.c.at.desc()).limit(LATEST)
 _CORP = (
@@ -129,16 +144,19 @@ class Records:
             named = {user for each in listed for user in (each["actor_id"], *each["recipient_ids"]) if user is not None}
             users = set(connection.execute(_ENTRY_USERS, {"instance_id": stored_id}).scalars())
             notifications = [] if history is None else _notifications(connection, corp_id, users | named, stored_id)
+            forms = mentions(stored_id)
+            quarantined = _search(connection, QUARANTINED, lambda text: any(each in text for each in forms))
+            dead_letters = _search(connection, DEAD_LETTER, lambda text: text == stored_id)
             return {
                 "instance_id": instance_id,
                 "state": state,
                 "deleted": state is None and any(each["action"] == Action.DELETED for each in listed),
                 "history": history,
-                "quarantined": _named(connection, QUARANTINED, mentions(stored_id), whole=False),
-                "dead_letters": _named(connection, DEAD_LETTER, [stored_id], whole=True),
+                "quarantined": quarantined.found,
+                "dead_letters": dead_letters.found,
                 "notifications": notifications,
                 "people": len(users | {each["recipient_id"] for each in notifications}),
-                "searched": _searched(connection, now_ms),
+                "searched": _searched(quarantined, dead_letters, now_ms),
             }
 
 
@@ -190,15 +208,34 @@ def _skipped_error(row: RowMapping) -> dict[str, Any]:
     return {"at": iso(row["at"]), "worker": "center", "level": "ERROR", "message": message, "times": 1}
 
 
-def _named(connection: Connection, kind: str, forms: list[str], *, whole: bool) -> list[dict[str, Any]]:
-    """The entries whose text contains, or with ``whole`` is, one of these forms; the oldest first."""
-    newest = select(set_aside).where(_ENTRIES, set_aside.c.kind == kind)
-    newest = newest.order_by(set_aside.c.at.desc()).limit(_SEARCHED_MAX).subquery()
-    matches = [newest.c.search == form if whole else contains(newest.c.search, form) for form in forms]
-    rows = connection.execute(
-        select(newest.c.summary, newest.c.replayed_at).where(or_(*matches)).order_by(newest.c.at).limit(LATEST)
-    )
-    return [_summary(summary, replayed_at) for summary, replayed_at in rows]
+class _Search(NamedTuple):
+    found: list[dict[str, Any]]
+    """The oldest first."""
+    records: int
+    """How many were read."""
+    oldest: int | None
+    """When the last one came, if older ones were not searched."""
+
+
+def _search(connection: Connection, kind: str, is_named: Callable[[str], bool]) -> _Search:
+    """Look through the newest entries of a kind, until there are enough, or too many, too long or too slow ones."""
+    found: list[dict[str, Any]] = []
+    records, characters, end = 0, 0, time.monotonic() + _SEARCH_S
+    place: dict[str, Any] = {"at": _LATEST_AT, "entry_id": ""}
+    while True:
+        part = connection.execute(_OLDER, {"kind": kind, "part": _SEARCHED_PART, **place}).all()
+        for each in part:
+            if each.reason:  # a mark of a replay whose entry is not here has none
+                records += 1
+                characters += len(each.search)
+                if is_named(each.search):
+                    found.append(_summary(each.summary, each.replayed_at))
+        if len(part) < _SEARCHED_PART:
+            return _Search(found[LATEST - 1 :: -1], records, None)
+        place = {"at": part[-1].at, "entry_id": part[-1].entry_id}
+        is_enough = len(found) >= LATEST or records >= _SEARCHED_MAX or characters >= _SEARCHED_CHARACTERS
+        if is_enough or time.monotonic() >= end:
+            return _Search(found[LATEST - 1 :: -1], records, place["at"])
 
 
 def _notifications(connection: Connection, corp_id: str, users: set[str], instance_id: str) -> list[dict[str, Any]]:
@@ -210,12 +247,12 @@ def _notifications(connection: Connection, corp_id: str, users: set[str], instan
     return [{name: each.get(name) for name in _SHOWN} for each in latest]
 
 
-def _searched(connection: Connection, now_ms: int) -> dict[str, Any]:
-    counts = dict(
-        connection.execute(select(set_aside.c.kind, func.count()).where(_ENTRIES).group_by(set_aside.c.kind)).all()
-    )
+def _searched(quarantined: _Search, dead_letters: _Search, now_ms: int) -> dict[str, Any]:
+    oldest = [each.oldest for each in (quarantined, dead_letters) if each.oldest is not None]
     return {
-        "quarantine_records": min(counts.get(QUARANTINED, 0), _SEARCHED_MAX),
-        "dead_letter_records": min(counts.get(DEAD_LETTER, 0), _SEARCHED_MAX),
-        "since": iso(now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"])),
+        "quarantine_records": quarantined.records,
+        "dead_letter_records": dead_letters.records,
+        "since": iso(max(oldest, default=now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"]))),
+        # False: there are older ones, which were not searched.
+        "complete": not oldest,
     }

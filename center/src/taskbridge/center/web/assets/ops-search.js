@@ -61,7 +61,7 @@ export class CallbackSearch {
   _shown(found) {
     const ops = this._ops;
     const verdict = verdictOf(found);
-    const { quarantine_records: quarantine, dead_letter_records: letters, since } = found.searched;
+    const { quarantine_records: quarantine, dead_letter_records: letters, since, complete } = found.searched;
     return [
       element(
         "div",
@@ -74,7 +74,7 @@ export class CallbackSearch {
       found.quarantined.length > 0 ? this._part(ops.quarantine, this._table(found.quarantined, quarantineColumns(ops, this._format), ops.quarantine)) : null,
       found.dead_letters.length > 0 ? this._part(ops.deadLetters, rowsShown(found.dead_letters, deadLetterColumns(ops, this._format), ops.deadLetters)) : null,
       found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found)) : null,
-      element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since))),
+      element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since), complete)),
     ];
   }
 
