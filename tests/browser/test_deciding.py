@@ -110,6 +110,18 @@ def test_what_was_decided_is_marked_as_sent_and_counted_out(deciding: FakeTaskCe
     expect(pending).to_have_text("待我处理10")
 
 
+def test_a_task_that_was_decided_meanwhile_is_not_offered_again(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{deciding.url}/#pending")
+    buttons = page.locator(".detail .deciding-buttons button")
+    page.locator(".row").first.click()
+    expect(buttons).to_have_count(4)
+    deciding.complete(deciding.items[ME, "pending"][0])
+    expect(page.locator(".detail-left")).to_be_visible()
+    expect(page.locator(".detail-tags .status")).to_have_text("已完成")
+    expect(buttons).to_have_count(0)
+    expect(page.locator(".detail .deciding textarea")).to_be_hidden()
+
+
 def test_what_the_person_did_is_not_bold(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{deciding.url}/#handled")
     expect(page.locator(".row")).to_have_count(50)

@@ -35,6 +35,8 @@ export class DecidingPanel {
     this.item = item;
     /** Of the instance as it is shown. */
     this.revision = null;
+    /** Whether the task still waits there. */
+    this.isOpen = true;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
     this._step = element("select", {});
@@ -62,9 +64,9 @@ export class DecidingPanel {
   }
 
   render() {
-    const possible = this._actions.possible(this.item);
+    const possible = this.isOpen ? this._actions.possible(this.item) : [];
     const underWay = this._actions.isUnderWay(this.item);
-    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words) ?? whyNotSaid(this._actions.whyNot(this.item), this._words);
+    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words) ?? whyNotSaid(this.isOpen ? this._actions.whyNot(this.item) : null, this._words);
     this.root.hidden = possible.length === 0 && said === null;
     this._steps.hidden = underWay || !possible.includes("return") || this._step.options.length < 2;
     this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");

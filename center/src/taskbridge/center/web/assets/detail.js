@@ -142,6 +142,8 @@ export class Detail {
     if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
     this._deciding.item = item;
     this._deciding.revision = this._state.revision;
+    // The callback may come before the row leaves, and the row leaves before these details.
+    this._deciding.isOpen = (this._task(this._state)?.status ?? "PENDING") === "PENDING";
     this._deciding.steps = earlierSteps(this._state, item);
     this._deciding.render();
     return this._deciding.root;
