@@ -332,7 +332,8 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     assert process.stderr is not None
     no_app, changed = f"add your apps to {credentials}", f"credentials file {credentials}: "
     assert any(no_app in line for line in process.stderr)
-    token = write_credentials(credentials)
+    token = write_credentials(folder / "apps.toml")
+    (folder / "apps.toml").rename(credentials)
     assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
     good = credentials.read_text()
     credentials.write_text(f"{good}[[apps\n")

@@ -400,7 +400,7 @@ def test_tables_of_webhooks_are_made_without_an_endpoints_file(monkeypatch: pyte
     monkeypatch.setenv("WEBHOOKS_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("WEBHOOKS_ENDPOINTS_FILE", raising=False)
     done = CliRunner().invoke(app, ["webhooks", "--migrate"])
-    assert (done.exit_code, done.stdout) == (0, "The database is at revision 0001.\n")
+    assert (done.exit_code, done.stdout) == (0, "The database is at revision 0002.\n")
 
 
 def test_endpoints_are_listed_before_the_service_has_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

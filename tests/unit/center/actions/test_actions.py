@@ -462,6 +462,9 @@ class Pausing(FakeClock):
     def now_ms(self) -> int:
         return self._clock.now_ms()
 
+    def monotonic_s(self) -> float:
+        return self._clock.monotonic_s()
+
     async def sleep(self, seconds: float) -> None:  # noqa: ARG002 - as FakeClock
         self.waits.set()
         await self.goes_on.wait()
@@ -474,7 +477,9 @@ def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Database,
         slow = world.replica(slow_clock)
         world.act("agree", ("I-1", "11"))
         [sending] = await slow.step()
-        await slow_clock.waits.wait()
+        waiting = asyncio.create_task(slow_clock.waits.wait())
+        await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        assert waiting.done(), sending
         world.clock.pass_s(late_s)
         for _ in range(4):
             await world.work()

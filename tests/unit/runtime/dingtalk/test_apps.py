@@ -127,7 +127,7 @@ def test_an_app_shows_no_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ('system_token = "the-system-token"', "apps.0.system_token: Extra"),
+        ('system_token = "the-system-token"', "apps.0.system_token: no such key"),
         ('system_tokens = [" ", "the-system-token"]', "apps.0.system_tokens: .* no empty token"),
         ("", "apps.0: .*is required"),
     ],
