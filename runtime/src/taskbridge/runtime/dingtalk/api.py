@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote
 
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from taskbridge.runtime.dingtalk.apps import App
     from taskbridge.runtime.dingtalk.calls import Allowed, Calls
     from taskbridge.runtime.dingtalk.clock import Clock
+
+T = TypeVar("T")
 
 IDS_PER_CALL = 50
 """The documents give no limit. A URL with so many ids has two kilobytes."""
@@ -114,19 +116,12 @@ class YidaApi:
         unique = [*dict.fromkeys(ids)]
         for at in range(0, len(unique), IDS_PER_CALL):
             some = unique[at : at + IDS_PER_CALL]
-            found |= {each.process_instance_id: each for each in await self._listed_instances(some)}
+            found |= {each.process_instance_id: each for each in await _in_halves(self._listed_instances, some)}
         return found
 
     async def _listed_instances(self, ids: Sequence[str]) -> list[wire.Instance]:
         request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=",".join(ids))
-        try:
-            return (await self._calls.get(request, wire.InstanceList)).result
-        except (Absent, TooMuch):
-            # One id that does not exist may refuse the whole call.
-            if len(ids) == 1:
-                return []
-            half = len(ids) // 2
-            return await self._listed_instances(ids[:half]) + await self._listed_instances(ids[half:])
+        return (await self._calls.get(request, wire.InstanceList)).result
 
     async def running_tasks(self, instance_id: str) -> list[wire.RunningTask]:
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)
@@ -139,7 +134,7 @@ class YidaApi:
         """
         found: dict[str, list[wire.RunningTask]] = {}
         for at in range(0, len(ids), IDS_PER_CALL):
-            for each in await self._listed_tasks(ids[at : at + IDS_PER_CALL]):
+            for each in await _in_halves(self._listed_tasks, ids[at : at + IDS_PER_CALL]):
                 task = wire.RunningTask(
                     task_id=each.task_id,
                     actual_actioner_id=each.actual_action_executor_id,
@@ -154,11 +149,8 @@ class YidaApi:
         request = wire.GetRunningTaskList(**self._credentials(), **given)
         try:
             return (await self._calls.post(request, wire.ListedTasks)).result
-        except (Absent, TooMuch):
-            if len(ids) == 1:
-                return []
-            half = len(ids) // 2
-            return await self._listed_tasks(ids[:half]) + await self._listed_tasks(ids[half:])
+        except TooMuch:
+            raise
         except (Refused, Unexpected):
             return []
 
@@ -272,3 +264,14 @@ def _halves(days: Days) -> tuple[Days, Days]:
     first, last = date.fromisoformat(days.first), date.fromisoformat(days.last)
     middle = first + (last - first) // 2
     return Days(days.first, middle.isoformat()), Days((middle + timedelta(days=1)).isoformat(), days.last)
+
+
+async def _in_halves(call: Callable[[Sequence[str]], Awaitable[list[T]]], ids: Sequence[str]) -> list[T]:
+    """What the call returns for these ids. One id that does not exist may refuse it: then of those that do."""
+    try:
+        return await call(ids)
+    except (Absent, TooMuch):
+        if len(ids) == 1:
+            return []
+        half = len(ids) // 2
+        return await _in_halves(call, ids[:half]) + await _in_halves(call, ids[half:])
