@@ -24,7 +24,8 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "deploy", "local")
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks")
+PARTS += ("dingtalk", "reconcile", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")
 STRICTLY = ("--", "-D", "warnings")

@@ -23,9 +23,9 @@ from support.identity_provider import enter
 from support.served_apps import serving
 from support.webhooks_process import WebhooksProcess
 from taskbridge.cli.connection import Connection
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.organisation import Agent
 from taskbridge.local.company import CORP
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.organisation import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Generator

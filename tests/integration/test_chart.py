@@ -27,12 +27,12 @@ from support.deployment.helm import OUTSIDE, Document, Helm, Peer, Rendered, all
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from support.edge.process import wait_until
 from taskbridge.center.settings import CenterSettings
+from taskbridge.dingtalk.approvals import app as approvals_app
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_ports
-from taskbridge.reconcile.approvals import app as approvals_app
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server
 from taskbridge.runtime.standard_webhooks import new_secret

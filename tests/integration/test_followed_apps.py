@@ -20,12 +20,12 @@ from support.dingtalk import FakeClock
 from support.edge.process import RunningEdge
 from support.kafka.records import quarantined
 from taskbridge.cli.quarantine import replay_apps
+from taskbridge.dingtalk.organisation import User
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import open_calls, open_data, open_reconciler
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.dingtalk.organisation import User
 from taskbridge.schemas.codec import form_codec, person_codec, task_event_codec
 from taskbridge.schemas.events import form_key, notification_key
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS

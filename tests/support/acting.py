@@ -21,9 +21,9 @@ from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.actions.targets import Endpoint, Targets
 from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
+from taskbridge.dingtalk.apps import App, Corp
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime import standard_webhooks
-from taskbridge.runtime.dingtalk.apps import App, Corp
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.topics import TASK_STATES
 

@@ -12,14 +12,14 @@ import httpx2
 from pydantic import SecretStr
 
 from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.dingtalk.approvals.app import Service
+from taskbridge.dingtalk.approvals.mapping import INSTANCE, TASK
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
+from taskbridge.dingtalk.calls import open_http
+from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.fake_gateway import FakeGateway
-from taskbridge.reconcile.approvals.app import Service
-from taskbridge.reconcile.approvals.mapping import INSTANCE, TASK
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
-from taskbridge.runtime.dingtalk.calls import open_http
-from taskbridge.runtime.dingtalk.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.responses import Response
 
+from taskbridge.dingtalk import wire
 from taskbridge.local.fake_answers import Given, Refused
 from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, TrueInstance, by_minute
-from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
     import threading
 
     from starlette.types import Receive, Scope, Send
 
+    from taskbridge.dingtalk.clock import Clock
     from taskbridge.local.fake_dingtalk import Company
-    from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import Action
 
 _CHANGES = {each.path for each in get_args(Change)}

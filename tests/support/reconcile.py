@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from support.dingtalk import FakeClock, FaultyDingTalk
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.apps import App, Corp
+from taskbridge.dingtalk.calls import Calls, open_http
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.assembly import open_data
@@ -19,9 +22,6 @@ from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.apps import App, Corp
-from taskbridge.runtime.dingtalk.calls import Calls, open_http
 from taskbridge.schemas.events import Action, Person, TaskEvent
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.assembly import LocalData
-    from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.views import Entry, EntryKey
     from taskbridge.streams.fold.instance import Instance
 

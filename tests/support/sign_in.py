@@ -25,7 +25,7 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
-from taskbridge.runtime.dingtalk.calls import Refused
+from taskbridge.dingtalk.calls import Refused
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.tables import Person
+    from taskbridge.dingtalk.organisation import Agent
     from taskbridge.runtime.database import Database
-    from taskbridge.runtime.dingtalk.organisation import Agent
 
 URL = "https://tasks.example"
 SAME_SITE = {"Sec-Fetch-Site": "same-origin", "Origin": URL}

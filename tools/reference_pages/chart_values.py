@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from taskbridge.center.settings import CenterSettings
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings

@@ -12,9 +12,9 @@ from reference_pages.apis import NOWHERE, a_center
 from reference_pages.markdown import code, listed, page, prose
 from support.edge.fakes import write_credentials
 from support.reconcile import local_data
+from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.reconcile.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from reference_pages.markdown import also, code, listed, page, prose
 from taskbridge.center.settings import CenterSettings
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.settings import DatabaseSettings, ProcessSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS

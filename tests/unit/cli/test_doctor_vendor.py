@@ -13,9 +13,9 @@ from support.reconcile import APP_SECRET, MINUTE_MS, NOW, SYSTEM_TOKEN, filed
 from taskbridge.cli import doctor_vendor
 from taskbridge.cli.doctor_checks import State
 from taskbridge.cli.program import app
+from taskbridge.dingtalk import organisation, wire
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.dingtalk import organisation, wire
 from taskbridge.runtime.settings import load_settings
 
 if TYPE_CHECKING:

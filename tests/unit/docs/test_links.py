@@ -16,8 +16,8 @@ from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
 from support import needs
 from taskbridge.center.settings import CenterSettings
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 

@@ -13,11 +13,11 @@ from reference_pages.commands import SHARED, commands
 from taskbridge.center import settings as center_settings
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli import program
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local import stack
 from taskbridge.reconcile import settings as reconcile_settings
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime import kafka
 from taskbridge.schemas import topics

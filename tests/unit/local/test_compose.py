@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from taskbridge.center.settings import CenterSettings
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings

@@ -15,10 +15,10 @@ from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from support.reconcile import local_data
+from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import fingerprint
-from taskbridge.reconcile.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics

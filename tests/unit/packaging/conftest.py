@@ -11,7 +11,8 @@ from support.wheels import built
 if TYPE_CHECKING:
     from pathlib import Path
 
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli", "local")
+SERVICES = ("edge", "streams", "center", "webhooks", "dingtalk", "reconcile")
+PARTS = ("schemas", "client", "runtime", *SERVICES, "cli", "local")
 
 
 @pytest.fixture(scope="session")

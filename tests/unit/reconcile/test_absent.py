@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, CORP_ID, FORM, HOUR_MS, NOW, FakeApi, Streams, assigned, fake_api, filed
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.calls import Absent
+from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, estimate
 from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.calls import Absent
-from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ import structlog
 from pydantic import SecretStr
 
 from support.reconcile import APP_TYPE, CORP_ID, SYSTEM_TOKEN, FakeApi, fake_api
+from taskbridge.dingtalk.apps import Organisation
+from taskbridge.dingtalk.calls import Refused, Unexpected
+from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.applications import AppSync, AppTokens, Report
 from taskbridge.reconcile.credentials_file import CredentialsText
-from taskbridge.runtime.dingtalk.apps import Organisation
-from taskbridge.runtime.dingtalk.calls import Refused, Unexpected
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

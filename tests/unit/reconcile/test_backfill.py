@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 
 from support.dingtalk import FakeClock
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, filed, reconciled
+from taskbridge.dingtalk.calls import Later, Refused, Spent, Unexpected
+from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.wire import GetOperationRecords
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.runs import estimate
-from taskbridge.runtime.dingtalk.calls import Later, Refused, Spent, Unexpected
-from taskbridge.runtime.dingtalk.clock import DAY_MS
-from taskbridge.runtime.dingtalk.wire import GetOperationRecords
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.dingtalk.wire import OperationRecord
+    from taskbridge.dingtalk.wire import OperationRecord
 
 EVENTS = company_life(5, 240)
 END = EVENTS[-1].occurred_at

@@ -13,9 +13,9 @@ import pytest
 
 from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
+from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
-from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:

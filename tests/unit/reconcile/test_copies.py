@@ -10,16 +10,16 @@ import pytest
 from pydantic import SecretStr
 
 from support.reconcile import NOW, RULES, FakeApi, Streams, fake_api, filed, happened
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.apps import Organisation
+from taskbridge.dingtalk.calls import Refused
+from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.organisation import GetNotifyMe, OrganisationApi
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.reconcile.repairer import Context
 from taskbridge.reconcile.repairs import copied
 from taskbridge.reconcile.runs import Copies
 from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.apps import Organisation
-from taskbridge.runtime.dingtalk.calls import Refused
-from taskbridge.runtime.dingtalk.clock import DAY_MS
-from taskbridge.runtime.dingtalk.organisation import GetNotifyMe, OrganisationApi
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

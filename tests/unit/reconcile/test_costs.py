@@ -12,13 +12,13 @@ import pytest
 
 from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, HOUR_MS, Streams, company_life, losses, reconciled
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.assembly import allowance_of
 from taskbridge.reconcile.repairs import Kind
 from taskbridge.reconcile.runs import Copies
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import Action, Lifecycle
 

@@ -20,7 +20,7 @@ from taskbridge.schemas.errors import OperatorError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from taskbridge.runtime.dingtalk.wire import Form
+    from taskbridge.dingtalk.wire import Form
     from taskbridge.schemas.events import TaskEvent
 
 EVENTS = company_life(11, 300)

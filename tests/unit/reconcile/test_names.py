@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.reconcile import APP_TYPE, CORP_ID, FORM, NOW, FakeApi, fake_api
-from taskbridge.reconcile.budget import Allowance
-from taskbridge.reconcile.name_sync import NameSync, NameTopic
-from taskbridge.reconcile.names import FORM as FORMS_KIND
-from taskbridge.reconcile.names import PERSON
-from taskbridge.reconcile.states import States
-from taskbridge.runtime.dingtalk.apps import Organisation
-from taskbridge.runtime.dingtalk.organisation import (
+from taskbridge.dingtalk.apps import Organisation
+from taskbridge.dingtalk.organisation import (
     PEOPLE_PER_CALL,
     BatchGetUser,
     GetFormComponentDefinitionList,
     OrganisationApi,
     User,
 )
+from taskbridge.reconcile.budget import Allowance
+from taskbridge.reconcile.name_sync import NameSync, NameTopic
+from taskbridge.reconcile.names import FORM as FORMS_KIND
+from taskbridge.reconcile.names import PERSON
+from taskbridge.reconcile.states import States
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError

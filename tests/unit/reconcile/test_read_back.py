@@ -25,12 +25,12 @@ from support.reconcile import (
     happened,
     reconciled,
 )
+from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
+from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import (
     Company,
     by_minute,
@@ -23,7 +24,6 @@ from taskbridge.local.fake_dingtalk import (
 )
 from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot, decisions
-from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import Action, Person, Status
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold

@@ -25,12 +25,12 @@ from support.reconcile import (
     settings_in,
 )
 from taskbridge.cli import reconcile_runs
+from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.reconcile import app
 from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import Reconciler, open_calls, open_data
 from taskbridge.reconcile.repairer import Context, Rules
-from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Action
 

@@ -13,11 +13,11 @@ from msgspec import structs
 
 from support.dingtalk import FakeClock
 from support.reconcile import filed, local_data, settings_in
+from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.repairs import Kind, Repair
 from taskbridge.reconcile.store import Store, open_database
-from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

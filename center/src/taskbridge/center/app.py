@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.reminders.due import DueRules
-    from taskbridge.runtime.dingtalk.organisation import Agent
+    from taskbridge.dingtalk.organisation import Agent
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
 """Lists do not wait for histories."""

@@ -33,13 +33,13 @@ from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import counted
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
+from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.database import database_of, open_database
-from taskbridge.runtime.dingtalk.apps import AppsFile
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import (

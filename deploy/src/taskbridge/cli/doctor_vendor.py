@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.cli.terminal import counted
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import Days, YidaApi
+from taskbridge.dingtalk.calls import Calls, Later, Spent, open_http
+from taskbridge.dingtalk.clock import DAY_MS, SystemClock, day_of
+from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import Days, YidaApi
-from taskbridge.runtime.dingtalk.calls import Calls, Later, Spent, open_http
-from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock, day_of
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import FileBroken, Senders, load_settings, parse_toml
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.doctor_checks import Finding
+    from taskbridge.dingtalk.apps import App, Organisation
+    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.dingtalk.organisation import Application
     from taskbridge.reconcile.assembly import LocalData
     from taskbridge.reconcile.budget import Budget
-    from taskbridge.runtime.dingtalk.apps import App, Organisation
-    from taskbridge.runtime.dingtalk.clock import Clock
-    from taskbridge.runtime.dingtalk.organisation import Application
 
     Report = Callable[[Finding], None]
 

@@ -16,13 +16,13 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
+from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
+from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.app import LOCK, replay_rejected, run, store_pass
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
-from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import only_one_in
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.terminal import Progress
+    from taskbridge.dingtalk.api import YidaApi
     from taskbridge.reconcile.applications import Report
     from taskbridge.reconcile.assembly import LocalData, Reconciler
     from taskbridge.reconcile.repairer import Tally
-    from taskbridge.runtime.dingtalk.api import YidaApi
 
 _BACKFILL_LOCK = "backfill.lock"
 

@@ -224,7 +224,7 @@ def dingtalk_approvals() -> None:
 
     An event is acknowledged after the edge has stored it. Until then DingTalk sends it again.
     """
-    from taskbridge.reconcile.approvals.app import run
+    from taskbridge.dingtalk.approvals.app import run
 
     run()
 

@@ -21,12 +21,12 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import day_of, month_of
+from taskbridge.dingtalk.organisation import GetNotifyMe
 from taskbridge.local.fake_answers import Given, Refused
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import day_of, month_of
-from taskbridge.runtime.dingtalk.organisation import GetNotifyMe
 from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.clock import Clock
     from taskbridge.schemas.events import Person
 
 Change = wire.ExecuteTask | wire.RedirectTask | wire.RestartInstance | wire.TerminateInstance

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
+from taskbridge.dingtalk import wire, workflow
 from taskbridge.local.host import LOOPBACK
-from taskbridge.runtime.dingtalk import wire, workflow
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from taskbridge.dingtalk import organisation, wire
 from taskbridge.local.fake_answers import Given, Refused
-from taskbridge.runtime.dingtalk import organisation, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable

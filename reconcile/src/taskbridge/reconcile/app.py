@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from taskbridge.dingtalk.calls import Absent
+from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
-from taskbridge.runtime.dingtalk.calls import Absent
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.process import only_one_in

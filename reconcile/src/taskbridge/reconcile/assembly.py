@@ -8,6 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.apps import AppsFile
+from taskbridge.dingtalk.calls import calls_by_corp, open_http
+from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.applications import AppSync
 from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.kafka import GROUP, KafkaOutbox, StatesTopic
@@ -16,11 +21,6 @@ from taskbridge.reconcile.names import FORM, PERSON
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import FILE_NAME, Store, open_database
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.apps import AppsFile
-from taskbridge.runtime.dingtalk.calls import calls_by_corp, open_http
-from taskbridge.runtime.dingtalk.clock import SystemClock
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import consumer_config, read_kafka_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from pathlib import Path
 
+    from taskbridge.dingtalk.apps import App, Corp, Organisation
+    from taskbridge.dingtalk.calls import Calls
+    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.settings import ReconcileSettings
-    from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
-    from taskbridge.runtime.dingtalk.calls import Calls
-    from taskbridge.runtime.dingtalk.clock import Clock
 
     CallsOf = Callable[[Corp], Calls]
     OnCall = Callable[[str, str], None]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk.calls import Pace, Spent
-from taskbridge.runtime.dingtalk.clock import day_of, month_of, next_day_ms, next_month_ms
+from taskbridge.dingtalk.calls import Pace, Spent
+from taskbridge.dingtalk.clock import day_of, month_of, next_day_ms, next_month_ms
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.clock import Clock
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS calls (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import tomlkit
 
-from taskbridge.runtime.dingtalk.apps import secret_in
+from taskbridge.dingtalk.apps import secret_in
 from taskbridge.runtime.settings import FileBroken, parse_senders
 from taskbridge.schemas.errors import OperatorError
 

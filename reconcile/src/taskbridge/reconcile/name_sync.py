@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
+from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.organisation import PEOPLE_PER_CALL
 from taskbridge.reconcile.names import DELETED, FORM, IMPORTED, MISSING, OURS, PERSON
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
-from taskbridge.runtime.dingtalk.clock import DAY_MS
-from taskbridge.runtime.dingtalk.organisation import PEOPLE_PER_CALL
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK, headers_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from taskbridge.dingtalk.apps import App
+    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.dingtalk.organisation import OrganisationApi
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.kafka import KafkaOutbox
     from taskbridge.reconcile.names import Due, Names
-    from taskbridge.runtime.dingtalk.apps import App
-    from taskbridge.runtime.dingtalk.clock import Clock
-    from taskbridge.runtime.dingtalk.organisation import OrganisationApi
     from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry

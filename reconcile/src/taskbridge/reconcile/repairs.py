@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import span_of
 from taskbridge.reconcile.snapshots import FINISHED, copies, decisions, id_of, last_operation, open_tasks
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import span_of
 from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status, TaskEvent
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import Span, span_of
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import Span, span_of
 from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, Action
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.reconcile.names import Names, people_of, transaction
 from taskbridge.reconcile.repairs import LOST
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskbridge.dingtalk.clock import DAY_MS, day_of
 from taskbridge.reconcile.applications import AppTokens
 from taskbridge.reconcile.names import transaction
 from taskbridge.reconcile.repairs import LOST, Kind
 from taskbridge.reconcile.states import States
-from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from support.acting import ERP, World, acting
 from support.dingtalk import FakeClock
 from support.reconcile import NOW, assigned, filed, happened
 from taskbridge.center.tables import FOLLOWED
-from taskbridge.runtime.dingtalk import wire
+from taskbridge.dingtalk import wire
 from taskbridge.runtime.follow.positions import rebuild
 from taskbridge.schemas.events import Action, Person, PersonRecord
 

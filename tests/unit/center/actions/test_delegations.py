@@ -19,11 +19,11 @@ from taskbridge.center.actions.targets import TargetsFile
 from taskbridge.center.api import delegations as routes
 from taskbridge.center.api import remembered
 from taskbridge.center.api.delegations import limited
+from taskbridge.dingtalk.calls import Refused
+from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.organisation import Agent
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.local.fake_dingtalk import served as serving
-from taskbridge.runtime.dingtalk.calls import Refused
-from taskbridge.runtime.dingtalk.clock import SystemClock
-from taskbridge.runtime.dingtalk.organisation import Agent
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import structlog
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
+from taskbridge.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.runtime.bounded_http import BoundedAsyncClient
-from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.runtime.settings import masked
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import ConfigurationError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
-from taskbridge.runtime.dingtalk import wire
+from taskbridge.dingtalk import wire
 from taskbridge.schemas.events import Status
 
 if TYPE_CHECKING:

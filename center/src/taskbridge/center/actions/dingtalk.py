@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.calls import Pace, calls_by_corp, open_http
-from taskbridge.runtime.dingtalk.clock import Clock, SystemClock
-from taskbridge.runtime.dingtalk.organisation import Agent, OrganisationApi
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.calls import Pace, calls_by_corp, open_http
+from taskbridge.dingtalk.clock import Clock, SystemClock
+from taskbridge.dingtalk.organisation import Agent, OrganisationApi
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.dingtalk.apps import App, Organisation
-    from taskbridge.runtime.dingtalk.calls import Allowed
+    from taskbridge.dingtalk.apps import App, Organisation
+    from taskbridge.dingtalk.calls import Allowed
 
 CALL_S = 20.0
 _CALLS_PER_SECOND = 10.0

@@ -26,14 +26,14 @@ from taskbridge.center.actions.store import (
 )
 from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
 from taskbridge.center.actions.targets import Endpoint, Targets
+from taskbridge.dingtalk.calls import open_http
+from taskbridge.dingtalk.clock import Clock, SystemClock
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
-from taskbridge.runtime.dingtalk.calls import open_http
-from taskbridge.runtime.dingtalk.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.runtime.dingtalk.apps import App
+    from taskbridge.dingtalk.apps import App
 
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""

@@ -12,9 +12,9 @@ import structlog
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.store import DONE, OVERTAKEN, Action
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Endpoint
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import Task, YidaApi
-from taskbridge.runtime.dingtalk.calls import (
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import Task, YidaApi
+from taskbridge.dingtalk.calls import (
     NOT_JSON,
     UNSENT_ERRORS,
     Absent,

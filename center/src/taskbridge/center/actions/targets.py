@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk.apps import App, Apps, Organisation, parse_apps, secret_in
+from taskbridge.dingtalk.apps import App, Apps, Organisation, parse_apps, secret_in
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, SourceEntry, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.events import SOURCE_YIDA

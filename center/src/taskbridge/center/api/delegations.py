@@ -21,9 +21,9 @@ from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
+from taskbridge.dingtalk.clock import span_of
+from taskbridge.dingtalk.organisation import Agent
 from taskbridge.runtime.database import Threads, now_ms
-from taskbridge.runtime.dingtalk.clock import span_of
-from taskbridge.runtime.dingtalk.organisation import Agent
 from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.schemas.cloudevents import iso

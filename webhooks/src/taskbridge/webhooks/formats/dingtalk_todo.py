@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr  # noqa: TC002 - pydantic reads it
 
-from taskbridge.runtime.dingtalk.wire import CODE_TOKEN, TOKEN_HEADER, token_request
+from taskbridge.dingtalk.wire import CODE_TOKEN, TOKEN_HEADER, token_request
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskbridge.dingtalk.apps import App, AppsFile
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.runtime.dingtalk.apps import App, AppsFile
 from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from support.approvals import BEGAN, ENDED, INSTANCE_ID, PROCESS, instance_event, task_event
-from taskbridge.reconcile.approvals.mapping import Event, cancellations, may_leave_tasks_open, message_of
-from taskbridge.runtime.dingtalk.workflow import ApprovalTask
+from taskbridge.dingtalk.approvals.mapping import Event, cancellations, may_leave_tasks_open, message_of
+from taskbridge.dingtalk.workflow import ApprovalTask
 from taskbridge.schemas.cloudevents import rfc3339
 
 COMMON = {

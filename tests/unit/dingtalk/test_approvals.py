@@ -13,11 +13,11 @@ from pydantic import SecretStr
 
 from support.approvals import INSTANCE_ID, Waiting, approvals, instance_event, task_event, until
 from support.edge.fakes import CORP_ID, SOURCE
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
-from taskbridge.reconcile.approvals.stream import Stream
-from taskbridge.runtime.dingtalk.apps import Corp
-from taskbridge.runtime.dingtalk.calls import Calls, Pace
-from taskbridge.runtime.dingtalk.workflow import ApprovalTask
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
+from taskbridge.dingtalk.approvals.stream import Stream
+from taskbridge.dingtalk.apps import Corp
+from taskbridge.dingtalk.calls import Calls, Pace
+from taskbridge.dingtalk.workflow import ApprovalTask
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import TaskEvent, View

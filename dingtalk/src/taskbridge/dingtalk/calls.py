@@ -27,17 +27,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import httpx2
 import msgspec
 
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.clock import next_month_ms
 from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.clock import next_month_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from taskbridge.runtime.dingtalk.apps import Corp
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.apps import Corp
+    from taskbridge.dingtalk.clock import Clock
 
     Allowed = Callable[[], Awaitable[bool]]
     """Whether a change may still be sent."""

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from support.wheels import uv
-from taskbridge.runtime.dingtalk import organisation, wire, workflow
+from taskbridge.dingtalk import organisation, wire, workflow
 
 if TYPE_CHECKING:
     from pathlib import Path

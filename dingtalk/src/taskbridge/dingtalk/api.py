@@ -7,15 +7,15 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote
 
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from taskbridge.runtime.dingtalk.apps import App
-    from taskbridge.runtime.dingtalk.calls import Allowed, Calls
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.apps import App
+    from taskbridge.dingtalk.calls import Allowed, Calls
+    from taskbridge.dingtalk.clock import Clock
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, assigned, fake_api, filed, happened
-from taskbridge.runtime.dingtalk import api as api_module
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import Days
-from taskbridge.runtime.dingtalk.calls import Absent, TooMuch, Unreachable
-from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.dingtalk import api as api_module
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import Days
+from taskbridge.dingtalk.calls import Absent, TooMuch, Unreachable
+from taskbridge.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, field
 
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import Unexpected
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.calls import Unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.runtime.dingtalk.apps import App, Organisation
-    from taskbridge.runtime.dingtalk.calls import Calls
+    from taskbridge.dingtalk.apps import App, Organisation
+    from taskbridge.dingtalk.calls import Calls
 
 IN_FORCE, ON_TASKS = "EFF", "EXECUTE"
 """Of what is asked about agents: their status, and what they do. The documents' other words are of no use here."""

@@ -11,14 +11,14 @@ import httpx2
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from taskbridge.reconcile.approvals import mapping
-from taskbridge.reconcile.approvals.settings import ApprovalsSettings
-from taskbridge.reconcile.approvals.stream import Stream
+from taskbridge.dingtalk import workflow
+from taskbridge.dingtalk.approvals import mapping
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
+from taskbridge.dingtalk.approvals.stream import Stream
+from taskbridge.dingtalk.apps import Corp
+from taskbridge.dingtalk.calls import Later, Pace, calls_by_corp, open_http
+from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.runtime import standard_webhooks
-from taskbridge.runtime.dingtalk import workflow
-from taskbridge.runtime.dingtalk.apps import Corp
-from taskbridge.runtime.dingtalk.calls import Later, Pace, calls_by_corp, open_http
-from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.settings import load_settings
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from taskbridge.reconcile.approvals.mapping import Event, Message
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.approvals.mapping import Event, Message
+    from taskbridge.dingtalk.clock import Clock
 
 _TIMEOUT_S = 10.0
 _END_S = 20.0

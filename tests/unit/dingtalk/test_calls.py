@@ -16,12 +16,10 @@ from pydantic import SecretStr
 
 from support.dingtalk import FakeClock
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
-from taskbridge.reconcile.budget import Allowance, Budget
-from taskbridge.runtime.bounded_http import MAX_ANSWER_BYTES
-from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import Days, YidaApi
-from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
-from taskbridge.runtime.dingtalk.calls import (
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import Days, YidaApi
+from taskbridge.dingtalk.apps import App, Corp, Organisation
+from taskbridge.dingtalk.calls import (
     Absent,
     AddressLimited,
     Calls,
@@ -34,8 +32,10 @@ from taskbridge.runtime.dingtalk.calls import (
     Unsent,
     open_http,
 )
-from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.clock import DAY_MS, day_start_ms
+from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.reconcile.budget import Allowance, Budget
+from taskbridge.runtime.bounded_http import MAX_ANSWER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from taskbridge.runtime.dingtalk import wire
+from taskbridge.dingtalk import wire
 
 TASK_COMPLETED = "COMPLETED"
 """The status of an approval's task that a person decided."""

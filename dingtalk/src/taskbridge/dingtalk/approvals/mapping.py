@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskbridge.runtime.dingtalk import wire, workflow
+from taskbridge.dingtalk import wire, workflow
 from taskbridge.schemas.cloudevents import rfc3339
 
 if TYPE_CHECKING:

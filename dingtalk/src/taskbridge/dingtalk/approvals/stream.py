@@ -17,16 +17,16 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from taskbridge.reconcile.approvals.mapping import Event
-from taskbridge.runtime.dingtalk import workflow
-from taskbridge.runtime.dingtalk.calls import NOT_JSON, Refused, Unexpected
+from taskbridge.dingtalk import workflow
+from taskbridge.dingtalk.approvals.mapping import Event
+from taskbridge.dingtalk.calls import NOT_JSON, Refused, Unexpected
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from taskbridge.runtime.dingtalk.calls import Calls
-    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.dingtalk.calls import Calls
+    from taskbridge.dingtalk.clock import Clock
 
 _EVENTS = workflow.Subscription(topic="*", type="EVENT")
 """All that are chosen in DingTalk's developer console: nothing narrower may be subscribed to."""
