@@ -11,7 +11,7 @@ from support.browser.browsing import serious_findings
 from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
@@ -225,8 +225,19 @@ def test_a_delegation_is_to_somebody_else_and_the_next_one_begins_empty(
     deciding: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(f"{deciding.url}/#pending")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/actions", hold, times=1)
+    page.reload()
     page.locator(".list-menu-button").click()
-    page.get_by_role("button", name="委托我的任务…").click()
+    delegate = page.get_by_role("button", name="委托我的任务…")
+    expect(delegate).to_be_hidden()
+    # What the person may do is known while the menu is open: it shows in it.
+    held[0].continue_()
+    delegate.click()
     dialog = page.get_by_role("dialog", name="委托我的任务…")
     people = dialog.locator(".people button")
     expect(people.filter(has_text="韩梅梅")).to_be_visible()

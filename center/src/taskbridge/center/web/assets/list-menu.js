@@ -19,26 +19,35 @@ export function listMenu(api, inbox, words, { settings, say }) {
     element("div", { class: "list-menu-items" }, list, problem),
   );
 
+  const unread = () => (inbox.hasMarks ? inbox.items.filter((each) => !each.marks?.read) : []);
+  const readAll = item(words.menu.readAll, () => inbox.mark(unread(), { read: true }));
+  const shown = () => [...list.querySelectorAll(":scope > :not([hidden]) > button:not([hidden])")];
+
   let byKey = false;
 
   function onToggle() {
     document[root.open ? "addEventListener" : "removeEventListener"]("pointerdown", onElsewhere);
     if (!root.open) return;
     draw();
-    if (byKey) list.querySelector("button").focus();
+    if (byKey) shown()[0].focus();
     byKey = false;
   }
 
   function draw() {
     problem.hidden = true;
-    const unread = inbox.items.filter((each) => !each.marks?.read);
+    update();
     replace(
       list,
-      inbox.hasMarks && unread.length > 0 ? item(words.menu.readAll, () => inbox.mark(unread, { read: true })) : null,
+      readAll,
       element("li", {}, element("button", { type: "button", on: { click: () => exportList() } }, words.menu.export)),
       item(words.menu.print, () => print()),
       ...settings().map((button) => element("li", { on: { click: close } }, button)),
     );
+  }
+
+  /** What arrives while the menu is open shows in it; no button is replaced under a pointer. */
+  function update() {
+    readAll.hidden = unread().length === 0;
   }
 
   async function exportList() {
@@ -66,7 +75,7 @@ export function listMenu(api, inbox, words, { settings, say }) {
       root.firstElementChild.focus();
       return;
     }
-    const buttons = [...list.querySelectorAll("button")];
+    const buttons = shown();
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step === undefined || !root.open) return;
     event.preventDefault();
@@ -85,6 +94,7 @@ export function listMenu(api, inbox, words, { settings, say }) {
 
   return {
     root,
+    update,
     open() {
       byKey = true;
       root.open = true;

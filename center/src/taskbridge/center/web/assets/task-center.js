@@ -79,8 +79,9 @@ class TaskCenter {
     this._list?.dispose();
     this._detail?.dispose();
     this._words = words;
+    this._delegate = element("button", { type: "button", on: { click: () => this._delegationDialog.open() } }, words.delegating.title);
     this._menu = listMenu(this._api, this._inbox, words, {
-      settings: () => [this._notifications.button(words), this._delegateButton(words)].filter(Boolean),
+      settings: () => [this._notifications.button(words), this._delegate].filter(Boolean),
       say: (text) => this._list.say(text),
     });
     const own = () => (this._inbox.view === "pending" ? this._inbox.items : []);
@@ -133,22 +134,19 @@ class TaskCenter {
     return element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => dialog.open() } }, text);
   }
 
-  _delegateButton(words) {
-    if (!this._actions.any) return null;
-    return element("button", { type: "button", on: { click: () => this._delegationDialog.open() } }, words.delegating.title);
-  }
-
   _onActions() {
     const count = this._delegated.items.length;
     this._fromOthers.hidden = count === 0;
     this._fromOthers.textContent = `${this._words.delegating.received} (${count})`;
     this._delegatedDialog.render();
+    this._delegate.hidden = !this._actions.any;
     this._several.hidden = !this._actions.any || this._inbox.view !== "pending";
     this._severalDialog.render();
   }
 
   _onChange() {
     this._onActions();
+    this._menu.update();
     this._live.show(this._inbox.live);
     const pending = this._inbox.countOf("pending");
     document.title = `${pending > 0 ? `(${pending}) ` : ""}${this._words.views[this._inbox.view]} · ${this._words.product}`;
