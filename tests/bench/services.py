@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -36,15 +37,33 @@ def start_service(
 
     ``checkout`` may be another one, with an environment of its own.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | dict(settings or {})
-    python = sys.executable if checkout == CHECKOUT else str(checkout / ".venv" / "bin" / "python")
-    if checkout != CHECKOUT:
-        env.pop("PYTHONPATH", None)
-    argv = [python, "-m", module, *arguments]
+    argv, env = _command(module, *arguments, settings=settings, checkout=checkout)
     log_path = folder / f"{'-'.join([module, *arguments])}.log"
     child = Child(argv, env=env, cwd=checkout, log_path=log_path, orphan_signal=signal.SIGKILL)
     stack.callback(child.end, signal.SIGTERM, timeout_s=20)
     return child.pid
+
+
+def run_service(module: str, *arguments: str, settings: Mapping[str, str], checkout: Path = CHECKOUT) -> None:
+    """Runs it to its end; the same environment.
+
+    Raises:
+        NotCounted: it fails.
+    """
+    argv, env = _command(module, *arguments, settings=settings, checkout=checkout)
+    done = subprocess.run(argv, env=env, cwd=checkout, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise NotCounted(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr}")
+
+
+def _command(
+    module: str, *arguments: str, settings: Mapping[str, str] | None, checkout: Path
+) -> tuple[list[str], dict[str, str]]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | dict(settings or {})
+    python = sys.executable if checkout == CHECKOUT else str(checkout / ".venv" / "bin" / "python")
+    if checkout != CHECKOUT:
+        env.pop("PYTHONPATH", None)
+    return [python, "-m", module, *arguments], env
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench.center.callbacks import measure_callbacks
 from tests.bench.center.company import write_backlog, write_busy, write_states
-from tests.bench.center.installations import DATABASES, Center, catch_up, check_checkout, start_earlier
+from tests.bench.center.installations import DATABASES, Center, catch_up, check_checkout
 from tests.bench.center.many_streams import measure_streams
 from tests.bench.center.queries import Contender, measure_queries, prove_same_answers
 from tests.bench.center.report import Found, write_page
@@ -20,6 +20,7 @@ from tests.bench.edge.servers import build_go
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, typed_flags
 from tests.bench.streams.setup import start
+from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 CATCH_UP, QUERIES, CALLBACKS, STREAMS = "catch-up", "queries", "callbacks", "streams"
 _PARTS = (CATCH_UP, QUERIES, CALLBACKS, STREAMS)
 _DISK_MB = 12_000
-_EARLIER = "earlier"
 _COUNTS = ("instances", "backlog", "tasks", "seconds", "callbacks", "events-per-second", "streams", "partitions")
 
 
@@ -49,9 +49,10 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         setup = _start(stack, folder, arguments)
-        centers = [Center(setup, database, stack) for database in arguments.databases]
+        checkouts = [CHECKOUT] if arguments.earlier is None else [CHECKOUT, arguments.earlier]
+        centers = [Center(setup, each, stack, checkout=of) for each in arguments.databases for of in checkouts]
         found.entries = write_states(setup, arguments.instances) + arguments.tasks
-        write_busy(setup, arguments.tasks, notified=arguments.earlier is not None)
+        write_busy(setup, arguments.tasks)
         for center in centers:
             with center:
                 found.filled[center.name] = catch_up(center, setup)
@@ -70,10 +71,6 @@ def _measure(arguments: argparse.Namespace) -> Path:
                 with center:
                     center.until_ready()
                     found.streams[center.name] = measure_streams(setup, center, arguments.streams)
-    if CALLBACKS in parts and arguments.earlier is not None:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
-            _measure_callbacks(_start(stack, folder, arguments), None, found, arguments)
     return write_page(arguments.out / "center.md", found, command=_command(arguments), earlier=earlier)
 
 
@@ -94,25 +91,24 @@ def _measure_queries(
             center.until_ready()
             center.vacuum()
         contenders = {center.name: Contender(center.url, lambda center=center: sum(center.cpu)) for center in centers}
-        if arguments.earlier is not None:
-            contenders[_EARLIER] = start_earlier(stack, setup, arguments.earlier, tasks=arguments.tasks)
         prove_same_answers(contenders, arguments.tasks)
         rounds = rounds_of(arguments)
         found.latencies = measure_queries(setup, program, contenders, rounds, seconds=arguments.seconds)
 
 
-def _measure_callbacks(setup: Setup, center: Center | None, found: Found, arguments: argparse.Namespace) -> None:
+def _measure_callbacks(setup: Setup, center: Center, found: Found, arguments: argparse.Namespace) -> None:
     rounds = rounds_of(arguments)
-    measure = partial(
-        measure_callbacks, setup, rounds, callbacks=arguments.callbacks, events_per_second=arguments.events_per_second
-    )
-    if center is None:
-        found.callbacks[_EARLIER] = measure(checkout=arguments.earlier)
-    else:
-        with center:
-            center.until_ready()
-            found.callbacks[center.name] = measure(center=center.url)
-    found.ended.append(f"{center.name if center else _EARLIER}: {rounds.ended}")
+    with center:
+        center.until_ready()
+        found.callbacks[center.name] = measure_callbacks(
+            setup,
+            rounds,
+            callbacks=arguments.callbacks,
+            events_per_second=arguments.events_per_second,
+            center=center.url,
+            checkout=center.checkout,
+        )
+    found.ended.append(f"{center.name}: {rounds.ended}")
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -61,11 +61,11 @@ def median_ms(found: Iterable[Times]) -> Estimate:
 
 
 def measure_callbacks(
-    setup: Setup, rounds: Rounds, *, callbacks: int, events_per_second: int, center: str = "", checkout: Path = CHECKOUT
+    setup: Setup, rounds: Rounds, *, callbacks: int, events_per_second: int, center: str, checkout: Path = CHECKOUT
 ) -> dict[str, list[Times]]:
     """One callback after the other, in turns at rest and while other events come; by condition, one for each round.
 
-    ``center`` is the URL of a running one; without, the streams worker of ``checkout`` has the event streams.
+    ``center`` is the URL of a running one; edge and streams are those of ``checkout``.
 
     Raises:
         NotCounted: one is refused, or does not arrive.
@@ -91,7 +91,7 @@ def measure_callbacks(
             wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
         # Of its own: the center may still be reading what was posted for another one.
         person = f"listener-{uuid.uuid4().hex[:8]}"
-        listener = _Listener(f"{center or streams}/v1/corps/{CORP}/users/{person}/events", person)
+        listener = _Listener(f"{center}/v1/corps/{CORP}/users/{person}/events", person)
         warming = Trickle(setup, per_second=WARM_UP_PER_S, users=_USERS)
         time.sleep(WARM_UP_S)
         warming.stop()

@@ -12,23 +12,19 @@ from tests.bench.streams.seeds import folded, instance_id
 from tests.bench.streams.workload import workload
 
 from taskbridge.cli.terminal import Heartbeat
-from taskbridge.schemas.cloudevents import event_headers, notification_headers
-from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import (
     SOURCE_YIDA,
     Action,
-    Change,
     Lifecycle,
     Person,
     Status,
     TaskEntry,
     TaskEvent,
-    TaskNotification,
     TaskState,
-    View,
-    notification_key,
 )
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
 
@@ -67,17 +63,12 @@ def write_states(setup: Setup, instances: int) -> int:
     return entries
 
 
-def write_busy(setup: Setup, tasks: int, *, notified: bool) -> None:
-    """One person's handled tasks; with their notifications, for a release whose lists are made of those."""
-    states, codec = task_state_codec(setup.registry), task_notification_codec(setup.registry)
-    writer = Writer(setup)
+def write_busy(setup: Setup, tasks: int) -> None:
+    """One person's handled tasks."""
+    states, writer = task_state_codec(setup.registry), Writer(setup)
     for number in range(tasks):
         state = _handled(number)
         writer.write(TASK_STATES.name, state.instance_id.encode(), states.encode(state))
-        if notified:
-            notification = _notification(state)
-            key = notification_key(CORP, BUSY)
-            writer.write(TASK_NOTIFICATIONS.name, key, codec.encode(notification), notification_headers(notification))
     writer.finish()
 
 
@@ -108,30 +99,6 @@ def _handled(number: int) -> TaskState:
         originator=Person("manager01", "王小明"),
         process_name="审批",
         tasks=(task,),
-    )
-
-
-def _notification(state: TaskState) -> TaskNotification:
-    task = state.tasks[0]
-    return TaskNotification(
-        notification_id=str(uuid.uuid4()),
-        corp_id=CORP,
-        recipient_id=BUSY,
-        view=View.HANDLED,
-        change=Change.ADDED,
-        instance_id=state.instance_id,
-        task_id=task.task_id,
-        title=state.title,
-        url=state.url,
-        app_type=state.app_type,
-        originator=state.originator,
-        actor_id=BUSY,
-        status=Status.COMPLETED,
-        occurred_at=state.updated_at,
-        event_id=str(uuid.uuid4()),
-        process_name=state.process_name,
-        entered_at=state.updated_at,
-        updated_at=state.updated_at,
     )
 
 

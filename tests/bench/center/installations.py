@@ -1,4 +1,4 @@
-"""The task center on SQLite and on PostgreSQL, and an earlier release's, as processes of a run."""
+"""The task center on SQLite and on PostgreSQL, of this checkout and of an earlier one, as processes of a run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx2
 import psycopg
 from sqlalchemy import func, select
-from tests.bench.center.company import BUSY, CORP
-from tests.bench.center.queries import Contender
 from tests.bench.command import NotCounted
 from tests.bench.machine import bytes_below, cpu_seconds, resident_mb
-from tests.bench.services import answers, start_service, wait_until
+from tests.bench.services import answers, run_service, start_service, wait_until
+from tests.bench.toolchains import CHECKOUT
 
 from support.center import PostgresServer
-from taskbridge.center.migrations import FOLDER
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.follow.tables import positions
-from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -41,10 +37,14 @@ _RATE = "1000000"
 
 
 class Center:
-    """One replica with a database of its own, which stays over its restarts. PostgreSQL runs all the time."""
+    """One replica with a database of its own, which stays over its restarts. PostgreSQL runs all the time.
 
-    def __init__(self, setup: Setup, database: str, stack: ExitStack) -> None:
-        self.name = database
+    ``checkout`` may be another one, with an environment of its own: an earlier release takes part.
+    """
+
+    def __init__(self, setup: Setup, database: str, stack: ExitStack, *, checkout: Path = CHECKOUT) -> None:
+        self.name = database if checkout == CHECKOUT else f"{database}, earlier"
+        self.checkout = checkout
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self._setup = setup
@@ -67,13 +67,17 @@ class Center:
         }
         if self._server is not None:
             self._settings["CENTER_DATABASE_URL"] = self._server.url()
-        with self._opened() as new:
-            migrate(new, FOLDER)
+        run_service("taskbridge.cli", "center", "--migrate", settings=self._settings, checkout=checkout)
 
     def __enter__(self) -> Self:
         self._running = ExitStack()
         self.pid = start_service(
-            self._running, "taskbridge.cli", "center", settings=self._settings, folder=self._setup.folder
+            self._running,
+            "taskbridge.cli",
+            "center",
+            settings=self._settings,
+            folder=self._setup.folder,
+            checkout=self.checkout,
         )
         return self
 
@@ -144,24 +148,6 @@ def catch_up(center: Center, setup: Setup) -> CaughtUp:
     if reached == first:
         raise NotCounted(f"{center.name} had caught up before it was measured")
     return CaughtUp(end - first, seconds, center_cpu, server_cpu, center.memory_mb, center.database_mb)
-
-
-def start_earlier(stack: ExitStack, setup: Setup, checkout: Path, *, tasks: int) -> Contender:
-    """A streams worker of another checkout, which answered queries then, once it has so many tasks."""
-    port = free_port()
-    settings = {
-        "STREAMS_PORT": str(port),
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
-        "STREAMS_DATA_DIR": str(setup.folder / "earlier"),
-        "STREAMS_QUERY_RATE_PER_S": _RATE,
-    }
-    pid = start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=setup.folder, checkout=checkout)
-    url = f"http://{LOOPBACK}:{port}"
-    wait_until(lambda: answers(f"{url}/readyz"), "the earlier release is ready")
-    counts = f"{url}/v1/corps/{CORP}/users/{BUSY}/counts"
-    wait_until(lambda: httpx2.get(counts, trust_env=False).json().get("handled") == tasks, "it has the person's tasks")
-    return Contender(url, lambda: cpu_seconds(pid))
 
 
 def check_checkout(checkout: Path) -> None:
