@@ -29,13 +29,9 @@ PARTS += ("dingtalk", "reconcile", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")
 STRICTLY = ("--", "-D", "warnings")
-RUST_LOOP = ROOT / "tests" / "bench" / "streams" / "rust_loop"
 RUST_CHECKS = (
     (("cargo", "fmt", "--check"), NATIVE),
     ((*CLIPPY, "--all-features", "--all-targets", *STRICTLY), NATIVE),
-    (("cargo", "fmt", "--check"), RUST_LOOP),
-    # Without the clients, which take a quarter of an hour to compile; in the core's folder, for shared dependencies.
-    ((*CLIPPY, "--no-default-features", "--target-dir", str(NATIVE / "target"), *STRICTLY), RUST_LOOP),
 )
 
 

@@ -15,14 +15,10 @@ from tests.bench.edge.comparisons import Results, watched
 from tests.bench.edge.events_topic import EventsTopic, prove_same_work
 from tests.bench.edge.loads import closed_loop, loaded, open_loop
 from tests.bench.edge.report import write_report
-from tests.bench.edge.scaling import CONNECTIONS, CORE, WORKERS, Scaling, leave_a_core, write_scaling
-from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Setup, build_go, pinned_edge
-from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
+from tests.bench.edge.servers import EARLIER, EDGE, EDGE_SPOOL, PEERS, SPRING, Setup, build_go, prepare
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, typed_flags, warm_up
 from tests.bench.toolchains import ToolMissing, need
-from tests.bench.variants import named, peer_of, write_page
-from tests.bench.variants import watched as watched_of_variants
 
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports, require_space
@@ -43,7 +39,6 @@ if TYPE_CHECKING:
     from tests.bench.edge.loads import Window
     from tests.bench.edge.servers import Server
     from tests.bench.spreads import Estimate
-    from tests.bench.variants import Column
 
 _RATES = (500, 1000, 2000)
 _COMPILED_JUST_IN_TIME = (SPRING,)
@@ -60,15 +55,11 @@ class Run:
         servers: Sequence[Server],
         kinds: Sequence[Kind],
         topic: EventsTopic,
-        *,
-        default: str | None = None,
     ) -> None:
-        """``default``: the peer whose variants these are, where they are."""
         self._supervisor = supervisor
         self._servers = servers
         self._kinds = kinds
         self._topic = topic
-        self._default = default
         self.results = Results()
 
     def warm_up(self, *, at_most_s: int) -> None:
@@ -76,7 +67,7 @@ class Run:
         for server in self._servers:
             for kind in self._kinds:
                 window = partial(loaded, server, kind, self._pid(server), seconds=min(_WARM_UP_S, at_most_s))
-                if peer_of(server.name) in _COMPILED_JUST_IN_TIME:
+                if server.name in _COMPILED_JUST_IN_TIME:
                     found = warm_up(window, at_most_s=at_most_s)
                     self.results.warmed[server.name, kind.name] = found
                     progress(f"warmed up {server.name}, {kind.name}: {found}")
@@ -95,7 +86,7 @@ class Run:
     def open(self, number: int, program: Path, *, rates: Sequence[int], seconds: int) -> None:
         for rate in rates:
             for kind, server in self._turns():
-                if server.name not in VARIANTS:
+                if server.name != EDGE_SPOOL:
                     found = open_loop(server, kind, self._topic, program, self._pid(server), rate=rate, seconds=seconds)
                     self.results.schedules.setdefault((server.name, kind.name, rate), []).append(found)
                     progress(
@@ -104,12 +95,7 @@ class Run:
                     )
 
     def watched(self) -> dict[str, Estimate]:
-        if self._default:
-            return watched_of_variants(self.columns(), self._default)
         return watched(self.results, [kind.name for kind in self._kinds])
-
-    def columns(self) -> list[Column]:
-        return columns(self.results, [kind.name for kind in self._kinds])
 
     def _turns(self) -> Generator[tuple[Kind, Server]]:
         for kind in self._kinds:
@@ -137,9 +123,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         stack.callback(topic.close)
         servers = _start(supervisor, setup, _names(arguments), left_out)
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
-        if arguments.variants:
-            servers = servers[1:]  # the edge was there to be compared with
-        run = Run(supervisor, servers, kinds, topic, default=arguments.variants)
+        run = Run(supervisor, servers, kinds, topic)
         program = None
         try:
             program = build_go(progress) / "openloop"
@@ -152,17 +136,6 @@ def _measure(arguments: argparse.Namespace) -> Path:
             if program is not None:
                 run.open(number, program, rates=arguments.rates, seconds=arguments.seconds)
         progress(rounds.ended)
-        if arguments.variants:
-            return write_page(
-                arguments.out / f"variants-{arguments.variants}.md",
-                run.columns(),
-                default=arguments.variants,
-                abouts={server.name: server.description for server in servers} | run.results.warmings(),
-                left_out=left_out,
-                ended=[rounds.ended],
-                command=_command(arguments),
-                earlier=earlier,
-            )
         return write_report(
             arguments.out,
             run.results,
@@ -176,58 +149,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
-    if arguments.variants:
-        return [EDGE, *named(arguments.variants, arguments.which or VARIANTS_OF[arguments.variants])]
-    return [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, *VARIANTS])]
-
-
-def _scale(arguments: argparse.Namespace) -> Path:
-    earlier = before()
-    program = build_go(progress) / "openloop"
-    leave_a_core()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
-        require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
-        kind = make_kinds(folder)[0]
-        supervisor = stack.enter_context(Supervisor(on_event=progress))
-        setup, registry = _setup(supervisor, folder, None)
-        topic = EventsTopic(setup.endpoints.bootstrap_servers, registry)
-        stack.callback(topic.close)
-        scaling, rounds = Scaling(), rounds_of(arguments)
-        servers = {workers: pinned_edge(setup, workers, CORE) for workers in WORKERS}
-        for server in servers.values():
-            supervisor.start(server.spec)
-        for number in rounds.numbers(scaling.watched):
-            for rate in arguments.rates:
-                for workers, server in servers.items():
-                    pid = supervisor.pid(server.name)
-                    if pid is None:
-                        raise NotCounted(f"{server.name} is down: see its log")
-                    found = open_loop(
-                        server,
-                        kind,
-                        topic,
-                        program,
-                        pid,
-                        rate=workers * rate,
-                        seconds=arguments.seconds,
-                        connections=workers * CONNECTIONS,
-                    )
-                    scaling.keep(workers, rate, found)
-                    progress(
-                        f"round {number}  {workers} workers, {rate:>5}/s each  {found.cpu_us:6.1f} µs CPU"
-                        f"  p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
-                    )
-        progress(rounds.ended)
-        return write_scaling(
-            arguments.out / "edge-scaling.md",
-            scaling,
-            kind=kind,
-            rates=arguments.rates,
-            rounds=rounds,
-            command=_command(arguments),
-            earlier=earlier,
-        )
+    return [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, EDGE_SPOOL])]
 
 
 def _setup(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[Setup, Registry]:
@@ -276,9 +198,6 @@ def _folder(text: str) -> Path:
 
 def _command(arguments: argparse.Namespace) -> str:
     peers = f" --peers {' '.join(arguments.peers)}" if arguments.peers else ""
-    peers += " --scaling" if arguments.scaling else ""
-    peers += f" --variants {arguments.variants}" if arguments.variants else ""
-    peers += f" --which {' '.join(arguments.which)}" if arguments.which else ""
     rates = " ".join(map(str, arguments.rates))
     seconds = f"--seconds {arguments.seconds} --warm-up {arguments.warm_up}"
     return f"taskbridge bench edge {typed_flags(arguments)} {seconds} --rates {rates}{peers}"
@@ -304,21 +223,11 @@ def _arguments() -> argparse.Namespace:
         "--warm-up", type=at_least(1), default=60, help="seconds at most, of each kind, for a JIT compiler"
     )
     parser.add_argument(
-        "--peers", nargs="+", action="extend", choices=[*PEERS, *VARIANTS], help="may be repeated; None is all"
+        "--peers", nargs="+", action="extend", choices=[*PEERS, EDGE_SPOOL], help="may be repeated; None is all"
     )
-    parser.add_argument(
-        "--scaling", action="store_true", help="workers on a core of their own, --rates for each, and nothing else"
-    )
-    parser.add_argument("--variants", choices=VARIED, help="compare only a peer with itself under other settings")
-    which = sorted({name for each in VARIANTS_OF.values() for name in each})
-    parser.add_argument("--which", nargs="+", action="extend", choices=which, help="of its variants; None is all")
     parser.add_argument("--earlier", type=_folder, help="another checkout, whose edge takes part")
-    found = parser.parse_args()
-    if set(found.which or ()) - set(VARIANTS_OF.get(found.variants, ())):
-        parser.error("--which is of the variants of --variants")
-    return found
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    _ARGUMENTS = _arguments()
-    run_benchmark("edge", partial(_scale if _ARGUMENTS.scaling else _measure, _ARGUMENTS))
+    run_benchmark("edge", partial(_measure, _arguments()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from tests.bench.edge.servers import BARE, EARLIER, EDGE, EDGE_TWO_WORKERS, GO, SPRING
+from tests.bench.edge.servers import BARE, EARLIER, EDGE, GO, SPRING
 from tests.bench.spreads import Bound, Estimate, Spread, estimate, spread
 
 if TYPE_CHECKING:
@@ -52,8 +51,6 @@ class Results:
 
 _CPU, _PER_SECOND, _P99 = "cpu_us", "per_second", "p99_ms"
 _COMPARED_RATE = 1000
-_FREE_CORES = 4
-"""With fewer cores, Kafka and the load use those of a second worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +85,7 @@ def _comparisons() -> list[Comparison]:
         bound = Bound(1.5) if peer == GO else None
         title = f"p99 at {_COMPARED_RATE:,}/s: edge over {peer}"
         found.append(Comparison(title, EDGE, peer, _P99, bound, _COMPARED_RATE))
-    cores = os.cpu_count() or 1
-    bound = Bound(1.6, is_least=True) if cores >= _FREE_CORES else None
-    return [*found, Comparison("requests/s: two workers over one", EDGE_TWO_WORKERS, EDGE, _PER_SECOND, bound)]
+    return found
 
 
 COMPARISONS = _comparisons()

@@ -89,7 +89,6 @@ def open_loop(
     *,
     rate: int,
     seconds: int,
-    connections: int = CONNECTIONS,
 ) -> Schedule:
     """Send at a fixed rate, even when the server is slow.
 
@@ -98,7 +97,7 @@ def open_loop(
     """
     before = _stored(server, topic)
     arguments = [f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}", f"-content-type={kind.content_type}"]
-    arguments += [f"-bodies={kind.path}", f"-connections={connections}"]
+    arguments += [f"-bodies={kind.path}", f"-connections={CONNECTIONS}"]
     cpu_before = cpu_seconds(pid)
     found = run_open_loop(program, arguments, rate=rate, seconds=seconds, who=f"{server.name}, {kind.name}")
     cpu = cpu_seconds(pid) - cpu_before

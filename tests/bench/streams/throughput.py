@@ -47,8 +47,6 @@ def measure(
     topic: str,
     reference: Reference,
     label: str,
-    *,
-    one_core: bool = False,
 ) -> Window:
     """Run the contender over the topic, check what it wrote, and read its clock.
 
@@ -58,7 +56,7 @@ def measure(
     channels = contender.channels(label, topic)
     folder = setup.folder / f"{contender.name}-{label}"
     make_topics(setup, channels)
-    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S, one_core=one_core) as running:
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as running:
         running.wait_until_consumed(setup)
         clock, peak_mb = running.clock, running.peak_mb
     try:

@@ -8,7 +8,6 @@ import pytest
 from tests.bench.streams.contenders import (
     KAFKA_STREAMS,
     KAFKA_STREAMS_EXACTLY_ONCE,
-    KAFKA_STREAMS_QUICK,
     LINGER_MS,
     LOW_LINGER_MS,
     prepare,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     [
         (KAFKA_STREAMS, "1000", "1000"),
         (KAFKA_STREAMS_EXACTLY_ONCE, "1000", "100"),
-        (KAFKA_STREAMS_QUICK, "1000", "10"),
     ],
 )
 def test_exactly_once_it_commits_soon_where_latency_is_measured(

@@ -8,7 +8,7 @@ import pytest
 from tests.bench.command import NotCounted
 from tests.bench.rounds import Rounds
 from tests.bench.streams import phases
-from tests.bench.streams.contenders import KAFKA_STREAMS, PLAIN, QUIX, TASKBRIDGE, Contender
+from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX, TASKBRIDGE, Contender
 from tests.bench.streams.latency import Latency
 from tests.bench.toolchains import ToolMissing
 
@@ -34,7 +34,7 @@ def _prepare(name: str, _setup: Any) -> Contender:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> phases.Run:
     monkeypatch.setattr(phases, "prepare", _prepare)
-    return phases.Run(cast("Setup", _Setup()), [KAFKA_STREAMS, PLAIN, QUIX])
+    return phases.Run(cast("Setup", _Setup()), [KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX])
 
 
 def _measured(wrong: str, at: str) -> Any:
@@ -47,14 +47,17 @@ def _measured(wrong: str, at: str) -> Any:
 
 
 def test_a_peer_without_its_tool_is_left_out(run: phases.Run) -> None:
-    assert [each.name for each in run.contenders] == [TASKBRIDGE, KAFKA_STREAMS, PLAIN]
+    assert [each.name for each in run.contenders] == [TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE]
     assert run.left_out == {QUIX: "uv is not installed"}
 
 
 def test_a_peer_that_fails_once_loses_its_other_rounds(run: phases.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phases, "measure_latency", _measured(KAFKA_STREAMS, "latency-2"))
     run.latency(Rounds(3, 3, 0, 1), seconds=1)
-    assert {name: len(found) for name, found in run.results.latencies.items()} == {TASKBRIDGE: 3, PLAIN: 3}
+    assert {name: len(found) for name, found in run.results.latencies.items()} == {
+        TASKBRIDGE: 3,
+        KAFKA_STREAMS_EXACTLY_ONCE: 3,
+    }
     assert run.left_out[KAFKA_STREAMS] == "latency: a state differs"
 
 

@@ -170,13 +170,12 @@ func verified(parameters map[string]string, token string) bool {
 		}
 	}
 	slices.SortFunc(keys, compareFolded)
-	signed := borrow()
-	defer giveBack(signed)
+	signed := make([]byte, 0, 2048)
 	for _, key := range keys {
-		*signed = append(*signed, parameters[key]...)
+		signed = append(signed, parameters[key]...)
 	}
-	*signed = append(*signed, token...)
-	digest := md5.Sum(*signed)
+	signed = append(signed, token...)
+	digest := md5.Sum(signed)
 	return hmac.Equal([]byte(hex.EncodeToString(digest[:])), []byte(strings.ToLower(parameters["sign"])))
 }
 
@@ -205,11 +204,10 @@ func eventID(action string, parameters map[string]string) string {
 		}
 	}
 	slices.Sort(keys)
-	name := borrow()
-	defer giveBack(name)
+	name := make([]byte, 0, 2048)
 	part := func(each string) {
-		*name = strconv.AppendInt(*name, int64(utf8.RuneCountInString(each)), 10)
-		*name = append(append(*name, ':'), each...)
+		name = strconv.AppendInt(name, int64(utf8.RuneCountInString(each)), 10)
+		name = append(append(name, ':'), each...)
 	}
 	part("yida")
 	part(action)
@@ -217,7 +215,7 @@ func eventID(action string, parameters map[string]string) string {
 		part(key)
 		part(parameters[key])
 	}
-	id := uuid5(namespace, *name)
+	id := uuid5(namespace, name)
 	digits := hex.EncodeToString(id)
 	return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
 }

@@ -69,11 +69,6 @@ final class Codec {
         return new Instance(state, read(marks, stored, 4 + length, stored.length - 4 - length));
     }
 
-    /** The state's bytes within a stored instance, as they were produced. */
-    static byte[] stateOf(byte[] stored) {
-        return java.util.Arrays.copyOfRange(stored, 4, 4 + ByteBuffer.wrap(stored).getInt());
-    }
-
     private <T extends SpecificRecord> T read(SpecificDatumReader<T> reader, byte[] bytes, int from, int length) {
         try {
             decoder = DecoderFactory.get().binaryDecoder(bytes, from, length, decoder);

@@ -1,7 +1,6 @@
 package taskbridge.bench;
 
 import java.io.IOException;
-import java.io.StringReader;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -23,8 +22,7 @@ public final class Job {
     private static final int READY_POLL_MS = 20;
 
     public static void main(String[] arguments) throws InterruptedException {
-        var cached = Long.parseLong(GIVEN.get("PEER_CACHE_BYTES")) > 0;
-        var streams = new KafkaStreams(topology(cached), configuration());
+        var streams = new KafkaStreams(topology(), configuration());
         var over = new CountDownLatch(1);
         streams.setUncaughtExceptionHandler(error -> {
             error.printStackTrace();
@@ -41,17 +39,15 @@ public final class Job {
         System.exit(1);
     }
 
-    private static Topology topology(boolean cached) {
-        var kept = "memory".equals(GIVEN.get("PEER_STORE"))
-                ? Stores.inMemoryKeyValueStore(FoldProcessor.STORE)
-                : Stores.persistentKeyValueStore(FoldProcessor.STORE);
-        var store = Stores.keyValueStoreBuilder(kept, Serdes.ByteArray(), Serdes.ByteArray());
+    private static Topology topology() {
+        var store = Stores.keyValueStoreBuilder(
+                Stores.persistentKeyValueStore(FoldProcessor.STORE), Serdes.ByteArray(), Serdes.ByteArray());
         return new Topology()
                 .addSource("events", GIVEN.get("PEER_EVENTS_TOPIC"))
                 .addProcessor("fold", () -> new FoldProcessor(new Codec(
                         Integer.parseInt(GIVEN.get("PEER_STATE_SCHEMA_ID")),
-                        Integer.parseInt(GIVEN.get("PEER_NOTIFICATION_SCHEMA_ID"))), cached), "events")
-                .addStateStore(cached ? store.withCachingEnabled() : store.withCachingDisabled(), "fold")
+                        Integer.parseInt(GIVEN.get("PEER_NOTIFICATION_SCHEMA_ID")))), "events")
+                .addStateStore(store.withCachingDisabled(), "fold")
                 .addSink(FoldProcessor.STATES, GIVEN.get("PEER_STATES_TOPIC"), "fold")
                 .addSink(FoldProcessor.NOTIFICATIONS, GIVEN.get("PEER_NOTIFICATIONS_TOPIC"), "fold");
     }
@@ -63,10 +59,10 @@ public final class Job {
         found.put(StreamsConfig.STATE_DIR_CONFIG, GIVEN.get("PEER_STATE_DIR"));
         found.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
         found.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
-        found.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, GIVEN.get("PEER_THREADS"));
+        found.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
         found.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, GIVEN.get("PEER_GUARANTEE"));
         found.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, GIVEN.get("PEER_COMMIT_MS"));
-        found.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, GIVEN.get("PEER_CACHE_BYTES"));
+        found.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
         found.put(StreamsConfig.producerPrefix(ProducerConfig.ACKS_CONFIG), "all");
         found.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), GIVEN.get("PEER_LINGER_MS"));
         found.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 256 << 10);
@@ -74,11 +70,6 @@ public final class Job {
         found.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
         found.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 2000);
         found.put(StreamsConfig.restoreConsumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
-        try {
-            found.load(new StringReader(GIVEN.getOrDefault("PEER_SETTINGS", "")));
-        } catch (IOException error) {
-            throw new UncheckedIOException(error);
-        }
         return found;
     }
 
