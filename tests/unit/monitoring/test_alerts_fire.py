@@ -138,7 +138,7 @@ GIVEN_UP = CENTER_GAUGE + 'reminders_total{channel="email",kind="digest",result=
 TOKEN = (
     f'taskbridge_edge_token_last_used_seconds{{app_type="{APP_TYPE}",token="{fingerprint(APP_TYPE, SYSTEM_TOKEN)}"}}'
 )
-RECREATED = "made-anew"  # spellchecker:disable-line - a label of the metric
+RECREATED = "recreated"
 OUTAGES = {
     "an edge is gone": outage("EdgeDown", values={f'up{{job="{EDGE}"}}': 0}),
     "one callback was answered 503": outage("EdgeCallbacksLost", minutes=3, rises={callbacks("not-durable"): 1}),

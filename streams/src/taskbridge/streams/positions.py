@@ -97,7 +97,7 @@ def position_if_readable(written: bytes | None) -> RecordedPosition | None:
 
 
 EXPIRED = "expired"
-RECREATED = "made-anew"  # spellchecker:disable-line - a label of a metric
+RECREATED = "recreated"
 OUT_OF_RANGE = "out-of-range"
 REASONS = (EXPIRED, RECREATED, OUT_OF_RANGE)
 
