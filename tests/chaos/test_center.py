@@ -277,7 +277,8 @@ class Chaos:
         """A frozen replica has locked rows, which the other needs."""
         replica = self._chance.choice(self._center.replicas)
         open_ones = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND backend_xid IS NOT NULL"
+            "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND backend_xid IS NOT NULL"
+            " AND wait_event IN ('ClientRead', 'ClientWrite')"
             " AND datname = current_database() AND pid <> pg_backend_pid()"
         )
         with self._center.connected() as connection:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import insert, select, text, update
@@ -186,3 +188,41 @@ def test_another_url_is_refused_without_its_password(tmp_path: Path, url: str) -
     with pytest.raises(ConfigurationError, match="CENTER_DATABASE_URL") as caught:
         open_database(url, tmp_path)
     assert "s3cret" not in str(caught.value)
+
+
+_FROZEN_WHILE_SENDING_S = 5
+"""The limit of that transaction in the test. The other limits are those of every connection."""
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_is_frozen_in_a_transaction_does_not_keep_its_locks(databases: Databases) -> None:
+    """Frozen between two statements, while it receives, and while it sends: the other replica gets each row."""
+    url = databases.new_url("postgresql")
+    holder, other = databases.open(url), databases.open(url)
+    frozen = "between statements", "receiving", "sending"
+    many = [person(f"many-{number:06}", "x" * 1000) for number in range(20_000)]
+    with holder.write() as connection:
+        holder.put(connection, PUT, [*map(person, frozen), *many])
+
+    def rename(user_id: str) -> None:
+        with other.write() as connection:
+            other.put(connection, PUT, [person(user_id, "renamed")])
+
+    with ExitStack() as ending:
+        for each in frozen:
+            limit = _FROZEN_WHILE_SENDING_S if each == "sending" else None
+            ending.enter_context(pytest.raises(DatabaseUnavailable))
+            connection = ending.enter_context(holder.write(within_s=limit))
+            holder.put(connection, PUT, [person(each, "locked")])
+            client: Any = connection.connection.driver_connection
+            if each == "receiving":
+                client.pgconn.send_query(b"SELECT * FROM people")
+            if each == "sending":
+                # The server has executed it, and waits for what follows.
+                client.pgconn.enter_pipeline_mode()
+                client.pgconn.send_query_params(b"SELECT 1", [])
+                client.pgconn.send_flush_request()
+                client.pgconn.flush()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(rename, frozen))
+    assert {names(other)[each] for each in frozen} == {"renamed"}

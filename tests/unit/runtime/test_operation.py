@@ -7,17 +7,21 @@ import json
 import logging
 import queue
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def ready_soon(*, ready: bool) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -28,10 +32,11 @@ def ready_soon(*, ready: bool) -> Callable[[], Awaitable[dict[str, Any]]]:
 
 
 @asynccontextmanager
-async def served(readiness: Callable[[], Any] = dict) -> AsyncGenerator[int]:
+async def served(readiness: Callable[[], Any] = dict, app: ASGIApp | None = None) -> AsyncGenerator[int]:
+    """The port of a service, or of this app."""
     listening = listen("127.0.0.1", 0, prefix="TEST")
-    app = operation_app("test", readiness=readiness, ready="Ready when it is", registry=CollectorRegistry())
-    server = make_server(app)
+    operation = operation_app("test", readiness=readiness, ready="Ready when it is", registry=CollectorRegistry())
+    server = make_server(app or operation)
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -116,6 +121,66 @@ def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypat
 
     answer = asyncio.run(ask())
     assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""
+
+
+def reads_bodies() -> ASGIApp:
+    """Answers how many bytes a body has, at ``/answers-first`` before it reads any."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+        if scope["path"] != "/answers-first":
+            async for part in Request(scope, receive).stream():
+                size += len(part)
+        await JSONResponse({"bytes": size})(scope, receive, send)
+
+    async def ignoring_disconnects(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await app(scope, receive, send)
+
+    return ignoring_disconnects
+
+
+def test_a_body_over_the_limit_is_refused_as_soon_as_that_is_known() -> None:
+    head = b"POST /healthz HTTP/1.1\r\nhost: a\r\n"
+
+    async def send(port: int, request: bytes) -> bytes:
+        """What is answered to it, while more of it would follow."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.close()
+        return answer
+
+    async def requests() -> list[bytes]:
+        async with served(app=reads_bodies()) as port:
+            chunk = b"ffff\r\n" + b"a" * 0xFFFF + b"\r\n"
+            return [
+                await send(port, head + b"content-length: 65537\r\n\r\n"),
+                await send(port, head + b"transfer-encoding: chunked\r\n\r\n" + chunk + b"2\r\naa\r\n"),
+                await send(port, head + b"content-length: 65536\r\n\r\n" + b"a" * 65_536),
+            ]
+
+    announced, chunked, good = asyncio.run(requests())
+    for answer in (announced, chunked):
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"urn:taskbridge:problem:too-large" in answer
+    assert good.endswith(b'{"bytes":65536}')
+
+
+@pytest.mark.parametrize("path", ["reads", "answers-first"])
+def test_a_body_that_is_not_finished_in_time_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.serving._BODY_S", 0.1)
+
+    async def requests() -> bytes:
+        async with served(app=reads_bodies()) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"POST /{path} HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n".encode() + b"half")
+            answer = await asyncio.wait_for(reader.read(), 10)  # until it is hung up
+            writer.close()
+            return answer
+
+    answer = asyncio.run(requests())
+    assert answer.startswith(b"HTTP/1.1 408 " if path == "reads" else b"HTTP/1.1 200 ")
 
 
 def test_what_strangers_send_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,10 +38,11 @@ _BUSY_S = 30.0
 _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
 _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 """A server that vanished without a word is noticed within seconds."""
-# A process that is frozen within a transaction must not hold its locks: another replica waits for them. To compile a
-# search takes longer than the search. While a table is filled, PostgreSQL has no statistics of it, and would read all
-# of it for each batch.
-_LIMITS = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10s"
+# A process that is frozen within a transaction must not hold its locks: another replica waits for them. It may be
+# frozen between two statements, or while it receives a large answer, of which the server then cannot send the rest. To
+# compile a search takes longer than the search. While a table is filled, PostgreSQL has no statistics of it, and would
+# read all of it for each batch.
+_LIMITS = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10s -c tcp_user_timeout=10s"
 _PLANS = "-c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 _SESSION = f"-c timezone=UTC {_LIMITS} {_PLANS}"
 
@@ -59,6 +60,8 @@ _PURGED_ROWS, _PURGE_S = 5_000, 3600.0
 _SAMPLED_ROWS = 400
 """Of each index, as SQLite recommends."""
 _QUOTE = '", "'
+_TRANSACTION_TIMEOUT_SINCE = (17,)
+"""The first PostgreSQL that ends a transaction after a time."""
 _TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 """PostgreSQL's, for the columns of ``Upsert``."""
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
@@ -140,16 +143,20 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, durable: bool = False) -> Generator[Connection]:
+    def write(self, *, durable: bool = False, within_s: int | None = None) -> Generator[Connection]:
         """A transaction, committed at the end of the block and rolled back where it raises.
 
-        ``durable``: in SQLite too, it survives a crash of the machine.
+        ``durable``: in SQLite too, it survives a crash of the machine. ``within_s``: PostgreSQL 17 ends it after this
+        time, for what sends many rows at once: no other limit ends that of a process which is frozen while it sends.
 
         Raises:
             DatabaseUnavailable: Nothing was written, as far as is known: a lost connection hides the end of a commit.
             IntegrityError, DataError: The rows are wrong, and nothing was written.
         """
         with self._explained(), self._turn, (self._lasting if durable else self._writing).begin() as connection:
+            version = connection.dialect.server_version_info or ()
+            if within_s is not None and not self.is_sqlite and version >= _TRANSACTION_TIMEOUT_SINCE:
+                connection.exec_driver_sql(f"SET LOCAL transaction_timeout = '{within_s}s'")
             yield connection
 
     def insert(self, table: Table) -> Any:

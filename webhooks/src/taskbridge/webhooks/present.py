@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.endpoints import Endpoint
 
 GROUP = "taskbridge-webhooks-present"
+_PART_S = 60
+"""How long a part of the entries may take to be added."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,6 @@ class PresentEntries:
             for delivery in deliveries_of(each, endpoints, partial(event_of, each, present=True))
         ]
         if new:
-            with self._database.write() as connection:
+            with self._database.write(within_s=_PART_S) as connection:
                 names = store.add(self._database, connection, new, only_first=True)
             added(names)

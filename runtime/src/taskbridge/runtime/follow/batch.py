@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _REASON_CHARACTERS = 500
+_BATCH_S = 60
+"""How long a batch may take that changes no index: it takes less than a second."""
 _PUT_SKIPPED = Upsert(skipped, only_new=True)
 
 
@@ -149,14 +151,14 @@ def write_batch(
         if each.problem is None:
             readable.setdefault(each.assigned.place[0], []).append(each)
     people: set[Any] = set()
-    with database.write() as connection:
+    completed = {each.place[0] for each, end in ends.items() if not each.is_complete and end >= each.stored.fill_end}
+    # To adapt a topic may take minutes, at the end of a filling.
+    with database.write(within_s=None if completed else _BATCH_S) as connection:
         if not advance(connection, moves):
             raise PositionLost
         for name in sorted(readable):
             people |= set(topics[name].write(connection, readable[name]))
-        for name in sorted(
-            {each.place[0] for each, end in ends.items() if not each.is_complete and end >= each.stored.fill_end}
-        ):
+        for name in sorted(completed):
             topics[name].adapt(connection)
         _skip(database, connection, [each for each in records if each.problem is not None])
     for each in ends:

@@ -414,7 +414,10 @@ class Follower:
                 return action()
             except (DatabaseUnavailable, RegistryUnavailable, KafkaException) as error:
                 self._retries += 1
-                if not (isinstance(error, DatabaseUnavailable) and error.is_conflict):
+                if attempt == 0 and isinstance(error, DatabaseUnavailable) and error.is_conflict:
+                    # Readiness names it when it happens again at once.
+                    log.warning("follower_conflict", group=self._group, problem=str(error))
+                else:
                     self._report(str(error))
             if self._stopping.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]):
                 break
