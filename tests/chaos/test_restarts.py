@@ -17,7 +17,7 @@ import pytest
 
 from support.background import InBackground
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
-from support.edge.process import wait_until, worker_processes
+from support.edge.process import wait_until
 from support.http_clients import callback
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.host import free_ports
@@ -83,7 +83,7 @@ class OpenSenders(InBackground):
             writer.close()
 
 
-@pytest.fixture(params=["1", "2"], ids=["one worker", "two workers"])
+@pytest.fixture(params=[1, 2], ids=["one edge", "two edges"])
 def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> Generator[Bridge]:
     allow_open_files(8192)
     edge, center, streams, kafka, registry = free_ports(5)
@@ -97,13 +97,13 @@ def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> 
             kafka_port=kafka,
             registry_port=registry,
             credentials=tmp_path / "credentials.toml",
+            edges=request.param,
         ),
         progress=lambda _: None,
         environment={
             **os.environ,
             KAFKA_VARIABLE: stack.bootstrap_servers,
             REGISTRY_VARIABLE: stack.registry_url,
-            "EDGE_WORKERS": request.param,
         },
     )
     try:
@@ -113,17 +113,11 @@ def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> 
         bridge.stop()
 
 
-def serving(bridge: Bridge) -> set[int]:
-    """The processes that accept connections."""
-    pid = bridge.pid("edge")
-    return set() if pid is None else set(worker_processes(pid)) or {pid}
-
-
 def restart(bridge: Bridge, signum: signal.Signals) -> None:
-    before, pid = serving(bridge), bridge.pid("edge")
+    pid = bridge.pid("edge")
     assert pid is not None
     os.kill(pid, signum)
-    wait_until(lambda: serving(bridge) and not serving(bridge) & before, what="others serve")
+    wait_until(lambda: bridge.pid("edge") not in (None, pid), what="another process serves")
 
 
 def served(senders: OpenSenders, more: int) -> None:

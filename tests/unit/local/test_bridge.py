@@ -84,7 +84,19 @@ def test_details_are_requested_at_the_operator_address(tmp_path: Path, given: di
     options = BridgeOptions(
         data_dir=tmp_path, edge_port=2, center_port=3, streams_port=4, kafka_port=5, registry_port=6
     )
-    assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
+    assert Bridge(options, progress=lambda _: None, environment=given).operator_urls == {"edge": url}
+
+
+def test_each_of_several_edges_has_an_operator_address_of_its_own(tmp_path: Path) -> None:
+    options = BridgeOptions(
+        data_dir=tmp_path, edge_port=2, center_port=6, streams_port=7, kafka_port=8, registry_port=9, edges=2
+    )
+    for given, ports in (({}, (3, 4)), ({"EDGE_OPERATOR_PORT": "9100"}, (9100, 9101))):
+        bridge = Bridge(options, progress=lambda _: None, environment=given)
+        assert bridge.operator_urls == {
+            "edge": f"http://127.0.0.1:{ports[0]}",
+            "edge-2": f"http://127.0.0.1:{ports[1]}",
+        }
 
 
 def test_repeated_checks_prepare_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ _INTERRUPTED = 130
         "taskbridge up",
         "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml",
         "taskbridge up --webhooks endpoints.toml",
+        "taskbridge up --edges 2",
     )
 )
 def up(  # one flag each: the contract's list
@@ -59,6 +60,9 @@ def up(  # one flag each: the contract's list
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
     webhooks: Webhooks = None,
+    edges: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of edges that share the port, for more callbacks per second.")
+    ] = 1,
 ) -> None:
     """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM."""
     flags = locals()
@@ -240,6 +244,8 @@ def _bridge(command: str, environment: Mapping[str, str], **options: Any) -> Gen
 
 def _print_addresses(bridge: Bridge, connection: Connection, webhooks: Path | None) -> None:
     say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
+    if len(bridge.operator_urls) > 1:
+        say(f"  operators  {' '.join(bridge.operator_urls.values())}")
     say(f"streams      {bridge.streams_url}")
     say(f"task center  {bridge.center_url}/")
     say(f"operations   {bridge.center_url}/ops")

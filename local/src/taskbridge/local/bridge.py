@@ -65,6 +65,8 @@ class BridgeOptions:
     credentials: Path | None = None
     webhooks: Path | None = None
     """The endpoints file; without one, there are no webhooks."""
+    edges: int = 1
+    """So many edges share the port and the data folder, and with it the signatures of past callbacks."""
 
 
 def _is_ready(answer: httpx2.Response) -> bool:
@@ -102,11 +104,15 @@ class Bridge:
         self._stopped = Event()
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
+        self._operator_ports = self._ports_of_operators()
         # If the operator's address is set, the edge gives details only there.
-        operator_port = environment.get("EDGE_OPERATOR_PORT")
         operator_host = environment.get("EDGE_OPERATOR_HOST") or LOOPBACK
         operator_host = LOOPBACK if operator_host in _ALL_INTERFACES else operator_host
-        self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
+        self.operator_urls = {
+            name: f"http://{operator_host}:{port}" if port else self.edge_url
+            for name, port in self._operator_ports.items()
+        }
+        """Where each edge gives details, by the name of its service."""
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
         self.center_url = f"http://{LOOPBACK}:{options.center_port}"
         port = given_settings(WebhooksSettings, environment).get("port", _WEBHOOKS_PORT)
@@ -142,7 +148,7 @@ class Bridge:
         edge, streams, center = self._settings_of_services(endpoints)
         webhooks = self._settings_of_webhooks(endpoints)
         self._supervisor.start(
-            self._service("edge", self.edge_url, edge, sockets=self._sockets, is_up=self._is_edge_up),
+            *(self._edge(name, edge) for name in self._operator_ports),
             self._service("streams", self.streams_url, streams),
             self._service("center", self.center_url, center, is_up=is_center_up),
             *([self._service("webhooks", self.webhooks_url, webhooks)] if webhooks else []),
@@ -168,7 +174,7 @@ class Bridge:
     def stop(self) -> None:
         """Stop all services, the last started first. A second call does nothing."""
         self._stopped.set()
-        self._supervisor.stop("edge", "streams", "center", "webhooks")
+        self._supervisor.stop(*self._operator_ports, "streams", "center", "webhooks")
         for each in self._sockets:
             each.close()
         self._stack.stop()
@@ -189,6 +195,8 @@ class Bridge:
         }
         if self._options.webhooks is not None:
             given["WEBHOOKS_PORT"] = self._webhooks_port
+        if self._options.edges > 1:
+            given |= {f"EDGE_OPERATOR_PORT of {name}": int(port) for name, port in self._operator_ports.items()}
         stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
         check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
         return given
@@ -245,31 +253,57 @@ class Bridge:
                 f"{error}: stop the program that uses the port, or choose another with --edge-port"
             ) from error
 
+    def _ports_of_operators(self) -> dict[str, str]:
+        """The edges, each with its own port for operators; empty is the port for callbacks.
+
+        Several edges share that one, so each needs another.
+        """
+        first = self._environment.get("EDGE_OPERATOR_PORT", "")
+        if self._options.edges == 1:
+            return {"edge": first}
+        start = int(first) if first.isdecimal() else self._options.edge_port + 1
+        return {
+            "edge" if number == 0 else f"edge-{number + 1}": str(start + number)
+            for number in range(self._options.edges)
+        }
+
+    def _edge(self, name: str, environment: Mapping[str, str]) -> ServiceSpec:
+        port = self._operator_ports[name]
+        return self._service(
+            name,
+            self.operator_urls[name],
+            {**environment, **({"EDGE_OPERATOR_PORT": port} if port else {})},
+            command="edge",
+            sockets=self._sockets,
+            is_up=self._is_edge_up,
+        )
+
     def _service(
         self,
         name: str,
         url: str,
         environment: Mapping[str, str],
         *,
+        command: str | None = None,
         sockets: Sequence[socket.socket] = (),
         is_up: Callable[[httpx2.Response], bool] = _is_ready,
     ) -> ServiceSpec:
         return ServiceSpec(
             name=name,
-            argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
+            argv=[sys.executable, "-P", "-m", "taskbridge.cli", command or name],
             env=environment,
             log_path=self._options.data_dir / "logs" / f"{name}.log",
             ready=probe(url, is_up),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
-            # SIGKILL would leave the workers of an edge running, on its port.
+            # Time to finish open requests.
             orphan_signal=signal.SIGTERM,
             sockets=sockets,
         )
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         options, credentials = self._options, str(self.credentials.resolve())
-        urls = {"EDGE_URLS": self.operator_url, "STREAMS_URLS": self.streams_url}
+        urls = {"EDGE_URLS": ",".join(self.operator_urls.values()), "STREAMS_URLS": self.streams_url}
         if options.webhooks is not None:
             urls["WEBHOOKS_URLS"] = self.webhooks_url
         urls = {name: self._environment.get(f"CENTER_{name}", url) for name, url in urls.items()}
@@ -309,7 +343,7 @@ def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> No
 def probe(url: str, is_up: Callable[[httpx2.Response], bool]) -> Callable[[], bool]:
     """A probe that tells whether the service answers, and ``is_up`` accepts its readiness."""
     # Created once: a new client reads the certificates of the system, which takes 30 ms. Each request has a new
-    # connection, so that it reaches any of several workers.
+    # connection, so that it reaches any of several edges.
     client = httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
 
     def ready() -> bool:
