@@ -77,9 +77,8 @@ class Load:
 
 def _rss_mb(edge: RunningEdge) -> float:
     assert edge.process is not None
-    pids = [edge.process.pid, *edge.workers()]
-    statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
-    return round(sum(int(text.split("VmRSS:")[1].split()[0]) for text in statuses) / 1024, 1)
+    status = Path(f"/proc/{edge.process.pid}/status").read_text()
+    return round(int(status.split("VmRSS:")[1].split()[0]) / 1024, 1)
 
 
 async def _soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -88,10 +87,9 @@ async def _soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         folder,
         bootstrap_servers=stack.endpoints.bootstrap_servers,
         registry_url=stack.endpoints.registry_url,
-        EDGE_WORKERS=str(arguments.workers),
     )
     load = Load(edge.url, arguments.rate)
-    found: dict[str, Any] = {"rate": arguments.rate, "outage_s": arguments.outage_s, "workers": arguments.workers}
+    found: dict[str, Any] = {"rate": arguments.rate, "outage_s": arguments.outage_s}
     try:
         edge.start()
         wait_until(edge.is_whole)
@@ -139,7 +137,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the edge over an outage of Kafka.")
     parser.add_argument("--outage-s", type=float, default=180)
     parser.add_argument("--rate", type=float, default=200)
-    parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="taskbridge-soak-") as folder:
         found = asyncio.run(_soak(arguments, Path(folder)))

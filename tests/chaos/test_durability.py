@@ -1,11 +1,9 @@
 """Every callback that was answered 200 is on the topic, whole, after processes are killed or frozen and disks filled.
 
-What the disk of a single worker holds leaves it in order per instance. While the disk has no room, newer events go
-directly to Kafka.
+What the disk holds leaves it in order per instance. While the disk has no room, newer events go directly to Kafka.
 
-TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones, both for an edge with two
-workers and for one with one. The disk that fills up is a tmpfs where the tests run as root; elsewhere the spool's limit
-on bytes replaces it.
+TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones. The disk that fills up is a
+tmpfs where the tests run as root; elsewhere the spool's limit on bytes replaces it.
 """
 
 from __future__ import annotations
@@ -48,7 +46,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "15"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
-WORKERS = [1, 2] if {"TASKBRIDGE_CHAOS_SECONDS", "TASKBRIDGE_CHAOS_SEEDS"} & os.environ.keys() else [2]
 KAFKA_TIMEOUT_S = 0.5
 SENDERS = 12
 INSTANCES_EACH = 4
@@ -156,8 +153,6 @@ class Chaos:
             self.kill_edge_while_broker_is_down,
             self.kill_both_while_records_are_on_their_way,
         ]
-        if self._edge.workers():
-            kinds.append(self.kill_worker)
         self._senders.until_kafka_has_them()
         deadline = time.monotonic() + seconds
         for kind in self._schedule(kinds):
@@ -179,10 +174,6 @@ class Chaos:
         self._edge.kill()
         self._edge.start()
         wait_until(self._edge.is_ready)
-
-    def kill_worker(self) -> None:
-        os.kill(self._random.choice(self._edge.workers()), signal.SIGKILL)
-        self._pause(1, 2)
 
     def kill_broker(self) -> None:
         self._stack.signal("kafka", signal.SIGKILL)
@@ -286,9 +277,8 @@ def print_metrics(edge: RunningEdge) -> None:
 
 
 @pytest.mark.timeout(SECONDS + 900)
-@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: int) -> None:
+def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int) -> None:
     with contextlib.ExitStack() as ending:
         stack = OwnStack(tmp_path / "stack")
         ending.callback(stack.stop)
@@ -296,7 +286,6 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             tmp_path,
             bootstrap_servers=stack.endpoints.bootstrap_servers,
             registry_url=stack.endpoints.registry_url,
-            EDGE_WORKERS=str(workers),
             EDGE_KAFKA_TIMEOUT_MS=str(int(KAFKA_TIMEOUT_S * 1000)),
             EDGE_SPOOL_MAX_BYTES=str((SPOOL_MB if can_mount() else 1) << 20),
         )
@@ -312,14 +301,14 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             chaos.run(SECONDS)
         finally:
             senders.stop()
-            sys.stderr.write(f"\n[chaos] seed {seed}, {workers} workers: {' '.join(chaos.log)}\n")
+            sys.stderr.write(f"\n[chaos] seed {seed}: {' '.join(chaos.log)}\n")
             sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
         ending.callback(print_metrics, edge)
         wait_until(edge.has_drained, 180, what="the spool is empty")
         found = verdict(senders.answered, read_topic(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")
         assert (found["lost"], found["changed"]) == ([], [])
-        assert workers > 1 or found["disordered"] == []
+        assert found["disordered"] == []
         assert {"kafka", "spool"} <= set(senders.answered.outcomes), "the schedule reached only one of the two"
         assert len(senders.answered.parameters) > 20 * SECONDS
         assert edge.metric("taskbridge_edge_spool_set_aside_records") == 0

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,15 +51,13 @@ class Edge(RunningEdge):
             **(own | environment),
         )
         self.client = http_clients.client(base_url=self.url)
-        self._workers = int(environment.get("EDGE_WORKERS", "1"))
         self._starts = 0
 
     def start(self, *prefix: str) -> None:
         super().start(*prefix)
         deadline = time.monotonic() + 60
-        self._starts += self._workers
-        # Workers become ready one by one: after 20 connections probably all are.
-        while len(self.lines("edge_started")) < self._starts or not all(self.is_ready() for _ in range(20)):
+        self._starts += 1
+        while len(self.lines("edge_started")) < self._starts or not self.is_ready():
             assert time.monotonic() < deadline, self.log_path.read_text("utf-8")
             time.sleep(0.05)
 
@@ -83,8 +80,12 @@ class Edge(RunningEdge):
 def start_edge(tmp_path: Path, connection: Connection) -> Generator[Callable[..., Edge]]:
     started: list[Edge] = []
 
-    def start(token: str = SYSTEM_TOKEN, **environment: str) -> Edge:
+    def start(token: str = SYSTEM_TOKEN, *, next_to: Edge | None = None, **environment: str) -> Edge:
+        """``next_to`` is an edge that already has the data folder and the port: both serve there."""
         edge = Edge(tmp_path, connection, **environment)
+        if next_to is not None:
+            edge.environment["EDGE_PORT"] = next_to.environment["EDGE_PORT"]
+            edge.url, edge.log_path = next_to.url, tmp_path / f"edge-{len(started)}.log"
         write_credentials(edge.credentials, token)
         started.append(edge)
         edge.start()
@@ -260,12 +261,13 @@ def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
     return {**copy, "formInstId": original["formInstId"] + original.get("taskId", "")}
 
 
-def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_worker(
+def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_edge_of_a_folder(
     start_edge: Callable[..., Edge],
     entries_of: Callable[[str, int], list[QuarantinedCallback]],
     events_of: Callable[[str], list[Message]],
 ) -> None:
-    edge = start_edge(EDGE_WORKERS="2")
+    edge = start_edge()
+    peer = start_edge(next_to=edge)
     run, originals = uuid.uuid4().hex, dict[tuple[str, str], dict[str, str]]()
     pairs = [pair for pair in permutations(ACTIONS, 2) if accepts(*pair)]
     for first, second in pairs:
@@ -288,20 +290,20 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
         for pair, original in originals.items():
             refuse(*pair)
             assert edge.send(pair[0], original).status_code == 200, pair
-        # Each worker counts its own refusals. One accepts all connections until there are many at a time.
+        # Each edge counts its own refusals.
         deadline = time.monotonic() + 60
-        while not 0 < refused_by_one_worker(edge) < refused:
-            assert time.monotonic() < deadline, "one worker got everything"
-            with ThreadPoolExecutor(8) as threads:
-                for sending in [threads.submit(refuse, "complete", "cancel") for _ in range(16)]:
-                    sending.result()
+        while not 0 < refused_by_one_edge(edge) < refused:
+            assert time.monotonic() < deadline, "one edge got everything"
+            refuse("complete", "cancel")
         bodies.add(edge.send("complete", good("complete", f"{run}-x", "wrong")).content)
         assert len(bodies) == 1
         return refused
 
     refused = check()
-    edge.end()
-    edge.start()
+    for each in (edge, peer):
+        each.end()
+    for each in (edge, peer):
+        each.start()
     refused += check()
     reasons = [each.reason for each in entries_of(run, refused + 2)]
     assert (reasons.count("cross-action-replay"), reasons.count("wrong-sign"), len(reasons)) == (
@@ -312,7 +314,7 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
     assert all(len(events_of(f"{run}-{first}-{second}")) == 3 for first, second in pairs[:2])
 
 
-def refused_by_one_worker(edge: Edge) -> float:
+def refused_by_one_edge(edge: Edge) -> float:
     lines = edge.client.get("/metrics", headers={"Connection": "close"}).text.splitlines()
     mine = [line for line in lines if "callbacks_total{" in line and 'outcome="cross-action-replay"' in line]
     return sum(float(line.split()[-1]) for line in mine)
@@ -330,7 +332,8 @@ def accepts(first: str, second: str) -> bool:
 
 
 def test_copies_that_race_their_original_never_both_pass(start_edge: Callable[..., Edge]) -> None:
-    edge = start_edge(EDGE_WORKERS="2")
+    edge = start_edge()
+    start_edge(next_to=edge)
     run = uuid.uuid4().hex
     passed: list[tuple[int, str]] = []
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -26,6 +25,7 @@ from taskbridge.local.supervisor import Backoff, Phase, Supervisor
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from taskbridge.edge.sender import EncodedCallback
     from taskbridge.local.supervisor import ServiceEvent
@@ -44,15 +44,6 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: 
         # A slow condition, such as one on all records of a topic, leaves the cores to the services.
         time.sleep(max(0.05, 2 * (now - began)))
         began = time.monotonic()
-
-
-def worker_processes(pid: int) -> list[int]:
-    """The workers of an edge that has several."""
-    found: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one ends meanwhile
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        found += [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-    return found
 
 
 class OwnStack:
@@ -130,7 +121,7 @@ class RunningEdge:
 
         It ends with the tests, also when those are killed.
         """
-        if not (prefix or self.sockets or "EDGE_WORKERS" in self.environment) and self.argv == _LOADED:
+        if not (prefix or self.sockets) and self.argv == _LOADED:
             self.process = Forked(_LOADED[-1], environment=self.environment, log=self.log_path)
             return
         given = [each.fileno() for each in self.sockets]
@@ -143,11 +134,6 @@ class RunningEdge:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def workers(self) -> list[int]:
-        """The worker processes, where there is more than one."""
-        assert self.process is not None
-        return worker_processes(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL to every process of it, as when the machine's memory runs out."""
@@ -198,9 +184,7 @@ class RunningEdge:
     def metric(self, name: str) -> float | None:
         answer = self.get("/metrics")
         lines = answer.text.splitlines() if answer is not None else []
-        # Each worker exposes the value of the whole folder, and knows the others' changes a little late.
-        values = [float(line.split()[-1]) for line in lines if line.split()[0].partition("{")[0] == name]
-        return max(values, default=None)
+        return next((float(line.split()[-1]) for line in lines if line.split()[0] == name), None)
 
     def has_drained(self) -> bool:
         return self.metric("taskbridge_edge_spool_depth") == 0

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.testclient import TestClient
 
 from support.edge.fakes import MemoryPublisher
-from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.center.operations.answers import Answers, edge_of
 from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decision import IS_BUILT
-from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes, WorkerMetrics, clear_metrics
+from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes
 from taskbridge.edge.verification.credentials import CredentialsFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from taskbridge.edge.settings import EdgeSettings
 
@@ -58,7 +51,7 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
     credentials = CredentialsFile(settings.credentials_file)
     settings.credentials_file.write_text("[[apps]\n")
     credentials.reload_if_changed()
-    metrics = WorkerMetrics(CollectorRegistry(), folder=None)
+    metrics = CollectorRegistry()
     app = FastAPI()
     app.include_router(
         HealthRoutes(credentials=credentials, publisher=publisher, metrics=metrics, core="native").router()
@@ -164,64 +157,3 @@ def test_outcomes_read_as_a_counter(counted: Sequence[tuple[str, str]]) -> None:
         outcomes.count(action, outcome)
         counter.labels(action, outcome).inc()
     assert series(ours) == series(theirs)
-
-
-def registry_of(count: int) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    Counter("calls", 'Calls, by "kind".', ["kind"], registry=registry).labels('a"b').inc(count)
-    Histogram("seconds", "Seconds.", buckets=(1,), registry=registry).observe(0.5)
-    gauge = Gauge("depth", "Depth.", registry=registry)
-    gauge.set_function(lambda: math.inf)
-    return registry
-
-
-def test_one_worker_has_no_label(tmp_path: Path) -> None:
-    text = WorkerMetrics(registry_of(1), folder=None).exposition().decode()
-    assert 'calls_total{kind="a\\"b"} 1.0' in text
-    assert not list(tmp_path.iterdir())
-
-
-def test_all_living_workers_are_in_one_answer(tmp_path: Path) -> None:
-    other = os.getppid()
-    WorkerMetrics(registry_of(7), folder=tmp_path).exposition()
-    (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{other}.json")
-    text = WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
-    assert f'calls_total{{kind="a\\"b",worker="{os.getpid()}"}} 1.0' in text
-    assert f'calls_total{{kind="a\\"b",worker="{other}"}} 7.0' in text
-    assert f'depth{{worker="{other}"}} +Inf' in text
-    assert f'seconds_bucket{{le="1.0",worker="{other}"}} 1.0' in text
-    assert text.count("# TYPE calls_total counter") == 1
-
-
-def test_what_a_dead_worker_left_goes_away(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = tmp_path / f"{dead.pid}.json"
-    left.write_text(json.dumps([["calls", "Calls.", "counter", [["calls_total", {}, 9]]]]))
-    assert str(dead.pid) not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
-    assert not left.exists()
-
-
-def test_a_file_that_is_being_written_is_left_out(tmp_path: Path) -> None:
-    other = os.getppid()
-    (tmp_path / f"{other}.json").write_bytes(b"[[")
-    assert f'worker="{other}"' not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
-
-
-@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
-def test_a_full_disk_does_not_stop_them(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", megabytes=1):
-        registry = CollectorRegistry()
-        depth, metrics = Gauge("depth", "Depth.", registry=registry), WorkerMetrics(registry, folder=tmp_path / "disk")
-        depth.set(0)
-        metrics.exposition()
-        fill(tmp_path / "disk")
-        depth.set(1230)
-        assert f'depth{{worker="{os.getpid()}"}} 1230.0' in metrics.exposition().decode()
-
-
-def test_what_the_last_run_left_is_cleared(tmp_path: Path) -> None:
-    (tmp_path / "1.json").write_text("[]")
-    clear_metrics(tmp_path)
-    clear_metrics(tmp_path / "absent")
-    assert not list(tmp_path.iterdir())

@@ -421,11 +421,6 @@ def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettin
     assert len(by_source) >= 4
 
 
-def test_workers_share_the_bounds(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = quarantine_of(settings, publisher, Clock(), workers=5)
-    assert flood(quarantine, "192.0.2.1", 100) == 2
-
-
 def test_what_a_record_cannot_hold_is_not_tried(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     quarantine = quarantine_of(settings, publisher, Clock(), quarantine_max_bytes_per_day=1 << 40)
     assert flood(quarantine, "192.0.2.1", 1, body=b"x" * MAX_MESSAGE_BYTES) == 0

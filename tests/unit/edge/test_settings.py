@@ -26,7 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_the_contracts() -> None:
     settings = load_settings(EdgeSettings, os.environ)
-    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8400, 1)
+    assert (settings.host, settings.port) == ("127.0.0.1", 8400)
     assert (settings.max_body_bytes, settings.spool_max_bytes) == (1 << 20, 1 << 30)
     assert settings.kafka_timeout_ms == 1000
     assert (settings.quarantine_max_per_minute, settings.quarantine_max_bytes_per_day) == (600, 256 << 20)
@@ -87,7 +87,6 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str)
         ("EDGE_BEARER_TOKENS", "s3cret, ,two"),
         ("EDGE_PORT", "s3cret"),
         ("EDGE_PORT", "70000"),
-        ("EDGE_WORKERS", "0"),
         ("EDGE_MAX_BODY_BYTES", "4000000"),
         ("EDGE_KAFKA_TIMEOUT_MS", "0"),
         ("EDGE_LOG_FORMAT", "xml"),

@@ -15,14 +15,14 @@ import structlog
 from fastapi import FastAPI
 
 from taskbridge.edge.decision import Decision, Rules
-from taskbridge.edge.monitoring import HealthRoutes, Metrics, WorkerMetrics, clear_metrics
+from taskbridge.edge.monitoring import HealthRoutes, Metrics
 from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.publisher import KafkaPublisher
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files
 from taskbridge.edge.server.protocol import FAST_PATH
-from taskbridge.edge.server.serving import end_on_signal, end_with_parent, serve
+from taskbridge.edge.server.serving import end_on_signal, serve
 from taskbridge.edge.server.sockets import listen_with_peers, passed_sockets
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.tracing import TracedRoutes, trace_drained
@@ -42,7 +42,6 @@ from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncGenerator, Mapping
-    from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
 
@@ -96,7 +95,6 @@ def create_app(
     token_use = TokenUse(settings.data_dir)
     senders = Senders(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
     gate = Gate(settings, senders, count=metrics.count_refused)
-    worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
     window = FileWindows(settings.data_dir, entries=settings.replay_window_entries)
     metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
 
@@ -106,11 +104,11 @@ def create_app(
             _log.warning("native_core_not_built", effect="callbacks are decided in Python: as right, and slower")
         window.open()
         await events.start()
-        upkeep = [
-            asyncio.create_task(each)
-            for each in (credentials.watch(), token_use.flush_regularly(), worker_metrics.write_regularly())
-        ]
-        _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
+        upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.flush_regularly())]
+        if settings.workers is not None:
+            problem = "EDGE_WORKERS has no effect: an edge is one process; start more edges"
+            _log.warning("setting_without_effect", problem=problem)
+        _log.info("edge_started", apps=credentials.current.count)
         if owns_process:
             collect_garbage_rarely()
         # Only the general path makes spans.
@@ -148,7 +146,7 @@ def create_app(
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )
-    health = HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics, core=decision.core)
+    health = HealthRoutes(credentials=credentials, publisher=events, metrics=metrics.registry, core=decision.core)
     operators: dict[int, FastAPI] = {}
     if settings.operator_port is not None:
         operators[settings.operator_port] = FastAPI(openapi_url=None)
@@ -171,12 +169,6 @@ def create_app(
     return app
 
 
-def app_from_environment() -> FastAPI:
-    """The application of each worker process of uvicorn."""
-    end_with_parent()
-    return _configured()[1]
-
-
 def run() -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C, then finish open requests and exit with 0.
 
@@ -185,14 +177,11 @@ def run() -> None:
     end_on_signal()
     try:
         settings, app = _configured()
-        if (folder := _metrics_folder(settings)) is not None:
-            clear_metrics(folder)
         passed = passed_sockets(os.environ)
         sockets = _sockets(settings, passed)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
-    factory = "taskbridge.edge.app:app_from_environment"
-    serve(app, sockets, are_held=bool(passed.callbacks), workers=settings.workers, factory=factory)
+    serve(app, sockets, are_held=bool(passed.callbacks))
 
 
 def main() -> None:
@@ -218,10 +207,6 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     settings = with_open_files(settings)
     tracing = tracing_from_environment(os.environ, "taskbridge-edge")
     return settings, create_app(settings, partitions=partitions, owns_process=True, tracing=tracing)
-
-
-def _metrics_folder(settings: EdgeSettings) -> Path | None:
-    return settings.data_dir / "metrics" if settings.workers > 1 else None
 
 
 def _make_data_dir(settings: EdgeSettings) -> None:

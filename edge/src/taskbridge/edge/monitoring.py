@@ -1,24 +1,18 @@
-"""Health, readiness and metrics of the edge; one scrape returns those of all workers."""
+"""Health, readiness and metrics of the edge."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import zlib
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate, product
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -29,11 +23,9 @@ from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
 from taskbridge.runtime.problems import SERVERS_REASONS
-from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.server.admission import Gate
@@ -212,104 +204,6 @@ class _TokenCollector(Collector):
         return [family]
 
 
-WORKER = "worker"
-WRITE_S = 2.0
-"""How old another worker's numbers may be."""
-_CHECKSUM_BYTES = 4
-_ATTEMPTS = 5
-
-
-class WorkerMetrics:
-    """The metrics of this process, and of the other workers if there are any."""
-
-    def __init__(self, registry: CollectorRegistry, *, folder: Path | None) -> None:
-        """``folder`` is where the workers write their metrics; None with a single worker."""
-        self._registry = registry
-        self._folder = folder
-
-    def exposition(self) -> bytes:
-        """In Prometheus' text format. With several workers each sample has the label ``worker``, a process id.
-
-        This process reads its own from its file too: otherwise a counter could run backwards when the next scrape
-        reaches another worker.
-        """
-        if self._folder is None:
-            return generate_latest(self._registry)
-        with contextlib.suppress(OSError):  # no room even for the first time
-            self._write(self._folder)
-        metrics = _read(self._folder)
-        return generate_latest(SimpleNamespace(collect=lambda: metrics))  # type: ignore[arg-type]
-
-    async def write_regularly(self) -> None:
-        """Write the metrics for the other workers every few seconds, until cancelled."""
-        while self._folder is not None:
-            with contextlib.suppress(OSError):
-                self._write(self._folder)
-            await asyncio.sleep(WRITE_S)
-
-    def _write(self, folder: Path) -> None:
-        families = [
-            [each.name, each.documentation, each.type, [[one.name, one.labels, one.value] for one in each.samples]]
-            for each in self._registry.collect()
-        ]
-        text = json.dumps(families).encode()
-        folder.mkdir(parents=True, exist_ok=True)
-        # In place, with room to grow: the metrics must work while the disk is full.
-        descriptor = os.open(folder / f"{os.getpid()}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size < len(text) + _CHECKSUM_BYTES:
-                size = 2 * len(text)
-                os.posix_fallocate(descriptor, 0, size)
-            text = text.ljust(size - _CHECKSUM_BYTES)
-            os.pwrite(descriptor, _checksum(text) + text, 0)
-        finally:
-            os.close(descriptor)
-
-
-def clear_metrics(folder: Path) -> None:
-    """Remove the files of earlier workers, before any worker runs. ConfigurationError if that fails."""
-    try:
-        for path in folder.glob("*.json"):
-            path.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"data folder {folder}: {error.strerror}") from error
-
-
-def _read(folder: Path) -> Iterable[Metric]:
-    merged: dict[str, Metric] = {}
-    for path in sorted(folder.glob("*.json")):
-        if not _lives(int(path.stem)):
-            path.unlink(missing_ok=True)
-            continue
-        for name, documentation, kind, samples in _families_in(path):
-            metric = merged.setdefault(name, Metric(name, documentation, kind))
-            metric.samples += [Sample(one, {**labels, WORKER: path.stem}, value) for one, labels, value in samples]
-    return merged.values()
-
-
-def _families_in(path: Path) -> list[Any]:
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(FileNotFoundError):  # removed by another scrape
-            written = path.read_bytes()
-            if written[:_CHECKSUM_BYTES] == _checksum(written[_CHECKSUM_BYTES:]):
-                return json.loads(written[_CHECKSUM_BYTES:])
-    return []
-
-
-def _checksum(text: bytes) -> bytes:
-    """Differs while a file is being written."""
-    return zlib.crc32(text).to_bytes(_CHECKSUM_BYTES, "little")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
-
-
 _OK = "ok"
 
 
@@ -319,7 +213,7 @@ class HealthRoutes:
 
     credentials: CredentialsFile
     publisher: KafkaPublisher
-    metrics: WorkerMetrics
+    metrics: CollectorRegistry
     core: str
     """The core that decides callbacks: ``native`` or ``python``."""
     details: bool = True
@@ -354,4 +248,4 @@ class HealthRoutes:
 
     async def _metrics(self) -> Response:
         """In Prometheus' text format."""
-        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.metrics), media_type=CONTENT_TYPE_LATEST)

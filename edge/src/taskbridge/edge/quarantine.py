@@ -121,7 +121,7 @@ class Quarantine:
     """Stores what the path of a callback rejects.
 
     Requests per minute and bytes per day are limited, per sender and for all together. Verified callbacks have limits
-    of their own, so that a flood of others cannot displace them. Workers get equal shares.
+    of their own, so that a flood of others cannot displace them.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class Quarantine:
         self._clock = clock
         self._bearer_tokens = [token.get_secret_value() for token in settings.bearer_tokens]
         self._timeout_s = settings.kafka_timeout_ms / 1000 + _SLACK_S
-        self._requests = max(1, settings.quarantine_max_per_minute // settings.workers)
-        self._bytes = settings.quarantine_max_bytes_per_day // settings.workers
+        self._requests = settings.quarantine_max_per_minute
+        self._bytes = settings.quarantine_max_bytes_per_day
         self._all = {proven: self._buckets(self._requests * _ALL_SOURCES, self._bytes) for proven in (True, False)}
         self._sources = PerSource(lambda: self._buckets(self._requests, self._bytes / _SOURCE_SHARE))
         self._failures = RejectionLog(clock=clock)

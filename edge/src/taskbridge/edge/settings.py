@@ -70,9 +70,8 @@ class EdgeSettings(ServiceSettings):
         LOOPBACK
     )
     """Address of the separate port. Requires `EDGE_OPERATOR_PORT`."""
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Number of processes. With more than one, every metric has the label `worker`, and one scrape returns the metrics
-    of all."""
+    workers: str | None = None
+    """No effect: an edge is one process. Start more edges instead, for example with `taskbridge up --edges`."""
     data_dir: Path = Path("edge-data")
     """Folder for the spool, the signatures of past callbacks and the schema ids. Put it on a disk that survives
     restarts."""
@@ -80,7 +79,7 @@ class EdgeSettings(ServiceSettings):
     """Maximum size of a request body; a larger one gets 413. An event contains the body twice and must fit into one
     record."""
     spool_max_bytes: Annotated[int, Field(ge=1)] = 1024 * _MIB
-    """Maximum size of the spool, for all workers together."""
+    """Maximum size of the spool."""
     kafka_timeout_ms: Annotated[int, Field(ge=1)] = 1000
     """How long a callback waits for Kafka's acknowledgement before it goes to the spool, in milliseconds."""
     bearer_tokens: Annotated[
@@ -104,9 +103,9 @@ class EdgeSettings(ServiceSettings):
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
     """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
-    """Maximum number of connections per worker. At the limit, idle connections are closed for new ones."""
+    """Maximum number of connections. At the limit, idle connections are closed for new ones."""
     max_connections_per_address: Annotated[int, Field(ge=0)] = 0
-    """Maximum number of connections per client address and worker. `0`: no limit. Trusted proxies are exempt."""
+    """Maximum number of connections per client address. `0`: no limit. Trusted proxies are exempt."""
     quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
     """Rejected callbacks of one sender that are stored per minute. The limit for all senders together is ten times as
     high."""

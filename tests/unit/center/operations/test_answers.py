@@ -78,25 +78,21 @@ def test_what_is_no_worker_hides_nothing_else(readiness: str) -> None:
     assert partitions_of([found]) == []
 
 
-def edge_metrics(*workers: str) -> str:
+def edge_metrics() -> str:
     metrics = Metrics()
     SpoolMetrics(metrics.registry)
     for outcome in ("kafka", "kafka", "spool", "wrong-sign"):
         metrics.count("create", outcome, 0.001)
     metrics.count("complete", "kafka", 0.001)
     text = generate_latest(metrics.registry).decode()
-    return text + "".join(
-        f'taskbridge_edge_spool_depth{{worker="{each}"}} 3\n'
-        f'taskbridge_edge_spool_oldest_seconds{{worker="{each}"}} {9 + number}\n'
-        for number, each in enumerate(workers)
-    )
+    return text + "taskbridge_edge_spool_depth 6\ntaskbridge_edge_spool_oldest_seconds 10\n"
 
 
 READY = json.dumps({"ready": True, "degraded": False, "kafka": "ok", "spool": "ok", "credentials": "ok"})
 
 
 def test_an_edge_shows_what_it_has_counted() -> None:
-    edge = edge_of(Answers("http://edge", READY, edge_metrics("1", "2")))
+    edge = edge_of(Answers("http://edge", READY, edge_metrics()))
     assert (edge["reachable"], edge["ready"], edge["problem"]) == (True, True, None)
     assert edge["outcomes"] == {"accepted": 4, "wrong-sign": 1}
     assert edge["spool"] == {"records": 6, "bytes": 0, "oldest_age_s": 10.0}

@@ -1,22 +1,18 @@
-"""Passed sockets are accepted once; edges of one data folder share a port; connections are spread over workers."""
+"""Passed sockets are accepted once; edges of one data folder share a port; queues of a port add up."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
 from taskbridge.edge.server import sockets as server_sockets
 from taskbridge.edge.server.sockets import (
-    AcceptingLoop,
-    Listener,
     listen,
     listen_with_peers,
     passed_sockets,
@@ -25,10 +21,8 @@ from taskbridge.local.host import free_port
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from pathlib import Path
-
-    from taskbridge.edge.server.protocol import EdgeProtocol
 
 
 # Runs in a process of its own, because the passed descriptors have fixed numbers.
@@ -136,32 +130,3 @@ def accepted(sock: socket.socket) -> int:
             sock.accept()[0].close()
             count += 1
     return count
-
-
-WAITING = 10
-
-
-class Roomy(asyncio.Protocol):
-    def room(self, _arriving: int) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("options", "accepted"), [({}, WAITING), ({"in_a_row": 1}, 1)])
-def test_one_of_several_workers_leaves_the_next_connection_to_a_free_one(
-    options: dict[str, Any], accepted: int
-) -> None:
-    async def scenario() -> None:
-        with ExitStack() as stack:
-            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=WAITING))
-            listening.setblocking(False)  # noqa: FBT003 - socket's own signature
-            for _ in range(WAITING):
-                stack.enter_context(socket.create_connection(listening.getsockname()))
-            make = cast("Callable[[], EdgeProtocol]", Roomy)
-            running = cast("AcceptingLoop", asyncio.get_running_loop())
-            listener = Listener(running, make, listening)
-            listener._accept()  # pyright: ignore[reportPrivateUsage]
-            assert len(running.arriving) == accepted
-            await asyncio.gather(*running.arriving)
-
-    with asyncio.Runner(loop_factory=partial(AcceptingLoop, **options)) as runner:
-        runner.run(scenario())

@@ -85,9 +85,8 @@ def _edge(said: Any, metrics: str) -> dict[str, Any]:
     for each in samples["taskbridge_edge_callbacks_total"]:
         outcome = each.labels["outcome"]
         outcomes["accepted" if outcome in _DURABLE else outcome] += int(each.value)
-    # Each worker of an edge has a spool of its own.
-    records, size, ages = (
-        [each.value for each in samples[f"taskbridge_edge_spool_{name}"]]
+    records, size, age_s = (
+        next((each.value for each in samples[f"taskbridge_edge_spool_{name}"]), 0.0)
         for name in ("depth", "bytes", "oldest_seconds")
     )
     return {
@@ -95,11 +94,7 @@ def _edge(said: Any, metrics: str) -> dict[str, Any]:
         "degraded": degraded,
         "problem": parts[:_PROBLEM_MAX] if parts and (degraded or not ready) else None,
         "outcomes": dict(+outcomes),  # only those that occurred: an edge sends zeros for the others
-        "spool": {
-            "records": int(sum(records)),
-            "bytes": int(sum(size)),
-            "oldest_age_s": round(max(ages, default=0.0), 1),
-        },
+        "spool": {"records": int(records), "bytes": int(size), "oldest_age_s": round(age_s, 1)},
     }
 
 

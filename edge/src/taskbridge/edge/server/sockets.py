@@ -34,6 +34,8 @@ OPERATOR = "operator"
 """Name of a passed socket (LISTEN_FDNAMES) that is for operators; any other is for callbacks."""
 
 _FIRST_PASSED = 3
+_IN_A_ROW = 64
+"""So many connections are accepted before the loop turns to those that are open."""
 _FULL_S = 0.01
 _FAILED_S = 0.5
 
@@ -137,13 +139,10 @@ def listen_with_peers(host: str, port: int, *, data_dir: Path) -> list[socket.so
 class AcceptingLoop(uvloop.Loop):
     """The loop that uvicorn runs on. Each server on a given socket is a Listener."""
 
-    def __init__(self, *, are_held: bool = False, in_a_row: int = 64) -> None:
-        """``are_held``: the sockets outlive us, and connections that still wait there wait for the next process.
-
-        ``in_a_row`` connections are accepted before the loop turns to those that are open.
-        """
+    def __init__(self, *, are_held: bool = False) -> None:
+        """``are_held``: the sockets outlive us, and connections that still wait there wait for the next process."""
         super().__init__()
-        self.are_held, self.in_a_row = are_held, in_a_row
+        self.are_held = are_held
         self.arriving: set[asyncio.Task[None]] = set()
         """The accepted connections that are not admitted yet."""
 
@@ -194,7 +193,7 @@ class Listener(asyncio.AbstractServer):
             await asyncio.wait(self._loop.arriving)
 
     def _accept(self) -> None:
-        for _ in range(self._loop.in_a_row):
+        for _ in range(_IN_A_ROW):
             if not self._next.room(len(self._loop.arriving)):
                 self._pause(_FULL_S)
                 return
