@@ -3,7 +3,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow docs check native fuzz prerequisites
+.PHONY: image demo test disasters consumers slow nightly release docs check native fuzz prerequisites
 demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
@@ -15,18 +15,25 @@ test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
-disasters consumers slow: NEEDS := slow
+disasters consumers slow nightly release: NEEDS := slow
 disasters: native
-	@$(RUN) --compile-bytecode pytest -m disasters tests/chaos tests/integration $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
 # The examples of all languages and of the data platform, built and run against a real bridge; the Helm chart, rendered;
 # the wheels, installed; the commands of the documents, typed.
 consumers: native
-	@$(RUN) pytest -m consumers -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
+	@$(RUN) pytest -m "consumers and not nightly" -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
 
 # Both, in one run, by two processes: they fill two cores, and under the load of more, clients and brokers time out.
 slow: native
-	@$(RUN) --compile-bytecode pytest -n 2 -m "disasters or consumers" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -n 2 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
+
+# Every case of what `make test` and `make slow` prove with one case, such as each single ACL.
+nightly: native
+	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
+
+# All checks and all tests: before a release.
+release: check docs test slow nightly
 
 # The image of all services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native

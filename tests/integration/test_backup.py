@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
 from collections import defaultdict
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(300)]
 
-FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
 PARTITIONS = 3
 SETTINGS = {"TASKBRIDGE_PARTITIONS": str(PARTITIONS)}
 ADMIN_PATH = "/apis/registry/v3/admin"
@@ -325,8 +323,8 @@ def test_an_empty_registry_gives_other_ids_and_one_with_the_export_the_same(comp
                 assert found.known_id(schema) == company.connection.registry.id_of(schema)
 
 
-def by_a_mirror(company: Company) -> None:
-    """Another cluster has what a mirror copied, and only the newer half of the events."""
+@pytest.mark.nightly
+def test_a_mirror_has_all_that_it_copied_and_only_the_newer_half_of_the_events(company: Company) -> None:
     right = expected(company.connection, company.read)
     assert company.worker.end(signal.SIGTERM) == 0
     mirrored = {topic.name: company.read(topic.name) for topic in (TASK_EVENTS, TASK_STATES, PEOPLE, FORMS)}
@@ -345,12 +343,6 @@ def by_a_mirror(company: Company) -> None:
     company.settles()
     # Of the older ones the topic has only the newer half.
     company.has(expected(company.connection, company.read) | right)
-
-
-if FULL:
-
-    def test_a_mirror_has_all_that_it_copied(company: Company) -> None:
-        by_a_mirror(company)
 
 
 def copy(company: Company, records: list[Message]) -> None:

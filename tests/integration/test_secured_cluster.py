@@ -1,7 +1,7 @@
 """Kafka as it is in companies: three brokers with TLS, SASL and ACLs, a registry behind TLS and a password.
 
 The ACLs of ``taskbridge topics acls`` suffice, and each is needed: without it Kafka refuses an operation, and the
-program names the missing ACL. ``TASKBRIDGE_ACLS=full`` also shows it for whole workers and rebuilds.
+program names the missing ACL. Each single ACL is tried nightly, also for whole workers and rebuilds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
+from support.nightly import one_of_each
 from support.streams.lives import assert_all_is_right, caught_up, read_topic, remove_workers
 from support.streams.processes import Worker
 from support.webhooks_process import Receivers, WebhooksProcess
@@ -72,7 +73,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 ROLES = roles("subscriber")
-FULL = os.environ.get("TASKBRIDGE_ACLS") == "full"
+
+
+def privilege(acl: Acl) -> tuple[str, str]:
+    """What Kafka and the clients treat alike: one ACL of each is tried in every run."""
+    return acl.operation, acl.resource
+
+
 TRIED = Topic(f"{INTERNAL}of-the-test", None)
 """The internal topic that is tried: a worker would read records of the others."""
 
@@ -220,7 +227,7 @@ async def of_subscriber(cluster: SecuredCluster) -> list[Any]:
     return [first, *entries]
 
 
-@pytest.mark.parametrize("acl", ROLES["edge"], ids=str)
+@pytest.mark.parametrize("acl", one_of_each(ROLES["edge"], privilege), ids=str)
 def test_the_edge_needs_each_of_its_acls(
     cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
 ) -> None:
@@ -242,7 +249,7 @@ def test_the_edge_needs_each_of_its_acls(
     assert f"without {acl}" in str([message.value() for message in read_topic(outside, acl.name)])
 
 
-@pytest.mark.parametrize("acl", ROLES["streams"], ids=str)
+@pytest.mark.parametrize("acl", one_of_each(ROLES["streams"], privilege), ids=str)
 def test_a_worker_needs_each_of_its_acls(
     as_streams: Connection, outside: Connection, internal_topics: None, acl: Acl
 ) -> None:
@@ -257,6 +264,7 @@ def test_a_worker_needs_each_of_its_acls(
 READING = [(role, acl) for role in ("center", "webhooks", "operator") for acl in ROLES[role]]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("role", "acl"), READING, ids=str)
 def test_task_center_webhooks_and_commands_need_each_of_their_acls(
     cluster: SecuredCluster, outside: Connection, edge: RunningEdge, role: str, acl: Acl
@@ -266,7 +274,7 @@ def test_task_center_webhooks_and_commands_need_each_of_their_acls(
         wait_until(lambda: refusal(acl, as_user(cluster, role)), what="a refusal names the ACL")
 
 
-@pytest.mark.parametrize("acl", ROLES["subscriber"], ids=str)
+@pytest.mark.parametrize("acl", one_of_each(ROLES["subscriber"], privilege), ids=str)
 def test_a_subscriber_needs_each_of_its_acls(
     cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
 ) -> None:
@@ -284,7 +292,7 @@ def test_a_subscriber_needs_each_of_its_acls(
         wait_until(is_refused, what="a refusal names the ACL")
 
 
-@pytest.mark.parametrize("acl", PASSES, ids=str)
+@pytest.mark.parametrize("acl", one_of_each(PASSES, lambda _: "any"), ids=str)
 def test_a_pass_of_reconcile_needs_each_of_its_acls(
     cluster: SecuredCluster, outside: Connection, worker: Worker, tmp_path: Path, acl: Acl
 ) -> None:
@@ -346,86 +354,91 @@ def refused_pass(settings: dict[str, str]) -> str | None:
     return None
 
 
-if FULL:
-
-    @pytest.mark.parametrize("acl", [each for each in WORK if each.operation != "Create"], ids=str)
-    def test_no_worker_works_without_one_of_its_acls(
-        outside: Connection, edge: RunningEdge, worker: Worker, acl: Acl
-    ) -> None:
-        wait_until(edge.is_whole, what="the edge is ready")
-        with without(outside, "streams", acl):
-            # It does not check, and finds out.
-            worker.start(
-                "import taskbridge.streams.contract.start as contract; contract.missing_acls = lambda *_, **__: [];"
-                "from taskbridge.streams.app import main; main()"
-            )
-            assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")
-            produce_to(outside, TASK_EVENTS.name)  # to be parked
-            wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
+@pytest.mark.nightly
+@pytest.mark.parametrize("acl", [each for each in WORK if each.operation != "Create"], ids=str)
+def test_no_worker_works_without_one_of_its_acls(
+    outside: Connection, edge: RunningEdge, worker: Worker, acl: Acl
+) -> None:
+    wait_until(edge.is_whole, what="the edge is ready")
+    with without(outside, "streams", acl):
+        # It does not check, and finds out.
+        worker.start(
+            "import taskbridge.streams.contract.start as contract; contract.missing_acls = lambda *_, **__: [];"
+            "from taskbridge.streams.app import main; main()"
+        )
+        assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")
+        produce_to(outside, TASK_EVENTS.name)  # to be parked
+        wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
+        worker.kill_if_running()
+        if acl.resource != "transactional-id":  # which Kafka does not check beforehand
+            worker.start()
+            wait_until(lambda: f"{acl} (" in str(worker.readiness().get("problems")), what="the next start says it")
             worker.kill_if_running()
-            if acl.resource != "transactional-id":  # which Kafka does not check beforehand
-                worker.start()
-                wait_until(lambda: f"{acl} (" in str(worker.readiness().get("problems")), what="the next start says it")
-                worker.kill_if_running()
+    worker.start()
+    wait_until(worker.is_ready, what="the worker is ready")
+    wait_until(lambda: caught_up(outside), what="all events are folded")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("acl", EXTRAS, ids=str)
+def test_a_worker_without_an_optional_acl_works_and_logs_what_is_missing(
+    outside: Connection, worker: Worker, acl: Acl
+) -> None:
+    with without(outside, "streams", acl):
         worker.start()
         wait_until(worker.is_ready, what="the worker is ready")
-        wait_until(lambda: caught_up(outside), what="all events are folded")
+        text = worker.log_path.read_text()
+        if acl.operation == "DescribeConfigs":
+            assert "topic_not_checked" in text
+        else:
+            assert f"lacks {acl}" in str(worker.readiness()["topics"])
 
-    @pytest.mark.parametrize("acl", EXTRAS, ids=str)
-    def test_a_worker_without_an_optional_acl_works_and_logs_what_is_missing(
-        outside: Connection, worker: Worker, acl: Acl
-    ) -> None:
-        with without(outside, "streams", acl):
-            worker.start()
-            wait_until(worker.is_ready, what="the worker is ready")
-            text = worker.log_path.read_text()
-            if acl.operation == "DescribeConfigs":
-                assert "topic_not_checked" in text
-            else:
-                assert f"lacks {acl}" in str(worker.readiness()["topics"])
 
-    def test_kafkas_own_tool_accepts_the_printed_commands(
-        cluster: SecuredCluster, outside: Connection, tmp_path: Path
-    ) -> None:
-        printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
-        jars = ensure_artifacts(cache_folder(os.environ), progress=print).kafka_jars
-        make_service_folder(tmp_path)
-        java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", program=jars, heap_mb=128)
-        shell = f'kafka-acls.sh() {{ {shlex.join(java)} "$@"; }}\nKAFKA={cluster.servers} ADMIN=/dev/null\n{printed}'
-        done = subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        admin: Any = outside.admin()
-        anything: Any = (None, ResourcePatternType.ANY, "User:another", None, AclOperation.ANY, AclPermissionType.ANY)
-        found = admin.describe_acls(AclBindingFilter(ResourceType.ANY, *anything)).result(30)
-        assert set(found) == set(bindings("User:another", ROLES["streams"]))
+@pytest.mark.nightly
+def test_kafkas_own_tool_accepts_the_printed_commands(
+    cluster: SecuredCluster, outside: Connection, tmp_path: Path
+) -> None:
+    printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
+    jars = ensure_artifacts(cache_folder(os.environ), progress=print).kafka_jars
+    make_service_folder(tmp_path)
+    java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", program=jars, heap_mb=128)
+    shell = f'kafka-acls.sh() {{ {shlex.join(java)} "$@"; }}\nKAFKA={cluster.servers} ADMIN=/dev/null\n{printed}'
+    done = subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    admin: Any = outside.admin()
+    anything: Any = (None, ResourcePatternType.ANY, "User:another", None, AclOperation.ANY, AclPermissionType.ANY)
+    found = admin.describe_acls(AclBindingFilter(ResourceType.ANY, *anything)).result(30)
+    assert set(found) == set(bindings("User:another", ROLES["streams"]))
 
-    @pytest.mark.timeout(900)
-    def test_each_acl_of_a_rebuild_is_needed(
-        cluster: SecuredCluster, outside: Connection, internal_topics: None, tmp_path: Path
-    ) -> None:
-        del internal_topics
-        found: dict[str, str] = {}
-        own = [acl for acl in ROLES["rebuild"] if acl not in ROLES["operator"]]
-        for partitions, acl in enumerate(own, topics.DEFAULT_PARTITIONS + 1):
-            commands = (
-                ("--rebuild",),
-                ("--republish",),
-                ("--rebuild", "--partitions", str(partitions)),
-                # Deletes the changelog of the version before the live one.
-                ("--rebuild",),
-            )
-            refused = None
-            with without(outside, "rebuild", acl):
-                for command in commands:
-                    try:
-                        rebuild(cluster, tmp_path, *command)
-                    except AssertionError as error:
-                        refused, found[str(acl)] = command, f"{command[0]}: {error}"
-                        break
-            if refused is not None:
-                wait_until(lambda command=refused: is_done(cluster, tmp_path, command), what="it is done with the ACL")
-        print(json.dumps(found, indent=2))  # noqa: T201 - to be looked at
-        assert [str(acl) for acl in own if str(acl) not in found] == []
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_each_acl_of_a_rebuild_is_needed(
+    cluster: SecuredCluster, outside: Connection, internal_topics: None, tmp_path: Path
+) -> None:
+    del internal_topics
+    found: dict[str, str] = {}
+    own = [acl for acl in ROLES["rebuild"] if acl not in ROLES["operator"]]
+    for partitions, acl in enumerate(own, topics.DEFAULT_PARTITIONS + 1):
+        commands = (
+            ("--rebuild",),
+            ("--republish",),
+            ("--rebuild", "--partitions", str(partitions)),
+            # Deletes the changelog of the version before the live one.
+            ("--rebuild",),
+        )
+        refused = None
+        with without(outside, "rebuild", acl):
+            for command in commands:
+                try:
+                    rebuild(cluster, tmp_path, *command)
+                except AssertionError as error:
+                    refused, found[str(acl)] = command, f"{command[0]}: {error}"
+                    break
+        if refused is not None:
+            wait_until(lambda command=refused: is_done(cluster, tmp_path, command), what="it is done with the ACL")
+    print(json.dumps(found, indent=2))  # noqa: T201 - to be looked at
+    assert [str(acl) for acl in own if str(acl) not in found] == []
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Whole workers after a loss: refused in one line that names it, repaired by the command named there, and all right.
 
 One worker goes from disaster to disaster, on a Kafka of its own. The expected states are folded from the events that
-were produced, because the topic loses them. ``TASKBRIDGE_DISASTERS=full`` runs all disasters; default: the hardest.
+were produced, because the topic loses them. All of them run nightly, and the hardest in every run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(400)]
 
-FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
 PARTITIONS = 3
 
 
@@ -276,13 +275,13 @@ DISASTERS = [
 ]
 
 
-if FULL:
-    # First: events still describe their instances.
-    @pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name)
-    def test_a_loss_is_refused_and_named_and_repaired_by_the_command(company: Company, disaster: Disaster) -> None:
-        disaster.happens(company)
-        company.is_refused(disaster.named(company), REBUILD)
-        company.is_repaired("--rebuild")
+# First: events still describe their instances.
+@pytest.mark.nightly
+@pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name)
+def test_a_loss_is_refused_and_named_and_repaired_by_the_command(company: Company, disaster: Disaster) -> None:
+    disaster.happens(company)
+    company.is_refused(disaster.named(company), REBUILD)
+    company.is_repaired("--rebuild")
 
 
 def test_a_recreated_topic_that_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
@@ -389,11 +388,11 @@ OTHERS = [
     a_topic_with_another_number_of_partitions_is_named_and_all_get_it,
 ]
 
-if FULL:
 
-    @pytest.mark.parametrize("happens", OTHERS, ids=lambda happens: happens.__name__)
-    def test_other_disasters_end_as_the_table_says(company: Company, happens: Callable[[Company], None]) -> None:
-        happens(company)
+@pytest.mark.nightly
+@pytest.mark.parametrize("happens", OTHERS, ids=lambda happens: happens.__name__)
+def test_other_disasters_end_as_the_table_says(company: Company, happens: Callable[[Company], None]) -> None:
+    happens(company)
 
 
 def test_without_changelog_and_old_events_all_but_deletions_come_back_from_published_states(company: Company) -> None:
