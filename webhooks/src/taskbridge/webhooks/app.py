@@ -162,7 +162,9 @@ class Webhooks:
             "kafka": "connected" if health.running else "waiting",
             "lag": health.lag,
             "endpoints": {
-                name: state.condition for name, state in sorted(self._states.items()) if name in self._registered
+                name: state.condition if name in self._registered else "removed"
+                for name, state in sorted(self._states.items())
+                if name in self._registered or name in self._waiting
             },
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }

@@ -59,20 +59,22 @@ class Operations:
         return None
 
     def endpoints(self) -> list[dict[str, Any]]:
-        """The endpoints of the file, what waits for them, and what failed last."""
+        """The endpoints of the file, and removed ones with deliveries: what waits for them, and what failed last."""
         known = store.states(self._database)
         endpoints = self._endpoints_or(known)
-        waiting = store.waiting(self._database, endpoints)
-        given_up = store.waiting(self._database, endpoints, Outcome.GIVEN_UP)
+        names = {*endpoints, *known}
+        waiting = store.waiting(self._database, names)
+        given_up = store.waiting(self._database, names, Outcome.GIVEN_UP)
         found: list[dict[str, Any]] = []
-        for name, endpoint in sorted(endpoints.items()):
-            state, here = known.get(name), waiting.get(name, Waiting())
+        for name in sorted({*endpoints, *waiting, *given_up}):
+            state, here, endpoint = known.get(name), waiting.get(name, Waiting()), endpoints.get(name)
+            condition = "new" if state is None else state.condition
             found.append(
                 {
                     "id": name,
                     "url": None if endpoint is None else _shown_url(endpoint.entry.url),
                     "format": None if endpoint is None else endpoint.entry.format,
-                    "state": "new" if state is None else state.condition,
+                    "state": condition if name in endpoints else "removed",
                     "disabled": None if state is None else state.disabled,
                     "failing_since": None if state is None else _iso(state.failing_since),
                     "waiting": here.deliveries,
@@ -83,13 +85,17 @@ class Operations:
             )
         return found
 
-    def deliveries(self, endpoint: str | None, outcome: Outcome | None, most: int) -> Iterator[dict[str, Any]]:
-        """The latest first."""
+    def deliveries(
+        self, endpoint: str | None, outcome: Outcome | None, most: int, delivery_id: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The latest first; only the one with the id, if it is given."""
         query = select(deliveries).order_by(deliveries.c.at.desc(), deliveries.c.id.desc()).limit(most)
         if endpoint is not None:
             query = query.where(deliveries.c.endpoint == endpoint)
         if outcome is not None:
             query = query.where(deliveries.c.outcome == outcome)
+        if delivery_id is not None:
+            query = query.where(deliveries.c.id == delivery_id)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
