@@ -38,7 +38,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^( *)```(sh|text|toml)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 PORTS: tuple[str, ...] = ("edge-port", "center-port", "streams-port", "kafka-port", "registry-port")
-READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge quarantine list")
+READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge set-aside list quarantine")
 """What only looks may be typed again until it shows what the text shows."""
 UV = """#!/bin/sh
 [ "$1" = sync ] && exit 0

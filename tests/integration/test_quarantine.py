@@ -249,7 +249,7 @@ def test_usage_and_unknown_ids(connection: Connection, tmp_path: Path) -> None:
         code, printed, err = taskbridge(connection, "quarantine", *command)
         assert (code, printed) == (1, [])
         assert err.splitlines()[-1] == (
-            "taskbridge: no quarantined callback has the id nobody: list the ids with 'taskbridge quarantine list'"
+            "taskbridge: no record has the id nobody: list the ids with 'taskbridge set-aside list quarantine'"
         )
 
 

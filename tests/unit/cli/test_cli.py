@@ -25,6 +25,7 @@ from support.forked import taskbridge
 from taskbridge.center.app import run as run_center
 from taskbridge.cli.options import example
 from taskbridge.cli.program import GROUPS, app, main
+from taskbridge.cli.set_aside import ALIASES
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
@@ -87,7 +88,16 @@ def test_the_commands_of_the_contract_exist() -> None:
     assert [
         each for each in (["topics", "apply"], ["schemas", "register"], ["schemas", "check"]) if each not in commands()
     ] == []
-    assert [each for each in ("list", "show", "replay") if ["quarantine", each] not in commands()] == []
+    assert [each for each in ("list", "show", "replay") if ["set-aside", each] not in commands()] == []
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_old_name_of_a_command_is_its_present_one(alias: str) -> None:
+    shown = [
+        CliRunner().invoke(app, [*words, "--help"]).stdout
+        for words in (alias.split(), ("set-aside", *ALIASES[alias][:1]))
+    ]
+    assert shown[0] == shown[1]
 
 
 def test_demo_has_the_options_of_up() -> None:

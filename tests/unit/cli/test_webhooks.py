@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NIGHT_MS = int(datetime(2026, 8, 31, 16, 30, tzinfo=UTC).timestamp() * 1000)
 """00:30 of 1 September in China."""
 NOBODY = "127.0.0.1:9"
+LIST, SHOW = ("list", "deliveries", "--endpoint", "erp"), ("show", "deliveries", "1")
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         migrate(database, FOLDER)
         store.register(database, {"erp": False})
         with database.write() as connection:
-            store.add(database, connection, [New("erp", "a", "a1", b'{"data": {}}')])
+            store.add(
+                database, connection, [New("erp", "a", "a1", b'{"data": {"view": "pending", "change": "ADDED"}}')]
+            )
             connection.execute(update(deliveries).values(at=NIGHT_MS, outcome=Outcome.GIVEN_UP))
     return tmp_path
 
@@ -87,6 +90,20 @@ def test_with_an_invalid_file_the_endpoints_of_the_database_are_listed_and_chang
     assert "disabled: moves" in run("list").output
     run("enable", "erp")
     assert CliRunner().invoke(app, ["webhooks", "disable", "other"]).exit_code != 0
+
+
+def test_a_removed_endpoint_is_listed_while_it_has_deliveries(given: Path) -> None:
+    (given / "endpoints.toml").write_text("")
+
+    (found,) = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
+    assert (found["id"], found["state"], found["given_up"]) == ("erp", "removed", 1)
+
+
+def test_what_was_given_up_is_listed_and_shown(given: Path) -> None:
+    del given
+    listed, shown = (CliRunner().invoke(app, ["set-aside", *verb, "--json"]) for verb in (LIST, SHOW))
+    assert json.loads(listed.stdout) == json.loads(shown.stdout)
+    assert json.loads(shown.stdout)["outcome"] == "given_up"
 
 
 def test_next_to_a_bridge_its_endpoints_file_is_used(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:

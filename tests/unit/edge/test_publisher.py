@@ -1008,7 +1008,7 @@ class Stores:
             {"unopened": {1: "torn", 3: "gone"}, "set_aside": 1},
             "1.db cannot be opened: torn; 3.db cannot be opened: gone",
         ),
-        ({"set_aside": 2}, "2 records set aside, Kafka rejects them: 'taskbridge spool set-aside'"),
+        ({"set_aside": 2}, "2 records set aside, Kafka rejects them: 'taskbridge set-aside list spool'"),
     ],
 )
 def test_the_worst_of_the_spool_is_what_its_health_says(

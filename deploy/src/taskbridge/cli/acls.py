@@ -33,11 +33,11 @@ _CONTRACT = "taskbridge."
 OPERATOR = (
     Acl("Create", "topic", _CONTRACT, "topics apply", prefixed=True),
     Acl("DescribeConfigs", "topic", _CONTRACT, "topics apply reports differences", prefixed=True),
-    Acl("Read", "topic", _CONTRACT, "tail, dlq, quarantine, --rebuild", prefixed=True),
-    Acl("Write", "topic", _CONTRACT, "dlq and quarantine replay, people and forms import, --rebuild", prefixed=True),
-    Acl("Describe", "group", GROUP, "tail, dlq, quarantine"),
+    Acl("Read", "topic", _CONTRACT, "tail, set-aside, --rebuild", prefixed=True),
+    Acl("Write", "topic", _CONTRACT, "set-aside replay, people and forms import, --rebuild", prefixed=True),
+    Acl("Describe", "group", GROUP, "tail, set-aside"),
 )
-"""For ``taskbridge topics``, ``tail``, ``dlq``, ``quarantine``, ``people`` and ``spool``."""
+"""For ``taskbridge topics``, ``tail``, ``set-aside`` and ``people``."""
 
 REBUILD = (
     *OPERATOR,

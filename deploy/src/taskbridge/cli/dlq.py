@@ -1,26 +1,14 @@
-"""The commands ``taskbridge dlq list|show|replay``: dead letters, which are published to their original topic again."""
+"""Dead letters: records that streams could not process, which are published to their original topic again."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from taskbridge.cli.options import (
-    BootstrapServers,
-    DataDir,
-    Everything,
-    Json,
-    RegistryUrl,
-    WhichOnes,
-    example,
-    operator_connection,
-)
-from taskbridge.cli.stored_records import StoredRecords, check_one_way, mark_replayed, publish
-from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.cli.stored_records import Replayed, StoredRecords, mark_replayed, publish
+from taskbridge.cli.terminal import progress
 from taskbridge.schemas.cloudevents import headers_of, text_of
 from taskbridge.schemas.dead_letters import REPLAY_HEADER, DeadLetter, dead_letter_of, without_replays
 from taskbridge.schemas.errors import OperatorError
@@ -30,11 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.cli.stored_records import Choose
     from taskbridge.runtime.producer import AsyncProducer
-
-dlq_app = typer.Typer(
-    help="List, show and replay dead letters: records that streams could not process.", no_args_is_help=True
-)
 
 REPLAYED, REPLAYED_BEFORE, NOT_OURS = "replayed", "already-replayed", "of-another-topic"
 FAILED, GONE, TOO_OLD = "not-delivered", "no-longer-kept", "too-old"
@@ -112,61 +97,34 @@ def _replayed_before(connection: Connection, letters: Sequence[DeadLetter]) -> s
 
 
 RECORDS = StoredRecords[DeadLetter](
-    command="dlq",
+    kind="dead-letters",
     noun="dead letter",
     none="there are no dead letters",
-    example_id="3-17",
-    example_reason="undecodable",
     read=read_dead_letters,
     position=lambda each: (each.at_ms, each.id),
     summary=summary,
     whole=_whole,
 )
-RECORDS.add_commands(dlq_app)
 
 
-@dlq_app.command(
-    "replay", epilog=example("taskbridge dlq replay 3-17 3-18", "taskbridge dlq replay --reason unknown-action")
-)
-def replay(
-    ids: WhichOnes = None,
-    reason: Annotated[str | None, typer.Option(help="Select all with this reason.")] = None,
-    everything: Everything = False,  # noqa: FBT002
-    force: Annotated[bool, typer.Option("--force", help="Also replay those older than 30 days.")] = False,  # noqa: FBT002
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:
-    """Publish dead letters to their original topic again, after the cause is fixed.
-
-    A record that still fails becomes a new dead letter. Safe to repeat: each is published once. Exit code 1 if any
-    could not be delivered, was too large to store and is gone from its topic, or is older than 30 days: the later
-    events of its task may be gone, and it would be pending again.
-    """
-    check_one_way(ids, reason, everything=everything)
+def replay(connection: Connection, choose: Choose, *, force: bool) -> list[Replayed]:
+    """Publish the chosen dead letters to their original topic again, each once; with ``force``, old ones too."""
     replays: dict[str, str] = {}
-    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = RECORDS.by_id(connection, replays)
-        reasons = {name: each.reason for name, each in letters.items()}
-        chosen = [letters[each] for each in RECORDS.chosen(reasons, ids, reason, everything=everything)]
-        before = _replayed_before(connection, chosen) if chosen else set[str]()
-        oldest_ms = 0 if force else time.time() * 1000 - _RETENTION_MS
+    letters = RECORDS.by_id(connection, replays)
+    chosen = [letters[each] for each in choose({name: each.reason for name, each in letters.items()})]
+    before = _replayed_before(connection, chosen) if chosen else set[str]()
+    oldest_ms = 0 if force else time.time() * 1000 - _RETENTION_MS
 
-        async def one(producer: AsyncProducer, stored: DeadLetter) -> tuple[DeadLetter, str]:
-            letter = _completed(stored, connection)
-            outcome = _outcome(letter, before, oldest_ms=oldest_ms)
-            if outcome == REPLAYED:
-                outcome = await _published(producer, letter)
-            if outcome in (REPLAYED, REPLAYED_BEFORE) and letter.id not in replays:
-                await mark_replayed(producer, TASK_EVENTS_DLQ, letter.id, stored.key)
-            return letter, outcome
-
-        done = asyncio.run(publish(connection, [each for each in chosen if not each.was_left], one))
-        # One at a time: they are large.
-        done += asyncio.run(publish(connection, [each for each in chosen if each.was_left], one, size=1))
-    for letter, outcome in done:
+    async def one(producer: AsyncProducer, stored: DeadLetter) -> Replayed:
+        letter = _completed(stored, connection)
+        outcome = _outcome(letter, before, oldest_ms=oldest_ms)
+        if outcome == REPLAYED:
+            outcome = await _published(producer, letter)
+        if outcome in (REPLAYED, REPLAYED_BEFORE) and letter.id not in replays:
+            await mark_replayed(producer, TASK_EVENTS_DLQ, letter.id, stored.key)
         shown = {"id": letter.id, "outcome": outcome, "reason": letter.reason}
-        say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {letter.reason or '-'}")
-    if any(outcome in (FAILED, GONE, TOO_OLD) for _, outcome in done):
-        raise typer.Exit(1)
+        return Replayed(shown, f"  {letter.reason or '-'}", outcome in (FAILED, GONE, TOO_OLD))
+
+    done = asyncio.run(publish(connection, [each for each in chosen if not each.was_left], one))
+    # One at a time: they are large.
+    return done + asyncio.run(publish(connection, [each for each in chosen if each.was_left], one, size=1))

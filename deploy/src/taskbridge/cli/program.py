@@ -10,10 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from taskbridge.cli import bench, callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
-from taskbridge.cli.dlq import dlq_app
 from taskbridge.cli.imports import forms_app, people_app
-from taskbridge.cli.quarantine import quarantine_app
 from taskbridge.cli.schemas import schemas_app
+from taskbridge.cli.set_aside import ALIASES, set_aside_app
 from taskbridge.cli.spool import spool_app
 from taskbridge.cli.terminal import say
 from taskbridge.cli.webhooks import webhooks_app
@@ -38,9 +37,8 @@ GROUPS = {
         "tokens": "Print when each system token was last used",
     },
     "Repair": {
-        "quarantine": "List, show and replay rejected callbacks",
-        "dlq": "List, show and replay dead letters",
-        "spool": "Check and deliver events on the edge's disk",
+        "set-aside": "List, show and replay what could not be processed",
+        "spool": "Check the events on the edge's disk",
         "reconcile": "Find and repair callbacks that never arrived",
         "backfill": "Import the history of an app",
     },
@@ -63,6 +61,14 @@ GROUPS = {
 
 
 class Program(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Accept the old names of commands too, as their present ones."""
+        if present := ALIASES.get(" ".join(args[:2])):
+            args = ["set-aside", *present, *args[2:]]
+        elif args and args[0] in ("quarantine", "dlq"):
+            args = ["set-aside", *args[1:]]
+        return super().parse_args(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the overridden signature
         longest = max(map(len, self.commands))
         for title, summaries in GROUPS.items():
@@ -95,9 +101,8 @@ people_app.add_typer(erasure.commands)
 for _name, _group in {
     "topics": topics.topics_app,
     "schemas": schemas_app,
-    "quarantine": quarantine_app,
+    "set-aside": set_aside_app,
     "spool": spool_app,
-    "dlq": dlq_app,
     "people": people_app,
     "forms": forms_app,
     "token": tokens.token_app,

@@ -1,26 +1,13 @@
-"""The commands ``taskbridge quarantine list|show|replay``: rejected callbacks, which are checked again."""
+"""Rejected callbacks, which are checked again and published if they pass."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from taskbridge.cli.options import (
-    BootstrapServers,
-    Credentials,
-    DataDir,
-    Everything,
-    Json,
-    RegistryUrl,
-    WhichOnes,
-    example,
-    operator_connection,
-)
-from taskbridge.cli.stored_records import StoredRecords, check_one_way, mark_replayed, publish
-from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.cli.stored_records import Replayed, StoredRecords, mark_replayed, publish
+from taskbridge.cli.terminal import progress
 from taskbridge.schemas.cloudevents import event_headers, headers_of, rfc3339
 from taskbridge.schemas.dead_letters import without_replays
 from taskbridge.schemas.errors import OperatorError
@@ -33,13 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.cli.stored_records import Choose
     from taskbridge.edge.verification.credentials import Credentials as KnownApps
     from taskbridge.edge.verification.replays import FileWindows, Window
     from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent
-
-quarantine_app = typer.Typer(help="List, show and replay rejected callbacks.", no_args_is_help=True)
 
 RELEASED, PUBLISHED_BEFORE, REJECTED, FAILED = "released", "already-published", "rejected", "not-delivered"
 WOULD_BE_RELEASED = "would-be-released"
@@ -74,63 +60,32 @@ def _whole(entry: QuarantinedCallback, _: Connection) -> dict[str, Any]:
 
 
 RECORDS = StoredRecords[QuarantinedCallback](
-    command="quarantine",
+    kind="quarantine",
     noun="quarantined callback",
     none="the quarantine is empty",
-    example_id="0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10",
-    example_reason="wrong-sign",
     read=read_quarantine,
     position=lambda each: (each.received_at, each.quarantine_id),
     summary=quarantined_json,
     whole=_whole,
 )
-RECORDS.add_commands(quarantine_app)
 
 
-@quarantine_app.command(
-    "replay",
-    epilog=example(
-        "taskbridge quarantine replay --reason wrong-sign",
-        "taskbridge quarantine replay --all --dry-run --credentials credentials.toml --data-dir edge-data",
-    ),
-)
 def replay(
-    ids: WhichOnes = None,
-    reason: Annotated[str | None, typer.Option(help="Select all with this reason.")] = None,
-    everything: Everything = False,  # noqa: FBT002
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would happen; publish nothing.")] = False,  # noqa: FBT002
-    credentials: Credentials = None,
-    delete_extra_keys: Annotated[
-        str,
-        typer.Option(help="Extra parameters that a delete may have, comma-separated.", envvar="EDGE_DELETE_EXTRA_KEYS"),
-    ] = "",
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:
-    """Check stored callbacks with today's credentials; publish those that pass, with their original time.
+    connection: Connection,
+    credentials: Path,
+    folder: Path,
+    choose: Choose,
+    *,
+    delete_extra_keys: Collection[str],
+    dry_run: bool,
+) -> list[Replayed]:
+    """As ``replayed``, for the commands."""
 
-    Exit code 1 if any stays rejected. Safe to repeat: an event that is on the topic is not published again.
-    """
-    check_one_way(ids, reason, everything=everything)
-    from taskbridge.cli.data_folder import data_folder, edge_folder
+    def chosen(entries: Sequence[QuarantinedCallback], _: Collection[str]) -> Collection[str]:
+        return choose({each.quarantine_id: each.reason for each in entries})
 
-    extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
-    path, folder = credentials or data_folder(data_dir).credentials, edge_folder(data_dir)
-
-    def choose(entries: Sequence[QuarantinedCallback], _: Collection[str]) -> Collection[str]:
-        reasons = {each.quarantine_id: each.reason for each in entries}
-        return RECORDS.chosen(reasons, ids, reason, everything=everything)
-
-    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        judgements = replayed(connection, path, folder, choose, delete_extra_keys=extra, dry_run=dry_run)
-    for each in judgements:
-        detail = each.reason or (f"event {each.event.event_id}" if each.event else "")
-        line = f"{each.outcome:18}{each.entry.quarantine_id}  {each.entry.action}  {detail}"
-        say(json_line(each.as_json()) if as_json else line)
-    if any(each.outcome in (REJECTED, FAILED) for each in judgements):
-        raise typer.Exit(1)
+    found = replayed(connection, credentials, folder, chosen, delete_extra_keys=delete_extra_keys, dry_run=dry_run)
+    return [each.as_replayed() for each in found]
 
 
 def replayed(
@@ -200,9 +155,11 @@ class Judgement:
     """The reason why it is still rejected, or was not delivered."""
     event: TaskEvent | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_replayed(self) -> Replayed:
         event_id = self.event.event_id if self.event else None
-        return {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason, "event_id": event_id}
+        shown = {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason, "event_id": event_id}
+        why = self.reason or (f"event {event_id}" if event_id else "")
+        return Replayed(shown, f"  {self.entry.action}  {why}", self.outcome in (REJECTED, FAILED))
 
 
 def judge(

@@ -1,44 +1,41 @@
-"""The stored records, dead letters and quarantined callbacks: their commands ``list`` and ``show``, and replay."""
+"""Records that are set aside on a topic, dead letters and quarantined callbacks: how they are read and replayed."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-import typer
-
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, WhichOne, example, operator_connection
-from taskbridge.cli.terminal import Heartbeat, json_line, progress, say
+from taskbridge.cli.terminal import Heartbeat, progress
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from taskbridge.cli.connection import Connection
     from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.topics import Topic
 
 _BATCH = 200
-_WIDTH = 15
 
 E = TypeVar("E")
 R = TypeVar("R")
+Choose = Callable[[Mapping[str, "str | None"]], Collection[str]]
+"""The ids to replay, of those that have these reasons."""
 
 
 @dataclass(kw_only=True)
 class StoredRecords(Generic[E]):
     """One kind of stored record: its words, and how it is read and shown."""
 
-    command: str
+    kind: str
+    """Its name in the commands."""
     noun: str
     none: str
     """The message where there are none."""
-    example_id: str
-    example_reason: str
     read: Callable[[Connection, dict[str, str]], Iterable[E]]
     """Every record; the mapping receives the time of replay by id."""
     position: Callable[[E], tuple[int, str]]
@@ -48,52 +45,20 @@ class StoredRecords(Generic[E]):
     whole: Callable[[E, Connection], dict[str, Any]]
     """All fields, with ``headers``; the last one is the content."""
 
-    def add_commands(self, app: typer.Typer) -> None:
-        program = f"taskbridge {self.command}"
+    def listed(self, connection: Connection) -> list[dict[str, Any]]:
+        """The summaries in the order of arrival, with the time of each one's replay."""
+        replays: dict[str, str] = {}
+        summaries = [self.summary(each) for each in sorted(self.read(connection, replays), key=self.position)]
+        return [each | {"replayed_at": replays.get(each["id"])} for each in summaries]
 
-        @app.command(
-            "list",
-            help=f"List the {self.noun}s in the order of their arrival, with the time of their replay.",
-            epilog=example(f"{program} list", f"{program} list --reason {self.example_reason} --json"),
-        )
-        def list_(  # pyright: ignore[reportUnusedFunction]
-            reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
-            bootstrap_servers: BootstrapServers = None,
-            registry_url: RegistryUrl = None,
-            data_dir: DataDir = None,
-            as_json: Json = False,  # noqa: FBT002
-        ) -> None:
-            replays: dict[str, str] = {}
-            with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-                summaries = [self.summary(each) for each in sorted(self.read(connection, replays), key=self.position)]
-            found = [each for each in summaries if reason in (None, each["reason"])]
-            for each in found:
-                each["replayed_at"] = replays.get(each["id"])
-                say(json_line(each) if as_json else _text_line(each))
-            if not found:
-                progress(self._nothing_for(reason, [each["reason"] for each in summaries]))
-
-        @app.command(
-            "show", help=f"Print all fields of one {self.noun}.", epilog=example(f"{program} show {self.example_id}")
-        )
-        def show(  # pyright: ignore[reportUnusedFunction]
-            entry_id: WhichOne,
-            bootstrap_servers: BootstrapServers = None,
-            registry_url: RegistryUrl = None,
-            data_dir: DataDir = None,
-            as_json: Json = False,  # noqa: FBT002
-        ) -> None:
-            replays: dict[str, str] = {}
-            with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-                entries = self.by_id(connection, replays)
-                self._check([entry_id], entries)
-                shown = {**self.whole(entries[entry_id], connection)}
-            content = shown.popitem()
-            shown["replayed_at"] = replays.get(entry_id)
-            if as_json:
-                say(json_line(shown | dict([content])))
-            else:
-                _print_whole(shown, content[1])
+    def shown(self, connection: Connection, entry_id: str) -> dict[str, Any]:
+        """All fields of a record, the content last. Raises ConfigurationError if none has the id."""
+        replays: dict[str, str] = {}
+        entries = self.by_id(connection, replays)
+        check_ids(self.kind, [entry_id], entries)
+        whole = self.whole(entries[entry_id], connection)
+        content = whole.popitem()
+        return {**whole, "replayed_at": replays.get(entry_id), **dict([content])}
 
     def by_id(self, connection: Connection, replays: dict[str, str]) -> dict[str, E]:
         return {self.position(each)[1]: each for each in self.read(connection, replays)}
@@ -106,22 +71,16 @@ class StoredRecords(Generic[E]):
         Raises ConfigurationError if an id does not exist, or no record has the reason.
         """
         if ids:
-            self._check(ids, reasons)
+            check_ids(self.kind, ids, reasons)
             return list(dict.fromkeys(ids))
         found = [each for each, its_reason in reasons.items() if everything or reason == its_reason]
         if reasons and not found:
-            raise ConfigurationError(self._nothing_for(reason, reasons.values()))
+            raise ConfigurationError(self.nothing_for(reason, reasons.values()))
         if not found:
             progress(f"nothing to replay: {self.none}")
         return found
 
-    def _check(self, ids: Sequence[str], stored: Collection[str]) -> None:
-        if missing := [each for each in ids if each not in stored]:
-            raise ConfigurationError(
-                f"no {self.noun} has the id {', '.join(missing)}: list the ids with 'taskbridge {self.command} list'"
-            )
-
-    def _nothing_for(self, reason: str | None, reasons: Collection[str | None]) -> str:
+    def nothing_for(self, reason: str | None, reasons: Collection[str | None]) -> str:
         if reason is None or not reasons:
             return self.none
         counted = Counter(each or "-" for each in reasons).most_common()
@@ -129,24 +88,20 @@ class StoredRecords(Generic[E]):
         return f"no {self.noun} has the reason '{reason}'; reasons found: {found}"
 
 
-def _text_line(summary: dict[str, Any]) -> str:
-    values = [str(value or "-") for name, value in summary.items() if name != "replayed_at"]
-    return "  ".join([*values, *([f"replayed at {at}"] if (at := summary["replayed_at"]) else [])])
+class Replayed(NamedTuple):
+    """What became of one record: its ``id`` and ``outcome`` are in ``shown``, the object of ``--json``."""
+
+    shown: dict[str, Any]
+    detail: str
+    failed: bool
 
 
-def _print_whole(shown: dict[str, Any], content: Any) -> None:
-    """Print one line per field: line breaks are escaped, except in the content at the end."""
-    fields = [*((name, each) for name, each in shown.items() if name != "headers")]
-    fields += [("header", f"{name}: {each}") for name, each in sorted(shown["headers"].items())]
-    lines = [f"{name:{_WIDTH}} {'-' if each is None else each}".replace("\n", "\\n") for name, each in fields]
-    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=2)
-    say("\n".join(lines) + f"\n\n{text}")
-
-
-def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
-    """Check that records are selected in exactly one way. Raises BadParameter if in none, or in several."""
-    if sum((bool(ids), reason is not None, everything)) != 1:
-        raise typer.BadParameter("select records by exactly one of: ids, --reason R, --all", param_hint="ID")
+def check_ids(kind: str, ids: Iterable[str], stored: Collection[str]) -> None:
+    """Check that records have these ids. Raises ConfigurationError, which names those that none has."""
+    if missing := [each for each in ids if each not in stored]:
+        raise ConfigurationError(
+            f"no record has the id {', '.join(missing)}: list the ids with 'taskbridge set-aside list {kind}'"
+        )
 
 
 async def publish(

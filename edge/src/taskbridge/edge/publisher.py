@@ -260,7 +260,7 @@ class KafkaPublisher(Router):
         if unopened := self._spools.unopened:
             return "; ".join(f"{number}.db cannot be opened: {problem}" for number, problem in unopened.items())
         if self._spools.set_aside:
-            return f"{self._spools.set_aside} records set aside, Kafka rejects them: 'taskbridge spool set-aside'"
+            return f"{self._spools.set_aside} records set aside, Kafka rejects them: 'taskbridge set-aside list spool'"
         return "ok"
 
 
