@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import json
@@ -23,6 +24,7 @@ import fastavro
 import pytest
 
 from support import needs
+from taskbridge.local.artifacts import cache_folder
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import ALL
 
@@ -161,7 +163,7 @@ class PreviousRelease:
 
 
 def previous_release(folder: Path) -> PreviousRelease:
-    """With the native core where this checkout has it."""
+    """With the native core where this checkout has it. Its wheels are built once on a machine."""
     commit = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"]["previous-release"]
     archive = subprocess.run([needs.program("git"), "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode != 0:
@@ -170,11 +172,16 @@ def previous_release(folder: Path) -> PreviousRelease:
     sources = folder / "sources"
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(sources, filter="data")
-    cargo = _compiled_dependencies(folder / "cargo", of=sources)
     pyproject = tomllib.loads((sources / "pyproject.toml").read_text("utf-8"))
     parts = ("native", *_PARTS) if CAN_BUILD_NATIVE else _PARTS
-    with ThreadPoolExecutor(len(parts)) as building:
-        wheels = building.map(partial(built, folder=folder / "wheels", checkout=sources, CARGO_TARGET_DIR=cargo), parts)
+    home = cache_folder(os.environ) / f"release-{parts[0]}-{hashlib.sha256(archive.stdout).hexdigest()[:16]}"
+    if not home.exists():
+        made, cargo = folder / "wheels", _compiled_dependencies(folder / "cargo", of=sources)
+        with ThreadPoolExecutor(len(parts)) as building:
+            list(building.map(partial(built, folder=made, checkout=sources, CARGO_TARGET_DIR=cargo), parts))
+        shutil.copytree(made, part := home.with_name(f"{home.name}-{os.getpid()}"))
+        part.rename(home)
+    wheels = [next((home / each).glob("*.whl")) for each in parts]
     extra = "[native]" if CAN_BUILD_NATIVE else ""
     return PreviousRelease(commit, sources, install(folder, *wheels, extra=extra, pyproject=pyproject))
 
