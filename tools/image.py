@@ -51,6 +51,8 @@ def install(app: Path, *, wheels: Path) -> None:
     pinned = wheels / "requirements.txt"
     pinned.write_text(subprocess.run(exported, check=True, capture_output=True, text=True, cwd=ROOT).stdout, "utf-8")
     into = (UV, "pip", "install", "--quiet", "--target", str(app), "--python-version", PYTHON, "--link-mode", "copy")
+    # A container cannot write bytecode, and would compile everything at each start and for each command.
+    into += ("--compile-bytecode",)
     run(*into, "--requirements", str(pinned))
     run(
         *into,
