@@ -25,7 +25,7 @@ CHECKS = (
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks")
-PARTS += ("dingtalk", "reconcile", "deploy", "local")
+PARTS += ("dingtalk", "feishu", "reconcile", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")
 STRICTLY = ("--", "-D", "warnings")

@@ -26,7 +26,7 @@ from support import http_clients
 from support.deployment.helm import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from support.edge.process import wait_until
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals import app as approvals_app
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge import app as edge_app
@@ -419,7 +419,7 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS", *TRACING},
-        "center": {f"CENTER_{name.upper()}" for name in CenterSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
+        "center": {f"CENTER_{name.upper()}" for name in settings_class().model_fields} | {"TASKBRIDGE_PARTITIONS"},
         "webhooks": {f"WEBHOOKS_{name.upper()}" for name in WebhooksSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
         **{
             f"{part}-tables": {

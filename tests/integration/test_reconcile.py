@@ -19,10 +19,10 @@ from support import http_clients
 from support.streams.lives import produce, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.program import app
-from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import free_port
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent, View

@@ -43,11 +43,11 @@ from taskbridge.cli.reconcile_runs import one_pass
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
-from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.jvm import java_argv, make_service_folder
 from taskbridge.reconcile.kafka import PASSES
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.producer import AsyncProducer

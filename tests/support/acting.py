@@ -16,12 +16,13 @@ from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.delegations import Delegation, Delegations
-from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Action, Actions, Wanted
-from taskbridge.center.actions.targets import Endpoint, Targets
+from taskbridge.center.actions.systems import Systems
+from taskbridge.center.actions.targets import Endpoint, Endpoints
 from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
-from taskbridge.dingtalk.apps import App, Corp
+from taskbridge.dingtalk.apps import App, Apps, Corp
+from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.standard_webhooks import key_of
@@ -71,7 +72,8 @@ class World:
         self.database, self.dingtalk, self.clock = database, dingtalk, clock
         self.rows = AnsweringCenter(database, Access(None))
         self.store, self.urls, self.other = Actions(database), urls, OtherSystem()
-        self.targets = Targets([TARGET_APP], {(CORP_ID, ERP): Endpoint(f"{urls[1]}/actions", key_of(SECRET))})
+        self.apps = Apps((), (TARGET_APP,))
+        self.endpoints = Endpoints({(CORP_ID, ERP): Endpoint(f"{urls[1]}/actions", key_of(SECRET))})
         self.callbacks: list[TaskEvent] = []
         """What happened at DingTalk by an action, and was not delivered yet."""
         self.ended: list[str] = []
@@ -79,21 +81,18 @@ class World:
         dingtalk.on_change = self.callbacks.append
         fill(database, TASK_STATES.name, read=1, of=1)
         self._replicas: list[Sender] = []
+        self.systems = self._systems_of(clock)
         self.sender = self.replica()
 
     def replica(self, clock: FakeClock | None = None) -> Sender:
-        url, clock = self.urls[0], clock or self.clock
-        ended = self.ended.append
-        made = Sender(
-            self.store,
-            self.rows.threads,
-            lambda: self.targets,
-            DingTalk(url, clock),
-            ended=ended,
-            clock=clock,
-        )
+        clock = clock or self.clock
+        systems, ended = self._systems_of(clock), self.ended.append
+        made = Sender(self.store, self.rows.threads, systems, ended=ended, clock=clock)
         self._replicas.append(made)
         return made
+
+    def _systems_of(self, clock: FakeClock) -> Systems:
+        return Systems([YidaApps(lambda: self.apps, self.urls[0], clock=clock)], lambda: self.endpoints)
 
     def happens(self, *events: TaskEvent) -> None:
         """At DingTalk, and its callbacks arrive."""
@@ -135,7 +134,7 @@ class World:
         """Instance and task; ``of`` is the person who delegated it."""
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
         wanted = [Wanted(of or by, instance, task, action, to, remark, seen) for instance, task in tasks]
-        return self.store.request(caller, wanted, self.targets, address="192.0.2.1", now=self.clock.now_ms())
+        return self.store.request(caller, wanted, self.systems, address="192.0.2.1", now=self.clock.now_ms())
 
     def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:
         """From so many hours from now until so many."""

@@ -15,11 +15,11 @@ from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, Mem
 from taskbridge.dingtalk.approvals.app import Service
 from taskbridge.dingtalk.approvals.mapping import INSTANCE, TASK
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
-from taskbridge.dingtalk.calls import open_http
-from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.fake_gateway import FakeGateway
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

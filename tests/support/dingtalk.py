@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.local.fake_dingtalk import Company
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import Action
 
 _CHANGES = {each.path for each in get_args(Change)}

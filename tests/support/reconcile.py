@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from support.dingtalk import FakeClock, FaultyDingTalk
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import App, Corp
-from taskbridge.dingtalk.calls import Calls, open_http
+from taskbridge.dingtalk.calls import Calls
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.assembly import open_data
@@ -22,6 +22,7 @@ from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.bounded_http import open_http
 from taskbridge.schemas.events import Action, Person, TaskEvent
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.views import Entry, EntryKey
     from taskbridge.streams.fold.instance import Instance
 

@@ -17,12 +17,13 @@ from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.actions.store import Actions
-from taskbridge.center.actions.targets import Targets
+from taskbridge.center.actions.systems import Agent, Systems
+from taskbridge.center.actions.targets import Endpoints
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.personal import personal_router
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.dingtalk.calls import Refused
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     import httpx2
     from fastapi import FastAPI
 
+    from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
-    from taskbridge.dingtalk.organisation import Agent
     from taskbridge.runtime.database import Database
 
 URL = "https://tasks.example"
@@ -47,7 +48,8 @@ SAME_SITE = {"Sec-Fetch-Site": "same-origin", "Origin": URL}
 
 def settings_of(**given: str) -> CenterSettings:
     needed = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1", "public_url": URL}
-    return load_settings(CenterSettings, {f"CENTER_{name.upper()}": value for name, value in (needed | given).items()})
+    environment = {f"CENTER_{name.upper()}": value for name, value in (needed | given).items()}
+    return load_settings(settings_class(), environment)
 
 
 class Served:
@@ -63,7 +65,7 @@ class Served:
         provider = provider_of(settings, self._users_of)
         assert provider is not None
         access = self.rows.access
-        self.targets = Targets()
+        self.endpoints = Endpoints()
         self.wakes: list[None] = []
         acts = actions_router(
             access,
@@ -71,7 +73,7 @@ class Served:
             Actions(database),
             self.rows.queries.people,
             self.rows.threads,
-            targets=lambda: self.targets,
+            systems=Systems(endpoints=lambda: self.endpoints),
             wake=lambda: self.wakes.append(None),
         )
         self.agents: list[Agent] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -17,7 +17,7 @@ SCHEMA = Path(__file__).parents[2] / "deploy" / "chart" / "values.schema.json"
 _PARTS = (
     ("edge", EdgeSettings),
     ("streams", StreamsSettings),
-    ("center", CenterSettings),
+    ("center", settings_class()),
     ("reconcile", ReconcileSettings),
     ("webhooks", WebhooksSettings),
     ("approvals", ApprovalsSettings),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from reference_pages.markdown import also, code, listed, page, prose
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -118,7 +118,7 @@ def settings_page() -> str:
         "## The streams service",
         *_parts(StreamsSettings),
         "## The task center",
-        *_parts(CenterSettings),
+        *_parts(settings_class()),
         "## Webhooks",
         *_parts(WebhooksSettings),
         "## Reconcile",

@@ -17,12 +17,12 @@ from support.identity_provider import certified_provider, oidc_settings
 from support.reconcile import assigned, happened
 from taskbridge.cli.program import app
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import SystemClock
 from taskbridge.local.company import CORP
 from taskbridge.local.demo import APP
 from taskbridge.local.fake_dingtalk import Company as FakeCompany
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.local.host import free_ports
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import Action
 

@@ -20,7 +20,8 @@ from taskbridge.center.access.audit import _LOCK  # pyright: ignore[reportPrivat
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.sessions import Session, Sessions
 from taskbridge.center.actions.store import DONE, REQUESTED, Actions, Wanted
-from taskbridge.center.actions.targets import AGREE, Endpoint, Targets
+from taskbridge.center.actions.systems import Systems
+from taskbridge.center.actions.targets import AGREE, Endpoint, Endpoints
 from taskbridge.center.api.marks import Marked, MarksStore
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import READ_MARK, actions, audit, delegations, marks, preferences, sessions
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 ANN, BOB = ("corp", "ann"), ("corp", "bob")
 BY_ANN = Caller("sso", corp_id="corp", user_id="ann")
-TARGETS = Targets([], {("corp", "erp"): Endpoint("http://127.0.0.1:1/actions", b"key")})
+ENDPOINTS = Endpoints({("corp", "erp"): Endpoint("http://127.0.0.1:1/actions", b"key")})
+SYSTEMS = Systems(endpoints=lambda: ENDPOINTS)
 NOW = 1_767_571_200_000
 _WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
@@ -99,7 +101,7 @@ def have_the_trail(connection: Connection) -> None:
 
 def decide(database: Database, *numbers: int) -> None:
     wanted = [Wanted("ann", f"I-{each}", "T-1", AGREE, "", "") for each in numbers]
-    Actions(database).request(BY_ANN, wanted, TARGETS, address="", now=NOW)
+    Actions(database).request(BY_ANN, wanted, SYSTEMS, address="", now=NOW)
 
 
 def test_two_tabs_that_decide_the_same_tasks_in_opposite_order(meeting: Meeting) -> None:

@@ -14,10 +14,11 @@ from taskbridge.cli.connection import service_environment
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.options import moment_of
 from taskbridge.cli.program import app, main
-from taskbridge.dingtalk.clock import DAY_MS, SystemClock, day_start_ms
+from taskbridge.dingtalk.times import DAY_MS, day_start_ms
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.settings import POLL_S
 from taskbridge.schemas.errors import OperatorError
 

@@ -12,7 +12,7 @@ from taskbridge.dingtalk import api as api_module
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Days
 from taskbridge.dingtalk.calls import Absent, TooMuch, Unreachable
-from taskbridge.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -245,6 +245,18 @@ def test_open_tasks_of_several_instances_are_read_by_as_few_calls_as_dingtalk_ac
                     for task in await fake.client.running_tasks(each)
                 }
             assert fake.dingtalk.calls[wire.GetRunningTaskList.path] == calls
+
+    asyncio.run(scenario())
+
+
+def test_ids_that_are_all_refused_cost_few_calls_and_hide_none_that_exist_in_other_lists() -> None:
+    async def scenario() -> None:
+        async with fake_api(*lives_of(60)) as fake:
+            gone = [f"gone-{n}" for n in range(150)]
+            assert await fake.client.instances_by_id(gone) == {}
+            assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] < 40
+            found = await fake.client.instances_by_id([*(f"I-{n:03}" for n in range(50)), *gone, "I-050"])
+            assert [*found] == [*(f"I-{n:03}" for n in range(50)), "I-050"]
 
     asyncio.run(scenario())
 

@@ -30,12 +30,11 @@ from taskbridge.dingtalk.calls import (
     Unexpected,
     Unreachable,
     Unsent,
-    open_http,
 )
-from taskbridge.dingtalk.clock import DAY_MS, day_start_ms
 from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.times import DAY_MS, day_start_ms
 from taskbridge.reconcile.budget import Allowance, Budget
-from taskbridge.runtime.bounded_http import MAX_ANSWER_BYTES
+from taskbridge.runtime.bounded_http import MAX_ANSWER_BYTES, open_http
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

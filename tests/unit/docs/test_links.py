@@ -15,7 +15,7 @@ import pytest
 from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
 from support import needs
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -141,7 +141,7 @@ def test_commands_are_found_in_blocks_and_within_sentences() -> None:
 def test_every_setting_in_documents_exists(document: Path) -> None:
     known = {
         f"{model.model_config.get('env_prefix', '')}{field.upper()}"
-        for model in (EdgeSettings, StreamsSettings, CenterSettings, ReconcileSettings, ApprovalsSettings)
+        for model in (EdgeSettings, StreamsSettings, settings_class(), ReconcileSettings, ApprovalsSettings)
         for field in model.model_fields
     }
     known |= {*SHARED, *INTERNAL}

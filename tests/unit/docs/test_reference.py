@@ -11,7 +11,7 @@ from reference import DOCS, PAGES
 from reference_pages import settings
 from reference_pages.commands import SHARED, commands
 from taskbridge.center import settings as center_settings
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.cli import program
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge import app
@@ -49,7 +49,7 @@ def test_every_setting_has_its_meaning() -> None:
     for model in (
         EdgeSettings,
         StreamsSettings,
-        CenterSettings,
+        settings_class(),
         WebhooksSettings,
         ReconcileSettings,
         ApprovalsSettings,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS
@@ -38,7 +38,7 @@ def test_kafka_and_the_registry_have_the_settings_of_the_local_stack() -> None:
     [
         ("edge", EdgeSettings),
         ("streams", StreamsSettings),
-        ("center", CenterSettings),
+        ("center", settings_class()),
         ("reconcile", ReconcileSettings),
         ("webhooks", WebhooksSettings),
         ("approvals", ApprovalsSettings),

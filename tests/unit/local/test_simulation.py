@@ -22,12 +22,13 @@ from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app
 from taskbridge.dingtalk.api import Task, YidaApi
 from taskbridge.dingtalk.apps import App, Corp
-from taskbridge.dingtalk.calls import Calls, Pace, open_http
-from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.calls import Calls, Pace
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.local.company import EMPLOYEES, FORMS, VISITORS, busiest, vendor_sample
 from taskbridge.local.demo import story
 from taskbridge.local.simulation import DROPPED, Posting, SimulatedApp, SimulatedDingTalk, Simulation, Tally
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.schemas.events import Action, Status, TaskEvent, TaskState
 from taskbridge.streams.fold.instance import fold
 

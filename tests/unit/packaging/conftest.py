@@ -11,7 +11,7 @@ from support.wheels import built
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVICES = ("edge", "streams", "center", "webhooks", "dingtalk", "reconcile")
+SERVICES = ("edge", "streams", "center", "webhooks", "dingtalk", "feishu", "reconcile")
 PARTS = ("schemas", "client", "runtime", *SERVICES, "cli", "local")
 
 

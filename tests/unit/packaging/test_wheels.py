@@ -38,6 +38,7 @@ PACKAGES = {
     "center": {"center"},
     "webhooks": {"webhooks"},
     "dingtalk": {"dingtalk"},
+    "feishu": {"feishu"},
     "reconcile": {"reconcile"},
     "cli": {"cli"},
     "local": {"local"},
@@ -79,9 +80,10 @@ ASKS_DINGTALK = """
 import asyncio, sqlite3
 from pydantic import SecretStr
 from taskbridge.dingtalk.apps import App, Corp
-from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.dingtalk.api import YidaApi
-from taskbridge.dingtalk.calls import Calls, open_http
+from taskbridge.dingtalk.calls import Calls
+from taskbridge.runtime.bounded_http import open_http
 from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.dingtalk.calls import Refused
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
@@ -208,7 +210,7 @@ def test_the_streams_alone_bring_their_parts_of_faust(
 def test_the_task_center_alone_needs_no_stream_processor(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "dingtalk", "center")))
+    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "center")))
     assert installed.run("taskbridge-center").stderr.startswith("taskbridge center: CENTER_KAFKA_BOOTSTRAP_SERVERS")
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "typer") == []
 

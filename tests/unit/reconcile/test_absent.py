@@ -14,7 +14,7 @@ from support.reconcile import APP_TYPE, CORP_ID, FORM, HOUR_MS, NOW, FakeApi, St
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.calls import Absent
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, estimate
 from taskbridge.reconcile.store import Store

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from support.dingtalk import FakeClock
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, filed, reconciled
 from taskbridge.dingtalk.calls import Later, Refused, Spent, Unexpected
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.dingtalk.wire import GetOperationRecords
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance

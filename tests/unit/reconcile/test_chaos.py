@@ -13,7 +13,7 @@ import pytest
 
 from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.schemas.events import Action, Lifecycle, Status

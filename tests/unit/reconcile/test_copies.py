@@ -13,8 +13,8 @@ from support.reconcile import NOW, RULES, FakeApi, Streams, fake_api, filed, hap
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Organisation
 from taskbridge.dingtalk.calls import Refused
-from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.dingtalk.organisation import GetNotifyMe, OrganisationApi
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.reconcile.repairer import Context
 from taskbridge.reconcile.repairs import copied

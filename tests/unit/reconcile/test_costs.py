@@ -13,7 +13,7 @@ import pytest
 from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, HOUR_MS, Streams, company_life, losses, reconciled
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.assembly import allowance_of
 from taskbridge.reconcile.repairs import Kind

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from support.dingtalk import FakeClock
 from support.reconcile import filed, local_data, settings_in
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.repairs import Kind, Repair
@@ -82,21 +82,6 @@ def test_old_repairs_are_found_by_an_index(tmp_path: Path) -> None:
     Store(database)
     plan = database.execute("EXPLAIN QUERY PLAN DELETE FROM repaired WHERE at_ms <= 1").fetchall()
     assert "repaired_at" in str(plan)
-
-
-def test_the_repairs_of_an_earlier_release_still_count(tmp_path: Path) -> None:
-    database = open_database(tmp_path)
-    database.execute(
-        "CREATE TABLE found (event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL,"
-        " day TEXT NOT NULL, kind TEXT NOT NULL, work TEXT NOT NULL) WITHOUT ROWID"
-    )
-    rows = [(f"e{each}", "ding1", "APP_1", "2026-09-21", "decision", "reconcile") for each in range(3)]
-    database.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
-    for _ in range(2):
-        findings = Store(database).findings
-        findings.record(repairs(4), work="reconcile")
-        assert [(each.day, each.repairs) for each in findings.counts()] == [("2026-09-21", 4)]
-        assert findings.totals() == [("APP_1", "decision", "reconcile", 4)]
 
 
 def test_a_scrape_and_the_status_are_read_by_connections_of_their_own(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 def event_names() -> Iterator[tuple[str, str]]:
     """Where each event of the services is logged, and its name as written in the source."""
-    for part in ("schemas", "client", "runtime", "edge", "streams", "center", "dingtalk", "reconcile"):
+    for part in ("schemas", "client", "runtime", "edge", "streams", "center", "dingtalk", "feishu", "reconcile"):
         for path in sorted((ROOT / part / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "log_events":

@@ -18,10 +18,9 @@ from taskbridge.center.access.audit import Audit, Logged, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
-from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Actions
-from taskbridge.center.actions.targets import Targets, TargetsFile
+from taskbridge.center.actions.systems import systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
@@ -44,7 +43,7 @@ from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.reminders.file import Reminders, RemindersFile
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.center.tables import FOLLOWED, Person
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.center.web.sign_in import sign_in_router
@@ -68,7 +67,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.reminders.due import DueRules
-    from taskbridge.dingtalk.organisation import Agent
+    from taskbridge.center.settings import CenterSettings
+    from taskbridge.runtime.settings import ReloadedFile
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
 """Lists do not wait for histories."""
@@ -95,7 +95,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         OperatorError: the database cannot be used.
     """
     sys.setswitchinterval(_SWITCH_S)
-    settings = load_settings(CenterSettings, environment)
+    settings = load_settings(settings_class(), environment)
     with database_of("center", settings) as database:
         configure_logs(settings.log_format, settings.log_level)
         migrations.check_revision(database, FOLDER, service="center")
@@ -106,7 +106,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
 
 def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """Bring the tables to this release; returns the revisions ``from`` and ``to``."""
-    with database_of("center", load_settings(CenterSettings, environment)) as database:
+    with database_of("center", load_settings(settings_class(), environment)) as database:
         before, after = migrations.migrate(database, FOLDER)
     return {"from": before, "to": after}
 
@@ -128,7 +128,7 @@ def copy_from(
 
     Returns the ``rows`` by table, and what ``verify_audit`` says of the copy. Raises ConfigurationError.
     """
-    settings = load_settings(CenterSettings, environment)
+    settings = load_settings(settings_class(), environment)
     if settings.database_url is None:
         raise ConfigurationError("CENTER_DATABASE_URL must name the database to copy to: set it as for the service")
     if not (folder / "center.db").is_file():
@@ -168,7 +168,7 @@ def _database_in_use(environment: Mapping[str, str]) -> Generator[Database]:
 
 def _settings_in_use(environment: Mapping[str, str]) -> CenterSettings:
     """The settings of a center that has run: a command that reads or repairs its database must not create one."""
-    settings = load_settings(CenterSettings, environment)
+    settings = load_settings(settings_class(), environment)
     if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
         raise ConfigurationError(
             f"CENTER_DATA_DIR={settings.data_dir} has no database: set it, or CENTER_DATABASE_URL, as for the service;"
@@ -232,14 +232,12 @@ class Center:
         self.audit = Audit(database, self._threads)
         self.access = build_access(settings, self._users_of, self._sessions, self.audit)
         self.metrics = Metrics()
-        self._targets = _targets_of(settings)
+        self.systems = systems_of(settings)
         self._actions = Actions(database, complete)
-        self._dingtalk = DingTalk(settings.dingtalk_api_url)
         self.sender = Sender(
             self._actions,
             self._threads,
-            self._present_targets,
-            self._dingtalk,
+            self.systems,
             ended=lambda status: self.metrics.actions.labels(status).inc(),
         )
         kafka = read_kafka_config(settings.kafka_config_file)
@@ -296,7 +294,7 @@ class Center:
         await self.filling.look()
         for each in self.followers:
             each.start()
-        files = [each.watch() for each in (self.access.tokens, self._targets, self.reminders_file) if each is not None]
+        files = [each.watch() for each in self._files()]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         reminding = [] if self._reminding is None else [self._reminding.run()]
         days = self._settings.audit_days
@@ -330,7 +328,7 @@ class Center:
                 self._actions,
                 self._queries.people,
                 self._threads,
-                targets=self._present_targets,
+                systems=self.systems,
                 wake=self.sender.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
@@ -343,7 +341,7 @@ class Center:
                 Delegations(self._database),
                 self._queries,
                 self._threads,
-                agents=self._agents_of,
+                agents=self.systems.agents,
             ),
             audit_router(self.audit, self.access, self._database, self._threads),
             pages_router(),
@@ -356,8 +354,7 @@ class Center:
     async def readiness(self) -> dict[str, Any]:
         health = [each.health() for each in self.followers]
         problems = [self.filling.problem, self.filling.idle, *(each.problem for each in health)]
-        files = self.access.tokens, self._targets, self.reminders_file
-        problems += [each.problem for each in files if each is not None]
+        problems += [each.problem for each in self._files()]
         return {
             "ready": self.filling.problem is None and self.filling.is_complete(),
             **self.filling.details(),
@@ -366,12 +363,9 @@ class Center:
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
 
-    def _present_targets(self) -> Targets:
-        return Targets() if self._targets is None else self._targets.current
-
-    async def _agents_of(self, person: Person) -> list[Agent]:
-        organisation = self._present_targets().organisations.get(person[0])
-        return [] if organisation is None else await self._dingtalk.agents(organisation, person[1])
+    def _files(self) -> list[ReloadedFile[Any]]:
+        found = self.access.tokens, *self.systems.files, self.reminders_file
+        return [each for each in found if each is not None]
 
     def _reminders(self) -> Reminders:
         return _NO_REMINDERS if self.reminders_file is None else self.reminders_file.current
@@ -387,12 +381,6 @@ class Center:
         if not self.filling.people_complete:
             raise NotNow("the signed-in person is unknown while not all people are read: see /readyz")
         return users
-
-
-def _targets_of(settings: CenterSettings) -> TargetsFile | None:
-    if settings.apps_file is None and settings.credentials_file is None:
-        return None
-    return TargetsFile(settings.apps_file, settings.credentials_file)
 
 
 def _most_streams(requested: int) -> int:

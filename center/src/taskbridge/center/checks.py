@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.oidc import provider_of
-from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.actions.systems import systems_of
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.web.routes import origins_of
 from taskbridge.runtime.database import open_database
@@ -28,8 +28,7 @@ def check_settings(settings: CenterSettings) -> None:
         # It connects at the first query only.
         open_database(settings.database_url.get_secret_value(), settings.data_dir, service="center").close()
     build_access(settings)
-    if settings.apps_file is not None or settings.credentials_file is not None:
-        TargetsFile(settings.apps_file, settings.credentials_file)
+    systems_of(settings)
     if settings.reminders_file is not None:
         RemindersFile(settings.reminders_file)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from taskbridge.runtime.settings import DatabaseSettings, FileOrNone, Networks, Port, TextOrNone, Url, UrlOrNone
+from taskbridge.runtime import extensions
+from taskbridge.runtime.settings import DatabaseSettings, FileOrNone, Networks, Port, TextOrNone, UrlOrNone
 
 
 def _names(value: Any) -> Any:
@@ -104,25 +106,9 @@ class CenterSettings(DatabaseSettings):
     """Corp of every person who signs in, if there is only one corp."""
     oidc_groups_claim: str = "groups"
     """Claim with the person's groups."""
-    dingtalk_client_id: TextOrNone = None
-    """Client id (AppKey) of an internal app at DingTalk where people sign in, instead of an OpenID Connect provider.
-    Requires `CENTER_DINGTALK_CLIENT_SECRET_FILE`, `CENTER_DINGTALK_CORP_ID` and `CENTER_PUBLIC_URL`."""
-    dingtalk_client_secret_file: FileOrNone = None
-    """File with the app's secret. Read at each sign-in."""
-    dingtalk_corp_id: TextOrNone = None
-    """The app's organisation. Only its members may sign in."""
-    dingtalk_login_url: Url = "https://login.dingtalk.com"
-    """URL of DingTalk's sign-in page."""
-    dingtalk_api_url: Url = "https://api.dingtalk.com"
-    """URL of DingTalk's API."""
-    dingtalk_old_api_url: Url = "https://oapi.dingtalk.com"
-    """URL of DingTalk's older API, which alone knows user ids."""
-    apps_file: FileOrNone = None
-    """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
-    API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""
     credentials_file: FileOrNone = None
-    """The edge's credentials file, for system tokens that are not in the apps file, and for other systems with an
-    `action_url`."""
+    """The edge's credentials file, for other systems with an `action_url`, and for system tokens that are not in
+    `CENTER_APPS_FILE`."""
     operator_groups: Names = ()
     """Groups at the OpenID Connect provider, or of `CENTER_SSO_GROUPS_HEADER`, whose members are operators: they see
     every corp and the operator page. Comma-separated. A change at the provider counts at the next sign-in."""
@@ -140,3 +126,13 @@ class CenterSettings(DatabaseSettings):
     """A session ends so long after its latest request."""
     session_hours: int = Field(168, ge=1)
     """A session ends so long after its sign-in."""
+
+
+@cache
+def settings_class() -> type[CenterSettings]:
+    """The settings of the task center and of all installed extensions, each a class derived from ``CenterSettings``.
+
+    Raises ConfigurationError if an extension cannot be loaded.
+    """
+    classes = tuple(extensions.load_all(extensions.CENTER_SETTINGS)) or (CenterSettings,)
+    return classes[0] if len(classes) == 1 else type("CenterSettings", classes, {"__module__": __name__})

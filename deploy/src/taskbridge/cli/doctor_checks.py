@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 import httpx2
 
 from taskbridge.center.acls import CENTER
-from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.actions.systems import systems_of
 from taskbridge.center.checks import check_settings
 from taskbridge.center.reminders.file import RemindersFile
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import CenterSettings, settings_class
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
@@ -147,7 +147,7 @@ class Rights(NamedTuple):
 _SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettings | WebhooksSettings], Rights]] = {
     "edge": (EdgeSettings, Rights("edge", EDGE)),
     "streams": (StreamsSettings, Rights("streams", WORK, EXTRAS)),
-    "center": (CenterSettings, Rights("center", CENTER)),
+    "center": (settings_class(), Rights("center", CENTER)),
     "webhooks": (WebhooksSettings, Rights("webhooks", WEBHOOKS)),
 }
 _SETTINGS: Mapping[str, type[ProcessSettings]] = {
@@ -334,9 +334,10 @@ def _undelivered(settings: WebhooksSettings, names: Collection[str]) -> Iterator
 
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
     """Check where people's decisions are sent. Raises FileBroken."""
-    if settings.apps_file is None and settings.credentials_file is None:
+    systems = systems_of(settings)
+    if not systems.files:
         return
-    count = TargetsFile(settings.apps_file, settings.credentials_file).current.count
+    count = systems.count
     yield verdict(
         "decisions",
         passed=count > 0,
@@ -345,9 +346,8 @@ def _decisions(settings: CenterSettings) -> Iterator[Finding]:
         do="add [[apps]] to CENTER_APPS_FILE, or an action_url to CENTER_CREDENTIALS_FILE",
         state=State.WARNING,
     )
-    for path in (settings.apps_file, settings.credentials_file):
-        if path is not None:
-            yield from _is_private("decisions", path)
+    for each in systems.files:
+        yield from _is_private("decisions", each.path)
 
 
 def _reminders(settings: CenterSettings) -> Iterator[Finding]:

@@ -12,11 +12,13 @@ from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.cli.terminal import counted
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Days, YidaApi
-from taskbridge.dingtalk.calls import Calls, Later, Spent, open_http
-from taskbridge.dingtalk.clock import DAY_MS, SystemClock, day_of
+from taskbridge.dingtalk.calls import Calls, Later, Spent
 from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.times import DAY_MS, day_of
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import FileBroken, Senders, load_settings, parse_toml
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.doctor_checks import Finding
     from taskbridge.dingtalk.apps import App, Organisation
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.dingtalk.organisation import Application
     from taskbridge.reconcile.assembly import LocalData
     from taskbridge.reconcile.budget import Budget
+    from taskbridge.runtime.clock import Clock
 
     Report = Callable[[Finding], None]
 

@@ -94,7 +94,7 @@ def moment_of(text: str) -> int:
     """The time in ms; without a zone it is China time. Raises ConfigurationError if the text is no time."""
     from datetime import datetime
 
-    from taskbridge.dingtalk.clock import CHINA
+    from taskbridge.dingtalk.times import CHINA
     from taskbridge.schemas.errors import ConfigurationError
 
     try:

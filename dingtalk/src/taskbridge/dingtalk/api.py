@@ -7,6 +7,8 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote
 
+import structlog
+
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
 
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
 
     from taskbridge.dingtalk.apps import App
     from taskbridge.dingtalk.calls import Allowed, Calls
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
 
 T = TypeVar("T")
+
+_log = structlog.stdlib.get_logger(__name__)
 
 IDS_PER_CALL = 50
 """The documents give no limit. A URL with so many ids has two kilobytes."""
 _INCOMPLETE_RETRY_MS = 60_000
+_REFUSED_MOST = 5
+"""After so many ids that do not exist, refused lists are divided no more: each such id costs up to a dozen calls."""
 _SHRINKS = 5
 """How often one query may go back to a page that was read. Each time costs two more calls."""
 
@@ -112,12 +118,10 @@ class YidaApi:
 
     async def instances_by_id(self, ids: Iterable[str]) -> dict[str, wire.Instance]:
         """The instances that DingTalk returns, without their times. An instance that is not returned may exist."""
-        found: dict[str, wire.Instance] = {}
-        unique = [*dict.fromkeys(ids)]
-        for at in range(0, len(unique), IDS_PER_CALL):
-            some = unique[at : at + IDS_PER_CALL]
-            found |= {each.process_instance_id: each for each in await _in_halves(self._listed_instances, some)}
-        return found
+        return {
+            each.process_instance_id: each
+            for each in await self._in_lists(self._listed_instances, [*dict.fromkeys(ids)])
+        }
 
     async def _listed_instances(self, ids: Sequence[str]) -> list[wire.Instance]:
         request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=",".join(ids))
@@ -133,15 +137,14 @@ class YidaApi:
         Without steps. Nothing follows from an instance or a task that is not returned.
         """
         found: dict[str, list[wire.RunningTask]] = {}
-        for at in range(0, len(ids), IDS_PER_CALL):
-            for each in await _in_halves(self._listed_tasks, ids[at : at + IDS_PER_CALL]):
-                task = wire.RunningTask(
-                    task_id=each.task_id,
-                    actual_actioner_id=each.actual_action_executor_id,
-                    create_time=each.create_time,
-                    active_time=each.active_time,
-                )
-                found.setdefault(str(each.process_instance_id), []).append(task)
+        for each in await self._in_lists(self._listed_tasks, ids):
+            task = wire.RunningTask(
+                task_id=each.task_id,
+                actual_actioner_id=each.actual_action_executor_id,
+                create_time=each.create_time,
+                active_time=each.active_time,
+            )
+            found.setdefault(str(each.process_instance_id), []).append(task)
         return found
 
     async def _listed_tasks(self, ids: Sequence[str]) -> list[wire.ListedTask]:
@@ -153,6 +156,27 @@ class YidaApi:
             raise
         except (Refused, Unexpected):
             return []
+
+    async def _in_lists(self, call: Callable[[Sequence[str]], Awaitable[list[T]]], ids: Sequence[str]) -> list[T]:
+        """What the call returns for lists of these ids; nothing follows from an id that is not returned.
+
+        A list is refused if one of its ids does not exist, or if there are too many: then its halves are tried.
+        """
+        found, refused = list[T](), 0
+        lists = [ids[at : at + IDS_PER_CALL] for at in range(0, len(ids), IDS_PER_CALL)][::-1]
+        while lists:
+            some = lists.pop()
+            try:
+                found += await call(some)
+            except (Absent, TooMuch) as error:
+                if len(some) == 1:
+                    refused += 1
+                elif refused < _REFUSED_MOST:
+                    half = len(some) // 2
+                    lists += [some[half:], some[:half]]
+                else:
+                    _log.warning("ids_not_read", app_type=self.app.app_type, ids=len(some), problem=str(error))
+        return found
 
     async def copies(self, user_id: str, since_ms: int) -> AsyncIterator[list[wire.TaskCopy]]:
         """The instances created since then of which this user has a copy, one page at a time."""
@@ -264,14 +288,3 @@ def _halves(days: Days) -> tuple[Days, Days]:
     first, last = date.fromisoformat(days.first), date.fromisoformat(days.last)
     middle = first + (last - first) // 2
     return Days(days.first, middle.isoformat()), Days((middle + timedelta(days=1)).isoformat(), days.last)
-
-
-async def _in_halves(call: Callable[[Sequence[str]], Awaitable[list[T]]], ids: Sequence[str]) -> list[T]:
-    """What the call returns for these ids. One id that does not exist may refuse it: then of those that do."""
-    try:
-        return await call(ids)
-    except (Absent, TooMuch):
-        if len(ids) == 1:
-            return []
-        half = len(ids) // 2
-        return await _in_halves(call, ids[:half]) + await _in_halves(call, ids[half:])

@@ -19,7 +19,6 @@ TaskbridgeError
 
 from __future__ import annotations
 
-import logging
 import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -28,8 +27,8 @@ import httpx2
 import msgspec
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import next_month_ms
-from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient
+from taskbridge.dingtalk.times import next_month_ms
+from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, AnswerTooLarge
 from taskbridge.runtime.settings import masked
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from taskbridge.dingtalk.apps import Corp
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
 
     Allowed = Callable[[], Awaitable[bool]]
     """Whether a change may still be sent."""
@@ -55,10 +54,6 @@ _AFTER_DIGITS = 5
 """Of a `Retry-After`: a day at most."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
-UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-"""With which a request has not left."""
-NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for an answer that is not the expected JSON, or is nested too deeply."""
 
 
 class Later(OperatorError):
@@ -399,26 +394,6 @@ class Calls:
 
 class _TokenRefused(Exception):
     """DingTalk refuses the access token. Once, that is normal."""
-
-
-def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.AsyncClient:
-    """A client for this URL, which the caller closes. A call takes ``timeout_s`` at most. No proxy is used.
-
-    Without ``reuse``, each call has a connection of its own: one that the server closes in the same moment would leave
-    it open whether the server received the call.
-    """
-    # The library's own log has each URL, whose query contains the app's secret.
-    logging.getLogger("httpx2").addFilter(_without_urls)
-    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if reuse else 0)
-    # Without it, some answers are XML.
-    headers = {"Accept": "application/json"}
-    return BoundedAsyncClient(
-        base_url=url, timeout_s=timeout_s, trust_env=False, follow_redirects=False, limits=limits, headers=headers
-    )
-
-
-def _without_urls(record: logging.LogRecord) -> bool:
-    return "HTTP Request" not in str(record.msg)
 
 
 def _paging(page: int | None) -> dict[str, Any]:

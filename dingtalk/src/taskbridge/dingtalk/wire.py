@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from msgspec import Struct, field, to_builtins
 
+from taskbridge.schemas import outcomes
+
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret"})
 """The names of all credentials."""
@@ -27,9 +29,8 @@ PROCESS = "process"
 OLDEST_FIRST = '{"gmt_create":"+"}'
 """By creation, so that a change of an instance never moves it to another page."""
 
-RUNNING, COMPLETED, TERMINATED, ERROR = "RUNNING", "COMPLETED", "TERMINATED", "ERROR"
-ENDED = frozenset({COMPLETED, TERMINATED, ERROR})
-"""The statuses of an instance without open tasks."""
+RUNNING, COMPLETED, TERMINATED = outcomes.RUNNING, outcomes.COMPLETED, outcomes.TERMINATED
+ERROR, ENDED = outcomes.ERROR, outcomes.ENDED
 
 Id = str | int | None
 """The documents say that ids are strings. Some answers have numbers."""
@@ -405,23 +406,17 @@ class Problem(Struct, frozen=True, rename="lower"):
 
 AGREED, DISAGREED = "AGREE", "DISAGREE"
 """The words in a request. Those of records are in other cases."""
-AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL = (
-    *("agree", "disagree", "forward", "restart", "revoked", "redirect", "recall"),
-)
+AGREE, DISAGREE, FORWARD, RESTART = outcomes.AGREE, outcomes.DISAGREE, outcomes.FORWARD, outcomes.RESTART
+REVOKED, REDIRECT, RECALL = "revoked", "redirect", "recall"
 NORMAL, FILTERED, AUTO = "NORMAL", "FILTERED", "AUTO"
 """How a task was executed: by a person; or not, because a rule left the step out or decided it."""
 SUBMIT, DOING, CARBON, NEXT = "submit", "doing", "carbon", "next"
 ACTIONS = {
-    **{each: each for each in (AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL)},
-    **{each: each for each in (SUBMIT, DOING, CARBON, NEXT, "append", "beforeAppend", "afterAppend")},
-    "同意": AGREE,
-    "已同意": AGREE,
-    "拒绝": DISAGREE,
-    "已拒绝": DISAGREE,
-    "转交": FORWARD,
-    "已转交": FORWARD,
-    "退回": RESTART,
-    "已退回": RESTART,
+    **outcomes.OUTCOMES,
+    **{
+        each: each
+        for each in (REVOKED, REDIRECT, RECALL, SUBMIT, DOING, CARBON, NEXT, "append", "beforeAppend", "afterAppend")
+    },
     "撤销": REVOKED,
     "已撤销": REVOKED,
     "节点流转": REDIRECT,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from taskbridge.center.settings import CenterSettings
+from taskbridge.center.settings import settings_class
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.terminal import call_with_heartbeat
@@ -210,12 +210,12 @@ class Bridge:
         of_edge, of_streams, of_center = self._settings_of_services(_NOWHERE)
         partitions_setting(self._environment)
         edge, streams = load_settings(EdgeSettings, of_edge), load_settings(StreamsSettings, of_streams)
-        center = load_settings(CenterSettings, of_center)
+        center = load_settings(settings_class(), of_center)
         try:
             for each in (edge, streams, center):
                 read_kafka_config(each.kafka_config_file)
             self._files = [CredentialsFile(edge.credentials_file)]
-            if given_settings(CenterSettings, self._environment):
+            if given_settings(settings_class(), self._environment):
                 # Not at the top: it doubles the memory of this process, and with the defaults nothing can be wrong.
                 from taskbridge.center.checks import check_settings  # noqa: PLC0415
 

@@ -22,8 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import day_of, month_of
 from taskbridge.dingtalk.organisation import GetNotifyMe
+from taskbridge.dingtalk.times import day_of, month_of
 from taskbridge.local.fake_answers import Given, Refused
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import Person
 
 Change = wire.ExecuteTask | wire.RedirectTask | wire.RestartInstance | wire.TerminateInstance

@@ -9,7 +9,7 @@ import structlog
 from msgspec import Struct
 
 from taskbridge.dingtalk.calls import Refused, Unexpected
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.credentials_file import CredentialsText, NewEntry
 from taskbridge.reconcile.names import transaction
 from taskbridge.runtime.settings import fingerprint
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.dingtalk.organisation import Application, OrganisationApi
+    from taskbridge.runtime.clock import Clock
 
 ADDED, RENEWED, DROPPED, ABSENT, WITHOUT_TOKEN = "added", "renewed", "old-token-dropped", "absent", "without-token"
 _OLD_TOKEN_MS = DAY_MS

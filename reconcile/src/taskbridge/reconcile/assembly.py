@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import AppsFile
-from taskbridge.dingtalk.calls import calls_by_corp, open_http
-from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.calls import calls_by_corp
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.applications import AppSync
 from taskbridge.reconcile.budget import Allowance, Budget
@@ -21,6 +20,8 @@ from taskbridge.reconcile.names import FORM, PERSON
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import FILE_NAME, Store, open_database
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.kafka import consumer_config, read_kafka_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from taskbridge.dingtalk.apps import App, Corp, Organisation
     from taskbridge.dingtalk.calls import Calls
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.settings import ReconcileSettings
+    from taskbridge.runtime.clock import Clock
 
     CallsOf = Callable[[Corp], Calls]
     OnCall = Callable[[str, str], None]

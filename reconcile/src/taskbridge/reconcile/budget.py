@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.dingtalk.calls import Pace, Spent
-from taskbridge.dingtalk.clock import day_of, month_of, next_day_ms, next_month_ms
+from taskbridge.dingtalk.times import day_of, month_of, next_day_ms, next_month_ms
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS calls (

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.states import States
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.schemas.registry import Registry

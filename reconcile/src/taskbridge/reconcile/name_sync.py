@@ -14,8 +14,8 @@ import structlog
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
-from taskbridge.dingtalk.clock import DAY_MS
 from taskbridge.dingtalk.organisation import PEOPLE_PER_CALL
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.names import DELETED, FORM, IMPORTED, MISSING, OURS, PERSON
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK, headers_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.dingtalk.apps import App
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.dingtalk.organisation import OrganisationApi
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.kafka import KafkaOutbox
     from taskbridge.reconcile.names import Due, Names
+    from taskbridge.runtime.clock import Clock
     from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry

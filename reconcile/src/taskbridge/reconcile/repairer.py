@@ -12,7 +12,7 @@ from msgspec import structs
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import IDS_PER_CALL
 from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.repairs import differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms, open_tasks
 from taskbridge.reconcile.states import GONE
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.dingtalk.api import YidaApi
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.repairs import Kind, Repair
     from taskbridge.reconcile.store import Cursor, CursorKey, Store
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import TaskEvent
 
 RECONCILE, BACKFILL, READ_BACK = "reconcile", "backfill", "read-back"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import span_of
+from taskbridge.dingtalk.times import span_of
 from taskbridge.reconcile.snapshots import FINISHED, copies, decisions, id_of, last_operation, open_tasks
 from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status, TaskEvent
 

@@ -13,7 +13,7 @@ import structlog
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected, Unreachable
-from taskbridge.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
 from taskbridge.reconcile.repairs import copied, deletion
 from taskbridge.reconcile.states import GONE, StatesBehind
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.dingtalk.api import YidaApi
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.dingtalk.organisation import OrganisationApi
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.repairer import Context
+    from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import TaskState
 
 _FIRST_PASS_MS = DAY_MS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import Span, span_of
+from taskbridge.dingtalk.times import Span, span_of
 from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, Action
 
 if TYPE_CHECKING:

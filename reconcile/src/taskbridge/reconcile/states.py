@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import msgspec
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.names import Names, people_of, transaction
 from taskbridge.reconcile.repairs import LOST
 from taskbridge.schemas.errors import OperatorError

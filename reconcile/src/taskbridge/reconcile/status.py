@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from taskbridge.dingtalk.clock import Clock
     from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.runtime.clock import Clock
 
 
 def status_of(data: LocalData) -> dict[str, Any]:

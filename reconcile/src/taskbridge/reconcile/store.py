@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.dingtalk.clock import DAY_MS, day_of
+from taskbridge.dingtalk.times import DAY_MS, day_of
 from taskbridge.reconcile.applications import AppTokens
 from taskbridge.reconcile.names import transaction
 from taskbridge.reconcile.repairs import LOST, Kind
@@ -56,13 +56,6 @@ CREATE TABLE IF NOT EXISTS schedule (
 );
 CREATE TABLE IF NOT EXISTS passes (ended_ms INTEGER PRIMARY KEY, is_whole INTEGER NOT NULL);
 """
-_FROM_FOUND = (
-    "INSERT INTO repaired SELECT event_id, CAST(strftime('%s', 'now') AS INTEGER) * 1000 FROM found",
-    "INSERT INTO repairs_by_day SELECT corp_id, app_type, day, kind, work, count(*) FROM found GROUP BY 1, 2, 3, 4, 5",
-    "INSERT INTO repairs SELECT app_type, kind, work, count(*) FROM found GROUP BY 1, 2, 3",
-    "DROP TABLE found",
-)
-"""Earlier releases had one table, of all repairs."""
 _REPEATED_MS = 30 * DAY_MS
 """How long a repair that is published again counts as the same: as long as its event is on the topic."""
 _DAYS_MS = 400 * DAY_MS
@@ -211,15 +204,6 @@ class Count(NamedTuple):
 
 class Findings(_Rows):
     """The repairs, each counted once even if it was published several times, and the ends of passes."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        super().__init__(database)
-        exists = "SELECT 1 FROM sqlite_master WHERE name = 'found'"
-        if database.execute(exists).fetchone():
-            with transaction(database):
-                # Another process may have moved them meanwhile.
-                for each in _FROM_FOUND if database.execute(exists).fetchone() else ():
-                    database.execute(each)
 
     def record(self, repairs: Iterable[Repair], *, work: str) -> None:
         """Count these repairs, which are durable in Kafka."""

@@ -6,10 +6,17 @@ The library's own timeouts are for single reads, and it decompresses an answer w
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from typing import Any, Self
 
 import httpx2
+import msgspec
+
+UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""With which a request has not left."""
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for an answer that is not the expected JSON, or is nested too deeply."""
 
 MAX_ANSWER_BYTES = 32 << 20
 """After decompression."""
@@ -49,6 +56,26 @@ class BoundedAsyncClient(httpx2.AsyncClient):
         except TimeoutError:
             raise httpx2.ReadTimeout("the call took too long", request=request) from None
         return content.complete()
+
+
+def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.AsyncClient:
+    """A client for this URL, which the caller closes. A call takes ``timeout_s`` at most. No proxy is used.
+
+    Without ``reuse``, each call has a connection of its own: one that the server closes in the same moment would leave
+    it open whether the server received the call.
+    """
+    # The library's own log has each URL, whose query may contain a secret.
+    logging.getLogger("httpx2").addFilter(_without_urls)
+    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if reuse else 0)
+    # Without it, some of DingTalk's answers are XML.
+    headers = {"Accept": "application/json"}
+    return BoundedAsyncClient(
+        base_url=url, timeout_s=timeout_s, trust_env=False, follow_redirects=False, limits=limits, headers=headers
+    )
+
+
+def _without_urls(record: logging.LogRecord) -> bool:
+    return "HTTP Request" not in str(record.msg)
 
 
 class BoundedClient:

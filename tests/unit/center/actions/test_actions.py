@@ -669,7 +669,7 @@ def test_another_system_refuses_with_its_own_words(sqlite_database: Database) ->
         world.act("agree", of_erp(world))
         await world.work()
         assert world.statuses == [("REFUSED", "the budget is closed")]
-        world.targets.endpoints.clear()
+        world.endpoints.clear()
         [again] = world.act("agree", ("erp:7", "T-1"))
         assert again.detail == "not-possible"
 

@@ -11,19 +11,12 @@ import pytest
 from sqlalchemy.event import listen, remove
 
 from support.center_rows import state
-from support.dingtalk import FaultyDingTalk
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.refusals import TooManyQueries
-from taskbridge.center.actions.dingtalk import DingTalk
-from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.actions.systems import Agent
 from taskbridge.center.api import delegations as routes
 from taskbridge.center.api import remembered
 from taskbridge.center.api.delegations import limited
-from taskbridge.dingtalk.calls import Refused
-from taskbridge.dingtalk.clock import SystemClock
-from taskbridge.dingtalk.organisation import Agent
-from taskbridge.local.fake_dingtalk import Company
-from taskbridge.local.fake_dingtalk import served as serving
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -126,7 +119,7 @@ def test_a_person_sees_who_acts_for_them_at_yida_and_for_whom_they_act(
     served, ann, bob = people
     refused = ann.get(f"{ANN}/yida-agents")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
-    served.agents = [Agent("bob", "ann", "Bob", "Ann", "2025-10-22T11:06Z", "soon", agent_range_value="[]")]
+    served.agents = [Agent(("bob", "Bob"), ("ann", "Ann"), is_for_all=False, starts_at=1_761_131_160_000, ends_at=None)]
     [found] = ann.get(f"{ANN}/yida-agents").json()["items"]
     assert found == {
         "agent": {"user_id": "bob", "name": "Bob"},
@@ -186,7 +179,7 @@ def test_the_agents_at_yida_are_read_once_and_cannot_use_up_the_calls_of_the_cor
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = "/yida-agents"
     assert [ann.get(ANN + path).status_code for _ in range(14)] == [503] * 12 + [429] * 2
-    served.agents = [Agent("bob", "ann", "Bob", "Ann")]
+    served.agents = [Agent(("bob", "Bob"), ("ann", "Ann"), is_for_all=True, starts_at=None, ends_at=None)]
     served.agents_read = 0
     assert {bob.get(BOB + path).status_code for _ in range(50)} == {200}
     assert served.agents_read == 1
@@ -210,29 +203,3 @@ def test_the_people_of_a_corp_share_the_calls_for_agents_at_yida(monkeypatch: py
         assert await read(("theirs", "dan")) == []
 
     asyncio.run(test())
-
-
-def test_yida_is_asked_with_the_corp_token(tmp_path: Path) -> None:
-    file = tmp_path / "apps.toml"
-    file.write_text(
-        '[[corps]]\ncorp_id = "ours"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
-        'corp_token = "corp-secret"\n[[apps]]\napp_type = "A"\nsystem_token = "t"\n'
-    )
-    organisation = TargetsFile(file, None).current.organisations["ours"]
-    dingtalk = FaultyDingTalk(Company(), SystemClock(), system_tokens={}, app_key="key", app_secret="secret")
-    dingtalk.organisation.corp_token = "corp-secret"
-    mine = [Agent("bob", "ann", agent_category="EXECUTE"), Agent("ann", "cai")]
-    others = [Agent("joann", "cai"), Agent("bob", "ann", agent_category="START")]
-    dingtalk.organisation.agents = [*mine, *others]
-
-    async def scenario(url: str) -> None:
-        ours = DingTalk(url)
-        assert await ours.agents(organisation, "ann") == mine
-        dingtalk.organisation.corp_token = "another"
-        with pytest.raises(Refused) as refused:
-            await ours.agents(organisation, "ann")
-        assert "corp-secret" not in str(refused.value)
-        await ours.close()
-
-    with serving(dingtalk) as url:
-        asyncio.run(scenario(url))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
-from taskbridge.center.actions.targets import Endpoint, Targets, TargetsFile
+from taskbridge.center.actions.targets import Endpoint, EndpointsFile
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.tokens import digest_of, new_token
@@ -31,7 +31,7 @@ def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
     tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
     with signing_in(sqlite_database, tmp_path, operators="ours/ann", api_tokens_file=str(tokens)) as (found, _):
         # The rows of the tests are of Yida, whose tasks have numbers.
-        found.targets = Targets(endpoints={("ours", "erp"): Endpoint("http://127.0.0.1:9", b"key")})
+        found.endpoints["ours", "erp"] = Endpoint("http://127.0.0.1:9", b"key")
         yield found
 
 
@@ -83,7 +83,7 @@ def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> 
     assert why_nothing(anybody.get(PATH.format("ann"), headers=program)) == "not-signed-in"
     assert anybody.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE).status_code == 401
     assert served.wakes == []
-    served.targets = Targets()
+    served.endpoints.clear()
     assert why_nothing(operator.get(PATH.format("ann"))) == "not-possible"
 
 
@@ -111,39 +111,23 @@ name = "silent"
 corp_id = "ding1"
 bearer_tokens = ["{"x" * 40}"]
 """
-APPS = """
-[[corps]]
-corp_id = "ding1"
-app_key = "key"
-app_secret = "secret"
-user_id = "manager"
-
-[[apps]]
-app_type = "APP_1"
-"""
 
 
-def test_targets_are_read_from_both_files_and_again_when_one_changes(tmp_path: Path) -> None:
-    apps, credentials = tmp_path / "apps.toml", tmp_path / "credentials.toml"
-    apps.write_text(APPS)
+def test_other_systems_are_read_from_the_credentials_file_and_again_when_it_changes(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials.toml"
     credentials.write_text(CREDENTIALS)
     (tmp_path / "hr.secret").write_text(f"{new_secret()}\n")
-    file = TargetsFile(apps, credentials)
-    assert {each[:2] for each in file.current.possible("ding1")} == {("yida", "APP_1"), ("erp", None), ("hr", None)}
-    assert file.current.possible("another") == []
-    assert {each[:2] for each in TargetsFile(None, credentials).current.possible("ding1")} == {
-        ("erp", None),
-        ("hr", None),
-    }
+    file = EndpointsFile(credentials)
+    assert set(file.current) == {("ding1", "erp"), ("ding1", "hr")}
     (tmp_path / "hr.secret").write_text("broken")
     assert file.refresh()
     assert file.problem is not None
     assert "secret of hr" in file.problem
-    assert file.current.count == 3, "the old version is in use"
-    assert SECRET not in repr(file.current.endpoints)
+    assert file.current.count == 2, "the old version is in use"
+    assert SECRET not in repr(file.current)
     credentials.write_text(CREDENTIALS.replace('action_url = "https://hr', 'action_url = "ftp://hr'))
     with pytest.raises(FileBroken, match="action_url"):
-        TargetsFile(apps, credentials)
+        EndpointsFile(credentials)
     credentials.write_text(CREDENTIALS + 'action_url = "https://silent.example"\n')
     with pytest.raises(FileBroken, match="action_url requires secrets"):
-        TargetsFile(apps, credentials)
+        EndpointsFile(credentials)

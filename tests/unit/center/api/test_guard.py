@@ -14,7 +14,6 @@ from support.center_rows import AnsweringCenter
 from support.sign_in import settings_of
 from taskbridge.center.access.access import Access
 from taskbridge.center.app import Center
-from taskbridge.center.settings import CenterSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,7 +34,7 @@ CHECK_THEMSELVES = {"/v1/me", "/v1/people", "/v1/me/preferences", "/v1/corps", "
 def whole_center(database: Database, folder: Path) -> Generator[FastAPI]:
     """All routes that a task center can have."""
     client = {"oidc_issuer": "https://id.example", "oidc_client_id": "x", "oidc_corp_id": "ours"}
-    yield Center(CenterSettings(**dict(settings_of(**client, data_dir=str(folder)))), database).http()
+    yield Center(settings_of(**client, data_dir=str(folder)), database).http()
 
 
 def routes(http: FastAPI) -> list[APIRoute]:

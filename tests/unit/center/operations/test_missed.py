@@ -11,7 +11,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from support.operations import client_of, reporter_of, settings_of
 from support.reconcile import APP_TYPE, CORP_ID, NOW, local_data
 from taskbridge.center.operations.answers import missed_of
-from taskbridge.dingtalk.clock import DAY_MS
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of

@@ -16,13 +16,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Change, View  # noqa: TC001 - pydantic reads them
-from taskbridge.webhooks.formats import FORMATS
+from taskbridge.webhooks.formats import format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.webhooks.formats.base import Format
 
 Names = Annotated[frozenset[NotBlank], Field(min_length=1)]
 _ENVIRONMENT = "env:"
@@ -71,8 +73,9 @@ class EndpointEntry(FileModel):
     """Only tasks of these sources, such as `yida`."""
     people: Names | None = None
     """Only notifications to these user ids."""
-    format: Literal["notification", "dingtalk-todo", "feishu-approval", "flat-todo", "template"] = "notification"
-    """What is sent."""
+    format: NotBlank = "notification"
+    """What is sent: `notification`, `template`, `flat-todo`, or a format of an extension, such as `dingtalk-todo` and
+    `feishu-approval`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the format."""
     start: Literal["now", "present"] = "now"
@@ -105,6 +108,7 @@ class Endpoint:
 
     entry: EndpointEntry
     keys: tuple[bytes, ...] = field(repr=False)
+    format: Format
     options: Any = field(repr=False)
     tls: ssl.SSLContext = field(repr=False, compare=False)
     certificates: tuple[bytes, ...] = field(repr=False)
@@ -162,8 +166,9 @@ class EndpointsFile(ReloadedFile[Endpoints]):
     def _complete(self, entry: EndpointEntry, place: str) -> Endpoint:
         keys = tuple(_checked(f"{place}.secrets", self._key, each) for each in entry.secrets)
         tls, certificates = _checked(f"{place}.ca_file, certificate_file", self._tls, entry)
-        options = _checked(f"{place}.options", FORMATS[entry.format].options, entry.options, self._secret)
-        return Endpoint(entry, keys, options, tls, certificates)
+        format_ = _checked(f"{place}.format", format_of, entry.format)
+        options = _checked(f"{place}.options", format_.options, entry.options, self._secret)
+        return Endpoint(entry, keys, format_, options, tls, certificates)
 
     def _key(self, secret: SecretStr) -> bytes:
         return key_of(self._secret(secret.get_secret_value()))
@@ -200,6 +205,6 @@ def _context(ca_file: Path | None, certificate_file: Path | None) -> ssl.SSLCont
 def _checked(place: str, function: Callable[..., Any], *arguments: object) -> Any:
     try:
         return function(*arguments)
-    except (FileBroken, ValueError, OSError) as error:
+    except (ConfigurationError, ValueError, OSError) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileBroken(f"{place}: {problem}") from None

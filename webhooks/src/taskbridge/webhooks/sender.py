@@ -16,7 +16,6 @@ import aiohttp
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.connections import Connector
-from taskbridge.webhooks.formats import FORMATS
 from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Options, Sending, Tokens
 from taskbridge.webhooks.schedule import delay_ms
 from taskbridge.webhooks.store import Delivery, Result
@@ -48,7 +47,6 @@ class Sender:
         self.endpoint = endpoint
         self._other_id = other_id
         self._chance = chance or random.Random()  # noqa: S311 - spreads load
-        self._format = FORMATS[endpoint.entry.format]
         options = endpoint.options
         self._secrets = _tokens_in(endpoint.entry.url)
         if isinstance(options, Options):
@@ -77,7 +75,7 @@ class Sender:
         try:
             # The formats of vendors make several requests.
             async with asyncio.timeout(ATTEMPT_S):
-                answer = await self._format.send(sending, self._call)
+                answer = await endpoint.format.send(sending, self._call)
         except DeliveryProblem as error:
             problem = str(error)
         except TimeoutError:

@@ -10,16 +10,17 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import StarletteOAuth2App
 from joserfc.errors import JoseError
 
-from taskbridge.center.access.dingtalk import DingTalk
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import UsersOf, the_one
+from taskbridge.runtime import extensions
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from taskbridge.center.access.providers import SignInExtension
     from taskbridge.center.settings import CenterSettings
 
 _SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")
@@ -135,8 +136,11 @@ def provider_of(settings: CenterSettings, users_of: UsersOf) -> Provider | None:
 
     Raises ConfigurationError if its settings are incomplete or unsafe, or name two.
     """
-    if settings.dingtalk_client_id is None:
-        return None if settings.oidc_issuer is None else OpenIdConnect(settings, users_of)
+    installed: list[SignInExtension] = extensions.load_all(extensions.SIGN_IN)
+    found = [each for each in (extension(settings, users_of) for extension in installed) if each is not None]
     if settings.oidc_issuer is not None:
-        raise ConfigurationError("set one of CENTER_OIDC_ISSUER and CENTER_DINGTALK_CLIENT_ID")
-    return DingTalk(settings)
+        found.append(OpenIdConnect(settings, users_of))
+    if len(found) > 1:
+        named = " and ".join(type(each).__name__ for each in found)
+        raise ConfigurationError(f"people can sign in at one provider only: remove the settings of one of {named}")
+    return found[0] if found else None

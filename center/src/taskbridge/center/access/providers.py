@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -12,11 +12,19 @@ from taskbridge.runtime.access import on_loopback
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.center.access.sessions import SignIn
+    from taskbridge.center.access.sso import UsersOf
     from taskbridge.center.tables import Person
+
+    SignInExtension = Callable[[Any, UsersOf], "Provider | None"]
+    """What an entry point of the group ``taskbridge.sign_in`` names.
+
+    It gets the task center's settings with those of extensions, and what finds people by another id. It returns None if
+    the settings do not ask for it, and raises ConfigurationError if they are incomplete or unsafe.
+    """
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +37,16 @@ class SignedIn(NamedTuple):
     person: Person
     groups: Sequence[object] = ()
     """As the provider has named them."""
+
+
+class Page(NamedTuple):
+    """A page that signs in by a script, inside an app of the vendor where a redirect makes no sense."""
+
+    attributes: str
+    """Of the script's element, escaped."""
+    script: str
+    library: str
+    """The URL of a script of the vendor, before ours."""
 
 
 class Provider(Protocol):
@@ -44,6 +62,10 @@ class Provider(Protocol):
         Raises ProviderUnavailable, SignInRefused, UnknownPerson, or NotNow while the people are not complete.
         """
         ...
+
+    def page(self, user_agent: str, state: str, return_to: str) -> Page | None:  # noqa: ARG002 - of those that have one
+        """The page for this user agent; None if it is redirected as any browser."""
+        return None
 
     async def sign_out_url(self) -> str:
         """Where the browser signs out of the provider too, if the provider supports it; otherwise the task center."""

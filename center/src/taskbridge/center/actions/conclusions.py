@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
-from taskbridge.dingtalk import wire
+from taskbridge.schemas import outcomes
 from taskbridge.schemas.events import Status
 
 if TYPE_CHECKING:
     from taskbridge.center.actions.store import Action
     from taskbridge.schemas.events import TaskEntry, TaskState
 
-_WORDS = {AGREE: wire.AGREE, REFUSE: wire.DISAGREE, HAND_OVER: wire.FORWARD, RETURN: wire.RESTART}
+_WORDS = {AGREE: outcomes.AGREE, REFUSE: outcomes.DISAGREE, HAND_OVER: outcomes.FORWARD, RETURN: outcomes.RESTART}
 _SKEW_MS = 60_000
 """How much earlier than the request something may seem to have happened: the times of the vendor are minutes."""
 
 
 def is_meant(action: str, word: str | None) -> bool | None:
     """Whether a decision that its system names by this word is the action; None if the word does not say."""
-    known = wire.ACTIONS.get((word or "").strip().lower())
-    return known == _WORDS[action] if known in _WORDS.values() else None
+    known = outcomes.OUTCOMES.get((word or "").strip().lower())
+    return None if known is None else known == _WORDS[action]
 
 
 def is_carried_out(action: Action, state: TaskState) -> bool | None:
@@ -44,8 +44,8 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
 def _is_withdrawn(action: Action, state: TaskState) -> bool | None:
     if any(each.status is Status.PENDING for each in state.tasks):
         return None
-    if state.instance_status in wire.ENDED:
-        return state.instance_status == wire.TERMINATED
+    if state.instance_status in outcomes.ENDED:
+        return state.instance_status == outcomes.TERMINATED
     lately = {each.status for each in state.tasks if (each.decided_at or 0) >= action.requested_at - _SKEW_MS}
     if Status.CANCELLED in lately and Status.COMPLETED not in lately:
         return True

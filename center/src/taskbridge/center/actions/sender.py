@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.center.actions.dingtalk import CALL_S, DingTalk
 from taskbridge.center.actions.store import (
     ACCEPTED,
     FAILED,
@@ -24,16 +23,14 @@ from taskbridge.center.actions.store import (
     Actions,
     Share,
 )
-from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
-from taskbridge.center.actions.targets import Endpoint, Targets
-from taskbridge.dingtalk.calls import open_http
-from taskbridge.dingtalk.clock import Clock, SystemClock
+from taskbridge.center.actions.systems import Received, System, Systems, always
+from taskbridge.runtime.clock import Clock, SystemClock
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.dingtalk.apps import App
+    from taskbridge.center.actions.systems import Allowed
 
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""
@@ -61,16 +58,14 @@ class Sender:
         self,
         store: Actions,
         threads: Threads,
-        targets: Callable[[], Targets],
-        dingtalk: DingTalk,
+        systems: Systems,
         *,
         ended: Callable[[str], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
         """``ended`` gets the status of each action that has ended."""
-        self._store, self._threads, self._targets = store, threads, targets
+        self._store, self._threads, self._systems = store, threads, systems
         self._ended, self._clock = ended, clock or SystemClock()
-        self._dingtalk, self._others = dingtalk, open_http("", timeout_s=CALL_S, reuse=False)
         self._wake = asyncio.Event()
         self._under_way: dict[asyncio.Task[None], Action] = {}
         self._shares = Counter[Share]()
@@ -113,8 +108,7 @@ class Sender:
         """Let requests that are under way end, so that their answers are recorded."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_END_S)
-        await self._dingtalk.close()
-        await self._others.aclose()
+        await self._systems.close()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         shares = _shares_of(self._under_way.pop(task))
@@ -138,14 +132,14 @@ class Sender:
                 await self._ask(action)
 
     async def _send(self, action: Action) -> None:
-        target, now = self._target_of(action), self._clock.now_ms()
-        if target is None or now - action.requested_at > _GIVE_UP_MS:
+        now = self._clock.now_ms()
+        if self._system_of(action) is None or now - action.requested_at > _GIVE_UP_MS:
             await self._end(action, FAILED, action.detail or UNSENT)
             return
         claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
-        if claimed is None:
+        system = None if claimed is None else self._system_of(claimed, allowed=partial(self._may_send, claimed))
+        if claimed is None or system is None:
             return
-        system = self._system(target, claimed)
         answer = await system.send(claimed, now=now)
         now = self._clock.now_ms()
         if answer.received is Received.REFUSED:
@@ -161,8 +155,7 @@ class Sender:
 
     async def _ask(self, action: Action) -> None:
         """The callback has not come, or nobody knows whether the system received the action."""
-        target, now = self._target_of(action), self._clock.now_ms()
-        system = None if target is None else self._system(target, action)
+        system, now = self._system_of(action), self._clock.now_ms()
         if action.status != SENDING:
             changes = {"attempts": action.attempts + 1}
         elif system is not None and system.repeats:
@@ -188,13 +181,8 @@ class Sender:
     async def _advance(self, action: Action, **changes: Any) -> Action | None:
         return await self._threads.write(lambda: self._store.advance(action, **changes))
 
-    def _target_of(self, action: Action) -> App | Endpoint | None:
-        return self._targets().of(action.corp_id, action.source, action.app_type)
-
-    def _system(self, target: App | Endpoint, claimed: Action) -> System:
-        if isinstance(target, Endpoint):
-            return OtherSystem(self._others, target)
-        return Yida(self._dingtalk.api(target, allowed=partial(self._may_send, claimed)))
+    def _system_of(self, action: Action, *, allowed: Allowed = always) -> System | None:
+        return self._systems.of(action.corp_id, action.source, action.app_type, allowed=allowed)
 
     async def _may_send(self, claimed: Action) -> bool:
         """Whether the action is still ours, for as long as the call may take."""

@@ -25,7 +25,7 @@ from sqlalchemy.sql import not_
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW, Targets
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.actions.systems import Systems
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.events import TaskState
 
@@ -134,7 +135,7 @@ class Actions:
         self._database, self._complete = database, complete
 
     def request(
-        self, caller: Caller, wanted: Sequence[Wanted], targets: Targets, *, address: str, now: int
+        self, caller: Caller, wanted: Sequence[Wanted], systems: Systems, *, address: str, now: int
     ) -> list[Action]:
         """Record what a signed-in person wants, in one transaction with the audit trail.
 
@@ -147,7 +148,7 @@ class Actions:
             recorded: list[tuple[str, Person | str]] = []
             # In one order, so that two tabs wait for each other in one direction only.
             for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
-                action, is_new = self._recorded(connection, caller, each, targets, now)
+                action, is_new = self._recorded(connection, caller, each, systems, now)
                 found[each] = action
                 if is_new:
                     if action.user_id != action.actor_id:
@@ -222,11 +223,11 @@ class Actions:
         return self._database.purge(actions, actions.c.due_at.is_(None) & is_old)
 
     def _recorded(
-        self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int
+        self, connection: Connection, caller: Caller, wanted: Wanted, systems: Systems, now: int
     ) -> tuple[Action, bool]:
         """The action as it is then, and whether it is new."""
         while True:
-            action = self._checked(connection, caller, wanted, targets, now)
+            action = self._checked(connection, caller, wanted, systems, now)
             if action.status != REQUESTED:
                 return action, False
             if action.detail == UNCONFIRMED:
@@ -239,7 +240,7 @@ class Actions:
                 return Action(*under_way), False
             # It has ended in between, and so may the task have.
 
-    def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int) -> Action:
+    def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, systems: Systems, now: int) -> Action:
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
         withdraws = wanted.action == WITHDRAW
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))
@@ -277,7 +278,7 @@ class Actions:
                 return refused._replace(detail=NOT_DELEGATED, source="", app_type="")
         if row is None or (withdraws and read_entry(row.item).status is not Status.PENDING):
             return refused
-        if targets.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS:
+        if systems.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS:
             return refused._replace(detail=NOT_POSSIBLE)
         if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
             return refused._replace(detail=reason)

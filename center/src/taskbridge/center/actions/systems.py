@@ -1,40 +1,40 @@
-"""The systems that carry out decisions: Yida by DingTalk's API, others by a signed request."""
+"""The systems that carry out decisions: those of extensions by source, others by a signed request."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import httpx2
 import msgspec
-import structlog
 
-from taskbridge.center.actions.conclusions import is_meant
-from taskbridge.center.actions.store import DONE, OVERTAKEN, Action
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Endpoint
-from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.api import Task, YidaApi
-from taskbridge.dingtalk.calls import (
-    NOT_JSON,
-    UNSENT_ERRORS,
-    Absent,
-    AddressLimited,
-    Later,
-    Refused,
-    Spent,
-    TooFast,
-    Unexpected,
-    Unsent,
-)
+from taskbridge.center.actions.targets import Endpoint, Endpoints, EndpointsFile, Possible
+from taskbridge.runtime import extensions
+from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from taskbridge.center.actions.store import Action
+    from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.settings import ReloadedFile
+
+    Allowed = Callable[[], Awaitable[bool]]
+    """Whether a change may still be sent."""
+    SystemExtension = Callable[[Any], "Connected | None"]
+    """What an entry point of the group ``taskbridge.systems`` names.
+
+    It gets the task center's settings with those of extensions. It returns None if they do not ask for it, and raises
+    ConfigurationError if they are wrong.
+    """
+
+CALL_S = 20.0
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)
-_REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
-"""DingTalk's API requires a remark."""
-
-log = structlog.get_logger(__name__)
 
 
 class Received(Enum):
@@ -69,74 +69,104 @@ class System(Protocol):
         ...
 
 
-class Yida:
-    """An app of Yida. Its API has no idempotency key: what may have been received is read back, never sent again."""
+class Agent(NamedTuple):
+    """Somebody who acts for another person at a system. Times in ms; without one there is no limit."""
 
-    repeats = False
+    agent: tuple[str, str | None]
+    """User id and name, as of ``principal``."""
+    principal: tuple[str, str | None]
+    is_for_all: bool
+    starts_at: int | None
+    ends_at: int | None
 
-    def __init__(self, api: YidaApi) -> None:
-        self._api = api
 
-    async def send(self, action: Action, *, now: int) -> Answer:  # noqa: ARG002 - as System
-        try:
-            await self._send(action)
-        except (TooFast, AddressLimited, Unsent, Spent) as error:
-            log.warning("action_not_sent", action_id=action.action_id, problem=str(error))
-            return Answer(Received.UNSENT)
-        except Refused as error:
-            return Answer(Received.REFUSED, error.reason)
-        except Absent:
-            return Answer(Received.REFUSED)
-        except (Later, Unexpected) as error:
-            log.warning("action_unclear", action_id=action.action_id, problem=str(error))
-            return Answer(Received.UNCLEAR)
-        return Answer(Received.ACCEPTED)
+class Connected(Protocol):
+    """All apps of one source, of which an extension carries out decisions."""
 
-    async def _send(self, action: Action) -> None:
-        if action.action == WITHDRAW:
-            await self._api.withdraw(action.instance_id, user_id=action.user_id)
-            return
-        task = Task(action.instance_id, int(action.task_id), action.user_id)
-        remark = action.remark or _REMARKS[action.action]
-        if action.actor_id != action.user_id:
-            # There it looks as if the person had decided.
-            remark += f" ({action.actor_id} 代办)"
-        if action.action == HAND_OVER:
-            await self._api.hand_over(task, to=action.recipient_id, remark=remark)
-        elif action.action == RETURN:
-            await self._api.return_to(task, step_id=action.recipient_id, remark=remark)
-        else:
-            await self._api.decide(task, agrees=action.action == AGREE, remark=remark)
+    source: str
+    """As in the events of its tasks."""
 
-    async def read_back(self, action: Action) -> str | None:
-        try:
-            return await self._read_back(action)
-        except Absent:
-            return OVERTAKEN
-        except (Later, Refused, Unexpected) as error:
-            log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
-            return None
+    @property
+    def files(self) -> Sequence[ReloadedFile[Any]]:
+        """What it reads. The task center reloads them and reports their problems."""
+        ...
 
-    async def _read_back(self, action: Action) -> str | None:
-        if action.action == WITHDRAW:
-            status = (await self._api.instance(action.instance_id)).instance_status
-            return {wire.RUNNING: "", wire.TERMINATED: DONE}.get(status or "", OVERTAKEN)
-        running = await self._api.running_tasks(action.instance_id)
-        holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
-        if action.user_id in holders:
-            return ""
-        if action.action == HAND_OVER and action.recipient_id in holders:
-            return DONE
-        records = await self._api.operation_records(action.instance_id)
-        its = action.task_id, action.user_id
-        found = [
-            is_meant(action.action, each.action_exit or each.action)
-            for each in records
-            if (str(each.task_id), str(each.operator_user_id)) == its and each.operate_time is not None
-        ]
-        if True in found or (None in found and action.action in (AGREE, REFUSE)):
-            return DONE
-        return None if None in found else OVERTAKEN
+    def possible(self) -> Sequence[tuple[str, Possible]]:
+        """What may be done, each with its corp."""
+        ...
+
+    def system(self, corp_id: str, app_type: str, allowed: Allowed) -> System | None:
+        """The system for tasks of this app; None if they are decided elsewhere only.
+
+        ``allowed`` is called right before a change is sent: if it says no, the change is UNSENT.
+        """
+        ...
+
+    async def agents(self, person: Person) -> Sequence[Agent]:
+        """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+async def always() -> bool:
+    return True
+
+
+class Systems:
+    """Where decisions go. It follows its files."""
+
+    def __init__(
+        self,
+        connected: Sequence[Connected] = (),
+        endpoints: Callable[[], Endpoints] = Endpoints,
+        files: Sequence[ReloadedFile[Any]] = (),
+    ) -> None:
+        self._connected = {each.source: each for each in connected}
+        self._endpoints = endpoints
+        self.files = [*(file for each in connected for file in each.files), *files]
+
+    def of(self, corp_id: str, source: str, app_type: str, *, allowed: Allowed = always) -> System | None:
+        """Where decisions on tasks of this app go; None if they are made elsewhere only."""
+        if (connected := self._connected.get(source)) is not None:
+            return connected.system(corp_id, app_type, allowed)
+        endpoint = self._endpoints().get((corp_id, source))
+        return None if endpoint is None else OtherSystem(self._http, endpoint)
+
+    def possible(self, corp_id: str) -> list[Possible]:
+        return [each for corp, each in self._possible() if corp == corp_id]
+
+    @property
+    def count(self) -> int:
+        """The apps and other systems, of all corps."""
+        return len(self._possible())
+
+    async def agents(self, person: Person) -> list[Agent]:
+        """As of ``Connected``, at all systems."""
+        return [agent for each in self._connected.values() for agent in await each.agents(person)]
+
+    async def close(self) -> None:
+        for each in self._connected.values():
+            await each.close()
+        await self._http.aclose()
+
+    def _possible(self) -> list[tuple[str, Possible]]:
+        others = [(corp_id, Possible(source, None)) for corp_id, source in self._endpoints()]
+        return [found for each in self._connected.values() for found in each.possible()] + others
+
+    @cached_property
+    def _http(self) -> httpx2.AsyncClient:
+        return open_http("", timeout_s=CALL_S, reuse=False)
+
+
+def systems_of(settings: CenterSettings) -> Systems:
+    """The systems that the settings name. Raises ConfigurationError, also if a file is broken."""
+    found: list[SystemExtension] = extensions.load_all(extensions.SYSTEMS)
+    connected = [each for each in (extension(settings) for extension in found) if each is not None]
+    if settings.credentials_file is None:
+        return Systems(connected)
+    file = EndpointsFile(settings.credentials_file)
+    return Systems(connected, lambda: file.current, [file])
 
 
 class OtherSystem:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.actions.targets import Possible, Targets
+    from taskbridge.center.actions.systems import Systems
+    from taskbridge.center.actions.targets import Possible
 
 
 def actions_router(
@@ -35,7 +36,7 @@ def actions_router(
     people: Callable[[str, Collection[str], int], bytes],
     threads: Threads,
     *,
-    targets: Callable[[], Targets],
+    systems: Systems,
     wake: Callable[[], None],
 ) -> APIRouter:
     """``…/users/{user_id}/actions``.
@@ -55,7 +56,7 @@ def actions_router(
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
         if not caller.is_person(*person):
             return _answer(found, [], "not-yours" if caller.mode == "sso" else "not-signed-in")
-        return _answer(found, targets().possible(corp_id))
+        return _answer(found, systems.possible(corp_id))
 
     @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
     async def act(
@@ -81,9 +82,9 @@ def actions_router(
             for each in body.items
         ]
         address, now = address_of(request), now_ms()
-        found = await threads.write(lambda: store.request(caller, wanted, targets(), address=address, now=now))
+        found = await threads.write(lambda: store.request(caller, wanted, systems, address=address, now=now))
         wake()
-        return _answer(found, targets().possible(corp_id))
+        return _answer(found, systems.possible(corp_id))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/colleagues",
@@ -93,7 +94,7 @@ def actions_router(
     )
     async def colleagues(_: InPerson, corp_id: CorpId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
-        if not targets().possible(corp_id):
+        if not systems.possible(corp_id):
             raise Forbidden("nothing can be decided here")
         return JsonAnswer(await threads.run(people, q, (corp_id,), limit))
 

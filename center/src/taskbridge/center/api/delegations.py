@@ -16,13 +16,12 @@ from starlette.responses import Response  # noqa: TC002
 from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.refusals import TooManyQueries
+from taskbridge.center.actions.systems import Agent
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
-from taskbridge.dingtalk.clock import span_of
-from taskbridge.dingtalk.organisation import Agent
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import NotNow
@@ -158,13 +157,12 @@ def _limit(rate: Rate, source: object) -> None:
 
 
 def _agent(agent: Agent) -> dict[str, Any]:
-    starts, ends = (span_of(each) for each in (agent.starts, agent.ends))
     return {
-        "agent": {"user_id": agent.agent_user_id, "name": agent.agent_name},
-        "principal": {"user_id": agent.principal_user_id, "name": agent.principal_name},
-        "is_for_all": not agent.agent_range_value,
-        "starts_at": None if starts is None else iso(starts.first),
-        "ends_at": None if ends is None else iso(ends.first),
+        "agent": dict(zip(("user_id", "name"), agent.agent, strict=True)),
+        "principal": dict(zip(("user_id", "name"), agent.principal, strict=True)),
+        "is_for_all": agent.is_for_all,
+        "starts_at": None if agent.starts_at is None else iso(agent.starts_at),
+        "ends_at": None if agent.ends_at is None else iso(agent.ends_at),
     }
 
 

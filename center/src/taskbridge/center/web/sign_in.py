@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import time
 from typing import Annotated
@@ -15,8 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from taskbridge.center.access.access import SESSION_COOKIE, Access, address_of
 from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
-from taskbridge.center.access.dingtalk import DingTalk
-from taskbridge.center.access.providers import CALLBACK, Provider
+from taskbridge.center.access.providers import CALLBACK, Page, Provider
 from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
 from taskbridge.center.access.sessions import SIGN_IN_S, Sessions
 from taskbridge.center.web.routes import PAGE_HEADERS
@@ -30,9 +31,6 @@ _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 _BURST, _FULL_AFTER_S = 500, 10.0
 """Sign-ins that one address may start, and end. It may be that of a proxy in front of the whole company."""
 
-_IN_DINGTALK = "DingTalk"
-"""In the user agent of a page inside DingTalk."""
-_DINGTALK_LIBRARY = "https://g.alicdn.com/dingding/dingtalk-jsapi/3.0.25/dingtalk.open.js"
 _PAGE = """<!doctype html>
 <html lang="zh-CN">
 <head>
@@ -72,7 +70,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
     ) -> Response:
         """Redirect to the identity provider, and afterwards to ``return_to``, a path of the task center.
 
-        Inside DingTalk, its page signs in without a redirect, unless that failed: ``browser``.
+        A page of the provider's signs in without a redirect inside its app, unless that failed: ``browser``.
         """
         try:
             _limit(request, starts)
@@ -82,10 +80,8 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
             await sessions.add_sign_in(state, cookie, sign_in)
         except (Refused, DatabaseUnavailable) as refused:
             return _refusal(refused)
-        if isinstance(provider, DingTalk) and _IN_DINGTALK in request.headers.get("user-agent", "") and not browser:
-            answer = _page_in_dingtalk(provider, state, sign_in.return_to)
-        else:
-            answer = RedirectResponse(url, 303, headers=PAGE_HEADERS)
+        page = None if browser else provider.page(request.headers.get("user-agent", ""), state, sign_in.return_to)
+        answer = RedirectResponse(url, 303, headers=PAGE_HEADERS) if page is None else _page_of(page)
         _set_cookie(answer, _BROWSER_COOKIE, cookie, max_age=SIGN_IN_S)
         return answer
 
@@ -153,12 +149,12 @@ def _refusal(refused: Refused | DatabaseUnavailable) -> Response:
     return HTMLResponse(_PAGE.format(body), refused.status, headers={**PAGE_HEADERS, **refused.headers})
 
 
-def _page_in_dingtalk(provider: DingTalk, state: str, return_to: str) -> Response:
-    """A page whose script requests the code from the DingTalk around it, by the vendor's library."""
-    data = {"corp": provider.corp_id, "client": provider.client_id, "state": state, "return": return_to}
-    attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in data.items())
+def _page_of(page: Page) -> Response:
+    """The provider's page: nothing but its script and the vendor's library runs there."""
     body = f"""<h1>正在登录 · Signing in</h1>
-<script src="{_DINGTALK_LIBRARY}"></script>
-<script src="/assets/in-dingtalk.js" {attributes}></script>"""
-    policy = f"default-src 'none'; script-src 'self' {_DINGTALK_LIBRARY}; style-src 'self'; frame-ancestors 'none'"
+<script src="{page.library}"></script>
+<script {page.attributes}>{page.script}</script>"""
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    scripts = f"script-src 'sha256-{digest}' {page.library}"
+    policy = f"default-src 'none'; {scripts}; style-src 'self'; frame-ancestors 'none'"
     return HTMLResponse(_PAGE.format(body), headers={**PAGE_HEADERS, "Content-Security-Policy": policy})

@@ -16,9 +16,10 @@ from taskbridge.dingtalk.approvals import mapping
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.dingtalk.approvals.stream import Stream
 from taskbridge.dingtalk.apps import Corp
-from taskbridge.dingtalk.calls import Later, Pace, calls_by_corp, open_http
-from taskbridge.dingtalk.clock import SystemClock
+from taskbridge.dingtalk.calls import Later, Pace, calls_by_corp
 from taskbridge.runtime import standard_webhooks
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.settings import load_settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.dingtalk.approvals.mapping import Event, Message
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
 
 _TIMEOUT_S = 10.0
 _END_S = 20.0

@@ -19,14 +19,15 @@ from msgspec import Struct
 
 from taskbridge.dingtalk import workflow
 from taskbridge.dingtalk.approvals.mapping import Event
-from taskbridge.dingtalk.calls import NOT_JSON, Refused, Unexpected
+from taskbridge.dingtalk.calls import Refused, Unexpected
+from taskbridge.runtime.bounded_http import NOT_JSON
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from taskbridge.dingtalk.calls import Calls
-    from taskbridge.dingtalk.clock import Clock
+    from taskbridge.runtime.clock import Clock
 
 _EVENTS = workflow.Subscription(topic="*", type="EVENT")
 """All that are chosen in DingTalk's developer console: nothing narrower may be subscribed to."""

@@ -123,7 +123,7 @@ class Sending(NamedTuple):
 
 
 class Format(Protocol):
-    """A module of ``taskbridge.webhooks.formats``."""
+    """A module of this package, or what an entry point of the group ``taskbridge.webhook_formats`` names."""
 
     def options(self, given: Mapping[str, Any], read: Callable[[str], str]) -> Any:
         """The options of an endpoint, checked; ``read`` reads a secret elsewhere. ValueError repeats no value."""

@@ -1,22 +1,26 @@
 """Signing in by DingTalk: its own shape of OAuth 2 in a browser, and the authorization code of a page inside DingTalk.
 
+It is a provider of the group ``taskbridge.sign_in``.
 Yida's user ids are DingTalk's, so nobody needs to be imported. Paths and fields are those of the vendor's SDK
 (``alibabacloud-dingtalk`` 2.2.65) and of its older API, which alone knows user ids.
 """
 
 from __future__ import annotations
 
+import html
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import httpx2
 import structlog
 
-from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
+from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Page, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
+from taskbridge.dingtalk.settings import DingTalkSettings
 from taskbridge.dingtalk.wire import TOKEN_HEADER, token_request
-from taskbridge.runtime.bounded_http import BoundedAsyncClient
+from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.settings import masked
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import ConfigurationError
@@ -24,8 +28,12 @@ from taskbridge.schemas.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from taskbridge.center.access.sso import UsersOf
     from taskbridge.center.settings import CenterSettings
 
+_INSIDE = "DingTalk"
+"""In the user agent of a page inside DingTalk."""
+_LIBRARY = "https://g.alicdn.com/dingding/dingtalk-jsapi/3.0.25/dingtalk.open.js"
 _INTERNAL = 0
 """``contact_type`` of a member of the organisation; others are contacts from outside."""
 
@@ -35,8 +43,14 @@ log = structlog.get_logger(__name__)
 class DingTalk(Provider):
     """One organisation's app at DingTalk."""
 
-    def __init__(self, settings: CenterSettings) -> None:
-        """Raise ConfigurationError if its settings are incomplete or unsafe."""
+    @classmethod
+    def of(cls, settings: CenterSettings, users_of: UsersOf) -> DingTalk | None:  # noqa: ARG003 - as of all providers
+        """None without a client id. Raises ConfigurationError if the settings are incomplete or unsafe."""
+        if not isinstance(settings, DingTalkSettings) or settings.dingtalk_client_id is None:
+            return None
+        return cls(settings)
+
+    def __init__(self, settings: DingTalkSettings) -> None:
         client_id, corp_id, public_url = settings.dingtalk_client_id, settings.dingtalk_corp_id, settings.public_url
         secret = settings.dingtalk_client_secret_file
         if client_id is None or corp_id is None or secret is None or public_url is None:
@@ -63,10 +77,18 @@ class DingTalk(Provider):
         }
         return f"{self._login}/oauth2/auth?{urlencode(query)}", state, SignIn("", "", return_to)
 
+    def page(self, user_agent: str, state: str, return_to: str) -> Page | None:
+        """Inside DingTalk: a page whose script requests the code from the DingTalk around it."""
+        if _INSIDE not in user_agent:
+            return None
+        data = {"corp": self.corp_id, "client": self.client_id, "state": state, "return": return_to}
+        attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in data.items())
+        return Page(attributes, Path(__file__).with_suffix(".js").read_text("utf-8"), _LIBRARY)
+
     async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:  # noqa: ARG002 - as of all providers
         """``authCode`` is a browser's, ``code`` that of a page inside DingTalk."""
         try:
-            async with BoundedAsyncClient(timeout_s=ANSWER_S) as client:
+            async with open_http("", timeout_s=ANSWER_S) as client:
                 if "authCode" in answer:
                     user_id = await self._user_of_browser(client, answer["authCode"])
                 elif "code" in answer:

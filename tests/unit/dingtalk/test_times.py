@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.dingtalk.clock import DAY_MS, Span, day_of, day_start_ms, next_month_ms, span_of
+from taskbridge.dingtalk.times import DAY_MS, Span, day_of, day_start_ms, next_month_ms, span_of
 
 MINUTE = 1_714_206_360_000
 """2024-04-27T08:26Z."""

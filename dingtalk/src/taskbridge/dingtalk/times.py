@@ -1,4 +1,4 @@
-"""Time: the clock, the calendar of China, and the times of DingTalk's API.
+"""The calendar of China, and the times of DingTalk's API.
 
 Published answers of the API have minutes (`2024-04-27T08:26Z`), samples in its documents have whole days. So a time of
 the API is a span: the event happened within it.
@@ -6,11 +6,9 @@ the API is a span: the event happened within it.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 CHINA = timezone(timedelta(hours=8), "China")
 """DingTalk and we count whole days in this zone."""
@@ -22,31 +20,6 @@ _SHAPE = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<minute>\d\d:\d\d)(?P<second>:\d\d)?(?P<fraction>\.\d{1,6})?(?P<zone>Z|[+-]\d\d:?\d\d)?)?"
 )
-
-
-class Clock(Protocol):
-    """The time and waiting. Tests have a clock of their own."""
-
-    def now_ms(self) -> int:
-        """The wall clock, in ms since the epoch. It may be set, also back."""
-        ...
-
-    def monotonic_s(self) -> float:
-        """A clock for pauses and timeouts, which nobody sets."""
-        ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class SystemClock:
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class Span(NamedTuple):

@@ -1,0 +1,179 @@
+"""Decisions in the task center on tasks of Yida, by DingTalk's API: a system of the group ``taskbridge.systems``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from taskbridge.center.actions.conclusions import is_meant
+from taskbridge.center.actions.store import DONE, OVERTAKEN
+from taskbridge.center.actions.systems import CALL_S, Agent, Answer, Received
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Possible
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.api import Task, YidaApi
+from taskbridge.dingtalk.apps import AppsFile
+from taskbridge.dingtalk.calls import (
+    Absent,
+    AddressLimited,
+    Later,
+    Pace,
+    Refused,
+    Spent,
+    TooFast,
+    Unexpected,
+    Unsent,
+    calls_by_corp,
+)
+from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.settings import DingTalkSettings
+from taskbridge.dingtalk.times import span_of
+from taskbridge.runtime.bounded_http import open_http
+from taskbridge.runtime.clock import Clock, SystemClock
+from taskbridge.schemas.events import SOURCE_YIDA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from taskbridge.center.actions.store import Action
+    from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.tables import Person
+    from taskbridge.dingtalk import organisation
+    from taskbridge.dingtalk.apps import App, Apps
+    from taskbridge.dingtalk.calls import Allowed
+
+_CALLS_PER_SECOND = 10.0
+"""Of one corp. DingTalk allows 20 for an app and an API."""
+_REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
+"""DingTalk's API requires a remark."""
+
+log = structlog.get_logger(__name__)
+
+
+class YidaApps:
+    """The apps of the apps file, at one pace for each corp."""
+
+    source = SOURCE_YIDA
+
+    def __init__(
+        self, apps: Callable[[], Apps], url: str, *, files: Sequence[AppsFile] = (), clock: Clock | None = None
+    ) -> None:
+        self._apps, self.files = apps, files
+        self._http = open_http(url, timeout_s=CALL_S, reuse=False)
+        self._clock = clock or SystemClock()
+        pace = Pace(_CALLS_PER_SECOND, self._clock)
+        self._calls_of = calls_by_corp(self._http, pace, self._clock, attempts=2)
+
+    @classmethod
+    def of(cls, settings: CenterSettings) -> YidaApps | None:
+        """None without an apps file. Raises FileBroken."""
+        if not isinstance(settings, DingTalkSettings) or settings.apps_file is None:
+            return None
+        file = AppsFile(settings.apps_file, settings.credentials_file)
+        return cls(lambda: file.current, settings.dingtalk_api_url, files=[file])
+
+    def possible(self) -> list[tuple[str, Possible]]:
+        apps = self._apps().apps
+        return [(each.corp_id, Possible(SOURCE_YIDA, each.app_type, numeric_task_ids=True)) for each in apps]
+
+    def system(self, corp_id: str, app_type: str, allowed: Allowed) -> YidaApp | None:
+        for each in self._apps().apps:
+            if (each.corp_id, each.app_type) == (corp_id, app_type):
+                return YidaApp(self._api(each, allowed))
+        return None
+
+    async def agents(self, person: Person) -> list[Agent]:
+        """None for a corp without a corp token; raises what ``Calls.get`` raises."""
+        corp_id, user_id = person
+        for each in self._apps().organisations:
+            if each.corp_id == corp_id and each.corp_token is not None:
+                found = await OrganisationApi(self._calls_of(each.corp), each).agents(user_id)
+                return [_agent(one) for one in found]
+        return []
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _api(self, app: App, allowed: Allowed) -> YidaApi:
+        return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)
+
+
+def _agent(agent: organisation.Agent) -> Agent:
+    starts, ends = (span_of(each) for each in (agent.starts, agent.ends))
+    return Agent(
+        agent=(agent.agent_user_id, agent.agent_name),
+        principal=(agent.principal_user_id, agent.principal_name),
+        is_for_all=not agent.agent_range_value,
+        starts_at=None if starts is None else starts.first,
+        ends_at=None if ends is None else ends.first,
+    )
+
+
+class YidaApp:
+    """An app of Yida. Its API has no idempotency key: what may have been received is read back, never sent again."""
+
+    repeats = False
+
+    def __init__(self, api: YidaApi) -> None:
+        self._api = api
+
+    async def send(self, action: Action, *, now: int) -> Answer:  # noqa: ARG002 - as System
+        try:
+            await self._send(action)
+        except (TooFast, AddressLimited, Unsent, Spent) as error:
+            log.warning("action_not_sent", action_id=action.action_id, problem=str(error))
+            return Answer(Received.UNSENT)
+        except Refused as error:
+            return Answer(Received.REFUSED, error.reason)
+        except Absent:
+            return Answer(Received.REFUSED)
+        except (Later, Unexpected) as error:
+            log.warning("action_unclear", action_id=action.action_id, problem=str(error))
+            return Answer(Received.UNCLEAR)
+        return Answer(Received.ACCEPTED)
+
+    async def _send(self, action: Action) -> None:
+        if action.action == WITHDRAW:
+            await self._api.withdraw(action.instance_id, user_id=action.user_id)
+            return
+        task = Task(action.instance_id, int(action.task_id), action.user_id)
+        remark = action.remark or _REMARKS[action.action]
+        if action.actor_id != action.user_id:
+            # There it looks as if the person had decided.
+            remark += f" ({action.actor_id} 代办)"
+        if action.action == HAND_OVER:
+            await self._api.hand_over(task, to=action.recipient_id, remark=remark)
+        elif action.action == RETURN:
+            await self._api.return_to(task, step_id=action.recipient_id, remark=remark)
+        else:
+            await self._api.decide(task, agrees=action.action == AGREE, remark=remark)
+
+    async def read_back(self, action: Action) -> str | None:
+        try:
+            return await self._read_back(action)
+        except Absent:
+            return OVERTAKEN
+        except (Later, Refused, Unexpected) as error:
+            log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
+            return None
+
+    async def _read_back(self, action: Action) -> str | None:
+        if action.action == WITHDRAW:
+            status = (await self._api.instance(action.instance_id)).instance_status
+            return {wire.RUNNING: "", wire.TERMINATED: DONE}.get(status or "", OVERTAKEN)
+        running = await self._api.running_tasks(action.instance_id)
+        holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
+        if action.user_id in holders:
+            return ""
+        if action.action == HAND_OVER and action.recipient_id in holders:
+            return DONE
+        records = await self._api.operation_records(action.instance_id)
+        its = action.task_id, action.user_id
+        found = [
+            is_meant(action.action, each.action_exit or each.action)
+            for each in records
+            if (str(each.task_id), str(each.operator_user_id)) == its and each.operate_time is not None
+        ]
+        if True in found or (None in found and action.action in (AGREE, REFUSE)):
+            return DONE
+        return None if None in found else OVERTAKEN

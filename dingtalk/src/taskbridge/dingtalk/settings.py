@@ -1,0 +1,27 @@
+"""What the task center needs to know of DingTalk, next to its own settings."""
+
+from __future__ import annotations
+
+from taskbridge.center.settings import CenterSettings
+from taskbridge.runtime.settings import FileOrNone, TextOrNone, Url  # noqa: TC001 - pydantic reads them
+
+
+class DingTalkSettings(CenterSettings):
+    """Each field is the environment variable ``CENTER_`` and its name in capitals; the reference has its text."""
+
+    dingtalk_client_id: TextOrNone = None
+    """Client id (AppKey) of an internal app at DingTalk where people sign in, instead of an OpenID Connect provider.
+    Requires `CENTER_DINGTALK_CLIENT_SECRET_FILE`, `CENTER_DINGTALK_CORP_ID` and `CENTER_PUBLIC_URL`."""
+    dingtalk_client_secret_file: FileOrNone = None
+    """File with the app's secret. Read at each sign-in."""
+    dingtalk_corp_id: TextOrNone = None
+    """The app's organisation. Only its members may sign in."""
+    dingtalk_login_url: Url = "https://login.dingtalk.com"
+    """URL of DingTalk's sign-in page."""
+    dingtalk_api_url: Url = "https://api.dingtalk.com"
+    """URL of DingTalk's API."""
+    dingtalk_old_api_url: Url = "https://oapi.dingtalk.com"
+    """URL of DingTalk's older API, which alone knows user ids."""
+    apps_file: FileOrNone = None
+    """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
+    API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""
