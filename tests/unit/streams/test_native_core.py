@@ -43,7 +43,7 @@ from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.instance import DETAILS, StepMarks, unnamed_assignees
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, are_events_lost, unpack
-from taskbridge.streams.tables.store import PartitionNotHeld, Store
+from taskbridge.streams.tables.store import OFFSET_KEY, PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -314,7 +314,7 @@ def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
 def test_an_impossible_id_is_never_looked_up() -> None:
     """It might be the key of the store's own position."""
     records: list[Any] = []
-    for at, name in enumerate((Store.offset_key.decode(), "", "x" * 129, "a\x7f")):
+    for at, name in enumerate((OFFSET_KEY.decode(), "", "x" * 129, "a\x7f")):
         changed = structs.replace(event(event_id="1"), instance_id=name)
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
     for kind in (NativeCore, PythonCore):

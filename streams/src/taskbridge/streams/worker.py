@@ -96,8 +96,11 @@ def build_worker(
         claim=partial(fence, producing),
         note=lambda reason: metrics.positions_lost.labels(reason).inc(),
     )
+    store, changelog = instances_table(app, partitions=partitions, version=version)
     recovery = Recovery(
         app,
+        store,
+        changelog,
         reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes),
         takeover,
         # Checked again once the group has this worker as a member: a switch begins when it has none.
@@ -105,7 +108,6 @@ def build_worker(
         on_emptied=metrics.stores_emptied.inc,
     )
     tables_of(app).use_recovery(recovery)
-    store, changelog = instances_table(app, partitions=partitions, version=version)
     states, notifications = task_state_codec(registry), task_notification_codec(registry)
     core = choose_core(registry, form_fields=settings.form_fields)
     pending = PendingInstances(states, notifications)

@@ -1,4 +1,4 @@
-"""A worker's Faust app: its settings, its parts with our types, and how it manages and stores tables."""
+"""A worker's Faust app: its settings, its parts with our types, and how it manages tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
-from faust.stores import rocksdb
 from faust.tables import TableManager
 
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, Topic
@@ -53,8 +52,6 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "consumer_max_fetch_size": MAX_MESSAGE_BYTES + (1 << 20),
         "datadir": worker.data_dir,
         "producer_request_timeout": _PRODUCER_TIMEOUT_S,
-        # Set here: Faust ignores a table's own ``store`` without a path, and would use its memory store.
-        "store": "chunks://",
         "stream_buffer_maxsize": _POLLS_WAITING,
         # A rebalance waits for chunks in progress.
         "stream_wait_empty": True,
@@ -91,21 +88,13 @@ def tables_of(app: faust.App) -> Tables:
     return cast("Tables", app.tables)
 
 
-def declare_table(app: faust.App, name: str, *, partitions: int) -> Any:
-    """Declare a table with keys and values of bytes, in the store of the app's settings."""
-    return cast("Any", app).Table(
-        name,
-        key_type=bytes,
-        value_type=bytes,
-        partitions=partitions,
-        # The driver's defaults need gigabytes for a dozen partitions.
-        options={
-            "driver": "rocksdict",
-            "block_cache_size": 16 << 20,
-            "write_buffer_size": 8 << 20,
-            "max_open_files": 128,
-        },
-    )
+def declare_table(app: faust.App, name: str, *, partitions: int) -> str:
+    """Declare a table, whose partitions the assignor gives to workers; returns the name of its changelog topic.
+
+    Faust holds none of its values: its own store, in memory, stays empty.
+    """
+    table = cast("Any", app).Table(name, key_type=bytes, value_type=bytes, partitions=partitions)
+    return table.changelog_topic.get_topic_name()
 
 
 async def poll(app: faust.App) -> None:
@@ -116,57 +105,14 @@ async def poll(app: faust.App) -> None:
 class Tables(TableManager):
     """Faust's table manager, with our recovery instead of its own; it is the setting ``TableManager``."""
 
-    @property
-    def changelogs(self) -> dict[str, Any]:
-        """The tables by the name of their changelog topic."""
-        return dict(self._changelogs)
-
     def use_recovery(self, recovery: Any) -> None:
         """Set the recovery: a service with the methods that Faust's has. Must be called before the app starts."""
         self._recovery = recovery
-
-    @property
-    def recovery(self) -> Any:
-        assert self._recovery is not None, "use_recovery is called before the app starts"
-        return self._recovery
 
     async def on_start(self) -> None:
         # Without Faust's wait of a second for agents that are declared later: ours are all declared.
         await self._update_channels()
         await self.recovery.start()
-
-
-class TableStore(rocksdb.Store):
-    """Faust's store of a table: one RocksDB per partition, in the folder and with the options that Faust gives."""
-
-    @property
-    def held(self) -> frozenset[int]:
-        return frozenset(self._open)
-
-    def open_partition(self, partition: int) -> None:
-        """Open the partition's RocksDB; raises the library's own error if it cannot."""
-        self._open[partition] = self._open_for_partition(partition)
-
-    def opened(self, partition: int) -> Any:
-        """The partition's RocksDB; None if it is not open."""
-        return self._open.get(partition)
-
-    def release(self, partition: int) -> None:
-        """Flush and close the partition's store; another process may open it afterwards."""
-        held = self._open.pop(partition, None)
-        if held is not None:
-            held.close()
-
-    async def on_rebalance(self, *_: Any, **__: Any) -> None:
-        """Nothing: ``streams.tables.recovery`` opens and closes partitions, when nothing writes to them."""
-
-    async def stop(self) -> None:
-        for partition in self.held:
-            self.release(partition)
-
-    @property
-    def _open(self) -> dict[int, Any]:
-        return cast("dict[int, Any]", self._dbs)
 
 
 def chunks_of(app: faust.App, topic: Topic) -> Any:

@@ -151,6 +151,8 @@ class Recovery(Service):
     def __init__(
         self,
         app: faust.App,
+        store: Store,
+        changelog: str,
         reading: Mapping[str, object],
         takeover: Takeover,
         *,
@@ -164,6 +166,7 @@ class Recovery(Service):
         """
         self.app = app
         self._manager = tables_of(app)
+        self._store, self._changelog = store, changelog
         self._reading = reading
         self._takeover = takeover
         self._admit = admit
@@ -181,15 +184,15 @@ class Recovery(Service):
 
     async def on_start(self) -> None:
         fail = partial(_call_soon, asyncio.get_running_loop(), self._fail)
-        [(topic, table)] = self._manager.changelogs.items()
-        table.data.report_to(damaged=fail, emptied=self._on_emptied)
-        reader = ChangelogReader(self._reading, topic, table.data, fail)
-        self.table = TableRecovery(table.data, topic, reader, Offsets(self._reading))
+        self._store.report_to(damaged=fail, emptied=self._on_emptied)
+        reader = ChangelogReader(self._reading, self._changelog, self._store, fail)
+        self.table = TableRecovery(self._store, self._changelog, reader, Offsets(self._reading))
 
     async def on_stop(self) -> None:
         self._changed.set()
         if self.table is not None:
             await asyncio.to_thread(self.table.reader.close)
+        self._store.close()
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Nothing: reading on is harmless until the new assignment is known."""

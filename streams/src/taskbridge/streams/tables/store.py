@@ -1,8 +1,7 @@
 """A table's store: one RocksDB per partition, written by the batch together with the changelog offset it reaches.
 
-Faust finds it by the scheme ``chunks://`` of a table's store, an entry point in the group ``faust.stores``. Faust only
-declares it: ``streams.tables.recovery`` opens and closes partitions, and one party at a time writes to each. That is
-the changelog's reader during restoration and standby, and the agent while the partition is active.
+``streams.tables.recovery`` opens and closes partitions, and one party at a time writes to each. That is the changelog's
+reader during restoration and standby, and the agent while the partition is active.
 
 RocksDB's own log is off, because the changelog is the log. All keys share one column family: after a kill, a store has
 the state after some batch with the offset of that batch, and the changelog has the rest.
@@ -22,7 +21,7 @@ import rocksdict
 import structlog
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.engine.app import TableStore, declare_table
+from taskbridge.streams.engine.app import declare_table
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.positions import POSITION_KEY, PositionUnreadable
 from taskbridge.streams.table_versions import FIRST_VERSION, REBUILD_HINT, instances_changelog, instances_table_name
@@ -105,15 +104,40 @@ def items_of(db: Any, start: bytes = b"", options: Any = None) -> Iterator[tuple
         del found
 
 
-class Store(TableStore):
+def _options() -> rocksdict.Options:
+    """The options of each partition: the library's defaults need gigabytes for a dozen partitions."""
+    blocks = rocksdict.BlockBasedOptions()
+    blocks.set_block_cache(rocksdict.Cache(16 << 20))
+    blocks.set_bloom_filter(3, block_based=True)
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)  # noqa: FBT003 - its only parameter
+    options.set_max_open_files(128)
+    options.set_write_buffer_size(8 << 20)
+    options.set_max_write_buffer_number(3)
+    options.set_block_based_table_factory(blocks)
+    return options
+
+
+class Store:
     """Values and the offset that they represent are written in one atomic batch.
 
     Each method that reads or writes a partition raises PartitionNotHeld if it is not open.
     """
 
-    _changelog_id: str = ""
-    _on_damage: Callable[[StoreDamaged], None] | None = None
-    _on_emptied: Callable[[], None] | None = None
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._open: dict[int, Any] = {}
+        self._changelog_id = ""
+        self._on_damage: Callable[[StoreDamaged], None] | None = None
+        self._on_emptied: Callable[[], None] | None = None
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that are open."""
+        return frozenset(self._open)
+
+    def partition_path(self, partition: int) -> Path:
+        return self._folder / f"{self._name}-{partition}.db"
 
     def report_to(self, *, damaged: Callable[[StoreDamaged], None], emptied: Callable[[], None]) -> None:
         """``damaged`` is called, from any thread, when damage is found: the worker must restart.
@@ -170,11 +194,22 @@ class Store(TableStore):
             try:
                 if damage_mark(self.partition_path(partition)).exists():
                     self._empty(partition, "it was found damaged while it was read")
-                self.open_partition(partition)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._open[partition] = rocksdict.Rdict(str(self.partition_path(partition)), _options())
             except Exception as error:
                 if "Corruption" not in str(error):
                     raise
                 self._empty(partition, str(error))
+
+    def release(self, partition: int) -> None:
+        """Flush and close the partition's store; another process may open it afterwards."""
+        held = self._open.pop(partition, None)
+        if held is not None:
+            held.close()
+
+    def close(self) -> None:
+        for partition in self.held:
+            self.release(partition)
 
     def wipe(self, partition: int) -> None:
         """Empty the partition's store, which is open before and after."""
@@ -210,7 +245,7 @@ class Store(TableStore):
             self._on_emptied()
 
     def _held(self, partition: int) -> Any:
-        held = self.opened(partition)
+        held = self._open.get(partition)
         if held is None:
             raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker")
         return held
@@ -228,12 +263,9 @@ def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
 def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
     """Declare this version of the table of instances; returns its store and the name of its changelog topic."""
     changelog = instances_changelog(version).name
-    table = declare_table(app, instances_table_name(version), partitions=partitions)
     # The topic exists before Faust could create it, with the cluster's default replication.
-    assert table.changelog_topic.get_topic_name() == changelog
-    store = table.data
-    assert isinstance(store, Store)
-    return store, changelog
+    assert declare_table(app, instances_table_name(version), partitions=partitions) == changelog
+    return Store(app.conf.tabledir, instances_table_name(version)), changelog
 
 
 def remove_other_versions(app: faust.App, *, version: int) -> None:
