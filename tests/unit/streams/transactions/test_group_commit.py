@@ -21,7 +21,7 @@ from taskbridge.streams.positions import (
     write_metadata,
     write_position,
 )
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Linger, Overtaken, Submission
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -202,6 +202,30 @@ def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypa
     play(story)
 
 
+def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        async with asyncio.timeout(20):
+            await group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
+
+    play(story)
+
+
+def test_more_than_a_hundred_records_do_not_linger(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        first = group_commit.submit(FIRST, 10, one(b"a") * 60, generation=5, more_follow=True)
+        assert group_commit.submit(SECOND, 7, one(b"b") * 41, generation=5, more_follow=True)
+        async with asyncio.timeout(20):
+            await first
+
+    play(story)
+    [transaction] = producers.transactions
+    assert len(transaction["sent"]) == 101
+
+
 def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(producers: FakeProducers) -> None:
     batches = [
         Batch("changelog", [(b"a", b"v", []), (b"b", None, [])], 3),
@@ -333,19 +357,6 @@ def test_a_transaction_has_up_to_20000_records_and_32_mib(
     assert len(producers.transactions) == earlier + transactions
 
 
-def test_after_a_failure_submissions_are_refused(producers: FakeProducers) -> None:
-    producers.failure = Fenced("gone")
-
-    async def story(group_commit: GroupCommit) -> None:
-        producers.may_commit.release()
-        with pytest.raises(Fenced):
-            await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        with pytest.raises(Fenced):
-            group_commit.submit(FIRST, 2, one(b"b"), generation=5)
-
-    play(story)
-
-
 def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
@@ -436,102 +447,3 @@ def test_producers_are_closed_at_the_end_and_after_a_failed_claim(producers: Fak
     with pytest.raises(KafkaException):
         play(story)
     assert sorted(producers.closed) == ["worker-0", "worker-0", "worker-1", "worker-1"]
-
-
-class Clock(asyncio.SelectorEventLoop):
-    """A loop whose time passes when a test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now_ms = 0.0
-
-    def time(self) -> float:
-        return self._now_ms / 1000
-
-    async def passes(self, milliseconds: float) -> None:
-        self._now_ms += milliseconds
-        for _ in range(2):  # a turn to begin what is due, and one to see it done
-            await asyncio.sleep(0)
-
-
-class Gathered:
-    """What is gathered, and what was passed on; both by the offset behind it."""
-
-    def __init__(self) -> None:
-        self.passed: list[list[int]] = []
-        self.is_under_way = False
-        self._gathering = Linger(
-            lambda together: self.passed.append([each.next_offset for each in together]),
-            is_under_way=lambda: self.is_under_way,
-        )
-
-    def add(self, offset: int, *, more_follow: bool = True, records: int = 1) -> None:
-        batches = [Batch("states", [(b"key", b"value", [])] * records)]
-        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._gathering.add(Submission(TP("events", 0), offset, batches, MEMBER, done), more_follow=more_follow)
-
-
-def run(story: Callable[[Clock, Gathered], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=Clock) as runner:
-        clock = runner.get_loop()
-        assert isinstance(clock, Clock)
-        runner.run(story(clock, Gathered()))
-
-
-def test_lingering_submissions_are_passed_on_in_order_with_those_that_follow() -> None:
-    async def story(_: Clock, gathered: Gathered) -> None:
-        gathered.add(1)
-        gathered.add(2)
-        assert gathered.passed == []
-        gathered.add(3, more_follow=False)
-        assert gathered.passed == [[1, 2, 3]]
-
-    run(story)
-
-
-def test_a_submission_lingers_two_milliseconds_each_time() -> None:
-    async def story(clock: Clock, gathered: Gathered) -> None:
-        for offset in (1, 2):
-            gathered.add(offset)
-            await clock.passes(1.9)
-            assert gathered.passed == [[each] for each in range(1, offset)]
-            await clock.passes(0.2)
-            assert gathered.passed == [[each] for each in range(1, offset + 1)]
-
-    run(story)
-
-
-def test_the_two_milliseconds_begin_with_the_first_submission() -> None:
-    async def story(clock: Clock, gathered: Gathered) -> None:
-        gathered.add(1)
-        await clock.passes(1)
-        gathered.add(2, more_follow=False)
-        gathered.add(3)
-        await clock.passes(1.5)
-        assert gathered.passed == [[1, 2]], "the time of what is gone is over"
-        gathered.add(4)
-        await clock.passes(0.6)
-        assert gathered.passed == [[1, 2], [3, 4]]
-
-    run(story)
-
-
-@pytest.mark.parametrize(("first", "second", "passed"), [(50, 50, []), (50, 51, [[1, 2]]), (101, 1, [[1]])])
-def test_up_to_a_hundred_records_linger(first: int, second: int, passed: list[list[int]]) -> None:
-    async def story(_: Clock, gathered: Gathered) -> None:
-        gathered.add(1, records=first)
-        gathered.add(2, records=second)
-        assert gathered.passed == passed
-
-    run(story)
-
-
-def test_during_a_transaction_linger_passes_on_at_once() -> None:
-    async def story(_: Clock, gathered: Gathered) -> None:
-        gathered.add(1)
-        gathered.is_under_way = True
-        gathered.add(2)
-        gathered.add(3)
-        assert gathered.passed == [[1, 2], [3]]
-
-    run(story)

@@ -43,7 +43,11 @@ _BYTES = 32 << 20
 _LINGER_RECORDS = 100
 """Maximum number of records that wait for more: they take less time to fold than a transaction takes."""
 _LINGER_S = 0.002
-"""The chunks of a poll begin within a few turns of the loop; later ones are not waited for."""
+"""The chunks of a poll begin within a few turns of the loop; later ones are not waited for.
+
+Two transactions of one record each, one after the other, take twice as long as one of both. During a transaction
+nothing lingers, because all that arrives meanwhile shares the next one.
+"""
 _CLOSE_S = 2
 _PRODUCERS = 2
 
@@ -85,36 +89,6 @@ class Submission:
         )
 
 
-class Linger:
-    """Passes submissions on in order. A few records wait up to two milliseconds for more of the same poll.
-
-    Two transactions of one record each, one after the other, take twice as long as one of both. During a transaction
-    nothing waits here, because all that arrives meanwhile shares the next one.
-    """
-
-    def __init__(self, pass_on: Callable[[Sequence[Submission]], None], *, is_under_way: Callable[[], bool]) -> None:
-        self._pass_on = pass_on
-        self._is_under_way = is_under_way
-        self._here: list[Submission] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, submission: Submission, *, more_follow: bool) -> None:
-        """Must be called in the loop."""
-        self._here.append(submission)
-        if not more_follow or self._is_under_way() or sum(each.records for each in self._here) > _LINGER_RECORDS:
-            self._end()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._end)
-
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        # As one: another thread reads them, and might otherwise separate them.
-        here, self._here = self._here, []
-        self._pass_on(here)
-
-
 @dataclass(eq=False)
 class GroupCommit:
     """A thread commits what waits, so that the next transaction need not wait until a fold has ended.
@@ -134,8 +108,9 @@ class GroupCommit:
         """By source: see ``RecordedPosition``."""
         self._producers: list[JointProducer] = []
         self._waiting: queue.SimpleQueue[Sequence[Submission] | None] = queue.SimpleQueue()
+        self._lingering: list[Submission] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._is_under_way = False
-        self._linger = Linger(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
@@ -171,7 +146,11 @@ class GroupCommit:
             raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         submission = Submission(source, next_offset, batches, membership, done)
-        self._linger.add(submission, more_follow=more_follow)
+        self._lingering.append(submission)
+        if not more_follow or self._is_under_way or sum(each.records for each in self._lingering) > _LINGER_RECORDS:
+            self._pass_on()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._pass_on)
         return submission.done
 
     async def close(self) -> None:
@@ -179,6 +158,14 @@ class GroupCommit:
         if self._thread.is_alive():
             self._waiting.put(None)
             await asyncio.to_thread(self._thread.join, _CLOSE_S)
+
+    def _pass_on(self) -> None:
+        """Hand what lingers to the thread, as one: the thread might otherwise separate it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lingering, self._lingering = self._lingering, []
+        self._waiting.put(lingering)
 
     def _run(self) -> None:
         turn = 0
