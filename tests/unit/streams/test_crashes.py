@@ -45,10 +45,6 @@ STATES = task_state_codec(REGISTRY)
 NOTIFICATIONS = task_notification_codec(REGISTRY)
 CORES = [NativeCore.name, PythonCore.name] if IS_BUILT else [PythonCore.name]
 
-OFFSETS_APART = "a transaction a chunk"
-"""All results of a chunk are there, or none; its offset is committed later."""
-OFFSETS_INSIDE = "a transaction a chunk, its offset inside"
-
 
 class Death(Exception):
     """The worker dies here."""
@@ -57,7 +53,7 @@ class Death(Exception):
 class Step:
     """Where it dies: the names of the model's steps, in their order."""
 
-    FETCHED, FOLDED, SENT, DELIVERED, STORED, COMMITTED = range(6)
+    FETCHED, FOLDED, COMMITTED, STORED = range(4)
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,6 @@ class World:
     """The data that outlives a worker."""
 
     log: list[Record]
-    transactions: str
     core: str
     committed: int = 0
     changelog: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
@@ -114,8 +109,9 @@ class World:
     notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
     parked: list[int] = field(default_factory=list[int])
 
-    def write(self, outcome: Outcome) -> None:
-        """A transaction is committed: all of it is there."""
+    def commit(self, outcome: Outcome, position: int) -> None:
+        """A transaction with the position: all of it is there."""
+        self.committed = position
         self.changelog += outcome.stored.items()
         self.states += outcome.states.items()
         self.notifications += outcome.notifications
@@ -127,7 +123,6 @@ class Life:
 
     def __init__(self, world: World, data: DataObject) -> None:
         self._world = world
-        self._data = data
         applied, disk = data.draw(st.sampled_from(world.disks))
         self._store = dict(disk)
         self._store.update(world.changelog[applied:])
@@ -141,18 +136,12 @@ class Life:
         _die_if(dies_at == Step.FETCHED)
         outcome = fold_records(self._core, records, reading(self._store))
         _die_if(dies_at == Step.FOLDED)
-        _die_if(dies_at == Step.SENT)
-        world.write(outcome)
         self._position += len(records)
-        if world.transactions == OFFSETS_INSIDE:
-            world.committed = self._position
-        _die_if(dies_at == Step.DELIVERED)
+        world.commit(outcome, self._position)
+        _die_if(dies_at == Step.COMMITTED)
         self._store.update(outcome.stored)
         world.disks.append((len(world.changelog), dict(self._store)))
         _die_if(dies_at == Step.STORED)
-        if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk
-            world.committed = self._position
-        _die_if(dies_at == Step.COMMITTED)
 
     @property
     def is_through(self) -> bool:
@@ -166,7 +155,7 @@ def _die_if(now: bool) -> None:  # noqa: FBT001
 
 def live_through(world: World, data: DataObject) -> None:
     """Lives, one after the other, until the log is processed; each but the last few dies somewhere."""
-    deaths = data.draw(st.lists(st.integers(Step.FETCHED, Step.COMMITTED), max_size=6))
+    deaths = data.draw(st.lists(st.integers(Step.FETCHED, Step.STORED), max_size=6))
     life = Life(world, data)
     while not life.is_through:
         dies_at = deaths.pop() if deaths and data.draw(st.booleans()) else None
@@ -200,7 +189,7 @@ def without_revision(instance: Instance) -> Instance:
     return replace(instance, state=replace(instance.state, revision=0))
 
 
-def lines_told(sent: Iterable[TaskNotification]) -> dict[object, Entry]:
+def lines_published(sent: Iterable[TaskNotification]) -> dict[object, Entry]:
     return {
         (line.instance_id, line.user_id, line.view, line.task_id): entry_of(each)
         for line, each in inbox_of(sent).items()
@@ -223,17 +212,16 @@ def first_of_each_id(sent: Iterable[TaskNotification]) -> list[TaskNotification]
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("transactions", [OFFSETS_APART, OFFSETS_INSIDE])
 @given(data=st.data())
 def test_any_order_repetition_chunks_and_crashes_end_in_the_fold_of_the_events(
-    histories: SearchStrategy[list[TaskEvent]], transactions: str, core: str, data: DataObject
+    histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject
 ) -> None:
     first, second = data.draw(histories), data.draw(histories)
     logical = first + [replace(each, instance_id="I-2", event_id=f"2-{each.event_id}") for each in second]
     poison = data.draw(st.lists(st.sampled_from((b"", b"junk")), max_size=2))
     repeats = data.draw(st.lists(st.sampled_from(logical), max_size=6))
     arrived = data.draw(st.permutations([*logical, *repeats, *poison]))
-    world = World(log_of(arrived), transactions, core)
+    world = World(log_of(arrived), core)
     live_through(world, data)
 
     # Against the events in the order in which they happened to be drawn, each once: not in that of their arrival.
@@ -246,8 +234,8 @@ def test_any_order_repetition_chunks_and_crashes_end_in_the_fold_of_the_events(
     assert dict(world.changelog) == disk
     # A reader of the compacted topic, and both kinds of readers of the notifications.
     assert dict(world.states) == {key: shown_state(each) for key, each in restored.items()}
-    assert lines_told(world.notifications) == lines_seen(instances)
-    assert lines_told(first_of_each_id(world.notifications)) == lines_seen(instances)
+    assert lines_published(world.notifications) == lines_seen(instances)
+    assert lines_published(first_of_each_id(world.notifications)) == lines_seen(instances)
     assert set(world.parked) == {
         record.offset for record, each in zip(world.log, arrived, strict=True) if each in poison
     }
@@ -255,11 +243,9 @@ def test_any_order_repetition_chunks_and_crashes_end_in_the_fold_of_the_events(
 
 @pytest.mark.parametrize("core", CORES)
 @given(data=st.data())
-def test_with_the_offset_in_the_transaction_nothing_is_published_twice(
-    histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject
-) -> None:
+def test_nothing_is_published_twice(histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject) -> None:
     events = data.draw(histories)
-    world, calm = (World(log_of(events), OFFSETS_INSIDE, core) for _ in range(2))
+    world, calm = (World(log_of(events), core) for _ in range(2))
     live_through(world, data)
     life = Life(calm, data)
     while not life.is_through:

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from support.inbox import inbox_of
 from support.streams.fold_inputs import FakeRecord, by_version_without_beginnings
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
@@ -21,7 +20,6 @@ from taskbridge.schemas.events import Action, Status
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
-from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.cores.python import ChunkResult, fold_chunk
 from taskbridge.streams.fold.instance import EARLIEST, fold
 from taskbridge.streams.fold.rejections import dead_letter
@@ -33,7 +31,7 @@ from taskbridge.streams.fold.stored_instance import (
     unpack,
     with_events_lost,
 )
-from taskbridge.streams.tables.store import Store
+from taskbridge.streams.tables.store import OFFSET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification
-    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.fold.views import Shown
 
     MakeEvent = Callable[..., TaskEvent]
@@ -56,10 +53,6 @@ class World:
     """Kafka and the local store, as a chunk uses them."""
 
     stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
-    sent: list[TaskNotification] = field(default_factory=list["TaskNotification"])
-
-    def instance(self, key: bytes) -> Instance | None:
-        return unpack(self.stored[key], STATES) if key in self.stored else None
 
     def load(self, keys: Iterable[bytes]) -> list[Shown | None]:
         return [shown(self.stored[key], STATES) if key in self.stored else None for key in keys]
@@ -79,55 +72,6 @@ def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
 
 def sent_by(result: ChunkResult) -> list[TaskNotification]:
     return [each for _, notifications in result.published for each in notifications]
-
-
-def without_revision(instance: Instance | None) -> Instance | None:
-    return instance and replace(instance, state=replace(instance.state, revision=0))
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.integers(1, 12),
-        st.sampled_from(("nothing", "some notifications", "changelog", "all", None)),
-        st.integers(0, 12),
-    ),
-    max_size=24,
-)
-"""Chunks in a row: the number of events, the step after which the worker crashes or None, the notifications sent."""
-
-
-@given(data=st.data(), steps=STEPS)
-def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_same_instance(
-    histories: SearchStrategy[list[TaskEvent]], data: DataObject, steps: list[tuple[int, str | None, int]]
-) -> None:
-    events = data.draw(histories)
-    straight = World()
-    straight.store(straight.fold(events))
-
-    world = World()
-    rest = events
-    planned = iter(steps)
-    while rest:
-        size, crash_after, sent = next(planned, (len(rest), None, 0))
-        chunk = rest[:size]
-        result = world.fold(chunk)
-        if crash_after == "some notifications":
-            world.sent += sent_by(result)[:sent]
-        if crash_after == "changelog":
-            # Recovered from the changelog at the next start, though no notification left.
-            world.store(result)
-        if crash_after in ("all", None):
-            world.sent += sent_by(result)
-            world.store(result)
-        if crash_after is None:  # acknowledged
-            rest = rest[len(chunk) :]
-
-    key = events[0].instance_id.encode()
-    assert without_revision(world.instance(key)) == without_revision(straight.instance(key))
-    instance = world.instance(key)
-    assert {EntryKey(line.user_id, line.view, line.task_id) for line in inbox_of(world.sent)} == set(
-        views(instance and instance.state)
-    )
 
 
 def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: MakeEvent) -> None:
@@ -289,7 +233,7 @@ def test_a_record_too_large_for_a_dead_letter_with_its_reason_is_left_out(large:
     [
         {"instance_id": ""},
         {"instance_id": "x" * 129},
-        {"instance_id": Store.offset_key.decode()},
+        {"instance_id": OFFSET_KEY.decode()},
         {"occurred_at": 1 << 62},
         {"occurred_at": -(1 << 62)},
         {"occurred_at": 253_402_300_800_000},
