@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import murmur2
 
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import DeliveryFailed
@@ -108,25 +107,6 @@ def test_a_topic_that_accepts_only_smaller_batches_gets_the_same_records_in_thos
     assert all(each.headers() == [("name", b"header")] for each in found)
     offsets = [each.offset() for each in found]
     assert [each.last_offset for each in sent] == [offsets[at] for at in (19, 39, 59, 79)]
-
-
-def test_records_by_the_thousand_come_whole_and_in_their_order(
-    connection: Connection, make: Make, read_topic: Callable[[str], list[Message]]
-) -> None:
-    topic = f"bulk-{uuid.uuid4()}"
-    apply_topics(connection.admin(), [Topic(topic, None, {})], partitions=PARTITIONS)
-    producer = make(topic)
-    # So that a partition's records do not fit into one batch.
-    values = [b"%06d" % number + 900 * b"v" for number in range(3000)]
-    for begin in (0, 1500):
-        producer.begin()
-        for value in values[begin : begin + 1500]:
-            producer.send(topic, [(b"key", value, [("name", b"header")])])
-        producer.commit()
-    found = read_topic(topic)
-    assert [each.value() for each in found] == values
-    assert {each.partition() for each in found} == {murmur2(b"key", PARTITIONS)}
-    assert all(each.headers() == [("name", b"header")] for each in found)
 
 
 def test_the_previous_owner_of_the_name_cannot_write_any_more(make: Make, topic: str) -> None:

@@ -243,18 +243,6 @@ def test_split_batches_are_as_large_as_allowed_and_logged(kafka: FakeKafka, prod
     ] * 2
 
 
-def test_a_too_large_record_fails_the_transaction_and_others_are_sent_once(
-    kafka: FakeKafka, producer: JointProducer
-) -> None:
-    kafka.most_bytes = 1000
-    producer.begin()
-    producer.send("states", records(b"small", bytes(2000), b"small"), partition=0)
-    with pytest.raises(DeliveryFailed, match="too large"):
-        producer.commit()
-    assert values(kafka.written["states", 0]) == [b"small"]
-    assert [len(found) for _, found in kafka.produced] == [1, 1, 1]
-
-
 def test_missing_permissions_are_named(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["AddPartitionsToTxnRequest"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
     fill(producer)
@@ -319,14 +307,6 @@ def test_batches_are_compressed_as_by_librdkafka(kafka: FakeKafka, config: dict[
 def test_an_unknown_codec_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"compression\.codec is 'brotli': it can be none, gzip"):
         JointProducer({"bootstrap.servers": "127.0.0.1:9", "compression.codec": "brotli"}, "worker-0")
-
-
-def test_sequences_continue_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:
-    for _ in range(2):
-        fill(producer, partitions=1)
-        producer.commit()
-    base_sequences = [int.from_bytes(data[53:57], "big") for _, found in kafka.produced for _, _, data in found]
-    assert base_sequences == [0, 1]
 
 
 def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:

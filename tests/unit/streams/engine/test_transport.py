@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import OrderedDict
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -120,6 +119,7 @@ def test_a_poll_gives_one_message_with_one_chunk_per_partition(with_consumer: An
         assert (first_tp, first.offset) == (FIRST, 199)
         assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
         assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
+        assert [each.more_follow for each in cast("Any", (first, *cast("Any", first).others))] == [True, False]
 
     with_consumer(check)
 
@@ -276,14 +276,6 @@ def test_the_next_poll_runs_while_chunks_are_passed_on(with_consumer: Any) -> No
     with_consumer(check)
 
 
-def test_a_chunk_says_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], THIRD: [FakeRecord(0)]}
-        assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, True, False]
-
-    with_consumer(check)
-
-
 def _rebalance(consumer: FakeBroker) -> None:
     consumer.stop_flow()
     consumer.resume_flow()
@@ -330,39 +322,6 @@ def test_an_error_of_the_poll_ahead_is_raised_by_the_next_poll(with_consumer: An
     with_consumer(check)
 
 
-def test_partitions_with_more_records_alternate(with_consumer: Any) -> None:
-    """aiokafka's fetcher gives records of the first partition that has some, up to a bound."""
-    records = {
-        FIRST: [FakeRecord(1), FakeRecord(2), FakeRecord(3)],
-        SECOND: [FakeRecord(4), FakeRecord(5)],
-        CHANGELOG: [FakeRecord(6)],
-    }
-
-    class Fetcher:
-        _records = records
-        _closed = False
-        _subscriptions = SimpleNamespace(fetch_context=nullcontext)
-
-        async def fetched_records(self, *_: Any, **__: Any) -> dict[TP, list[FakeRecord]]:
-            tp = next(iter(records))
-            record = records[tp].pop(0)
-            if not records[tp]:
-                del records[tp]
-            return {tp: [record]}
-
-    class Client:
-        _fetcher = Fetcher()
-        _closed = False
-
-    async def check(consumer: FakeBroker) -> None:
-        thread = cast("Any", consumer)._thread
-        polled = [await thread._fetch_records(Client(), {FIRST, SECOND}) for _ in range(6)]
-        assert [record.offset for poll in polled for [record] in poll.values()] == [1, 4, 6, 2, 5, 3]
-        assert thread.polled == {FIRST: 4, SECOND: 6, CHANGELOG: 7}
-
-    with_consumer(check)
-
-
 def test_polled_records_that_are_not_done_are_not_passed(with_consumer: Any) -> None:
     """It may wait after the chunk in progress, and must not count as done."""
 
@@ -400,18 +359,6 @@ def test_a_concurrent_poll_is_not_passed_either(with_consumer: Any) -> None:
 
         thread.fetch_position = fetch_position
         assert consumer.positions[FIRST].offset == 0
-
-    with_consumer(check)
-
-
-def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(with_consumer: Any) -> None:
-    """No task would wait for it: the group refuses what it writes, and the worker would end because of that."""
-
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        [(_, message)] = await chunks_of(consumer)
-        consumer.stop_flow()
-        assert consumer.new_records(message, message.value) == []
 
     with_consumer(check)
 

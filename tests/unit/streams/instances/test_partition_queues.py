@@ -150,16 +150,6 @@ def test_the_chunks_of_one_partition_in_progress_are_limited() -> None:
     assert run(story).begun[4:] == [(0, [4, 5], 5)]
 
 
-def test_partitions_do_not_wait_for_each_other() -> None:
-    async def story(work: Work) -> None:
-        await work.queues.put(*chunk(0, 0))
-        await work.queues.put(*chunk(1, 7))
-        await settle()
-        assert [partition for partition, _, _ in work.begun] == [0, 1]
-
-    run(story)
-
-
 def test_chunks_from_before_and_after_a_rebalance_are_not_joined() -> None:
     async def story(work: Work) -> None:
         async with work.queues.turn(0):
@@ -168,39 +158,6 @@ def test_chunks_from_before_and_after_a_rebalance_are_not_joined() -> None:
         await settle()
 
     assert [offsets for _, offsets, _ in run(story).begun] == [[1], [1]]
-
-
-def test_joined_chunks_stay_within_the_maximum_of_a_chunk() -> None:
-    async def story(work: Work) -> None:
-        async with work.queues.turn(0):
-            await work.queues.put(*chunk(0, *range(1, 700)))
-            await work.queues.put(*chunk(0, *range(700, 1300)))
-            await work.queues.put(*chunk(0, 1300, size=3 << 20))
-            await work.queues.put(*chunk(0, 1301, size=3 << 20))
-        await settle()
-
-    assert [len(offsets) for _, offsets, _ in run(story).begun] == [699, 601, 1]
-
-
-def test_waiting_chunks_are_limited() -> None:
-    async def story(work: Work) -> None:
-        async def put_all() -> None:
-            for number in range(40):  # no two of them fit into one
-                await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
-
-        putting = asyncio.create_task(put_all())
-        await settle()
-        assert not putting.done()
-        while not putting.done():
-            for end in work.ends:
-                end.set()
-            await settle()
-        for _ in range(10):
-            for end in work.ends:
-                end.set()
-            await settle()
-
-    assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40 * 600))
 
 
 def test_after_a_failure_nothing_begins_or_ends() -> None:

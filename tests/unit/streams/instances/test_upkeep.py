@@ -142,7 +142,7 @@ class Partition:
         earlier, before, everything = self.store.get(pending_key(KEY)), self.store.get(KEY), False
         if earlier is not None:
             pending = read_pending(earlier)
-            before, everything = pending.told(before), pending.everything
+            before, everything = pending.last_published(before), pending.everything
         self._keep(reduce(fold, events[1:], fold(None, events[0])))
         self.version += 1
         self.store[pending_key(KEY)] = write_pending(

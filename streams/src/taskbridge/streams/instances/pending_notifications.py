@@ -43,7 +43,7 @@ class Pending(Struct, frozen=True, array_like=True, gc=False):
     """The stored instance from which the last notifications were published; None if there were none, or if everything
     of this instance is published again."""
 
-    def told(self, stored: bytes | None) -> bytes | None:
+    def last_published(self, stored: bytes | None) -> bytes | None:
         """The instance of the last notifications; ``stored`` is the one for which this is pending."""
         return stored if self.everything and self.before is None else self.before
 

@@ -311,7 +311,7 @@ class NewVersion:
             except StoreUnreadable:
                 everything = True
             else:
-                before, everything = pending.told(before), everything or pending.everything
+                before, everything = pending.last_published(before), everything or pending.everything
         if everything and before is not None and state_value(before) == state_value(new.value):
             before = None
         return before, everything
