@@ -2,7 +2,7 @@
 //!
 //! Each part has a Python implementation, which is its specification. `python` binds them to `taskbridge.native._native`.
 
-// Without Python, only the fold is used: by `tests/bench/streams/rust_loop`.
+// Without Python, only tests use it.
 #![cfg_attr(not(feature = "python"), allow(dead_code))]
 
 mod avro;

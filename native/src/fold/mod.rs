@@ -16,7 +16,7 @@ mod stored;
 mod vectors;
 mod views;
 
-// For `python` and `tests/bench/streams/rust_loop`.
+// For `python`.
 pub use crate::batches::Header;
 pub use chunk::{Known, Notification, Outcome, Prepared, Written, fold_all, prepare};
 pub use event::{Event, FormFields};
