@@ -231,18 +231,6 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
     assert set(asyncio.run(scenario())) == {Durability.KAFKA}
 
 
-def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as other:
-            await other.put(record(1, key="one"))
-            async with router_on(tmp_path, await open_client(producer)) as (router, _):
-                assert await router.store(record(2, key="one")) is Durability.SPOOL
-                assert producer.sent == []
-
-    asyncio.run(scenario())
-
-
 def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +377,7 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
 
         kafka = await open_client(TestProducer())
         with monkeypatch.context() as context:
-            context.setattr("taskbridge.edge.spool.spools.open_and_requeue", no_room)
+            context.setattr("taskbridge.edge.spool.spools.open_or_recover", no_room)
             async with router_on(tmp_path, kafka) as (router, spools):
                 assert await router.store(record(1)) is Durability.KAFKA
                 assert (router.can_store(), spools.full) == (True, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from prometheus_client import CollectorRegistry
 from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
 from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.spools import Spools, is_requeue_requested, open_and_requeue, request_requeue
-from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, SpoolBroken, SpoolFull, Store, classified
+from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.spool.spools import Spools, is_requeue_requested, request_requeue
+from taskbridge.edge.spool.store import REFUSED, SpoolBroken, SpoolFull, Store, classified
 from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("spools._MAINTAIN_S", "folder._FIRST_PAUSE_S", "folder._LAST_PAUSE_S"):
+    for name in ("spools._MAINTAIN_S", "spools._UNOPENED_S"):
         monkeypatch.setattr(f"taskbridge.edge.spool.{name}", 0.02)
 
 
@@ -134,31 +134,6 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
     assert not list(tmp_path.glob("*.db.damaged-*")), "SQLite read all of it"
 
 
-def test_a_broken_file_is_reported_until_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, may_go_on = threading.Event(), threading.Event()
-
-    async def scenario() -> None:
-        async with running_spools(tmp_path, TestProducer()) as spools:
-            await spools.own.put(record(1))
-            fail_once(monkeypatch, io_error())
-
-            def slowly(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
-                if path.name == "0.db":
-                    opened.set()
-                    may_go_on.wait(10)
-                return open_and_requeue(path, schemas)
-
-            monkeypatch.setattr("taskbridge.edge.spool.spools.open_and_requeue", slowly)
-            with pytest.raises(SpoolBroken):
-                await spools.own.put(record(2))
-            await until(opened.is_set)
-            assert list(spools.unopened) == [0]
-            may_go_on.set()
-            await until(lambda: not spools.unopened)
-
-    asyncio.run(scenario())
-
-
 def test_a_broken_orphan_does_not_keep_new_records_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         await leave(tmp_path, 2)
@@ -177,23 +152,6 @@ def test_a_broken_orphan_does_not_keep_new_records_out(tmp_path: Path, monkeypat
             await until(lambda: bool(failed))
             await spools.own.put(record(7))
             await until(lambda: {0, 1, 7} <= set(producer.delivered))
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unforeseen")])
-def test_a_writer_that_stops_fails_all_futures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with running_spools(tmp_path, producer) as spools:
-            fail_once(monkeypatch, error)
-            with pytest.raises(SpoolBroken):
-                await asyncio.wait_for(spools.own.put(record(1)), 10)
-            await until(lambda: spools.broken is None)
-            await spools.own.put(record(2))
-            await until(lambda: 2 in producer.delivered)
 
     asyncio.run(scenario())
 
@@ -248,14 +206,13 @@ def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.glob("*damaged*"))
 
 
-def test_what_was_refused_is_requeued_while_new_records_always_have_somewhere_to_go(tmp_path: Path) -> None:
+def test_what_was_refused_is_requeued_on_request_while_new_records_are_stored(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
         async with running_spools(tmp_path, producer) as spools:
             await spools.own.put(record(1))
             await until(lambda: spools.set_aside == 1)
-            producer.failing = {}
             done = asyncio.Event()
 
             async def puts() -> int:
@@ -266,6 +223,10 @@ def test_what_was_refused_is_requeued_while_new_records_always_have_somewhere_to
                 return count
 
             putting = asyncio.create_task(puts())
+            before = producer.sent.count(1)
+            request_requeue(tmp_path / "0.db")
+            await until(lambda: producer.sent.count(1) > before and spools.set_aside == 1)  # it is refused again
+            producer.failing = {}
             request_requeue(tmp_path / "0.db")
             await until(lambda: 1 in producer.delivered)
             assert not is_requeue_requested(tmp_path / "0.db")
@@ -275,21 +236,6 @@ def test_what_was_refused_is_requeued_while_new_records_always_have_somewhere_to
             assert spools.set_aside == 0
 
     asyncio.run(scenario())
-
-
-def test_where_an_io_error_prevents_a_requeue_the_file_is_left_and_marked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def requeue(_: Store) -> int:
-        raise SpoolBroken("I/O")
-
-    Store.create(tmp_path / "0.db", [SCHEMA])
-    request_requeue(tmp_path / "0.db")
-    monkeypatch.setattr(Store, "requeue", requeue)
-    with pytest.raises(SpoolBroken):
-        open_and_requeue(tmp_path / "0.db", [SCHEMA])
-    assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
-    assert is_requeue_requested(tmp_path / "0.db")
 
 
 def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
@@ -352,48 +298,21 @@ def test_before_the_start_and_after_the_end_nothing_can_be_stored(tmp_path: Path
     asyncio.run(scenario())
 
 
-def test_what_is_requeued_and_refused_again_is_set_aside_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
-        async with running_spools(tmp_path, producer) as spools:
-            await spools.own.put(record(1))
-            await until(lambda: spools.set_aside == 1)
-            before = len(producer.sent)
-            request_requeue(tmp_path / "0.db")
-            await until(lambda: len(producer.sent) > before and spools.set_aside == 1)
-            assert spools.waiting == 0
-
-    asyncio.run(scenario())
-
-
 def test_what_waits_is_counted_over_all_files_with_the_oldest_first(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.reachable = False
-        async with open_spool(tmp_path) as other:
-            await other.put(record(1))
-            await asyncio.sleep(0.01)
-            since_s = time.time()
-            async with running_spools(tmp_path, producer) as spools:
-                await asyncio.gather(spools.own.put(record(2)), spools.own.put(record(3)))
-                assert (spools.waiting, spools.moving, spools.size) == (3, 3, 3 * record().size)
-                assert spools.anything_moves()
-                assert time.time() - since_s < spools.oldest_age_s < 60
-                spools.own.hold(1)
-                assert (spools.waiting, spools.moving) == (3, 2)
-
-    asyncio.run(scenario())
-
-
-def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.failing = {1: BY_POLICY, 2: BY_POLICY}
+        await leave(tmp_path, 2)
+        since_s = time.time()
         async with running_spools(tmp_path, producer) as spools:
-            await asyncio.gather(spools.own.put(record(1)), spools.own.put(record(2)))
-            await until(lambda: not spools.waiting)
-            assert spools.set_aside == 2
+            await until(lambda: spools.waiting == 2)
+            await spools.own.put(record(3))
+            assert (spools.waiting, spools.moving) == (3, 3)
+            assert 3 * record().size <= spools.size < 4 * record().size
+            assert spools.anything_moves()
+            assert time.time() - since_s < spools.oldest_age_s < 60
+            spools.own.hold(1)
+            assert (spools.waiting, spools.moving) == (3, 2)
 
     asyncio.run(scenario())
 
@@ -406,10 +325,12 @@ def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> No
             tmp_path,
             [SCHEMA],
             await open_client(producer),
-            max_bytes=record().size,
+            max_bytes=5 * record().size // 2,
             metrics=SpoolMetrics(),
         )
+        await leave(tmp_path, 1)
         await spools.start()
+        await until(lambda: spools.waiting == 1)
         await spools.own.put(record(1))
         assert not spools.full
         with pytest.raises(SpoolFull):
@@ -446,6 +367,31 @@ def test_what_broke_is_reported_until_there_is_a_new_file(tmp_path: Path, monkey
         maintaining.cancel()
         await asyncio.gather(maintaining, return_exceptions=True)
         await spools.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_files_of_an_earlier_release_with_several_processes_are_drained_and_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave(tmp_path, 4)
+        (tmp_path / "page").write_bytes(bytes(10_240))  # the shared map that told each process what the others had
+        producer = TestProducer()
+        async with running_spools(tmp_path, producer):
+            await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
+            await until(lambda: [each.name for each in tmp_path.glob("*.db")] == ["0.db"])
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_whose_free_space_cannot_be_read_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: object) -> None:
+        raise OSError("unplugged")
+
+    async def scenario() -> None:
+        async with running_spools(tmp_path, TestProducer()) as spools:
+            monkeypatch.setattr("taskbridge.edge.spool.writer.os.statvfs", unreadable)
+            with pytest.raises(SpoolBroken, match="unplugged"):
+                await spools.own.put(record(1))
 
     asyncio.run(scenario())
 
@@ -493,9 +439,9 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_reported(
 
     def counted(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
         opened.append(path.name)
-        return open_and_requeue(path, schemas)
+        return open_or_recover(path, schemas)
 
-    monkeypatch.setattr("taskbridge.edge.spool.spools.open_and_requeue", counted)
+    monkeypatch.setattr("taskbridge.edge.spool.spools.open_or_recover", counted)
 
     async def scenario() -> None:
         async with open_spool(tmp_path), open_spool(tmp_path) as other:
@@ -597,39 +543,8 @@ def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
             async with running_spools(tmp_path, producer) as spools:
                 await spools.own.put(record(1))
                 await until(lambda: producer.sent == [1])
-                drained = ends_after_its_drainer(spools, monkeypatch)
-        assert drained == [True]
         async with open_spool(tmp_path) as spool:
             assert spool.waiting == 1
-
-    asyncio.run(scenario())
-
-
-def ends_after_its_drainer(spools: Spools, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether the drainer of its own file had come to its end when the file was closed."""
-    (kept_one,) = spools._open_spools.values()  # pyright: ignore[reportPrivateUsage]
-    close, drained = kept_one.spool.close, list[bool]()
-
-    async def watched(*, remove: bool = False) -> None:
-        drained.append(kept_one.task.done())
-        await close(remove=remove)
-
-    monkeypatch.setattr(kept_one.spool, "close", watched)
-    return drained
-
-
-def test_a_file_that_is_let_go_is_closed_when_nobody_drains_it_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.failing[1] = DeliveryFailed("away")
-        async with running_spools(tmp_path, producer) as spools:
-            await spools.own.put(record(1))
-            await until(lambda: not spools.moving)
-            drained = ends_after_its_drainer(spools, monkeypatch)
-            request_requeue(tmp_path / "0.db")
-            await until(lambda: drained == [True])
 
     asyncio.run(scenario())
 
@@ -645,12 +560,8 @@ def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_pa
             max_bytes=1 << 30,
             metrics=SpoolMetrics(),
         )
-        another = SpoolFolder(tmp_path)
-        another.prepare()
-        assert another.occupancy.total_count() == 1
         await spools.adopt()
         await until(lambda: producer.delivered == [0])
-        await until(lambda: another.occupancy.total_count() == 0)  # other processes of the folder see it
         await spools.close()
 
     asyncio.run(scenario())

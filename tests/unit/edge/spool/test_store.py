@@ -27,7 +27,6 @@ from taskbridge.edge.spool.store import (
     classified,
     owners_connection,
     read_only,
-    sync,
 )
 from taskbridge.schemas.registry import SchemaRef
 
@@ -163,18 +162,6 @@ def test_what_the_broker_refused_is_requeued_and_not_what_is_damaged(store: Stor
     assert store.requeue() == 0
 
 
-def test_without_room_nothing_is_requeued_and_the_next_transaction_is_another(store: Store) -> None:
-    store.write([row(1, size=100_000)])
-    store.write((), set_aside=[(1, REFUSED)])
-    store.checkpoint(emptied=True)
-    (pages,) = rows_of(store, "PRAGMA page_count")[0]
-    rows_of(store, f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(SpoolFull):
-        store.requeue()
-    store.write([row(2)])
-    assert (positions(store), store.totals()[3]) == ([2], 1)
-
-
 def test_a_transaction_without_room_did_nothing_and_the_next_one_is_another(store: Store) -> None:
     store.write([row(1)])
     (pages,) = rows_of(store, "PRAGMA page_count")[0]
@@ -235,21 +222,16 @@ def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spo
         return count
 
     store.write([row(1)])
-    store.checkpoint(emptied=False)
-    assert rows_in_file() == 0, "a short log stays"
+    assert (rows_in_file(), store.is_log_long) == (0, False)
     written = store.log_bytes
     assert written == Path(f"{store.path}-wal").stat().st_size > 0
     monkeypatch.setattr("taskbridge.edge.spool.store._CHECKPOINT_BYTES", written)
+    assert store.is_log_long
     store.checkpoint(emptied=False)
     assert (rows_in_file(), store.log_bytes) == (1, written)
     store.write((), delete=[1])
     store.checkpoint(emptied=True)
     assert (rows_in_file(), store.log_bytes) == (0, 0)
-
-
-def test_a_log_that_is_not_there_has_no_bytes(store: Store) -> None:
-    Path(f"{store.path}-wal").unlink()
-    assert store.log_bytes == 0
 
 
 def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_as_before(
@@ -318,21 +300,8 @@ def test_a_new_file_has_a_log_from_the_first_and_no_journal_at_any_time(tmp_path
     assert (tmp_path / "0.db").read_bytes()[18:20] == b"\2\2", "as SQLite marks a file with a log"
 
 
-def test_what_is_synced_is_closed(tmp_path: Path) -> None:
-    descriptors = Path("/proc/self/fd")
-    before = len(list(descriptors.iterdir()))
-    sync(tmp_path)
-    assert len(list(descriptors.iterdir())) == before
-
-
 def test_its_pages_have_the_size_that_recovery_expects(store: Store) -> None:
     assert rows_of(store, "PRAGMA page_size") == [(PAGE_BYTES,)]
-
-
-def test_where_no_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
-    (tmp_path / "0.db.new").mkdir()
-    with pytest.raises(SpoolFull, match="cannot be created"):
-        Store.create(tmp_path / "0.db", [SCHEMA])
 
 
 def test_a_file_that_is_not_there_is_not_made_by_opening_it(tmp_path: Path) -> None:

@@ -9,58 +9,36 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.edge.spool import Disk, number_of, numbers, open_spool, record, until
-from taskbridge.edge.kafka.record import row_of
-from taskbridge.edge.spool.folder import Slot
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, SpoolBroken, SpoolFull, Store, classified
-from taskbridge.edge.spool.writer import Put, Remove, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.edge.kafka.record import Row
-    from taskbridge.edge.spool.writer import Spool
 
 
 MIB = 1 << 20
-NOBODY = cast("asyncio.Future[None]", None)
 
 
-def put(size: int = 1) -> Put:
-    return Put(row_of(record(), position=1, created_at=1), size, NOBODY)
+class Commits(SpoolMetrics):
+    """Counts what each commit was about."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
 
-def remove(size: int = 1) -> Remove:
-    return Remove([1], (), size, NOBODY)
+    def committed(self, *, seconds: float, rows: int) -> None:
+        assert seconds > 0
+        self.rows.append(rows)
 
-
-def test_a_transaction_takes_a_thousand_pieces_of_work_or_16_mib_that_are_put() -> None:
-    work = Work()
-    for _ in range(999):
-        work.add(put())
-    assert not work.is_large
-    work.add(remove())
-    assert work.is_large
-    assert (len(work.puts), len(work.removals), work.size, work.stop) == (999, 1, 999, False)
-
-    work = Work()
-    work.add(put(16 * MIB - 1))
-    work.add(remove(MIB))
-    assert not work.is_large
-    work.add(put(1))
-    assert work.is_large
-
-
-def test_the_end_is_work_too() -> None:
-    work = Work()
-    assert not work.stop
-    work.add(None)
-    assert work.stop
+    def row_damaged(self) -> None:
+        raise AssertionError
 
 
 @pytest.mark.parametrize(("total", "floor"), [(100 * MIB, 5 * MIB), (1 << 40, 64 * MIB)])
@@ -83,86 +61,6 @@ def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, to
     asyncio.run(scenario())
 
 
-def test_the_size_of_the_disk_is_read_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            committer = spool._committer  # pyright: ignore[reportPrivateUsage]
-            found = os.statvfs(tmp_path)
-            free, total = committer._free_bytes_of_disk()  # pyright: ignore[reportPrivateUsage]
-            assert total == found.f_blocks * found.f_frsize
-            assert 0 < free <= total
-
-            def unreadable(_: object) -> None:
-                raise OSError("unplugged")
-
-            monkeypatch.setattr("taskbridge.edge.spool.writer.os.statvfs", unreadable)
-            with pytest.raises(SpoolBroken, match="unplugged"):
-                committer._free_bytes_of_disk()  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
-
-
-def test_a_commit_of_rows_is_counted_and_one_of_removals_is_not(tmp_path: Path) -> None:
-    commits: list[int] = []
-
-    class Observer(SpoolMetrics):
-        def committed(self, *, seconds: float, rows: int) -> None:
-            assert 0 < seconds < 60
-            commits.append(rows)
-
-        def row_damaged(self) -> None:
-            raise AssertionError
-
-    async def scenario() -> None:
-        async with open_spool(tmp_path, metrics=Observer()) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            await spool.remove(await spool.read(0, count=9, max_bytes=MIB))
-            await spool.put(record(4))
-
-    asyncio.run(scenario())
-    # Rows that are put together may be committed by one or by several transactions.
-    assert (sum(commits[:-1]), commits[-1]) == (3, 1)
-
-
-def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            found = await spool.read(0, count=9, max_bytes=MIB)
-            await spool.remove(found[:2])
-            await spool.remove(())  # behind the checkpoint of the one before
-            assert spool._store.log_bytes > 0  # pyright: ignore[reportPrivateUsage]
-            await spool.remove(found[2:])
-            await spool.remove(())
-            assert spool._store.log_bytes == 0  # pyright: ignore[reportPrivateUsage]
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(spool.put(record(5)), spool.put(record(6)))
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(7))
-            await spool.remove(await spool.read(0, count=2, max_bytes=MIB))
-            await spool.remove(())
-            assert spool._store.log_bytes > 0  # pyright: ignore[reportPrivateUsage]
-            await spool.remove(await spool.read(0, count=2, max_bytes=MIB))
-            await spool.remove(())
-            assert spool._store.log_bytes == 0  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
-
-
-class Rows(SpoolMetrics):
-    """How many rows each commit had."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_each: list[int] = []
-
-    def committed(self, *, seconds: float, rows: int) -> None:  # noqa: ARG002 - the overridden signature
-        self.of_each.append(rows)
-
-    def row_damaged(self) -> None:
-        raise AssertionError
-
-
 def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_that_may_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,14 +74,14 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
     monkeypatch.setattr(Store, "write", slow)
 
     async def scenario() -> list[int]:
-        rows = Rows()
+        rows = Commits()
         async with open_spool(tmp_path, metrics=rows) as spool:
             puts = [spool.put(record(0))]
             await until(under_way.is_set)
             puts += [spool.put(record(number)) for number in range(2500)]
             may_go_on.set()
             await asyncio.gather(*puts)
-        return rows.of_each
+        return rows.rows
 
     assert asyncio.run(scenario()) == [1, 1000, 1000, 500]
 
@@ -192,37 +90,15 @@ def test_a_commit_waits_a_moment_for_the_next_record(tmp_path: Path, monkeypatch
     monkeypatch.setattr("taskbridge.edge.spool.writer._LINGER_S", 0.2)
 
     async def scenario() -> list[int]:
-        rows = Rows()
+        rows = Commits()
         async with open_spool(tmp_path, metrics=rows) as spool:
-            waiting = spool._committer._queue  # pyright: ignore[reportPrivateUsage]
             first = spool.put(record(1))
-            await until(waiting.empty)
+            for _ in range(5):
+                await asyncio.sleep(0)
             await asyncio.gather(first, spool.put(record(2)))
-        return rows.of_each
+        return rows.rows
 
     assert asyncio.run(scenario()) == [2]
-
-
-def test_while_nothing_is_handed_over_nothing_is_done_and_no_thread_keeps_the_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.writer._LINGER_S", 0)
-
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            assert spool._committer._thread.daemon  # pyright: ignore[reportPrivateUsage]
-            done: list[bool] = []
-
-            def checkpoint(_: Store, *, emptied: bool) -> None:
-                done.append(emptied)
-
-            monkeypatch.setattr(Store, "checkpoint", checkpoint)
-            await spool.put(record(1))
-            for _ in range(20):
-                await spool.read(0, count=1, max_bytes=MIB)
-            assert done == [False]
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -275,44 +151,6 @@ def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_ro
     asyncio.run(scenario())
 
 
-def test_a_file_whose_removals_had_to_wait_is_empty_when_they_are_done_and_not_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.writer._RETRY_S", 0.01)
-
-    def no_room(*_: object, **__: object) -> None:
-        raise SpoolFull("no room")
-
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            found = await spool.read(0, count=9, max_bytes=MIB)
-            with monkeypatch.context() as context:
-                context.setattr(Store, "write", no_room)
-                await spool.remove(found[:2])
-            await until(lambda: not spool._unremoved)  # pyright: ignore[reportPrivateUsage]
-            assert spool.size == record().size
-            await spool.remove(found[2:])
-            assert spool.size == 0
-
-    asyncio.run(scenario())
-
-
-class Commits(SpoolMetrics):
-    """Counts what each commit was about."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[int] = []
-
-    def committed(self, *, seconds: float, rows: int) -> None:
-        assert seconds > 0
-        self.rows.append(rows)
-
-    def row_damaged(self) -> None:
-        raise AssertionError
-
-
 def failing(code: int) -> Callable[..., None]:
     def write(*_: object, **__: object) -> None:
         error = sqlite3.OperationalError("injected")
@@ -339,18 +177,6 @@ def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Path) -> 
             assert numbers(left) == list(range(5, 21))
 
     asyncio.run(scenario())
-
-
-def test_many_callbacks_share_one_commit(tmp_path: Path) -> None:
-    async def scenario() -> Commits:
-        commits = Commits()
-        async with open_spool(tmp_path, metrics=commits) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(500)))
-        return commits
-
-    commits = asyncio.run(scenario())
-    assert sum(commits.rows) == 500
-    assert len(commits.rows) <= 50
 
 
 def test_no_future_is_done_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,17 +210,6 @@ def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
             await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
             await spool.put(record(size=1000))
             assert not spool.is_over_bound
-
-    asyncio.run(scenario())
-
-
-def test_the_bound_is_one_for_all_files_of_the_folder(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        size = record(size=1000).size
-        async with open_spool(tmp_path, max_bytes=3 * size) as one, open_spool(tmp_path, max_bytes=3 * size) as other:
-            await asyncio.gather(one.put(record(size=1000)), other.put(record(size=1000)), other.put(record(size=1000)))
-            with pytest.raises(SpoolFull):
-                one.put(record(size=1000))
 
     asyncio.run(scenario())
 
@@ -472,7 +287,7 @@ def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
             with pytest.raises(SpoolBroken):
                 await spool.remove(())
             assert calls == [1], "never try again, and believe"
-            assert not spool._occupancy.anything_moves()  # pyright: ignore[reportPrivateUsage]
+            assert spool.moving == 0
         broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
         async with open_spool(tmp_path) as spool:
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
@@ -489,6 +304,7 @@ def test_an_error_of_the_checkpoint_breaks_it_too_after_the_commit_counted(
 ) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
+            monkeypatch.setattr("taskbridge.edge.spool.store._CHECKPOINT_BYTES", 1)
             monkeypatch.setattr(Store, "checkpoint", failing(sqlite3.SQLITE_IOERR_FSYNC))
             await spool.put(record(1))
             await until(lambda: spool.broken is not None)
@@ -569,55 +385,6 @@ def test_a_disk_whose_size_cannot_be_read_is_broken(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def slot_of(spool: Spool) -> Slot | None:
-    return spool._occupancy.slots().get(spool.claim.number)  # pyright: ignore[reportPrivateUsage]
-
-
-def test_all_workers_see_how_much_it_holds(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            assert slot_of(spool) is None
-            puts = [spool.put(record(number)) for number in range(3)]
-            size, slot = 3 * record().size, slot_of(spool)
-            assert slot is not None, "from the moment that it is accepted"
-            assert (slot.count, slot.size, slot.held) == (3, size, 0)
-            assert 0 < time.time_ns() - slot.oldest < 60e9
-            await asyncio.gather(*puts)
-            found = await spool.read(-1, count=9, max_bytes=1 << 30)
-            assert slot.oldest == found[0].created_at
-            spool.hold(2)
-            assert slot_of(spool) == Slot(found[0].created_at, 3, size, 2)
-            spool.oldest_is(found[1].created_at)
-            assert slot_of(spool) == Slot(found[1].created_at, 3, size, 2)
-            removed = spool.remove(found[:1], [(found[1].position, REFUSED)])
-            assert slot_of(spool) == Slot(found[1].created_at, 1, size, 2), "from this moment on"
-            await removed
-            assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * record().size)
-            await spool.remove(found[2:])
-            assert (spool.waiting, spool.set_aside, spool.size) == (0, 1, 0)
-            assert spool._occupancy.slots() == {}  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
-
-
-def test_what_the_last_owner_left_is_known_at_once(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            found = await spool.read(-1, count=9, max_bytes=1 << 30)
-            await spool.remove((), [(found[2].position, REFUSED)])
-        async with open_spool(tmp_path) as spool:
-            slot = slot_of(spool)
-            assert slot is not None
-            assert (slot.oldest, slot.count, spool.waiting, spool.set_aside) == (found[0].created_at, 2, 2, 1)
-            async with asyncio.timeout(1):
-                await spool.until_moving()
-            await spool.remove(found[:2])
-            assert spool.size == 0, "the estimate of removed records does not remain"
-
-    asyncio.run(scenario())
-
-
 def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
@@ -647,20 +414,6 @@ def test_up_to_its_very_bound_records_are_accepted_and_a_smaller_one_clears_the_
                 spool.put(small)
             await spool.remove(await spool.read(0, count=1, max_bytes=1 << 30))
             assert not spool.is_over_bound, "it would fit now"
-
-    asyncio.run(scenario())
-
-
-def test_nothing_was_refused_at_the_start_however_much_is_there(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(spool.put(record(1)), spool.put(record(2)))
-        for max_bytes in (1, 2 * record().size):
-            async with open_spool(tmp_path, max_bytes=max_bytes) as spool:
-                assert not spool.is_over_bound
-                with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
-                    spool.put(record(3))
-                assert spool.is_over_bound
 
     asyncio.run(scenario())
 
@@ -742,11 +495,9 @@ def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch:
                     await each
             waiting = asyncio.create_task(spool.until_moving())
             await asyncio.sleep(0)
-            slot = slot_of(spool)
-            assert slot is not None
-            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so no worker waits for it"
-            assert slot.size > 0
-            waiting.cancel()
+            assert (spool.moving, spool.size > 0) == (0, True), "nothing leaves a broken file, so nothing waits for it"
+            async with asyncio.timeout(1):
+                await waiting
 
     asyncio.run(scenario())
 
@@ -767,13 +518,32 @@ def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(scenario())
 
 
-def test_who_drains_hears_that_it_broke(tmp_path: Path) -> None:
+def test_it_says_how_much_it_holds_and_since_when(tmp_path: Path) -> None:
     async def scenario() -> None:
+        size = record().size
         async with open_spool(tmp_path) as spool:
-            waiting = asyncio.create_task(spool.until_moving())
-            await asyncio.sleep(0)
-            spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+            assert (spool.waiting, spool.moving, spool.size, spool.oldest) == (0, 0, 0, 0)
+            puts = [spool.put(record(number)) for number in range(3)]
+            assert (spool.waiting, spool.moving, spool.size) == (3, 3, 3 * size), "from the moment it is accepted"
+            assert 0 < time.time_ns() - spool.oldest < 60e9
+            await asyncio.gather(*puts)
+            found = await spool.read(-1, count=9, max_bytes=1 << 30)
+            assert spool.oldest == found[0].created_at
+            spool.hold(2)
+            spool.oldest_is(found[1].created_at)
+            assert (spool.waiting, spool.moving, spool.oldest) == (3, 1, found[1].created_at)
+            removed = spool.remove(found[:1], [(found[1].position, REFUSED)])
+            assert (spool.waiting, spool.moving) == (1, 0), "from this moment on"
+            await removed
+            assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * size)
+        async with open_spool(tmp_path) as spool:
+            assert (spool.waiting, spool.set_aside, spool.oldest) == (1, 1, found[2].created_at), "as it was left"
             async with asyncio.timeout(1):
-                await waiting
+                await spool.until_moving()
+            await spool.remove(found[2:])
+            assert (spool.waiting, spool.size, spool.oldest) == (0, 0, 0), "no estimate of removed records remains"
+            assert await spool.requeue() == 1
+            assert (spool.waiting, spool.set_aside) == (1, 0)
+            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
 
     asyncio.run(scenario())

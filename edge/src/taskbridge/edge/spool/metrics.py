@@ -15,7 +15,7 @@ _PREFIX = "taskbridge_edge_spool"
 
 
 class SpoolMetrics:
-    """Depth, bytes and age cover the whole folder, so every worker reports the same; the rest is of this process."""
+    """The metrics of the files that this process owns."""
 
     def __init__(
         self,

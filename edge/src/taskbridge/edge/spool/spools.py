@@ -1,14 +1,14 @@
-"""The spools of one process: its own, and those of processes that are gone; each with its drainer.
+"""The spools of one process: its own, and those that it adopted; each with its drainer.
 
 An operator may request to send rejected records again, in the running edge too. The request is a file next to the
-spool's own. The owner of the spool file closes it, and the process that opens it next requeues its set-aside records.
-So no other process ever writes to a file that is in use.
+spool's own, and the owner of the spool file follows it. So no other process ever writes to a file that is in use.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import structlog
 
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.drainer import Drainer
-from taskbridge.edge.spool.folder import FolderCounts, SpoolFolder, Unopened
+from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.recovery import open_or_recover
 from taskbridge.edge.spool.store import SpoolBroken, SpoolFull, sync
 from taskbridge.edge.spool.writer import Spool
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.client import KafkaClient
     from taskbridge.edge.spool.folder import Claim
     from taskbridge.edge.spool.metrics import SpoolMetrics
-    from taskbridge.edge.spool.recovery import Opened
     from taskbridge.schemas.registry import SchemaRef
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 _MAINTAIN_S = 1.0
+_UNOPENED_S = 5.0
 _STOP_S = 3.0
 
 
@@ -48,27 +48,8 @@ def is_requeue_requested(path: Path) -> bool:
     return _request_of(path).exists()
 
 
-def open_and_requeue(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
-    """As ``open_or_recover``, with requeued records at their place among those that wait; later, if there is no room.
-
-    Raises:
-        SpoolFull, SpoolBusy: it cannot be opened now.
-        SpoolBroken: the disk fails; the next attempt replaces the file.
-    """
-    opened = open_or_recover(path, schemas)
-    if is_requeue_requested(path):
-        try:
-            with contextlib.suppress(SpoolFull):
-                _log.info("spool_records_requeued", file=str(path), records=opened.store.requeue())
-                _request_of(path).unlink(missing_ok=True)
-        except BaseException:
-            opened.store.abandon()
-            raise
-    return opened
-
-
 def _request_of(path: Path) -> Path:
-    return path.with_suffix(".take-back")
+    return path.with_suffix(".reclaim")
 
 
 @dataclass(slots=True)
@@ -78,7 +59,13 @@ class _OpenSpool:
     task: asyncio.Task[None]
 
 
-class Spools(FolderCounts):
+@dataclass(frozen=True, slots=True)
+class _Unopened:
+    problem: str
+    try_again_at: float
+
+
+class Spools:
     """Opens, drains and closes spools; adopts orphans at its start and while it runs.
 
     A file that breaks is left; a new file replaces it, and its intact records are adopted like an orphan's.
@@ -87,7 +74,7 @@ class Spools(FolderCounts):
     def __init__(
         self, path: Path, schemas: Sequence[SchemaRef], kafka: KafkaClient, *, max_bytes: int, metrics: SpoolMetrics
     ) -> None:
-        super().__init__(SpoolFolder(path))
+        self.folder = SpoolFolder(path)
         self._problem = "is not open yet"
         self._broken: str | None = None
         self._schemas = schemas
@@ -96,7 +83,7 @@ class Spools(FolderCounts):
         self._metrics = metrics
         self._own: Spool | None = None
         self._open_spools: dict[int, _OpenSpool] = {}
-        self._unopened = Unopened(self.folder)
+        self._unopened: dict[int, _Unopened] = {}
         metrics.gauge("depth", "Records that wait for delivery to Kafka.", lambda: self.waiting)
         metrics.gauge("bytes", "Size of the spool, limited by EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
         metrics.gauge("max_bytes", "Maximum size of the spool: EDGE_SPOOL_MAX_BYTES.", lambda: max_bytes)
@@ -111,6 +98,28 @@ class Spools(FolderCounts):
         metrics.gauge("broken", "1 after an I/O error, until a new file is open.", lambda: self.broken is not None)
         without = "Files that cannot be opened now. The depth does not include their records."
         metrics.gauge("unopened_files", without, lambda: len(self.unopened))
+
+    @property
+    def waiting(self) -> int:
+        return sum(each.spool.waiting for each in self._open_spools.values() if each.spool.broken is None)
+
+    @property
+    def size(self) -> int:
+        return sum(each.spool.size for each in self._open_spools.values())
+
+    @property
+    def oldest_age_s(self) -> float:
+        found = [each.spool.oldest for each in self._open_spools.values() if each.spool.broken is None]
+        oldest = min(filter(None, found), default=None)
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1e9)
+
+    @property
+    def moving(self) -> int:
+        """Those that wait and can be delivered now, as far as is known."""
+        return sum(each.spool.moving for each in self._open_spools.values())
+
+    def anything_moves(self) -> bool:
+        return any(each.spool.moving for each in self._open_spools.values())
 
     @property
     def own(self) -> Spool:
@@ -139,11 +148,16 @@ class Spools(FolderCounts):
 
     @property
     def unopened(self) -> dict[int, str]:
-        """Files that broke or could not be opened, and why; what they hold is in no count."""
-        broken = {
-            number: each.spool.broken for number, each in self._open_spools.items() if each.spool.broken is not None
+        """Files that broke or could not be opened, by any process, and why; what they hold is in no count."""
+        found = {
+            number: each.problem
+            for number, each in self._unopened.items()
+            if number not in self._open_spools
+            and self.folder.file(number).exists()
+            and self.folder.owner(number) in (None, os.getpid())
         }
-        return self._unopened.problems(opened=self._open_spools) | broken
+        broken = {number: each.spool.broken for number, each in self._open_spools.items()}
+        return found | {number: problem for number, problem in broken.items() if problem is not None}
 
     @property
     def set_aside(self) -> int:
@@ -159,7 +173,7 @@ class Spools(FolderCounts):
         while True:
             await asyncio.sleep(_MAINTAIN_S)
             # Each even if another failed: orphans must be adopted though no new file can be made.
-            for each in (self._leave_broken, self._release_requeued, self._open_own, self.adopt, self._close_empty):
+            for each in (self._leave_broken, self._open_own, self.adopt, self._close_empty):
                 await self._survive(each)
             if not self.anything_moves():
                 self._kafka.forgive(but={place for each in self._open_spools.values() for place in each.drainer.behind})
@@ -170,8 +184,11 @@ class Spools(FolderCounts):
         Raises SpoolFull.
         """
         await self._prepare()
-        for claim in await asyncio.to_thread(self.folder.claim_orphans, self._unopened.paused()):
+        now = time.monotonic()
+        later = {number for number, each in self._unopened.items() if now < each.try_again_at}
+        for claim in await asyncio.to_thread(self.folder.claim_orphans, later):
             await self._survive(partial(self._adopt, claim))
+        await self._requeue()
 
     async def close(self) -> None:
         """Finish open deliveries in bounded time; the rest stays in the files for the next process."""
@@ -210,15 +227,15 @@ class Spools(FolderCounts):
         try:
             await self._prepare()
             sound = [each.spool for each in self._open_spools.values() if each.spool.broken is None]
-            self._own = sound[0] if sound else await self._open(await asyncio.to_thread(self._claim_own))
+            # A file with trouble is left to adoption: it may take long, or never be opened.
+            troubled = {number for number in self._unopened if self.folder.file(number).exists()}
+            self._own = (
+                sound[0] if sound else await self._open(await asyncio.to_thread(self.folder.claim_own, troubled))
+            )
         except Exception as error:
             self._problem = str(error)
             raise
         self._broken = None
-
-    def _claim_own(self) -> Claim:
-        # A file with trouble is left to adoption: it may take long, or never be opened.
-        return self.folder.claim_own(self._unopened.there())
 
     async def _adopt(self, claim: Claim) -> None:
         spool = await self._open(claim)
@@ -229,18 +246,22 @@ class Spools(FolderCounts):
             if each.spool.broken is None:
                 continue
             self._metrics.file_broken()
-            self._unopened.add(number, each.spool.broken)
+            self._leave_alone(number, each.spool.broken)
             if each.spool is self._own:
                 self._own, self._broken, self._problem = None, each.spool.broken, each.spool.broken
             await self._end(number)
 
-    async def _release_requeued(self) -> None:
-        """Close files whose set-aside records are to be sent again: the process that adopts them requeues these."""
-        for number, each in list(self._open_spools.items()):
+    def _leave_alone(self, number: int, problem: str) -> None:
+        self._unopened[number] = _Unopened(problem, time.monotonic() + _UNOPENED_S)
+
+    async def _requeue(self) -> None:
+        """Send set-aside records again where an operator requested it."""
+        for each in list(self._open_spools.values()):
             if each.spool.broken is None and await asyncio.to_thread(is_requeue_requested, each.spool.claim.path):
-                if each.spool is self._own:  # new records have somewhere to go at any moment
-                    self._own = await self._open(await asyncio.to_thread(self._claim_own))
-                await self._end(number)
+                records = await each.spool.requeue()
+                each.drainer.read_again()
+                _log.info("spool_records_requeued", file=str(each.spool.claim.path), records=records)
+                _request_of(each.spool.claim.path).unlink(missing_ok=True)
 
     async def _end(self, number: int, *, remove: bool = False) -> None:
         each = self._open_spools.pop(number)
@@ -250,17 +271,23 @@ class Spools(FolderCounts):
 
     async def _open(self, claim: Claim) -> Spool:
         try:
-            opened = await asyncio.to_thread(open_and_requeue, claim.path, self._schemas)
+            opened = await asyncio.to_thread(open_or_recover, claim.path, self._schemas)
         except Exception as error:
-            self._unopened.add(claim.number, str(error) or repr(error))
             # Its records are not known, so nothing waits for them; 'unopened' reports it.
-            self.folder.occupancy.set(claim.number, oldest=0, count=0, size=0)
+            self._leave_alone(claim.number, str(error) or repr(error))
             claim.release()
             raise
+        self._unopened.pop(claim.number, None)
         if opened.damaged is not None:
             self._metrics.file_damaged(rows_damaged=opened.rows_damaged)
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
-        spool = Spool(opened.store, claim, self.folder.occupancy, max_bytes=self._max_bytes, metrics=self._metrics)
+        spool = Spool(
+            opened.store,
+            claim,
+            max_bytes=self._max_bytes,
+            used_bytes=lambda: self.size,
+            metrics=self._metrics,
+        )
         if spool.waiting:
             _log.info("spool_file_opened", file=str(claim.path), records=spool.waiting)
         drainer = Drainer(spool, self._kafka, self._metrics)

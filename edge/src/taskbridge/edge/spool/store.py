@@ -173,7 +173,7 @@ class Store:
                 self._writer.executemany("DELETE FROM records WHERE position = ?", gone)
 
     def checkpoint(self, *, emptied: bool) -> None:
-        """Move the log into the file once it is long, or when the spool is empty, which also gives its room back.
+        """Move the log into the file, which also gives the room of an empty spool back.
 
         SQLite would do it inside a commit and swallow the errors of it, so it is done here instead.
 
@@ -181,8 +181,6 @@ class Store:
             SpoolFull: the log keeps everything; later, then.
             SpoolBroken
         """
-        if not emptied and self.log_bytes < _CHECKPOINT_BYTES:
-            return
         try:
             with classified():
                 # A reader may take long; the next commit tries again.
@@ -197,6 +195,11 @@ class Store:
         finally:
             with classified():
                 self._writer.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
+
+    @property
+    def is_log_long(self) -> bool:
+        """A checkpoint is due."""
+        return self.log_bytes >= _CHECKPOINT_BYTES
 
     @property
     def log_bytes(self) -> int:
