@@ -152,7 +152,7 @@ def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mappin
         ("endpoints.toml", "[[endpoints]]\n", "endpoints file {}: endpoints.0.name: Field required"),
         ("CENTER_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: tokens.0.name: Field required"),
         ("CENTER_REMINDERS_FILE", "[[rules]]\n", "reminders file {}: rules.0.hours: Field required"),
-        ("CENTER_APPS_FILE", "[[app]]\n", "file {}: corps: Field required; app: no such key"),
+        ("CENTER_APPS_FILE", "[[app]]\n", "apps file {}: corps: Field required; app: no such key"),
         ("EDGE_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("STREAMS_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("CENTER_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),

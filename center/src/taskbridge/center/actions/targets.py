@@ -40,7 +40,7 @@ class Endpoints(dict[tuple[str, str], Endpoint]):
 class EndpointsFile(ReloadedFile[Endpoints]):
     """The edge's credentials file: its sources with an ``action_url``."""
 
-    title = "file"
+    title = "credentials file"
     log_events = "action_targets_reloaded", "action_targets_broken"
 
     def parse(self, text: str) -> Endpoints:
