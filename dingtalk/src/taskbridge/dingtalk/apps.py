@@ -127,7 +127,86 @@ class AppsFile(ReloadedFile[Apps]):
         super().__init__(path)
 
     def parse(self, text: str) -> Apps:
-        return parse_apps(text, self.path, self.credentials, read=self._named_text)
+        """A corp with a corp token and without apps has those of the edge's file: they follow DingTalk's list."""
+        file = parse_toml(text, _File)
+        organisations = self._organisations(file)
+
+        @cache
+        def known() -> tuple[AppEntry, ...]:
+            """Read where an app needs them: nothing else depends on the edge's file."""
+            return () if self.credentials is None else self._senders(self.credentials).apps
+
+        corps = {each.corp_id: each.corp for each in organisations}
+        users = {each.corp_id: each.user_id for each in organisations}
+        listed = [
+            _App(app_type=each.app_type, corp_id=corp.corp_id)
+            for corp in file.corps
+            if corp.has_corp_token and not any(each.corp_id in (None, corp.corp_id) for each in file.apps)
+            for each in known()
+            if each.corp_id in (None, corp.corp_id)
+        ]
+        if not file.apps and not any(each.has_corp_token for each in file.corps):
+            raise FileBroken("apps: at least one is required, unless a corp has a corp_token")
+        found: dict[tuple[str, str], App] = {}
+        for at, each in enumerate((*file.apps, *listed)):
+            corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
+            if corp_id not in corps:
+                raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
+            token = each.system_token
+            if token is None and each.system_token_file is not None:
+                token = secret_in(self.path, each.system_token_file, self._named_text)
+            if token is None and self.credentials is not None:
+                token = self._known_token(each, corp_id, known(), self.credentials)
+            if token is None or not token.get_secret_value().strip():
+                raise FileBroken(
+                    f"apps.{at}: system_token is required, unless the app is in the edge's credentials file"
+                )
+            if (corp_id, each.app_type) in found:
+                raise FileBroken(f"apps.{at}: an app_type occurs twice with the same corp_id")
+            found[corp_id, each.app_type] = App(
+                corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
+            )
+        return Apps(organisations, tuple(found.values()))
+
+    def _organisations(self, file: _File) -> tuple[Organisation, ...]:
+        found = tuple(
+            Organisation(
+                Corp(
+                    each.corp_id,
+                    each.app_key,
+                    self._secret(each.app_secret, each.app_secret_file, "app_secret"),
+                    each.env,
+                ),
+                each.user_id,
+                self._secret(each.corp_token, each.corp_token_file, "corp_token") if each.has_corp_token else None,
+            )
+            for each in file.corps
+        )
+        if len({each.corp_id for each in found}) < len(found):
+            raise FileBroken("corps: a corp_id occurs twice")
+        return found
+
+    def _secret(self, here: SecretStr | None, file: str | None, name: str) -> SecretStr:
+        secret = here or secret_in(self.path, file or "", self._named_text)
+        if not secret.get_secret_value().strip():
+            raise FileBroken(f"corps: an {name} is empty")
+        return secret
+
+    def _senders(self, credentials: Path) -> Senders:
+        try:
+            return parse_toml(self._named_text(credentials), Senders)
+        except FileBroken as error:
+            raise FileBroken(f"credentials file {credentials}: {error}") from None
+
+    def _known_token(self, app: _App, corp_id: str, senders: Iterable[AppEntry], credentials: Path) -> SecretStr | None:
+        for known in senders:
+            if known.app_type == app.app_type and known.corp_id in (None, corp_id):
+                # The first is current; the others are previous or future ones.
+                if known.system_tokens:
+                    return known.system_tokens[0]
+                if known.system_token_files:
+                    return secret_in(credentials, known.system_token_files[0], self._named_text)
+        return None
 
     def _named_text(self, path: Path) -> str:
         try:
@@ -135,103 +214,6 @@ class AppsFile(ReloadedFile[Apps]):
         except (FileBroken, ValueError) as error:
             why = error if isinstance(error, FileBroken) else "not a file name"
             raise FileBroken(f"{path.name}: {why}") from None
-
-
-def _organisations(file: _File, path: Path, read: Callable[[Path], str]) -> tuple[Organisation, ...]:
-    found = tuple(
-        Organisation(
-            Corp(
-                each.corp_id,
-                each.app_key,
-                _secret(each.app_secret, each.app_secret_file, "app_secret", path, read),
-                each.env,
-            ),
-            each.user_id,
-            _secret(each.corp_token, each.corp_token_file, "corp_token", path, read) if each.has_corp_token else None,
-        )
-        for each in file.corps
-    )
-    if len({each.corp_id for each in found}) < len(found):
-        raise FileBroken("corps: a corp_id occurs twice")
-    return found
-
-
-def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> Apps:
-    """The contents of the file's text; ``path`` is the file, and ``read`` returns the text of any other file.
-
-    A corp with a corp token and without apps has those of the edge's credentials file: they follow DingTalk's list.
-
-    Raises:
-        FileBroken: A file cannot be read or is wrong. The message contains no secret.
-    """
-    file = parse_toml(text, _File)
-    organisations = _organisations(file, path, read)
-
-    @cache
-    def senders() -> tuple[AppEntry, ...]:
-        """Read where an app needs them: nothing else depends on this file."""
-        return () if credentials is None else _senders(credentials, read).apps
-
-    corps = {each.corp_id: each.corp for each in organisations}
-    users = {each.corp_id: each.user_id for each in organisations}
-    listed = [
-        _App(app_type=each.app_type, corp_id=corp.corp_id)
-        for corp in file.corps
-        if corp.has_corp_token and not any(each.corp_id in (None, corp.corp_id) for each in file.apps)
-        for each in senders()
-        if each.corp_id in (None, corp.corp_id)
-    ]
-    if not file.apps and not any(each.has_corp_token for each in file.corps):
-        raise FileBroken("apps: at least one is required, unless a corp has a corp_token")
-    found: dict[tuple[str, str], App] = {}
-    for at, each in enumerate((*file.apps, *listed)):
-        corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
-        if corp_id not in corps:
-            raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
-        token = _own_token(each, path, read)
-        if token is None and credentials is not None:
-            token = _known_token(each, corp_id, senders(), credentials, read)
-        if token is None or not token.get_secret_value().strip():
-            raise FileBroken(f"apps.{at}: system_token is required, unless the app is in the edge's credentials file")
-        if (corp_id, each.app_type) in found:
-            raise FileBroken(f"apps.{at}: an app_type occurs twice with the same corp_id")
-        found[corp_id, each.app_type] = App(
-            corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
-        )
-    return Apps(organisations, tuple(found.values()))
-
-
-def _secret(here: SecretStr | None, file: str | None, name: str, path: Path, read: Callable[[Path], str]) -> SecretStr:
-    secret = here or secret_in(path, file or "", read)
-    if not secret.get_secret_value().strip():
-        raise FileBroken(f"corps: an {name} is empty")
-    return secret
-
-
-def _senders(credentials: Path, read: Callable[[Path], str]) -> Senders:
-    try:
-        return parse_toml(read(credentials), Senders)
-    except FileBroken as error:
-        raise FileBroken(f"credentials file {credentials}: {error}") from None
-
-
-def _own_token(app: _App, path: Path, read: Callable[[Path], str]) -> SecretStr | None:
-    if app.system_token is not None or app.system_token_file is None:
-        return app.system_token
-    return secret_in(path, app.system_token_file, read)
-
-
-def _known_token(
-    app: _App, corp_id: str, senders: Iterable[AppEntry], credentials: Path, read: Callable[[Path], str]
-) -> SecretStr | None:
-    for known in senders:
-        if known.app_type == app.app_type and known.corp_id in (None, corp_id):
-            # The first is current; the others are previous or future ones.
-            if known.system_tokens:
-                return known.system_tokens[0]
-            if known.system_token_files:
-                return secret_in(credentials, known.system_token_files[0], read)
-    return None
 
 
 def secret_in(base: Path, name: str, read: Callable[[Path], str]) -> SecretStr:
