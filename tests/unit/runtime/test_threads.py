@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import closing
+from typing import TYPE_CHECKING
 
-from taskbridge.runtime.database import Threads, purge_hourly, working_for
+from taskbridge.runtime import database
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, purge_hourly, working_for
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
@@ -60,6 +65,24 @@ def test_queries_do_not_wait_for_what_waits_to_write() -> None:
             assert await asyncio.wait_for(threads.run(int), 30) == 0
             go_on.set()
             await asyncio.gather(*writing)
+
+    asyncio.run(test())
+
+
+def test_a_purge_that_fails_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures, again = [RuntimeError("never seen before"), DatabaseUnavailable("gone")], threading.Event()
+    monkeypatch.setattr(database, "_PURGE_S", 0)
+
+    def purge() -> None:
+        if failures:
+            raise failures.pop()
+        again.set()
+
+    async def test() -> None:
+        purging = asyncio.create_task(purge_hourly(purge))
+        assert await asyncio.to_thread(again.wait, 30)
+        purging.cancel()
+        await asyncio.wait([purging])
 
     asyncio.run(test())
 

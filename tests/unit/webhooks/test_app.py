@@ -159,8 +159,6 @@ def test_an_unexpected_error_of_the_database_does_not_end_the_service(
         monkeypatch.setattr(store, "register", register)
         await webhooks.look()
         assert "RuntimeError" not in str(webhooks.readiness()["problems"])
-        monkeypatch.setattr(store, "purge", fails)
-        webhooks.purge()
 
     monkeypatch.setattr(store, "register", fails)
     serve(webhooks, monkeypatch, look)

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import structlog
 from sqlalchemy import String, bindparam, cast, create_engine, delete, event, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from taskbridge.runtime.settings import DatabaseSettings
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
 """A text that compares by its bytes in both databases."""
@@ -324,13 +327,18 @@ class _Pool:
 
 
 async def purge_hourly(purge: Callable[[], object]) -> None:
-    """Purge once an hour, until cancelled. What a database leaves that does not answer is for the next time.
+    """Purge once an hour, until cancelled. What a purge leaves that fails is for the next time.
 
     Not in a thread of ``Threads``: a purge is many transactions, between which others write.
     """
     while True:
-        with suppress(DatabaseUnavailable):
+        try:
             await asyncio.to_thread(purge)
+        except DatabaseUnavailable as error:
+            log.warning("old_rows_not_deleted", problem=str(error))
+        except Exception:
+            # The service would end, and after its restart again.
+            log.exception("old_rows_not_deleted")
         await asyncio.sleep(_PURGE_S)
 
 

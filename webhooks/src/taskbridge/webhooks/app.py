@@ -242,14 +242,9 @@ class Webhooks:
 
     def purge(self) -> None:
         """Delete what is old."""
-        try:
-            known, states = self._file.current.by_name, store.states(self._database)
-            idle = [name for name, state in states.items() if name not in known or state.disabled is not None]
-            log.info("old_deliveries_deleted", rows=store.purge(self._database, idle))
-        except DatabaseUnavailable:
-            raise
-        except Exception:  # the service would end; the next purge tries again
-            log.exception("old_deliveries_not_deleted")
+        known, states = self._file.current.by_name, store.states(self._database)
+        idle = [name for name, state in states.items() if name not in known or state.disabled is not None]
+        log.info("old_deliveries_deleted", rows=store.purge(self._database, idle))
 
 
 def main() -> None:
