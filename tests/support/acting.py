@@ -16,8 +16,8 @@ from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.delegations import Delegation, Delegations
-from taskbridge.center.actions.sender import Sender
-from taskbridge.center.actions.store import Action, Actions, Wanted
+from taskbridge.center.actions.dispatcher import ActionDispatcher
+from taskbridge.center.actions.store import Action, ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import Endpoint, Endpoints
 from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
@@ -80,14 +80,14 @@ class World:
         self._streams = Streams()
         dingtalk.on_change = self.callbacks.append
         fill(database, TASK_STATES.name, read=1, of=1)
-        self._replicas: list[Sender] = []
+        self._replicas: list[ActionDispatcher] = []
         self.systems = self._systems_of(clock)
-        self.sender = self.replica()
+        self.dispatcher = self.replica()
 
-    def replica(self, clock: FakeClock | None = None) -> Sender:
+    def replica(self, clock: FakeClock | None = None) -> ActionDispatcher:
         clock = clock or self.clock
         systems, ended = self._systems_of(clock), self.ended.append
-        made = Sender(self.store, self.rows.threads, systems, ended=ended, clock=clock)
+        made = ActionDispatcher(self.store, self.rows.threads, systems, ended=ended, clock=clock)
         self._replicas.append(made)
         return made
 
@@ -133,7 +133,7 @@ class World:
     ) -> list[Action]:
         """Instance and task; ``of`` is the person who delegated it."""
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
-        wanted = [Wanted(of or by, instance, task, action, to, remark, seen) for instance, task in tasks]
+        wanted = [ActionRequest(of or by, instance, task, action, to, remark, seen) for instance, task in tasks]
         return self.store.request(caller, wanted, self.systems, address="192.0.2.1", now=self.clock.now_ms())
 
     def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:
@@ -144,9 +144,9 @@ class World:
         Delegations(self.database).add(caller, wanted, address="192.0.2.1", now=self.clock.now_ms())
 
     async def work(self, *, pass_s: float = 0) -> None:
-        """Let time pass, and the sender do what is due until it has ended."""
+        """Let time pass, and the dispatcher do what is due until it has ended."""
         self.clock.pass_s(pass_s)
-        under_way = await self.sender.step()
+        under_way = await self.dispatcher.step()
         if under_way:
             await asyncio.wait(under_way)
 

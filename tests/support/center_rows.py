@@ -13,10 +13,10 @@ from taskbridge.center.access.sso import EMPLOYEE_NUMBER
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
-from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.filling import not_filled
 from taskbridge.center.follow.lists import due_column, shown_views
 from taskbridge.center.metrics import Metrics
+from taskbridge.center.search import person_text, search_text
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import (
     VIEW_CODES,

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from support.live import CORP, add_changes
 from taskbridge.center.access.access import Access
+from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import CHANGES_CHANNEL

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from taskbridge.center.live.hub import Hub
-    from taskbridge.center.live.wire import Place
+    from taskbridge.center.live.wire import StreamPosition
     from taskbridge.runtime.database import Database
 
 EPOCH = "e0"
@@ -107,7 +107,7 @@ class StreamClient:
         self,
         hub: Hub,
         user_id: str = "ann",
-        after: Place | None = None,
+        after: StreamPosition | None = None,
         *,
         corp_id: str = CORP,
         now: float = 0,
@@ -136,7 +136,7 @@ class StreamClient:
             while not expected():  # noqa: ASYNC110 - of many objects, whose only event is the writer's
                 await asyncio.sleep(0.002)
 
-    async def until_place(self, place: Place) -> None:
+    async def until_place(self, place: StreamPosition) -> None:
         """Until a heartbeat has its id."""
         await self.until(lambda: f": alive\nid: {place.event_id}\n\n".encode() in self.body)
 

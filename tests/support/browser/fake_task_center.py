@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
 from taskbridge.center.access.refusals import Filling
-from taskbridge.center.live.routes import HoldsStreams
+from taskbridge.center.api.events import HoldsStreams
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.runtime.operation import listen, make_server
 from taskbridge.runtime.problems import answer_with_problems, problem

@@ -19,7 +19,7 @@ from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.audit import _LOCK  # pyright: ignore[reportPrivateUsage]
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.sessions import Session, Sessions
-from taskbridge.center.actions.store import DONE, REQUESTED, Actions, Wanted
+from taskbridge.center.actions.store import DONE, REQUESTED, ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import AGREE, Endpoint, Endpoints
 from taskbridge.center.api.marks import Marked, MarksStore
@@ -100,7 +100,7 @@ def have_the_trail(connection: Connection) -> None:
 
 
 def decide(database: Database, *numbers: int) -> None:
-    wanted = [Wanted("ann", f"I-{each}", "T-1", AGREE, "", "") for each in numbers]
+    wanted = [ActionRequest("ann", f"I-{each}", "T-1", AGREE, "", "") for each in numbers]
     Actions(database).request(BY_ANN, wanted, SYSTEMS, address="", now=NOW)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.event import listen
 from support.center_rows import fill
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
-from taskbridge.center.actions.store import Actions, Wanted
+from taskbridge.center.actions.store import ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.api.marks import Marked, MarksStore
 from taskbridge.center.api.queries import PageQuery, Queries
@@ -116,7 +116,7 @@ def ask_everything(database: Database) -> None:
     marks.listed(U0, "created")
     marks.change(U0, [Marked("created", f"I-{each}", None, {"read": 1, "pinned": None}) for each in range(200)])
     marks.purge()
-    acting.request(caller, [Wanted("u8", "I-8", "7", "agree", "", "")], Systems(), address="", now=BEGAN)
+    acting.request(caller, [ActionRequest("u8", "I-8", "7", "agree", "", "")], Systems(), address="", now=BEGAN)
     acting.found_out(acting.due(now=BEGAN * 2)[0])
     acting.shown(("corp", "u7"), now=BEGAN)
     acting.purge(now=BEGAN)

@@ -11,11 +11,11 @@ from aiohttp import web
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import parse_network
+from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.notifications import entry_of, event_of
 from taskbridge.webhooks.operations import example
-from taskbridge.webhooks.sender import Sender
 from taskbridge.webhooks.store import Delivery
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def attempts(
     async def run() -> list[Result]:
         async with serving(receiver, tls) as port:
             endpoint = endpoint_of(folder, url.format(port=port), *lines)
-            sender = Sender(endpoint, Guard(allowed), other_id)
+            sender = DeliveryClient(endpoint, Guard(allowed), other_id)
             try:
                 return [
                     await sender.attempt(delivery_of(endpoint, each, failed_before))

@@ -18,12 +18,13 @@ from taskbridge.center.access.audit import Audit, Logged, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
-from taskbridge.center.actions.sender import Sender
+from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
+from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import Queries
@@ -34,7 +35,6 @@ from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.moving import copy_own
@@ -234,7 +234,7 @@ class Center:
         self.metrics = Metrics()
         self.systems = systems_of(settings)
         self._actions = Actions(database, complete)
-        self.sender = Sender(
+        self.dispatcher = ActionDispatcher(
             self._actions,
             self._threads,
             self.systems,
@@ -300,13 +300,13 @@ class Center:
         days = self._settings.audit_days
         purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
         purging = [purge_hourly(each) for each in purges]
-        running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
+        running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.dispatcher.run()]
         return [*running, *purging, *files, *sessions, *reminding]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
         await self.operations.close()
-        await self.sender.close()
+        await self.dispatcher.close()
         self._registry.close()
         self._threads.close()
 
@@ -329,7 +329,7 @@ class Center:
                 self._queries.people,
                 self._threads,
                 systems=self.systems,
-                wake=self.sender.wake,
+                wake=self.dispatcher.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
             waiting_router(self._database, self._threads, self.access, self.filling.complete, self._reminders),

@@ -59,10 +59,10 @@ from taskbridge.streams.contract.start import EXTRAS, WORK
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks import store
 from taskbridge.webhooks.acls import WEBHOOKS
+from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import DeliveryProblem
 from taskbridge.webhooks.guard import Guard
-from taskbridge.webhooks.sender import Sender as WebhookSender
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterat
         host = urlsplit(each.entry.url).netloc
         do = f"correct its entry (redirects are not followed) or its receiver; then: taskbridge webhooks test {name}"
         try:
-            answer = asyncio.run(WebhookSender.reach(each, guard))
+            answer = asyncio.run(DeliveryClient.reach(each, guard))
         except DeliveryProblem as error:
             yield failed("endpoints", f"{name}: {error}", do)
             continue

@@ -264,7 +264,7 @@ def test_a_decision_that_was_never_sent_is_not_done_by_what_happens_at_the_sourc
 ) -> None:
     async def scenario(world: World) -> None:
         world.urls = "http://127.0.0.1:9", world.urls[1]
-        world.sender = world.replica()
+        world.dispatcher = world.replica()
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"))
         world.act("agree", ("I-1", "11"))
@@ -384,7 +384,7 @@ def test_what_dingtalk_has_not_looked_at_is_sent_again(sqlite_database: Database
 def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.urls = "http://127.0.0.1:9", world.urls[1]
-        back, world.sender = world.sender, world.replica()
+        back, world.dispatcher = world.dispatcher, world.replica()
         world.assign(("I-2", "21", "ann"))
         world.act("agree", ("I-1", "11"))
         for _ in range(11):
@@ -395,7 +395,7 @@ def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sq
         assert world.statuses == [("FAILED", "unsent")]
         world.act("agree", ("I-2", "21"))
         await world.work()
-        world.sender = back
+        world.dispatcher = back
         await world.work(pass_s=60)
         assert (world.statuses[1][0], executed(world)) == ("ACCEPTED", [("ann", 21, "AGREE", "ok")])
 
@@ -446,7 +446,7 @@ def test_of_two_replicas_one_sends(database: Database) -> None:
         other = world.replica()
         world.assign(*((f"M-{each}", str(each), "ann") for each in range(20)))
         world.act("agree", *((f"M-{each}", str(each)) for each in range(20)))
-        ours, theirs = await asyncio.gather(world.sender.step(), other.step())
+        ours, theirs = await asyncio.gather(world.dispatcher.step(), other.step())
         await asyncio.gather(*ours, *theirs)
         assert sorted(task for _, task, _, _ in executed(world)) == [*range(20)]
 
@@ -708,14 +708,14 @@ def check_ends(world: World, tasks: Sequence[tuple[str, str, str]]) -> None:
 
 
 async def work_or_die(world: World, chance: random.Random) -> None:
-    under_way = await world.sender.step()
+    under_way = await world.dispatcher.step()
     if chance.random() < 0.3:
         # As a kill: nothing more is recorded. What is on its way may arrive.
         await asyncio.sleep(chance.random() / 500)
         for each in under_way:
             each.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-        world.sender = world.replica()
+        world.dispatcher = world.replica()
     elif under_way:
         await asyncio.wait(under_way)
 

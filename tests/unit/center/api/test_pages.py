@@ -14,9 +14,9 @@ from sqlalchemy.event import listen
 
 from support.center_rows import entry_row, items, state
 from taskbridge.center.api import queries as queries_module
-from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
+from taskbridge.center.api.cursors import PageCursor, read_cursor, write_cursor
 from taskbridge.center.api.queries import APPS_SEARCHED, SEARCHED_MAX, PageQuery
-from taskbridge.center.api.search import folded
+from taskbridge.center.search import folded
 from taskbridge.center.tables import entries
 from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import Person, View
@@ -209,13 +209,13 @@ def test_a_view_is_narrowed_to_the_tasks_of_one_source(client: TestClient, cente
     st.text(max_size=60),
 )
 def test_a_cursor_is_good_for_its_user_and_view_only(at: int, instance_id: str, noise: str) -> None:
-    place = Place(at, instance_id, "T-1")
+    place = PageCursor(at, instance_id, "T-1")
     cursor = write_cursor("corp", "ann", 2, place)
     assert read_cursor(cursor, "corp", "ann", 2) == place
     for corp, user, view in (("corp", "bob", 2), ("corp", "ann", 3), ("cor", "pann", 2)):
         with pytest.raises(BadQuery):
             read_cursor(cursor, corp, user, view)
-    for wrong in (noise, cursor[:-4], cursor[2:], write_cursor("corp", "ann", 2, Place(at, "\0", ""))):
+    for wrong in (noise, cursor[:-4], cursor[2:], write_cursor("corp", "ann", 2, PageCursor(at, "\0", ""))):
         with pytest.raises(BadQuery):
             read_cursor(wrong, "corp", "ann", 2)
 

@@ -15,7 +15,7 @@ from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live import changes
 from taskbridge.center.live.changes import PART
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.wire import Place
+from taskbridge.center.live.wire import StreamPosition
 from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.tables import people
 from taskbridge.runtime.database import Database, DatabaseUnavailable
@@ -24,7 +24,7 @@ from taskbridge.runtime.refusals import NotNow
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from taskbridge.center.live.changes import Part, Wanted
+    from taskbridge.center.live.changes import ChangesQuery, Part
 
 
 class Center(Hub):
@@ -66,7 +66,7 @@ def test_a_new_stream_gets_its_place_at_once_and_then_what_comes(database: Datab
         center = Center(database)
         commit_changes(database, "ann", 4)
         ann = await center.listen()
-        await ann.until_place(Place(EPOCH, 4))
+        await ann.until_place(StreamPosition(EPOCH, 4))
         assert ann.body.startswith(b"retry: ")
         center.commit("ann", 2)
         await ann.until_numbers(5, 6)
@@ -89,7 +89,7 @@ def test_missed_changes_come_first_in_parts_and_once(database: Database) -> None
     async def test() -> None:
         center = Center(database)
         commit_changes(database, "ann", 2 * PART + 5)
-        ann = await center.listen("ann", Place(EPOCH, 3), meanwhile=lambda: center.commit("ann", 2))
+        ann = await center.listen("ann", StreamPosition(EPOCH, 3), meanwhile=lambda: center.commit("ann", 2))
         await ann.until_numbers(*range(4, 2 * PART + 8))
         assert center.sent == 2 * PART + 4
 
@@ -99,19 +99,21 @@ def test_missed_changes_come_first_in_parts_and_once(database: Database) -> None
 @pytest.mark.parametrize(
     ("after", "reason"),
     [
-        (Place(EPOCH, 1), b"no longer stored"),
-        (Place(EPOCH, 900), b"rebuilt"),
-        (Place("3", 1), b"rebuilt"),
+        (StreamPosition(EPOCH, 1), b"no longer stored"),
+        (StreamPosition(EPOCH, 900), b"rebuilt"),
+        (StreamPosition("3", 1), b"rebuilt"),
     ],
     ids=["purged", "from the future", "of another epoch"],
 )
-def test_changes_that_can_no_longer_be_sent_are_reported(database: Database, after: Place, reason: bytes) -> None:
+def test_changes_that_can_no_longer_be_sent_are_reported(
+    database: Database, after: StreamPosition, reason: bytes
+) -> None:
     async def test() -> None:
         center = Center(database)
         commit_changes(database, "ann", 5)
         purge_changes(database, "ann", before=4)
         ann = await center.listen("ann", after)
-        await ann.until_place(Place(EPOCH, 5))
+        await ann.until_place(StreamPosition(EPOCH, 5))
         assert (ann.resets, reason in ann.body) == (1, True)
         center.commit()
         await ann.until_numbers(6)
@@ -127,8 +129,8 @@ def test_a_change_that_is_gone_between_others_is_reported(database: Database) ->
         commit_changes(database, "ann", 5)
         with database.write() as connection:
             connection.execute(text("DELETE FROM changes WHERE seq = 3"))
-        ann = await center.listen("ann", Place(EPOCH, 0))
-        await ann.until_place(Place(EPOCH, 5))
+        ann = await center.listen("ann", StreamPosition(EPOCH, 0))
+        await ann.until_place(StreamPosition(EPOCH, 5))
         await ann.until_numbers(1, 2)
         assert ann.resets == 1
 
@@ -145,7 +147,7 @@ def test_a_stream_of_lists_that_are_rebuilt_is_reset_and_goes_on(database: Datab
         renumber(database)
         if changed:
             center.commit("ann", 3)
-        await ann.until_place(Place("e1", 3 if changed else 0))
+        await ann.until_place(StreamPosition("e1", 3 if changed else 0))
         assert ann.resets == 1
         center.commit()
         await ann.until_numbers(4 if changed else 1, epoch="e1")
@@ -238,7 +240,7 @@ class Reads:
     """What is read from the database, and what happens before and after it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wanted: list[Collection[Wanted]] = []
+        self.wanted: list[Collection[ChangesQuery]] = []
         self.failing = False
         self.may_read = threading.Event()
         self.may_read.set()
@@ -246,7 +248,7 @@ class Reads:
         self._read = changes.read_changes
         monkeypatch.setattr(changes, "read_changes", self)
 
-    def __call__(self, database: Database, wanted: Collection[Wanted], *due: Any) -> dict[Wanted, Part]:
+    def __call__(self, database: Database, wanted: Collection[ChangesQuery], *due: Any) -> dict[ChangesQuery, Part]:
         self.wanted.append(wanted)
         assert self.may_read.wait(20)
         if self.failing:
@@ -281,7 +283,7 @@ def test_streams_share_queries_and_nobody_is_read_without_a_listener(database: D
         commit_changes(database, "user-7", 3)
         clients = await asyncio.gather(*(center.listen(f"user-{number % 450}") for number in range(900)))
         assert {each.stream.person[1]: each.stream.at for each in clients} == {
-            f"user-{number}": Place(EPOCH, 3 if number == 7 else 0) for number in range(450)
+            f"user-{number}": StreamPosition(EPOCH, 3 if number == 7 else 0) for number in range(450)
         }
         assert max(map(len, reads.wanted)) <= 100
         assert len(reads.wanted) < 20
@@ -311,7 +313,7 @@ def test_a_client_that_goes_during_a_read_takes_nothing_from_the_others(
         center = Center(sqlite_database)
         ann, bob, cai = [await center.listen(each) for each in ("ann", "bob", "cai")]
         for each in (ann, bob, cai):
-            await each.until_place(Place(EPOCH, 0))
+            await each.until_place(StreamPosition(EPOCH, 0))
         reads.wanted.clear()
         reads.may_read.clear()
         center.commit("ann")
@@ -349,7 +351,7 @@ def test_a_database_that_does_not_answer_is_not_waited_for(
         with pytest.raises(DatabaseUnavailable):
             await center.listen()
         reads.may_read.set()
-        await (await center.listen()).until_place(Place(EPOCH, 0))
+        await (await center.listen()).until_place(StreamPosition(EPOCH, 0))
 
     run(test)
 
@@ -360,7 +362,7 @@ def test_while_the_database_is_away_heartbeats_go_on_and_afterwards_nothing_is_m
     async def test() -> None:
         center = Center(sqlite_database)
         ann = await center.listen()
-        await ann.until_place(Place(EPOCH, 0))
+        await ann.until_place(StreamPosition(EPOCH, 0))
         reads.wanted.clear()
         reads.failing = True
         center.commit()
@@ -378,7 +380,7 @@ def test_a_slow_reader_costs_the_others_nothing_and_gets_everything_later(sqlite
     async def test() -> None:
         center = Center(sqlite_database)
         slow, quick = await center.listen(), await center.listen()
-        await slow.until_place(Place(EPOCH, 0))
+        await slow.until_place(StreamPosition(EPOCH, 0))
         slow.reads.clear()
         numbers = range(1, 5 * PART + 1)
         center.commit("ann", len(numbers))
@@ -427,7 +429,7 @@ def test_heartbeats_come_in_time_and_not_all_at_once(sqlite_database: Database) 
         center = Center(sqlite_database)
         clients = [await center.listen() for _ in range(150)]
         for each in clients:
-            await each.until_place(Place(EPOCH, 0))
+            await each.until_place(StreamPosition(EPOCH, 0))
         due = [sum(each.stream.due <= second for each in clients) for second in range(16)]
         assert max(later - earlier for earlier, later in itertools.pairwise(due)) < 15
         center.beat(15)

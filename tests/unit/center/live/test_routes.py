@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 
 from support.live import set_epoch
 from taskbridge.center.access.access import Access
+from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.tokens import TokensFile, digest_of
 

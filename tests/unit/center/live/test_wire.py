@@ -12,19 +12,19 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from taskbridge.center.live.wire import (
     ID_PATTERN,
-    Place,
+    StreamPosition,
     heartbeat_frame,
     notification_frame,
-    place_of,
+    position_of,
     reset_frame,
 )
 
 _ID = TypeAdapter[str](Annotated[str, StringConstraints(pattern=ID_PATTERN)])
-PLACES = st.builds(Place, st.text("0123456789abcdef", min_size=1, max_size=32), st.integers(0, 10**18 - 1))
+PLACES = st.builds(StreamPosition, st.text("0123456789abcdef", min_size=1, max_size=32), st.integers(0, 10**18 - 1))
 
 
 @given(PLACES, st.text())
-def test_a_change_is_one_event(place: Place, title: str) -> None:
+def test_a_change_is_one_event(place: StreamPosition, title: str) -> None:
     frame = notification_frame(place, json.dumps({"title": title}).encode())
 
     event_id, event, data, *rest = frame.decode().split("\n")
@@ -34,8 +34,8 @@ def test_a_change_is_one_event(place: Place, title: str) -> None:
 
 
 @given(PLACES)
-def test_an_id_leads_back_to_its_place(place: Place) -> None:
-    assert place_of(_ID.validate_python(place.event_id)) == place
+def test_an_id_leads_back_to_its_place(place: StreamPosition) -> None:
+    assert position_of(_ID.validate_python(place.event_id)) == place
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 
 def test_the_id_of_a_release_before_is_of_another_epoch() -> None:
     """Partition and offset then: the client gets ``reset``, and no 400."""
-    assert place_of("3-1742") == Place("3", 1742)
+    assert position_of("3-1742") == StreamPosition("3", 1742)
 
 
 def test_a_heartbeat_is_a_comment_and_no_event() -> None:
-    assert heartbeat_frame(Place("e0", 18)) == b": alive\nid: e0-18\n\n"
+    assert heartbeat_frame(StreamPosition("e0", 18)) == b": alive\nid: e0-18\n\n"
     assert reset_frame("so").startswith(b"event: reset\ndata: ")

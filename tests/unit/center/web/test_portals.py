@@ -10,8 +10,8 @@ import pytest
 
 from support.center_rows import AnsweringCenter
 from taskbridge.center.access.access import Access
+from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.web.routes import let_portals_in
 from taskbridge.runtime.tokens import TokensFile, digest_of
 

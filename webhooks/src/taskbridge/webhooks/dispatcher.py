@@ -12,7 +12,7 @@ import structlog
 
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
 from taskbridge.webhooks import store
-from taskbridge.webhooks.sender import Sender
+from taskbridge.webhooks.delivery_client import DeliveryClient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ class Courier:
     def __init__(self, dispatcher: Dispatcher, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
-        self._sender = Sender(endpoint, dispatcher.guard, dispatcher.other_id)
+        self._client = DeliveryClient(endpoint, dispatcher.guard, dispatcher.other_id)
         entry, by = endpoint.entry, uuid.uuid4().hex
         self._queues = store.Queues(dispatcher.database, entry.name, by=by, collapse=entry.collapse)
         self._running: set[asyncio.Task[None]] = set()
@@ -69,7 +69,7 @@ class Courier:
         await asyncio.gather(*self._running, return_exceptions=True)
         with suppress(Exception):  # the next process repeats what is not recorded
             await self._turn(0)
-        await self._sender.close()
+        await self._client.close()
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -137,7 +137,7 @@ class Courier:
             return self._queues.claim(connection, most) if most else []
 
     async def _attempt(self, delivery: Delivery) -> None:
-        result = await self._sender.attempt(delivery)
+        result = await self._client.attempt(delivery)
         self._ended.append(result)
         self._failures = 0 if result.delivered else self._failures + 1
         self._next_probe = time.monotonic() + min(_PROBE_S, self._failures / self.endpoint.entry.in_flight)

@@ -17,9 +17,9 @@ from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.webhooks import store
+from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.formats.base import EXAMPLE
 from taskbridge.webhooks.notifications import entry_of, event_of, other_id
-from taskbridge.webhooks.sender import Sender
 from taskbridge.webhooks.store import Delivery, Replayed, Result, Waiting
 from taskbridge.webhooks.tables import Outcome, deliveries
 
@@ -131,7 +131,7 @@ class Operations:
         notification = example(endpoint)
         event = event_of(notification)
         delivery = Delivery(0, entry_of(notification), notification.notification_id, event, 0, now_ms())
-        sender = Sender(endpoint, self._guard, self.other_id)
+        sender = DeliveryClient(endpoint, self._guard, self.other_id)
         try:
             return await sender.attempt(delivery)
         finally:

@@ -98,7 +98,7 @@ class Share(NamedTuple):
     value: str
 
 
-class Wanted(NamedTuple):
+class ActionRequest(NamedTuple):
     """What is to be done with a task of a person, or with an instance: ``task_id`` is empty.
 
     ``recipient_id``: who gets a task that is handed over, or the step to which a request is returned; empty is its
@@ -135,7 +135,7 @@ class Actions:
         self._database, self._complete = database, complete
 
     def request(
-        self, caller: Caller, wanted: Sequence[Wanted], systems: Systems, *, address: str, now: int
+        self, caller: Caller, wanted: Sequence[ActionRequest], systems: Systems, *, address: str, now: int
     ) -> list[Action]:
         """Record what a signed-in person wants, in one transaction with the audit trail.
 
@@ -144,7 +144,7 @@ class Actions:
         reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
         with self._database.write(durable=True) as connection, self._complete(connection):
-            found: dict[Wanted, Action] = {}
+            found: dict[ActionRequest, Action] = {}
             recorded: list[tuple[str, Person | str]] = []
             # In one order, so that two tabs wait for each other in one direction only.
             for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
@@ -223,7 +223,7 @@ class Actions:
         return self._database.purge(actions, actions.c.due_at.is_(None) & is_old)
 
     def _recorded(
-        self, connection: Connection, caller: Caller, wanted: Wanted, systems: Systems, now: int
+        self, connection: Connection, caller: Caller, wanted: ActionRequest, systems: Systems, now: int
     ) -> tuple[Action, bool]:
         """The action as it is then, and whether it is new."""
         while True:
@@ -240,7 +240,9 @@ class Actions:
                 return Action(*under_way), False
             # It has ended in between, and so may the task have.
 
-    def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, systems: Systems, now: int) -> Action:
+    def _checked(
+        self, connection: Connection, caller: Caller, wanted: ActionRequest, systems: Systems, now: int
+    ) -> Action:
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
         withdraws = wanted.action == WITHDRAW
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))

@@ -10,7 +10,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
-from taskbridge.center.actions.store import NOT_POSSIBLE, Action, Actions, Wanted
+from taskbridge.center.actions.store import NOT_POSSIBLE, Action, ActionRequest, Actions
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, Reader, UserId, guarded_router
 from taskbridge.center.api.routes import JsonAnswer, Limit, Q
@@ -70,7 +70,7 @@ def actions_router(
         """
         to, remark = body.recipient_id or "", body.remark
         wanted = [
-            Wanted(
+            ActionRequest(
                 each.user_id or user_id,
                 each.instance_id,
                 each.task_id or "",

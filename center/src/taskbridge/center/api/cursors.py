@@ -21,7 +21,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _NOT_OURS = "cursor: does not belong to this view of this user; start again without it"
 
 
-class Place(NamedTuple):
+class PageCursor(NamedTuple):
     """The place of an entry in its view."""
 
     entered_at: int
@@ -29,16 +29,16 @@ class Place(NamedTuple):
     task_id: str
 
 
-_read = msgspec.msgpack.Decoder(Place).decode
+_read = msgspec.msgpack.Decoder(PageCursor).decode
 
 
-def write_cursor(corp_id: str, user_id: str, view: int, place: Place) -> str:
+def write_cursor(corp_id: str, user_id: str, view: int, place: PageCursor) -> str:
     """``view`` is its code in the database."""
     raw = _VERSION + _bound_to(corp_id, user_id, view) + msgspec.msgpack.encode(place)
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def read_cursor(cursor: str, corp_id: str, user_id: str, view: int) -> Place:
+def read_cursor(cursor: str, corp_id: str, user_id: str, view: int) -> PageCursor:
     """The place; raises BadQuery if the cursor is damaged, or of another user or view."""
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)

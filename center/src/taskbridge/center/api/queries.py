@@ -18,7 +18,7 @@ from sqlalchemy.types import Integer
 
 from taskbridge.center.access.delegations import delegated_to, is_delegated
 from taskbridge.center.access.refusals import EventsBehind
-from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
+from taskbridge.center.api.cursors import PageCursor, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
     event_json,
     form_json,
@@ -30,10 +30,10 @@ from taskbridge.center.api.json_forms import (
 )
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
-from taskbridge.center.api.search import text_of_query
 from taskbridge.center.api.waits_for import waits_for
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
 from taskbridge.center.reminders.waiting import names_of
+from taskbridge.center.search import text_of_query
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     entries,
@@ -139,7 +139,7 @@ def _compared(name: str, *, after: bool) -> ColumnElement[bool]:
     return and_(entries.c.entered_at >= at, or_(entries.c.entered_at > at, ids <= given))
 
 
-def _values(name: str, place: Place | None) -> dict[str, Any]:
+def _values(name: str, place: PageCursor | None) -> dict[str, Any]:
     """The parameters of ``_compared``."""
     return {} if place is None else dict(zip((f"{name}_at", f"{name}_instance", f"{name}_task"), place, strict=True))
 
@@ -276,7 +276,7 @@ class Queries:
             # Nothing is overdue in other views.
             "overdue": (due.keys if query.view == _PENDING else ()) if query.overdue else None,
         }
-        last: Place | None = None
+        last: PageCursor | None = None
         if query.overdue or any(filters.values()):
             # A search ends after so many entries, even if it has found nothing.
             last = self._bound(*given.values(), after, int(time.monotonic() / _BOUND_S))
@@ -294,7 +294,7 @@ class Queries:
         # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
         shown = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))[: query.limit]
         if len(rows) > query.limit:
-            last = Place(*shown[-1][:3])
+            last = PageCursor(*shown[-1][:3])
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
         items: list[dict[str, Any]] = []
         for _, instance_id, task_id, item, name in shown:
@@ -321,7 +321,9 @@ class Queries:
             found.append({**shown, "on_behalf_of": {"user_id": whose, "name": names.get(whose)}})
         return found
 
-    def _read_bound(self, corp_id: str, user_id: str, view: int, after: Place | None, _period: int) -> Place | None:
+    def _read_bound(
+        self, corp_id: str, user_id: str, view: int, after: PageCursor | None, _period: int
+    ) -> PageCursor | None:
         """The last place that a search examines; None where it examines all entries.
 
         To find it takes as long as the search: it is remembered for the next word that a person types. Entries that
@@ -330,7 +332,7 @@ class Queries:
         given = {"corp_id": corp_id, "user_id": user_id, "view": view, **_values("after", after)}
         with self._database.read() as connection:
             bound = connection.execute(bound_statement(after=after is not None), given).all()
-        return Place(*bound[0]) if len(bound) > 1 else None
+        return PageCursor(*bound[0]) if len(bound) > 1 else None
 
     def counts(self, corp_id: str, user_id: str) -> bytes:
         with self._database.read() as connection, self._complete(connection):

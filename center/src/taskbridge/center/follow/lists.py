@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Connection, Table, bindparam, delete, select, text
 
-from taskbridge.center.api.search import person_text, search_text
+from taskbridge.center.search import person_text, search_text
 from taskbridge.center.tables import (
     CHANGES_CHANNEL,
     EMPLOYEE_NUMBER,

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from sqlalchemy import text
 
-from taskbridge.center.live.wire import Place, notification_frame
+from taskbridge.center.live.wire import StreamPosition, notification_frame
 from taskbridge.center.reminders.due import NO_RULES, DueRules
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads
@@ -60,30 +60,32 @@ ORDER BY seq
 READ_CHANGES = {is_sqlite: text(_CHANGES.format(wanted, EPOCH, PART)) for is_sqlite, wanted in _WANTED.items()}
 _decode_people = msgspec.json.Decoder(list[Person]).decode
 
-Wanted = tuple[str, str, int | None]
+ChangesQuery = tuple[str, str, int | None]
 """Corp id and user id, as stored: their changes after a number, or with None only their latest place."""
 
 
 class Part(NamedTuple):
     """The first changes after a number, as they are written to streams."""
 
-    latest: Place
+    latest: StreamPosition
     """The person's last change."""
     frames: list[bytes]
     """At most ``PART``. None, although the latest is another: changes after the number are no longer stored."""
 
 
-def read_changes(database: Database, wanted: Collection[Wanted], due: DueRules = NO_RULES) -> dict[Wanted, Part]:
+def read_changes(
+    database: Database, wanted: Collection[ChangesQuery], due: DueRules = NO_RULES
+) -> dict[ChangesQuery, Part]:
     """Read for many streams at once, with due times by these rules."""
     with database.read() as connection:
         given = {"wanted": msgspec.json.encode(list(wanted)).decode()}
         rows = connection.execute(READ_CHANGES[database.is_sqlite], given).all()
-    found: dict[Wanted, Part] = {}
+    found: dict[ChangesQuery, Part] = {}
     for corp_id, user_id, after, epoch, last_seq, seq, name, data in rows:
-        part = found.setdefault((corp_id, user_id, after), Part(Place(epoch, last_seq or 0), []))
+        part = found.setdefault((corp_id, user_id, after), Part(StreamPosition(epoch, last_seq or 0), []))
         if seq is not None and seq == after + len(part.frames) + 1:
             shown = data if name is None and not due else _completed(data, name, due)
-            part.frames.append(notification_frame(Place(epoch, seq), shown))
+            part.frames.append(notification_frame(StreamPosition(epoch, seq), shown))
     return found
 
 
@@ -107,7 +109,7 @@ def _may_be_due(task: dict[str, Any]) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    wanted: Wanted
+    wanted: ChangesQuery
     answer: Part | DatabaseUnavailable | None = None
 
 
@@ -120,7 +122,7 @@ class Reader:
         self._turn = asyncio.Lock()
         self._waiting: list[_Request] = []
 
-    async def read(self, wanted: Wanted) -> Part:
+    async def read(self, wanted: ChangesQuery) -> Part:
         """What was committed before this call, and perhaps more. Raises DatabaseUnavailable."""
         request = _Request(wanted)
         self._waiting.append(request)
@@ -135,7 +137,7 @@ class Reader:
     async def _answer(self, batch: Sequence[_Request]) -> None:
         """Requests of cancelled calls, too."""
         wanted = {each.wanted for each in batch}
-        found: Mapping[Wanted, Part | DatabaseUnavailable]
+        found: Mapping[ChangesQuery, Part | DatabaseUnavailable]
         try:
             found = await self._thread.run(read_changes, self._database, wanted, self._due_rules())
         except DatabaseUnavailable as error:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live.changes import Reader, listen_for_changes
-from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
+from taskbridge.center.live.wire import OPENING, StreamPosition, end_frame, heartbeat_frame, reset_frame
 from taskbridge.center.reminders.due import NO_RULES, DueRules
 from taskbridge.runtime.database import Database, DatabaseUnavailable, clean
 from taskbridge.runtime.refusals import NotNow
@@ -47,7 +47,7 @@ class Stream:
 
     hub: Hub
     person: Person
-    at: Place | None
+    at: StreamPosition | None
     """What its client has once ``_unsent`` is written. None: everything before the stream was opened."""
     due: float
     """When the next heartbeat is."""
@@ -106,7 +106,7 @@ class Stream:
         latest, frames = await self.hub.reader.read((*self.person, None if at is None else at.seq))
         self.at = latest
         if at is not None and at.epoch == latest.epoch and frames:
-            self.at = Place(at.epoch, at.seq + len(frames))
+            self.at = StreamPosition(at.epoch, at.seq + len(frames))
             self.is_stale |= self.at != latest
             self.hub.sent += len(frames)
             self._unsent += b"".join(frames)
@@ -152,7 +152,13 @@ class Hub(Collector):
                 each.go_on()
 
     async def subscribe(
-        self, corp_id: str, user_id: str, after: Place | None, *, now: float, may_go_on: Callable[[float], bool]
+        self,
+        corp_id: str,
+        user_id: str,
+        after: StreamPosition | None,
+        *,
+        now: float,
+        may_go_on: Callable[[float], bool],
     ) -> Stream:
         """Every change of this person after that place, or from now on, while ``may_go_on`` at each heartbeat.
 

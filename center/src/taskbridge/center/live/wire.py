@@ -17,7 +17,7 @@ ID_PATTERN = "^([0-9a-f]{1,32}-(0|[1-9][0-9]{0,17}))?$"
 """Of the last id that a client received; empty before any."""
 
 
-class Place(NamedTuple):
+class StreamPosition(NamedTuple):
     """What a client has received: a person's changes up to a number, in the epoch of that numbering."""
 
     epoch: str
@@ -28,18 +28,18 @@ class Place(NamedTuple):
         return f"{self.epoch}-{self.seq}"
 
 
-def place_of(event_id: str) -> Place:
+def position_of(event_id: str) -> StreamPosition:
     """The place that the id stands for; it matches ``ID_PATTERN``, and is not empty."""
     epoch, _, seq = event_id.partition("-")
-    return Place(epoch, int(seq))
+    return StreamPosition(epoch, int(seq))
 
 
-def notification_frame(place: Place, data: bytes) -> bytes:
+def notification_frame(place: StreamPosition, data: bytes) -> bytes:
     """A change, after which the client is at ``place``. JSON has no line breaks but escaped ones: one line of data."""
     return b"id: %b\nevent: notification\ndata: %b\n\n" % (place.event_id.encode(), data)
 
 
-def heartbeat_frame(place: Place) -> bytes:
+def heartbeat_frame(place: StreamPosition) -> bytes:
     """A comment, with the place up to which the client has seen everything.
 
     An id without data is no event to a client, but the client resumes from it: then little has to be read again.

@@ -34,7 +34,7 @@ _TOKEN_IN_QUERY, _TOKEN_IN_PATH = 8, 16
 """Shorter parts of an address are no tokens, and would be words of other texts."""
 
 
-class Sender:
+class DeliveryClient:
     """The connections of one endpoint: no other endpoint waits for them. Made and closed within the event loop."""
 
     def __init__(

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Reader, UserId, guarded_router
-from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, place_of
+from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, position_of
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -105,7 +105,7 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
     ) -> Response:
         now = asyncio.get_running_loop().time()
         # A browser that reconnects sends the header with the address that it was first given.
-        resume = place_of(found) if (found := last_event_id or after) else None
+        resume = position_of(found) if (found := last_event_id or after) else None
         may_go_on = access.lasting(caller, corp_id, user_id, now=now)
         request.scope[_HELD] = await hub.subscribe(corp_id, user_id, resume, now=now, may_go_on=may_go_on)
         return _Head()

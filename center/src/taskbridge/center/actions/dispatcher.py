@@ -51,7 +51,7 @@ _END_S = 8.0
 log = structlog.get_logger(__name__)
 
 
-class Sender:
+class ActionDispatcher:
     """Works on all actions that are due. Any replica may: each attempt is claimed in the database first."""
 
     def __init__(

@@ -16,9 +16,9 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from taskbridge.runtime.standard_webhooks import new_secret
-from taskbridge.webhooks import sender as module
+from taskbridge.webhooks import delivery_client as module
+from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.guard import Guard
-from taskbridge.webhooks.sender import Sender
 from unit.webhooks.receivers import LOOPBACK, SECRET, Receiver, attempts, delivery_of, endpoint_of, serving
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ def test_a_name_that_hangs_delays_its_own_endpoint_alone(tmp_path: Path, monkeyp
     async def run() -> None:
         async with serving(Receiver()) as port:
             stuck, well = (
-                Sender(endpoint_of(tmp_path, f"http://{host}:{port}/", "in_flight = 100"), Guard(LOOPBACK), nobody)
+                DeliveryClient(
+                    endpoint_of(tmp_path, f"http://{host}:{port}/", "in_flight = 100"), Guard(LOOPBACK), nobody
+                )
                 for host in ("hangs.example", "well.example")
             )
             waiting = [asyncio.create_task(stuck.attempt(delivery_of(stuck.endpoint))) for _ in range(100)]
@@ -254,7 +256,7 @@ def test_an_attempt_without_a_thread_to_resolve_the_name_delays_no_other(
 
     async def run() -> None:
         async with serving(Receiver()) as port:
-            sender = Sender(endpoint_of(tmp_path, f"http://localhost:{port}/"), Guard(LOOPBACK), nobody)
+            sender = DeliveryClient(endpoint_of(tmp_path, f"http://localhost:{port}/"), Guard(LOOPBACK), nobody)
             first, second = [await sender.attempt(delivery_of(sender.endpoint)) for _ in range(2)]
             await sender.close()
         assert "can't start new thread" in first.problem
