@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Access
+    from taskbridge.center.tables import Seen
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import Form, PersonRecord, TaskEvent
 
@@ -131,9 +132,9 @@ class AnsweringCenter:
             raise not_filled()
 
     @contextmanager
-    def complete_lists(self, _connection: Connection) -> Generator[None]:
+    def complete_lists(self, _connection: Connection) -> Generator[Seen]:
         self.check_filled()
-        yield
+        yield lambda _: None
 
     @property
     def api(self) -> Api:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from taskbridge.center.tables import Seen
+
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
@@ -48,23 +50,24 @@ class Filling:
             raise not_filled()
 
     @contextmanager
-    def complete(self, connection: Connection) -> Generator[None]:
+    def complete(self, connection: Connection) -> Generator[Seen]:
         """The lists were complete while the block has read them.
 
-        The last look does not suffice: the lists may have been dropped since, and may even be filled again.
+        The last look does not suffice: the lists may have been dropped since, and may even be filled again. A block
+        whose last statement had the column ``filled_epoch`` passes its value on; otherwise there is one more query.
 
         Raises:
             Filling: It was not. A transaction is rolled back.
         """
         self.check()
-        epoch = self._epoch
+        epoch, seen = self._epoch, list[str | None]()
 
         def check_again() -> None:
-            if epoch_if_filled(connection, TASK_STATES.name) != epoch:
+            if (seen[-1] if seen else epoch_if_filled(connection, TASK_STATES.name)) != epoch:
                 raise not_filled()
 
         try:
-            yield
+            yield seen.append
         except Unknown:  # perhaps because it is read again
             check_again()
             raise

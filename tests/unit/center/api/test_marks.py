@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from support.center_rows import fill, items, state
 from support.sign_in import SAME_SITE, Served, me, sign_in, signing_in
 from taskbridge.center.api import marks as module
-from taskbridge.center.api.marks import LISTED, MarksStore, marks_statement, orphaned
+from taskbridge.center.api.marks import LISTED, MarksStore, orphaned
 from taskbridge.center.api.personal import personal_router
+from taskbridge.center.api.queries import page_statement
 from taskbridge.center.tables import entries, instances, marks
 from taskbridge.schemas.events import Person, Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
@@ -193,7 +194,8 @@ def test_marks_are_read_and_deleted_by_indexes(center: AnsweringCenter) -> None:
     def explained(_conn: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, _many: Any) -> tuple[str, Any]:
         return ("EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN ") + sql, parameters
 
-    given = {"corp_id": "corp", "user_id": "u7", "view": 2, "now": 5, **database.keys({"I-1", "I-2"})}
+    given = {"corp_id": "corp", "user_id": "u7", "view": 2, "now": 5, "rows": 51}
+    page = page_statement(after=False, until=False, q=False, app_type=False, source=False, marks=True, waits_for=True)
     with database.write() as connection:
         connection.execute(text("ANALYZE"))
         if not database.is_sqlite:
@@ -201,7 +203,7 @@ def test_marks_are_read_and_deleted_by_indexes(center: AnsweringCenter) -> None:
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
         listen(connection, "before_cursor_execute", explained, retval=True)
         for name, statement in {
-            "page": marks_statement(database),
+            "page": page,
             "listed": LISTED,
             "orphaned": select(marks.c.instance_id).where(orphaned(5)),
         }.items():

@@ -16,7 +16,6 @@ The last four are ends.
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
@@ -36,6 +35,7 @@ from taskbridge.center.tables import (
     of_instance,
     read_entry,
     read_state,
+    unchecked,
 )
 from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import progress
@@ -131,7 +131,7 @@ _IS_PENDING = exists().where(of_instance(actions.c.instance_id), _OF_TASK)
 class Actions:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, complete: Complete = nullcontext) -> None:
+    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
         self._database, self._complete = database, complete
 
     def request(

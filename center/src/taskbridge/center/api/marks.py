@@ -6,13 +6,12 @@ few, and next to each other in the primary key, so that a page can show them whe
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, or_, select
 
 from taskbridge.center.api.json_forms import item_json
-from taskbridge.center.api.waits_for import waits_for
+from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     HIDDEN,
@@ -27,6 +26,7 @@ from taskbridge.center.tables import (
     of_instance,
     people,
     read_entry,
+    unchecked,
 )
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import is_filled
@@ -37,6 +37,8 @@ from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import BindParameter, Label, RowMapping
 
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.views import Entry
@@ -50,9 +52,8 @@ UNREAD = 0
 _OPEN = (Status.PENDING, Status.ACTIVE)
 
 _PUT = Upsert(marks)
-_OF_VIEW = and_(
-    marks.c.corp_id == bindparam("corp_id"), marks.c.user_id == bindparam("user_id"), marks.c.view == bindparam("view")
-)
+_CORP: BindParameter[str] = bindparam("corp_id")
+_OF_VIEW = marks.c.corp_id == _CORP, marks.c.user_id == bindparam("user_id"), marks.c.view == bindparam("view")
 _ITS_KEY = [f"its_{each.name}" for each in marks.primary_key.columns]
 _UNMARK = delete(marks).where(
     *(column == bindparam(name) for column, name in zip(marks.primary_key.columns, _ITS_KEY, strict=True))
@@ -66,12 +67,30 @@ def _its_entry() -> ColumnElement[bool]:
     return and_(of_instance(marks.c.instance_id), among_its_entries(**same))
 
 
+def mark_columns(instance_id: ColumnElement[str], task_id: ColumnElement[str]) -> list[Label[Any]]:
+    """What the person of the query has marked about an entry of its view, by kind."""
+    its = marks.alias()
+    same = [its.c[each] == bindparam(each) for each in ("corp_id", "user_id", "view")]
+    of = *same, its.c.instance_id == instance_id, its.c.task_id == task_id
+    return [
+        select(its.c.value).where(*of, its.c.kind == kind).scalar_subquery().label(kind)
+        for kind in (READ_MARK, PINNED, HIDDEN)
+    ]
+
+
 _NAME = select(people.c.name).where(
     people.c.corp_id == marks.c.corp_id, people.c.user_id == entries.c.unnamed_originator
 )
 LISTED = (
-    select(marks.c.kind, marks.c.instance_id, marks.c.task_id, entries.c.item, _NAME.scalar_subquery().label("name"))
-    .where(_OF_VIEW, _KEPT, or_(marks.c.kind == PINNED, marks.c.value > bindparam("now")), _its_entry())
+    select(
+        marks.c.instance_id,
+        marks.c.task_id,
+        entries.c.item,
+        _NAME.scalar_subquery().label("name"),
+        *mark_columns(marks.c.instance_id, marks.c.task_id),
+        *waits_for_columns(_CORP, entries.c.instance),
+    )
+    .where(*_OF_VIEW, _KEPT, or_(marks.c.kind == PINNED, marks.c.value > bindparam("now")), _its_entry())
     .order_by(marks.c.kind, marks.c.instance_id, marks.c.task_id)
     .limit(LISTED_MAX)
 )
@@ -98,25 +117,6 @@ class Marked(NamedTuple):
     """By kind, the new value; None removes the mark."""
 
 
-Marks = dict[tuple[str, str], dict[str, int]]
-"""By instance and task id as they are stored, the values by kind."""
-
-
-def marks_statement(database: Database) -> Select[*tuple[Any, ...]]:
-    """The marks of some instances in a view of a person: for a page, by the primary key."""
-    columns = marks.c.instance_id, marks.c.task_id, marks.c.kind, marks.c.value
-    kinds = marks.c.kind.in_([READ_MARK, PINNED, HIDDEN])
-    return select(*columns).where(_OF_VIEW, kinds, database.among(marks.c.instance_id))
-
-
-def read_marks(connection: Connection, statement: Select[*tuple[Any, ...]], given: dict[str, Any]) -> Marks:
-    """By ``marks_statement``."""
-    found: Marks = {}
-    for row in connection.execute(statement, given):
-        found.setdefault((row.instance_id, row.task_id), {})[row.kind] = row.value
-    return found
-
-
 def _is_own_doing(view: str, entry: Entry) -> bool:
     """Whether the person decided it, or filed it and it has not ended: it is no news."""
     if view == _HANDLED:
@@ -124,24 +124,22 @@ def _is_own_doing(view: str, entry: Entry) -> bool:
     return view == _CREATED and entry.status in _OPEN and entry.finished_at is None
 
 
-def marks_json(kinds: dict[str, int], view: str, entry: Entry, now: int) -> dict[str, Any]:
-    """As an item shows them. An entry that has changed since it was read is unread."""
-    until = kinds.get(HIDDEN, 0)
+def marks_json(row: RowMapping, view: str, entry: Entry, now: int) -> dict[str, Any]:
+    """As an item shows its ``mark_columns``. An entry that has changed since it was read is unread."""
+    read, pinned, until = (row[each] for each in (READ_MARK, PINNED, HIDDEN))
     unmarked = entry.updated_at if _is_own_doing(view, entry) else UNREAD
     return {
-        "read": kinds.get(READ_MARK, unmarked) == entry.updated_at,
-        "pinned": PINNED in kinds,
-        "hidden_until": iso(until) if until > now else None,
+        "read": (unmarked if read is None else read) == entry.updated_at,
+        "pinned": pinned is not None,
+        "hidden_until": iso(until) if (until or 0) > now else None,
     }
 
 
 class MarksStore:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, complete: Complete = nullcontext) -> None:
+    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
         self._database, self._complete = database, complete
-        self._of_instances = marks_statement(database)
-        self._waits_for = waits_for(database)
         named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
         self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(
             database.among(instances.c.instance_id),
@@ -153,17 +151,13 @@ class MarksStore:
         now = now_ms()
         given = _given(person) | {"view": CODES_BY_NAME[view], "now": now}
         with self._database.read() as connection, self._complete(connection):
-            rows = connection.execute(LISTED, given).all()
-            keys = self._database.keys({row.instance_id for row in rows})
-            marked = read_marks(connection, self._of_instances, given | keys)
-            requests = {row.instance_id for row in rows} if view == _CREATED else ()
-            waiting = self._waits_for(connection, clean(person[0]), requests)
+            rows = connection.execute(LISTED, given).mappings().all()
         found: dict[tuple[str, str], tuple[Entry, dict[str, Any]]] = {}
-        for _, instance_id, task_id, item, name in rows:
-            entry = read_entry(item)
-            shown = item_json(instance_id, task_id or None, view, entry, name, waits_for=waiting.get(instance_id))
-            kinds = marked.get((instance_id, task_id), {})
-            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(kinds, view, entry, now)}
+        for row in rows:
+            instance_id, task_id = row["instance_id"], row["task_id"]
+            entry, waits = read_entry(row["item"]), waits_for_json(row) if view == _CREATED else None
+            shown = item_json(instance_id, task_id or None, view, entry, row["name"], waits_for=waits)
+            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(row, view, entry, now)}
         order = sorted(found, key=lambda key: (-found[key][0].entered_at, *key))
         return to_json({"items": [found[key][1] for key in order]})
 

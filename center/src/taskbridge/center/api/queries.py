@@ -6,12 +6,11 @@ Every method blocks, and raises ``DatabaseUnavailable`` if the database does not
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, or_, select, tuple_, union_all
+from sqlalchemy import and_, bindparam, case, func, literal, or_, select, true, tuple_, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Integer
@@ -28,9 +27,9 @@ from taskbridge.center.api.json_forms import (
     users_of_events,
     users_of_state,
 )
-from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
+from taskbridge.center.api.marks import mark_columns, marks_json
 from taskbridge.center.api.models import Preferences
-from taskbridge.center.api.waits_for import waits_for
+from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
 from taskbridge.center.reminders.waiting import names_of
 from taskbridge.center.search import text_of_query
@@ -45,18 +44,21 @@ from taskbridge.center.tables import (
     preferences,
     read_entry,
     read_state,
+    unchecked,
 )
 from taskbridge.runtime.database import Database, clean, now_ms
+from taskbridge.runtime.follow.positions import filled_epoch
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
 from taskbridge.schemas.json_forms import to_json
+from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.schemas.views import began_at_of, concerns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Select, Subquery
+    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Select, Subquery
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.tables import Complete, Person
@@ -125,47 +127,67 @@ def _given(name: str) -> BindParameter[Any]:
 
 _CORP, _USER, _VIEW = _given("corp_id"), _given("user_id"), _given("view")
 _OF_PERSON = and_(entries.c.corp_id == _CORP, entries.c.user_id == _USER)
+_EPOCH = filled_epoch(TASK_STATES.name).label("epoch")
 _ORDER = entries.c.entered_at.desc(), entries.c.instance_id, entries.c.task_id
 _PLACE = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
 
 
-def _compared(name: str, *, after: bool) -> ColumnElement[bool]:
-    """Entries after this place, or up to it. The first condition is the one by which the index is entered."""
-    at = _given(f"{name}_at")
-    ids = tuple_(entries.c.instance_id, entries.c.task_id)
-    given = tuple_(_given(f"{name}_instance"), _given(f"{name}_task"))
+def _in_view(of: FromClause = entries, *, after: bool, until: bool = False) -> list[ColumnElement[bool]]:
+    """Entries of the view, after a place, and up to another. The first condition on time is the one of the index."""
+    where = [of.c.corp_id == _CORP, of.c.user_id == _USER, of.c.view == _VIEW]
+    ids = tuple_(of.c.instance_id, of.c.task_id)
     if after:
-        return and_(entries.c.entered_at <= at, or_(entries.c.entered_at < at, ids > given))
-    return and_(entries.c.entered_at >= at, or_(entries.c.entered_at > at, ids <= given))
+        at, given = _given("after_at"), tuple_(_given("after_instance"), _given("after_task"))
+        where += [of.c.entered_at <= at, or_(of.c.entered_at < at, ids > given)]
+    if until:
+        at, given = _given("until_at"), tuple_(_given("until_instance"), _given("until_task"))
+        where += [of.c.entered_at >= at, or_(of.c.entered_at > at, ids <= given)]
+    return where
 
 
 def _values(name: str, place: PageCursor | None) -> dict[str, Any]:
-    """The parameters of ``_compared``."""
+    """The parameters of ``_in_view``."""
     return {} if place is None else dict(zip((f"{name}_at", f"{name}_instance", f"{name}_task"), place, strict=True))
-
-
-_AFTER, _UNTIL = _compared("after", after=True), _compared("until", after=False)
 
 
 @lru_cache
 def bound_statement(*, after: bool) -> Statement:
     """The last place that a search examines, and whether there are entries after it."""
-    where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else [])]
-    return select(*_PLACE).where(*where).order_by(*_ORDER).limit(2).offset(SEARCHED_MAX - 1)
+    return select(*_PLACE).where(*_in_view(after=after)).order_by(*_ORDER).limit(2).offset(SEARCHED_MAX - 1)
+
+
+def _named(*, after: bool, until: bool) -> Statement:
+    """The originators with the text in their names, of the entries that a search examines.
+
+    Each is looked up once: an entry's originator would be looked up for each entry, and a corp may have more people
+    than the search examines entries.
+    """
+    its = entries.alias()
+    where = *_in_view(its, after=after, until=until), its.c.unnamed_originator.is_not(None)
+    user_id = select(its.c.unnamed_originator).distinct().where(*where).subquery().c.unnamed_originator
+    name = func.substr(people.c.search, 1, strpos(people.c.search, "\n") - 1)
+    is_named = select(contains(name, _given("q"))).where(people.c.corp_id == _CORP, people.c.user_id == user_id)
+    return select(user_id).where(is_named.scalar_subquery())
 
 
 @lru_cache
 def page_statement(
-    *, after: bool, until: bool, q: bool, app_type: bool, source: bool, overdue: RuleKeys | None = None
+    *,
+    after: bool,
+    until: bool,
+    q: bool,
+    app_type: bool,
+    source: bool,
+    overdue: RuleKeys | None = None,
+    marks: bool = False,
+    waits_for: bool = False,
 ) -> Statement:
-    where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else []), *([_UNTIL] if until else [])]
+    """A page and the epoch in which it was read, which a row without an entry has if there is none."""
+    where = _in_view(after=after, until=until)
     if q:
-        text = _given("q")
-        # Of the corp's people once, and not of each entry's originator.
-        name = func.substr(people.c.search, 1, strpos(people.c.search, "\n") - 1)
-        named = select(people.c.user_id).where(people.c.corp_id == _CORP, contains(name, text))
-        by_name = and_(entries.c.unnamed_originator.is_not(None), entries.c.unnamed_originator.in_(named))
-        where.append(or_(contains(entries.c.search, text), by_name))
+        unnamed = entries.c.unnamed_originator
+        by_name = and_(unnamed.is_not(None), unnamed.in_(_named(after=after, until=until)))
+        where.append(or_(contains(entries.c.search, _given("q")), by_name))
     if app_type:
         where.append(entries.c.app_type == _given("app_type"))
     if source:
@@ -174,7 +196,12 @@ def page_statement(
         where.append(is_overdue(overdue))
     columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.instance, entries.c.number).where(*where)
     found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
-    return _with_content(found)
+    page = _with_content(found).add_columns(_EPOCH)
+    if marks:
+        page = page.add_columns(*mark_columns(found.c.instance_id, found.c.task_id))
+    if waits_for:
+        page = page.add_columns(*waits_for_columns(_CORP, found.c.instance))
+    return page.select_from(select(literal(1).label("one")).subquery().outerjoin(found, true()))
 
 
 def delegated_statement(delegate: Person, now: int) -> Statement:
@@ -192,7 +219,8 @@ def _with_content(found: Subquery, *more: str) -> Statement:
     item = select(its.c.item).where(its.c.instance == found.c.instance, its.c.number == found.c.number)
     name = select(people.c.name).where(people.c.corp_id == _CORP, people.c.user_id == found.c.unnamed_originator)
     place = found.c.entered_at, found.c.instance_id, found.c.task_id
-    return select(*place, item.scalar_subquery(), name.scalar_subquery(), *(found.c[each] for each in more))
+    shown = item.scalar_subquery().label("item"), name.scalar_subquery().label("name")
+    return select(*place, *shown, *(found.c[each] for each in more))
 
 
 def _count(view: int) -> ColumnElement[int]:
@@ -200,7 +228,7 @@ def _count(view: int) -> ColumnElement[int]:
 
 
 # In SQLite, four counts take half of the time of one with groups.
-COUNTS = select(*(_count(code).label(view) for view, code in CODES_BY_NAME.items()))
+COUNTS = select(*(_count(code).label(view) for view, code in CODES_BY_NAME.items()), _EPOCH)
 
 
 def _newest_apps(view: int) -> Any:
@@ -246,13 +274,11 @@ class Queries:
         due_rules: Callable[[], DueRules] = lambda: NO_RULES,
         now: Callable[[], int] = now_ms,
         *,
-        complete: Complete = nullcontext,
+        complete: Complete = unchecked,
     ) -> None:
         """``due_rules`` are those in force."""
         self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
-        self._marks = marks_statement(database)
-        self._waits_for = waits_for(database)
 
     def page(self, query: PageQuery) -> bytes:
         """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
@@ -284,27 +310,25 @@ class Queries:
         if query.overdue:
             given |= due.given(self._now())
         given |= {"rows": query.limit + 1, **_values("after", after), **_values("until", last)}
-        statement = page_statement(after=after is not None, until=last is not None, **filters)
-        with self._database.read() as connection, self._complete(connection):
-            rows = connection.execute(statement, given).all()
-            keys = self._database.keys({row[1] for row in rows} if query.marks else ())
-            marked = read_marks(connection, self._marks, given | keys) if query.marks else {}
-            requests = {row[1] for row in rows} if query.view == _CREATED else ()
-            waiting = self._waits_for(connection, given["corp_id"], requests)
+        more = {"marks": query.marks, "waits_for": query.view == _CREATED}
+        statement = page_statement(after=after is not None, until=last is not None, **filters, **more)
+        with self._database.read() as connection, self._complete(connection) as seen:
+            rows = connection.execute(statement, given).mappings().all()
+            seen(rows[0]["epoch"])
+        rows = [row for row in rows if row["instance_id"] is not None]
         # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
-        shown = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))[: query.limit]
+        shown = sorted(rows, key=lambda row: (-row["entered_at"], row["instance_id"], row["task_id"]))[: query.limit]
         if len(rows) > query.limit:
-            last = PageCursor(*shown[-1][:3])
+            last = PageCursor(*(shown[-1][each] for each in PageCursor._fields))
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
         items: list[dict[str, Any]] = []
-        for _, instance_id, task_id, item, name in shown:
-            entry = read_entry(item)
+        for row in shown:
+            entry, place = read_entry(row["item"]), (row["instance_id"], row["task_id"] or None)
             due_at = _due_at(entry, due) if query.view == _PENDING else None
-            waits = waiting.get(instance_id)
-            items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at, waits))
+            waits = waits_for_json(row) if query.view == _CREATED else None
+            items.append(item_json(*place, query.view, entry, row["name"], due_at, waits))
             if query.marks:
-                kinds = marked.get((instance_id, task_id), {})
-                items[-1]["marks"] = marks_json(kinds, query.view, entry, now_ms())
+                items[-1]["marks"] = marks_json(row, query.view, entry, now_ms())
         return items, next_cursor
 
     def delegated(self, delegate: Person) -> list[dict[str, Any]]:
@@ -335,9 +359,10 @@ class Queries:
         return PageCursor(*bound[0]) if len(bound) > 1 else None
 
     def counts(self, corp_id: str, user_id: str) -> bytes:
-        with self._database.read() as connection, self._complete(connection):
+        with self._database.read() as connection, self._complete(connection) as seen:
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
-        return to_json(dict(row))
+            seen(row["epoch"])
+        return to_json({view: row[view] for view in CODES_BY_NAME})
 
     def apps(self, corp_id: str, user_id: str) -> bytes:
         """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.

@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, distinct, func, select
+from sqlalchemy import distinct, func, select
 
-from taskbridge.center.reminders.waiting import IS_WAITING, names_of
-from taskbridge.center.tables import entries, instances
+from taskbridge.center.reminders.waiting import is_waiting
+from taskbridge.center.tables import entries, people
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from sqlalchemy import ColumnElement, Label, RowMapping
 
-    from taskbridge.runtime.database import Database
-
-    WaitsFor = Callable[[Connection, str, Collection[str]], dict[str, dict[str, Any]]]
+_COLUMNS = _USER_ID, _NAME, _PEOPLE = "waits_for_id", "waits_for_name", "waits_for_people"
 
 
-def waits_for(database: Database) -> WaitsFor:
-    """Finds for each of a corp's instances with pending tasks one person who has one, and how many others do."""
-    person, people = func.min(entries.c.user_id), func.count(distinct(entries.c.user_id))
-    pending = (
-        select(instances.c.instance_id, person, people)
-        .join_from(instances, entries, entries.c.instance == instances.c.id)
-        .where(database.among(instances.c.instance_id), IS_WAITING)
-        .group_by(instances.c.instance_id)
-    )
+def waits_for_columns(corp_id: ColumnElement[str], instance: ColumnElement[int]) -> list[Label[Any]]:
+    """Of an instance with pending tasks, one person who has one, their name, and how many people have one."""
+    its = entries.alias()
+    waiting = its.c.instance == instance, is_waiting(its)
+    # Of the row, however deep they are nested.
+    person = select(func.min(its.c.user_id)).where(*waiting).correlate_except(its).scalar_subquery()
+    count = select(func.count(distinct(its.c.user_id))).where(*waiting).correlate_except(its).scalar_subquery()
+    named = people.c.corp_id == corp_id, people.c.user_id == person
+    name = select(people.c.name).where(*named).correlate_except(people).scalar_subquery()
+    return [person.label(_USER_ID), name.label(_NAME), count.label(_PEOPLE)]
 
-    def find(connection: Connection, corp_id: str, instance_ids: Collection[str]) -> dict[str, dict[str, Any]]:
-        if not instance_ids:
-            return {}
-        rows = connection.execute(pending, database.keys(instance_ids)).all()
-        names = names_of(connection, corp_id, [user_id for _, user_id, _ in rows])
-        return {
-            instance_id: {"user_id": user_id, "name": names.get(user_id), "others": count - 1}
-            for instance_id, user_id, count in rows
-        }
 
-    return find
+def waits_for_json(row: RowMapping) -> dict[str, Any] | None:
+    """As an item shows it; None if nobody has a pending task."""
+    user_id, name, count = (row[each] for each in _COLUMNS)
+    return None if user_id is None else {"user_id": user_id, "name": name, "others": count - 1}

@@ -14,7 +14,6 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from contextlib import nullcontext
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +24,7 @@ from taskbridge.center.reminders.channels import NotSent, Send, opened
 from taskbridge.center.reminders.file import Channel, Email, Reminders, RemindersFile, Robot
 from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
 from taskbridge.center.reminders.waiting import IS_WAITING, counts_of, names_of, people_after, waiting
-from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders
+from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders, unchecked
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -95,7 +94,7 @@ class Reminding:
         results: Counter,
         is_complete: Callable[[], bool],
         *,
-        complete: Complete = nullcontext,
+        complete: Complete = unchecked,
         url: str | None = None,
     ) -> None:
         """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Integer, Select, and_, bindparam, case, func, literal_column, select, tuple_
 
 from taskbridge.center.reminders.due import DueRules, RuleKeys, is_overdue
 from taskbridge.center.tables import NEVER_DUE, VIEW_CODES, Person, entries, people
@@ -18,14 +18,22 @@ from taskbridge.schemas.events import View
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sqlalchemy import ColumnElement, FromClause
+
 COUNTED_MAX = 200_000
 """Entries that one query counts."""
 SHOWN_MAX = 200
 
 # As a constant: with a parameter, SQLite would not know that it may use the indexes of pending entries alone.
-_IS_PENDING = entries.c.view == literal_column(str(VIEW_CODES[View.PENDING]))
-IS_WAITING = and_(_IS_PENDING, func.coalesce(entries.c.due_at, 0) != literal_column(str(NEVER_DUE)))
-"""Pending, and not of an instance that has ended, whose tasks wait for nobody."""
+_PENDING, _NEVER_DUE = (literal_column(str(each), Integer) for each in (VIEW_CODES[View.PENDING], NEVER_DUE))
+
+
+def is_waiting(of: FromClause) -> ColumnElement[bool]:
+    """Whether an entry is pending, and not of an instance that has ended, whose tasks wait for nobody."""
+    return and_(of.c.view == _PENDING, func.coalesce(of.c.due_at, 0) != _NEVER_DUE)
+
+
+IS_WAITING = is_waiting(entries)
 _PERSON = entries.c.corp_id, entries.c.user_id
 _NAMES_AT_ONCE = 500
 _NAMES = select(people.c.user_id, people.c.name).where(

@@ -18,7 +18,7 @@ from taskbridge.runtime.follow.tables import EPOCH, about, positions
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Table
+    from sqlalchemy import BindParameter, ColumnElement, Connection, ScalarSelect, Table
 
     from taskbridge.runtime.database import Database
 
@@ -64,6 +64,11 @@ def is_filled(topic: BindParameter[str] | str) -> ColumnElement[bool]:
     """Whether the rows are those of the whole topic: within one statement, and so of one state of the database."""
     of_topic = positions.c.topic == topic
     return and_(exists().where(of_topic), ~exists().where(of_topic, ~_IS_COMPLETE))
+
+
+def filled_epoch(topic: str) -> ScalarSelect[str]:
+    """As ``epoch_if_filled``, as a column: a statement that has it sees the rows of that epoch."""
+    return SELECT_EPOCH.where(is_filled(topic)).scalar_subquery()
 
 
 def epoch_if_filled(connection: Connection, topic: str) -> str | None:
