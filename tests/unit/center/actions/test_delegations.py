@@ -15,8 +15,8 @@ from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.systems import Agent
 from taskbridge.center.api import delegations as routes
-from taskbridge.center.api import remembered
 from taskbridge.center.api.delegations import limited
+from taskbridge.runtime import remembered
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:

@@ -17,8 +17,6 @@ from starlette.testclient import TestClient
 from support.center_rows import AnsweringCenter, entry_row
 from taskbridge.center.access.access import AUDITOR, Access, Caller, Members
 from taskbridge.center.access.audit import Audit
-from taskbridge.center.api import remembered
-from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.reminders import waiting as waiting_module
 from taskbridge.center.reminders.due import DueRules, Rule
@@ -26,7 +24,9 @@ from taskbridge.center.reminders.file import Reminders
 from taskbridge.center.reminders.waiting import corps, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
 from taskbridge.center.tables import audit, entries, pseudonyms
+from taskbridge.runtime import remembered
 from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.events import PersonRecord, View
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from sqlalchemy import Row, select
 
 from taskbridge.runtime.database import Database, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
@@ -47,7 +47,7 @@ class Operations:
         self, database: Database, endpoints: Callable[[], Mapping[str, Endpoint]], guard: Guard, threads: Threads
     ) -> None:
         self._database, self._endpoints, self._guard, self._threads = database, endpoints, guard, threads
-        self._tests: dict[str, asyncio.Task[Result]] = {}
+        self._tests = Remembered[Result](0)
 
     @property
     def problem(self) -> str | None:
@@ -117,10 +117,7 @@ class Operations:
     async def test(self, endpoint: str) -> dict[str, Any]:
         """Send an example to the endpoint now, once; who requests it meanwhile gets the same answer."""
         chosen = self._known(endpoint)
-        if endpoint not in self._tests:
-            self._tests[endpoint] = asyncio.create_task(self._attempt(chosen))
-            self._tests[endpoint].add_done_callback(lambda _: self._tests.pop(endpoint))
-        result = await asyncio.shield(self._tests[endpoint])
+        result = await self._tests.of(endpoint, lambda: self._attempt(chosen))
         problem = result.problem or None
         return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
 

@@ -20,11 +20,11 @@ from taskbridge.center.actions.systems import Agent
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
-from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import NotNow
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.json_forms import to_json

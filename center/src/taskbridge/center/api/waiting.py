@@ -11,11 +11,11 @@ from starlette.responses import Response  # noqa: TC002
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, guarded_router
 from taskbridge.center.api.models import ID_MAX
-from taskbridge.center.api.remembered import Remembered
 from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.center.reminders.waiting import Counts, corps, waiting
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json

@@ -28,6 +28,7 @@ from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, detail_of, urls_of
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ SAMPLE_S = 10
 SAMPLES = 360
 _A_MINUTE = 60 // SAMPLE_S
 _FRESH_S = 5.0
-_SHARE_OF_TIME = 20
-"""The queries of the overview take at most one part in so many of a thread's time, however many pages are open."""
+_PAUSES = 20
+"""How many times as long as the queries of the overview took, they are not repeated, however many pages are open."""
 STORED = 50
 _ENDPOINTS = "/v1/endpoints"
 _MESSAGE_MAX = 400
@@ -134,8 +135,7 @@ class OperationsReporter:
         self._history = History()
         self._since = iso(now_ms())
         self._replica = f"{socket.gethostname()}:{settings.port or os.getpid()}"
-        self._query: asyncio.Future[dict[str, Any]] | None = None
-        self._fresh_until = 0.0
+        self._overviews = Remembered[dict[str, Any]](_FRESH_S, pauses=_PAUSES)
         self.errors = LastErrors()
 
     async def run(self) -> None:
@@ -224,17 +224,7 @@ class OperationsReporter:
         return ""
 
     async def _from_database(self) -> dict[str, Any]:
-        """At most some seconds old; requests at the same time share a query."""
-        if self._query is None or (self._query.done() and time.monotonic() >= self._fresh_until):
-            self._query = asyncio.ensure_future(self._read())
-        return await asyncio.shield(self._query)
-
-    async def _read(self) -> dict[str, Any]:
-        started = time.monotonic()
-        found = await self._threads.run(self._records.overview, now_ms())
-        ended = time.monotonic()
-        self._fresh_until = max(started + _FRESH_S, ended + (ended - started) * _SHARE_OF_TIME)
-        return found
+        return await self._overviews.of("overview", lambda: self._threads.run(self._records.overview, now_ms()))
 
     async def _share(self) -> dict[str, Any]:
         """What other replicas show of this one."""

@@ -18,13 +18,13 @@ _KEYS = 1024
 
 
 class Remembered(Generic[T]):
-    """For each key what was found, for some seconds. Requests at the same time share one search.
+    """For each key what was found, for some seconds, or so many times as long as it took.
 
-    Failures are not stored.
+    Requests at the same time share one search. Failures are not stored.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, *, pauses: float = 0) -> None:
+        self._seconds, self._pauses = seconds, pauses
         self._searches = PerSource[_Search[T]](_Search, limit=_KEYS)
 
     async def of(self, key: object, find: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -36,8 +36,10 @@ class Remembered(Generic[T]):
         return await asyncio.shield(search.task)
 
     async def _find(self, search: _Search[T], find: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        began = time.monotonic()
         found = await find()
-        search.fresh_until = time.monotonic() + self._seconds
+        ended = time.monotonic()
+        search.fresh_until = ended + max(self._seconds, self._pauses * (ended - began))
         return found
 
 
