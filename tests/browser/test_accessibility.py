@@ -58,7 +58,7 @@ def test_the_pages_in_every_state(
     for locale in ("zh-CN", "en-GB"):
         look_at_an_everyday_list(fake, open_page(fake.page_of(), locale=locale, **options), look, locale)
     page = open_page(fake.page_of("nobody"), **options)
-    expect(page.locator(".task-list .nothing")).to_be_visible()
+    expect(page.locator(".task-list .nothing")).to_contain_text("都处理完了")
     look("empty", page)
     page = open_page(fake.url, **options)
     expect(page.get_by_label("用户 ID")).to_be_visible()
@@ -89,7 +89,7 @@ def look_at_an_everyday_list(
     page.locator(".list-note button").click()
     expect(page.locator(".row")).to_have_count(10)
     page.keyboard.press("m")
-    expect(page.locator(".list-menu-items button").first).to_be_focused()
+    expect(page.locator("#list-menu button").first).to_be_focused()
     look(f"pinned, hidden and menu in {language}", page)
     page.keyboard.press("Escape")
     page.keyboard.press("/")

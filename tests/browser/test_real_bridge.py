@@ -269,7 +269,7 @@ def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_ex
     expect(remark).to_be_focused()
     assert serious_findings(page) == []
     press(page, "拒绝")
-    expect(page.locator(".detail .deciding-label [role=alert]")).to_have_text("请填写原因。")
+    expect(page.locator(".detail .deciding [role=alert]")).to_have_text("请填写原因。")
     remark.fill("预算不足")
     press(page, "拒绝")
     expect(said).to_have_text("拒绝：已提交，等待确认…")
@@ -353,7 +353,7 @@ def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: Ope
     dialog.get_by_role("textbox", name="Remark").fill("fine")
     assert serious_findings(phone) == []
     dialog.get_by_role("button", name="Agree").click()
-    expect(dialog.locator(".several-said")).to_have_text(["Agree: sent, waiting for confirmation…"] * 2)
+    expect(dialog.locator(".several .deciding-said")).to_have_text(["Agree: sent, waiting for confirmation…"] * 2)
     assert people.sent(before + 2)[-2:] == [(LI, wire.AGREED, "fine")] * 2
     people.confirm()
     expect(dialog.locator(".several li")).to_have_count(1)
@@ -394,7 +394,7 @@ def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: O
     phone.get_by_role("button", name="For others").click()
     mine.get_by_role("checkbox").check()
     others.get_by_role("button", name="Agree").click()
-    expect(mine.locator(".several-said")).to_have_text("Agree: sent, waiting for confirmation…")
+    expect(mine.locator(".deciding-said")).to_have_text("Agree: sent, waiting for confirmation…")
     assert people.sent(before + 1)[-1] == (WANG, wire.AGREED, "同意 (li 代办)")
     people.confirm()
     expect(mine).to_have_count(0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +42,10 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+_PANEL_PAGES = {"ops": "运维", "audit": "审计日志", "waiting": "待办概览"}
+"""Those that page.html is the frame of: each has a script of its name, and a title until that runs."""
+_IMPORTED = re.compile(rb'^(?:import|export)\b[^;]*?from "\./([^"]+)"', re.MULTILINE)
+_START = re.compile(rb'<script type="module" src="/assets/([^"]+)"></script>')
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _HEADERS = {
     "Cache-Control": "no-cache",
@@ -67,18 +72,36 @@ def read_assets() -> tuple[dict[str, Asset], str]:
     Pages request the files of this very version, which may then be cached for ever.
     """
     folder = files("taskbridge.center.web").joinpath("assets")
-    found = sorted((each.name, each.read_bytes()) for each in folder.iterdir() if each.is_file())
-    version = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
-    return {name: _asset(name, content, version) for name, content in found}, version
+    found = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+    frame = found.pop("page.html")
+    for name, title in _PANEL_PAGES.items():
+        found[f"{name}.html"] = frame.replace(b"{name}", name.encode()).replace(b"{title}", title.encode())
+    version = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+    for name, content in found.items():
+        if name.endswith(".html"):
+            preloaded = _START.sub(lambda start: start[0] + _preloads(start[1].decode(), found), content)
+            found[name] = preloaded.replace(b'"/assets/', f'"/assets/{version}/'.encode())
+    return {name: _asset(name, content) for name, content in sorted(found.items())}, version
 
 
-def _asset(name: str, content: bytes, version: str) -> Asset:
-    suffix = PurePath(name).suffix
-    if suffix == ".html":
-        content = content.replace(b'"/assets/', f'"/assets/{version}/'.encode())
+def _preloads(start: str, found: dict[str, bytes]) -> bytes:
+    """Links to all modules that a page's script needs: the browser requests them at once, and not one after the other.
+
+    The service worker reads in them which files it has to store.
+    """
+    needed, waiting = {start}, [start]
+    while waiting:
+        imported = {name.decode() for name in _IMPORTED.findall(found[waiting.pop()])} - needed
+        needed |= imported
+        waiting += imported
+    links = (f'\n    <link rel="modulepreload" href="/assets/{name}">' for name in sorted(needed - {start}))
+    return "".join(links).encode()
+
+
+def _asset(name: str, content: bytes) -> Asset:
     # Weak: both encodings carry it.
     etag = f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
-    return Asset(content, gzip.compress(content, 9, mtime=0), _MEDIA_TYPES[suffix], etag)
+    return Asset(content, gzip.compress(content, 9, mtime=0), _MEDIA_TYPES[PurePath(name).suffix], etag)
 
 
 def pages_router() -> APIRouter:
@@ -94,7 +117,7 @@ def pages_router() -> APIRouter:
     serve("/", "index.html", _APP_POLICY)
     # At the root: a service worker answers for the pages below its path only.
     serve("/service-worker.js", "service-worker.js", _WORKER_POLICY)
-    for name in ("ops", "audit", "waiting"):
+    for name in _PANEL_PAGES:
         serve(f"/{name}", f"{name}.html", CONTENT_SECURITY_POLICY)
 
     @router.get("/assets/{name}")

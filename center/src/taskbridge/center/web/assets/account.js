@@ -1,29 +1,23 @@
 // What a signed-in person may do with their account: sign out, and as an operator look at somebody else's tasks.
 
 import { Problem } from "./api.js";
-import { element } from "./dom.js";
+import { menu } from "./menu.js";
 import { forgetLists } from "./offline.js";
 import { forgetPerson } from "./sign-in.js";
 
-/** A menu that the browser opens and closes; null where there is nothing to choose. `isOwn`: the lists are theirs. */
+/** Null where there is nothing to choose. `isOwn`: the lists are theirs. */
 export function accountMenu(api, me, words, { isOwn }) {
-  const said = element("p", { class: "sign-in-problem", role: "alert", hidden: true }, words.account.failed);
-  const item = (text, click) => element("li", {}, element("button", { type: "button", on: { click } }, text));
-  const items = [];
-  if (me.mode === "sso" && me.operator) {
-    items.push(item(words.account.others, () => leavePerson("/?choose")));
-    if (!isOwn) items.push(item(words.account.own, () => leavePerson("/")));
-  }
-  if (me.mode === "sso" && (me.operator || me.owned_apps?.length > 0)) {
-    items.push(item(words.waiting.title, () => location.assign("/waiting")));
-  }
-  if (me.mode === "sso" && me.auditor) items.push(item(words.account.audit, () => location.assign("/audit")));
-  if (me.session) {
-    items.push(item(words.account.signOut, () => signOut(api, false, said)));
-    items.push(item(words.account.everywhere, () => signOut(api, true, said)));
-  }
-  if (items.length === 0) return null;
-  return element("div", { class: "account", id: "account", popover: "auto" }, element("ul", {}, ...items), said);
+  const isPerson = me.mode === "sso";
+  const item = (isThere, text, act) => (isThere ? [{ text: () => text, act }] : []);
+  const items = [
+    item(isPerson && me.operator, words.account.others, () => leavePerson("/?choose")),
+    item(isPerson && me.operator && !isOwn, words.account.own, () => leavePerson("/")),
+    item(isPerson && (me.operator || me.owned_apps?.length > 0), words.waiting.title, () => location.assign("/waiting")),
+    item(isPerson && me.auditor, words.audit.title, () => location.assign("/audit")),
+    item(me.session, words.account.signOut, () => signOut(api, false, words)),
+    item(me.session, words.account.everywhere, () => signOut(api, true, words)),
+  ].flat();
+  return items.length > 0 ? menu("account", items).root : null;
 }
 
 /** Forget whose lists were opened last. */
@@ -32,17 +26,16 @@ export function leavePerson(address) {
   location.assign(address);
 }
 
-async function signOut(api, everywhere, said) {
+/** Resolves with what failed. */
+async function signOut(api, everywhere, words) {
   try {
     const next = await api.signOut(everywhere);
     await forgetLists();
-    leavePerson(next);
+    return leavePerson(next);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 401) {
-      await forgetLists();
-      leavePerson("/");
-    }
-    said.hidden = false;
+    if (error.status !== 401) return words.account.failed;
+    await forgetLists();
+    return leavePerson("/");
   }
 }

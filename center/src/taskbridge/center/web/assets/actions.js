@@ -1,6 +1,6 @@
 // What a person may decide here, what they decided, and what became of it.
 
-import { Problem } from "./api.js";
+import { quietly } from "./api.js";
 import { debounced } from "./dom.js";
 import { hasEnded } from "./states.js";
 
@@ -30,11 +30,8 @@ export class Actions extends EventTarget {
   /** Failing is no harm: nothing can be decided until the next time. */
   async load() {
     this._asked = true;
-    try {
-      this._know(await this._api.actions(this._inbox.person));
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    const found = await quietly(this._api.actions(this._inbox.person));
+    if (found !== null) this._know(found);
   }
 
   /** What may be done with an item: names of actions. */

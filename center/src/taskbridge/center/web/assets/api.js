@@ -192,6 +192,36 @@ async function problemOf(response) {
   });
 }
 
+/** The result of work whose failure is no harm: null, until the next time. */
+export async function quietly(work) {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    return null;
+  }
+}
+
+/** One request at a time: a newer one aborts the one before, whose outcome nobody hears of. */
+export class Latest {
+  cancel() {
+    this._running?.abort();
+  }
+
+  async run(request, { found, failed }) {
+    this.cancel();
+    const { signal } = (this._running = new AbortController());
+    try {
+      const answer = await request(signal);
+      if (!signal.aborted) found(answer);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      failed(error);
+    }
+  }
+}
+
 /** Resolves after `ms`; rejects at once when `signal` is aborted. */
 export function pause(ms, signal) {
   return new Promise((resolve, reject) => {

@@ -6,8 +6,6 @@ export class Apps {
   constructor() {
     this._names = new Map();
     this._sources = new Set();
-    /** Changes with what is known. */
-    this.version = 0;
   }
 
   has(app) {
@@ -20,15 +18,10 @@ export class Apps {
   }
 
   know(app, name, source) {
-    if (source && !this._sources.has(source)) {
-      this._sources.add(source);
-      this.version += 1;
-    }
+    if (source) this._sources.add(source);
     const names = this._names.get(app) ?? new Set();
-    if (this._names.has(app) && (!name || names.has(name))) return;
     if (name) names.add(name);
     this._names.set(app, names);
-    this.version += 1;
   }
 
   /** `[[app, text]]` for people, in the order of the texts; with the id where nothing else tells two apart. */

@@ -2,7 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { Problem } from "./api.js";
-import { element, replace } from "./dom.js";
+import { button, closing, dialog, element, labelled, offer, replace } from "./dom.js";
 import { colleaguePicker } from "./people-picker.js";
 import { sayProblem } from "./states.js";
 
@@ -39,9 +39,9 @@ export class DecidingPanel {
     this.isOpen = true;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
-    this._step = element("select", {});
-    this._steps = element("label", { class: "deciding-label", hidden: true }, element("span", {}, words.acting.returnTo), this._step);
-    this._buttons = element("div", { class: "deciding-buttons" });
+    this._step = element("select");
+    this._steps = labelled(words.acting.returnTo, this._step, { hidden: true });
+    this._buttons = element("div", { class: "deciding-buttons line" });
     this._picker = element("div", { class: "deciding-picker" });
     this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._steps, this._buttons, this._picker, this._said);
     this.render();
@@ -49,10 +49,7 @@ export class DecidingPanel {
 
   /** Earlier steps, to which the request may be returned: a map from ids to names. */
   set steps(steps) {
-    const chosen = this._step.value;
-    const options = [["", this._words.acting.originator], ...steps].map(([id, name]) => element("option", { value: id }, name));
-    replace(this._step, ...options);
-    this._step.value = steps.has(chosen) ? chosen : "";
+    offer(this._step, [["", this._words.acting.originator], ...steps]);
   }
 
   focus() {
@@ -81,9 +78,8 @@ export class DecidingPanel {
   }
 
   _button(action) {
-    const kind = action === "agree" ? "primary-button" : "quiet-button";
     const click = { hand_over: () => this._handOver(), withdraw: () => this._withdraw() }[action] ?? (() => this._act(action));
-    return element("button", { type: "button", class: kind, data: { action, keep: `act-${action}` }, on: { click } }, this._words.acting.names[action]);
+    return button(this._words.acting.names[action], click, { class: kindOf(action), data: { action, keep: `act-${action}` } });
   }
 
   async _handOver() {
@@ -109,21 +105,22 @@ export class DecidingPanel {
   }
 }
 
+const kindOf = (action) => (action === "agree" ? "primary-button" : "quiet-button");
+
 /** Resolves with whether the person confirms what cannot be taken back: it is named, and the harmless way has the focus. */
 function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
   const { promise, resolve } = Promise.withResolvers();
   const [question, consequence] = acting.confirm[action](who);
-  const button = (kind, text, value, autofocus) => element("button", { class: kind, value, autofocus }, text);
-  const dialog = element(
-    "dialog",
-    { class: "several-dialog confirming", "aria-label": question, on: { close: () => (dialog.remove(), resolve(dialog.returnValue === action)) } },
-    element("h2", {}, question),
+  const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);
+  const asked = dialog(
+    question,
+    { class: "small", on: { close: () => (asked.remove(), resolve(asked.returnValue === action)) } },
     element("p", {}, element("bdi", {}, title || untitled)),
     element("p", { class: "faint" }, consequence),
-    element("form", { method: "dialog", class: "deciding-buttons" }, button("quiet-button", cancel, "", true), button("primary-button", acting.names[action], action)),
+    element("form", { method: "dialog", class: "line" }, choice("quiet-button", cancel, ""), choice("primary-button", acting.names[action], action)),
   );
-  document.body.append(dialog);
-  dialog.showModal();
+  document.body.append(asked);
+  asked.showModal();
   return promise;
 }
 
@@ -177,12 +174,12 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
       {},
       element(
         "div",
-        { class: "several-row" },
+        { class: "line several-row" },
         element("label", {}, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
         item.on_behalf_of ? element("span", { class: "status" }, words.delegating.of(item.on_behalf_of.name || item.on_behalf_of.user_id)) : null,
-        element("button", { type: "button", class: "quiet-button", on: { click: () => (dialog.close(), show(item)) } }, words.acting.details),
+        button(words.acting.details, () => (root.close(), show(item))),
       ),
-      what === null ? null : element("p", { class: "several-said", "data-bad": what.bad }, what.text),
+      what === null ? null : element("p", { class: "deciding-said", "data-bad": what.bad }, what.text),
     );
   }
 
@@ -201,29 +198,22 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     all.checked = false;
   }
 
-  const button = (action, kind) => element("button", { type: "button", class: kind, data: { action }, on: { click: () => act(action) } }, words.acting.names[action]);
-  const dialog = element(
-    "dialog",
-    { class: "several-dialog", "aria-label": title },
-    element("h2", {}, title),
+  const deciding = (action) => button(words.acting.names[action], () => act(action), { class: kindOf(action), data: { action } });
+  const root = dialog(
+    title,
+    {},
     element("label", { class: "several-all" }, all, words.acting.all),
     list,
     remark.label,
-    element(
-      "div",
-      { class: "deciding-buttons" },
-      button("agree", "primary-button"),
-      button("refuse", "quiet-button"),
-      element("button", { type: "button", class: "quiet-button", on: { click: () => dialog.close() } }, words.close),
-    ),
+    element("div", { class: "line" }, deciding("agree"), deciding("refuse"), closing(words)),
     said,
   );
   const open = () => {
     begin();
     render();
-    dialog.showModal();
+    root.showModal();
   };
-  return { root: dialog, open, render: () => dialog.open && render() };
+  return { root, open, render: () => root.open && render() };
 }
 
 const originatorOf = ({ originator }) => originator?.name ?? originator?.user_id ?? "";
@@ -231,7 +221,8 @@ const originatorOf = ({ originator }) => originator?.name ?? originator?.user_id
 function remarkField(words) {
   const field = element("textarea", { class: "deciding-remark", rows: "2", maxlength: String(REMARK_MAX), data: { keep: "remark" }, "aria-invalid": "false" });
   const problem = element("span", { class: "deciding-said", "data-bad": true, role: "alert" });
-  const label = element("label", { class: "deciding-label" }, element("span", {}, words.acting.remark), field, problem);
+  const label = labelled(words.acting.remark, field);
+  label.append(problem);
   const check = (action) => {
     const missing = NEEDS_REMARK.has(action) && field.value.trim() === "";
     problem.textContent = missing ? words.acting.remarkNeeded : "";

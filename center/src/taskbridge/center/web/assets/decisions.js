@@ -20,7 +20,7 @@ function decision(task, words, format, name) {
     // A word that only the sender knows is better than none.
     decisionShown(task, words) ?? statusShown(status, words, outcome || words.statuses[status]),
     ...stepShown(task, words),
-    element("time", { class: "faint", datetime: at }, format.full(at)),
+    format.time(at),
     remark ? element("p", { class: "form-text" }, element("bdi", {}, remark)) : null,
   );
 }
@@ -36,5 +36,5 @@ export function resultShown({ result, finished_at: at }, status, { words, format
   if (!at && !result) return null;
   // Of a task that is still pending, the instance may have ended.
   const shown = decisionShown({ status: status === "PENDING" ? "COMPLETED" : status, result }, words) ?? (result ? element("bdi", {}, result) : null);
-  return element("dd", {}, shown, at ? element("time", { datetime: at }, format.full(at)) : null);
+  return [shown, at ? format.time(at) : null];
 }

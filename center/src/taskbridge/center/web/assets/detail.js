@@ -1,15 +1,15 @@
 // One instance in full: who has it now, what happened, what was filled in.
 
 import { taskKey } from "./actions.js";
-import { Problem } from "./api.js";
+import { Latest } from "./api.js";
 import { DecidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
-import { debounced, element, icon, outsideLink, replace } from "./dom.js";
+import { button, debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
-import { Format, hue, initials, namesIn } from "./format.js";
+import { Format, namesIn } from "./format.js";
 import { keyOf } from "./inbox.js";
 import { MarkTools } from "./mark-tools.js";
-import { decisionOf, decisionShown, dueShown, hasEnded, nothingToShow, problemShown, statusShown } from "./states.js";
+import { avatar, decisionOf, decisionShown, dueShown, hasEnded, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
@@ -26,7 +26,7 @@ export class Detail {
     this._format = new Format(words.tag);
     this._shown = null;
     this._item = null;
-    this._loading = null;
+    this._loading = new Latest();
     this._again = debounced(() => this._load(), AGAIN_AFTER_MS);
     this._listening = new AbortController();
     this._body = element("div", { class: "detail-body", tabindex: "-1" });
@@ -34,17 +34,13 @@ export class Detail {
     this.root = element(
       "section",
       { class: "detail", "aria-label": words.detail.label },
-      element(
-        "div",
-        { class: "detail-bar" },
-        element("button", { type: "button", class: "back", on: { click: close } }, icon("back"), words.detail.back),
-        this._marks.root,
-      ),
+      element("div", { class: "detail-bar" }, button([icon("back"), words.detail.back], close, { class: "back" }), this._marks.root),
       this._body,
     );
-    inbox.addEventListener("change", () => this._marks.refresh(), { signal: this._listening.signal });
-    inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail), { signal: this._listening.signal });
-    actions.addEventListener("change", () => this._deciding?.render(), { signal: this._listening.signal });
+    const { signal } = this._listening;
+    inbox.addEventListener("change", () => this._marks.refresh(), { signal });
+    inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail), { signal });
+    actions.addEventListener("change", () => this._deciding?.render(), { signal });
     this._empty();
   }
 
@@ -54,7 +50,7 @@ export class Detail {
 
   dispose() {
     this._listening.abort();
-    this._loading?.abort();
+    this._loading.cancel();
     this._again.cancel();
   }
 
@@ -79,13 +75,13 @@ export class Detail {
     this._shown = instanceId;
     this._state = null;
     this._history = null;
-    this._loading?.abort();
+    this._loading.cancel();
     if (instanceId === null) {
       this._empty();
       return;
     }
     this._body.scrollTop = 0;
-    replace(this._body, this._item === null ? element("p", { class: "detail-wait" }, this._words.loading) : this._head(null));
+    replace(this._body, this._item === null ? element("p", { class: "note" }, this._words.loading) : this._head(null));
     this._load();
   }
 
@@ -97,43 +93,42 @@ export class Detail {
     if (instanceId === this._shown) this._again();
   }
 
-  async _load() {
-    this._loading?.abort();
-    const loading = new AbortController();
-    this._loading = loading;
+  _load() {
     const id = this._shown;
-    const history = this._api.history(id, loading.signal).catch((error) => error);
-    try {
-      const state = await this._api.instance(id, loading.signal);
-      const told = await history;
-      if (loading.signal.aborted) return;
-      this._state = state;
-      if (!(told instanceof Error)) this._history = told;
-      // Its events are not all read yet.
-      else if (told.status === 503) setTimeout(() => this._onInstance({ instanceId: id }), READ_AGAIN_MS);
-      this._render();
-    } catch (error) {
-      if (loading.signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      this._state = null;
-      if (error.status === 404) replace(this._body, this._item && this._head(null), nothingToShow("trash", this._words.detail.gone));
-      else replace(this._body, problemShown(error, this._words, () => this._load()));
-    }
+    const request = async (signal) => {
+      const history = this._api.history(id, signal).catch((error) => error);
+      return [await this._api.instance(id, signal), await history];
+    };
+    return this._loading.run(request, {
+      found: ([state, history]) => {
+        this._state = state;
+        if (!(history instanceof Error)) this._history = history;
+        // Its events are not all read yet.
+        else if (history.status === 503) setTimeout(() => this._onInstance({ instanceId: id }), READ_AGAIN_MS);
+        this._render();
+      },
+      failed: (problem) => {
+        this._state = null;
+        if (problem.status === 404) replace(this._body, this._item && this._head(null), nothingToShow("trash", this._words.detail.gone));
+        else replace(this._body, problemShown(problem, this._words, () => this._load()));
+      },
+    });
   }
 
   _render() {
-    const focused = document.activeElement?.closest?.(".detail-body") === this._body && document.activeElement.dataset.keep;
+    const context = this._context();
+    const { detail } = this._words;
+    const decisions = decisionsShown(this._state, context);
     replace(
       this._body,
       this._head(this._state),
       this._decidingOf(this._item),
-      this._people(this._state),
-      this._decisions(this._state),
-      this._section(this._words.detail.timeline, timelineShown(this._history, this._context())),
+      this._people(this._state, context),
+      decisions === null ? null : section(detail.decisions, decisions),
+      section(detail.timeline, timelineShown(this._history, context)),
       this._form(),
       this._technical(this._state),
     );
-    if (focused) this._body.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
   }
 
   _decidingOf(item) {
@@ -158,8 +153,7 @@ export class Detail {
   }
 
   _head(state) {
-    const { words } = this._context();
-    const item = this._item;
+    const { _words: words, _item: item } = this;
     const task = this._task(state);
     const title = state?.title ?? item?.title;
     const originator = state?.originator ?? item?.originator;
@@ -167,7 +161,7 @@ export class Detail {
     const process = state?.process_name ?? item?.process_name;
     const link = outsideLink(
       task?.url ?? item?.url ?? state?.url,
-      { class: "open-page", "aria-label": words.detail.openLabel, data: { keep: "open" } },
+      { class: "primary-button open-page", "aria-label": words.detail.openLabel, data: { keep: "open" } },
       words.detail.open,
       icon("external"),
     );
@@ -177,7 +171,7 @@ export class Detail {
       { class: "detail-head" },
       element(
         "div",
-        { class: "detail-tags" },
+        { class: "detail-tags line note" },
         state ? requestShown(state, task, words) : itemShown(item, words),
         element("bdi", { class: "detail-process" }, process || state?.app_type || item?.app_type),
         gone ? element("span", { class: "detail-left" }, words.detail.left) : null,
@@ -185,12 +179,12 @@ export class Detail {
       element("h2", { class: title ? "" : "untitled" }, element("bdi", {}, title || words.untitled)),
       element(
         "div",
-        { class: "detail-by" },
-        element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(originator?.user_id ?? name) } }, initials(originator?.name)),
+        { class: "detail-by line note" },
+        avatar(originator, name),
         element("bdi", { class: "detail-name" }, name),
-        state ? element("time", { datetime: state.created_at }, this._format.full(state.created_at)) : null,
+        state ? this._format.time(state.created_at) : null,
       ),
-      link ?? element("p", { class: "no-page" }, words.detail.noPage),
+      link ?? element("p", { class: "note" }, words.detail.noPage),
     );
   }
 
@@ -203,81 +197,61 @@ export class Detail {
     return !this._inbox.all.some((other) => keyOf(other) === keyOf(item));
   }
 
-  _decisions(state) {
-    const shown = decisionsShown(state, this._context());
-    return shown === null ? null : this._section(this._words.detail.decisions, shown);
-  }
-
-  _people(state) {
-    const context = this._context();
-    const { words, name } = context;
-    const result = resultShown(state, overall(state), context);
-    const waiting = [...new Set(state.tasks.filter((task) => task.status === "PENDING").flatMap((task) => task.assignee_ids))];
-    const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
-    const copied = state.copied.map((entry) => entry.user_id);
+  _people(state, { words, name }) {
+    const { _format: format, _item: item } = this;
     const task = this._task(state);
-    const step = task?.step_name;
-    const due = this._item?.view === "pending" ? this._item.due_at : null;
-    const decision = task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null;
-    return element(
-      "dl",
-      { class: "facts" },
-      step ? element("dt", {}, words.detail.step) : null,
-      step ? element("dd", {}, element("bdi", {}, step)) : null,
-      element("dt", {}, words.detail.waitingFor),
-      waiting.length > 0 ? chips(waiting) : element("dd", { class: "faint" }, words.detail.nobodyWaits),
-      copied.length > 0 ? element("dt", {}, words.detail.copied) : null,
-      copied.length > 0 ? chips(copied) : null,
-      decision === null ? null : element("dt", {}, words.detail.decision),
-      decision === null ? null : element("dd", {}, decision),
-      result === null ? null : element("dt", {}, words.detail.result),
-      result,
-      due ? element("dt", {}, words.due.label) : null,
-      due ? element("dd", {}, element("time", { datetime: due }, this._format.full(due)), " ", dueShown(this._item, words, this._format)) : null,
-      element("dt", {}, words.detail.updated),
-      element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
+    const chips = (ids) => (ids.length > 0 ? ids.map((id) => element("bdi", { class: "chip" }, name(id))) : null);
+    const waiting = chips([...new Set(state.tasks.filter(({ status }) => status === "PENDING").flatMap(({ assignee_ids: ids }) => ids))]);
+    const due = item?.view === "pending" ? item.due_at : null;
+    return facts(
+      [words.detail.step, task?.step_name ? element("bdi", {}, task.step_name) : null],
+      [words.detail.waitingFor, waiting ?? element("span", { class: "faint" }, words.detail.nobodyWaits)],
+      [words.detail.copied, chips(state.copied.map(({ user_id: id }) => id))],
+      [words.detail.decision, task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null],
+      [words.detail.result, resultShown(state, overall(state), { words, format })],
+      [words.due.label, due ? [format.time(due), " ", dueShown(item, words, format)] : null],
+      [words.detail.updated, format.time(state.updated_at)],
     );
   }
 
   _form() {
     const { form = {}, form_title: title = null, form_labels: labels = {} } = this._history ?? {};
     const heading = title === null ? this._words.detail.form : `${this._words.detail.form} · ${title}`;
-    return this._section(heading, formShown(form, labels, this._words));
-  }
-
-  _section(heading, ...content) {
-    return element("section", { class: "detail-section" }, element("h3", {}, heading), ...content);
+    return section(heading, formShown(form, labels, this._words));
   }
 
   _technical(state) {
-    const { words } = this._context();
-    const row = (label, value) => (value ? [element("dt", {}, label), element("dd", { class: "mono" }, element("bdi", {}, String(value)))] : []);
-    const copy = element("button", { type: "button", class: "quiet-button", data: { keep: "copy" } }, icon("copy"), words.detail.copy);
-    copy.addEventListener("click", async () => {
+    const { detail: words } = this._words;
+    const id = (value) => (value ? element("bdi", { class: "mono" }, String(value)) : null);
+    const copy = button([icon("copy"), words.copy], async () => {
       await navigator.clipboard?.writeText(state.instance_id).catch(() => {});
-      copy.lastChild.textContent = words.detail.copiedToClipboard;
-    });
+      copy.lastChild.textContent = words.copiedToClipboard;
+    }, { data: { keep: "copy" } });
     const details = element(
       "details",
-      { class: "technical" },
-      element("summary", { data: { keep: "technical" } }, words.detail.technical),
-      element(
-        "dl",
-        { class: "facts" },
-        ...row(words.detail.instance, state.instance_id),
-        ...row(words.detail.task, this._item?.task_id),
-        ...row(words.detail.app, state.app_type),
-        ...row(words.detail.process, state.process_code),
-        ...row(words.detail.revision, state.revision),
+      { class: "technical", open: this._technicalOpen, on: { toggle: () => (this._technicalOpen = details.open) } },
+      element("summary", { class: "note", data: { keep: "technical" } }, words.technical),
+      facts(
+        [words.instance, id(state.instance_id)],
+        [words.task, id(this._item?.task_id)],
+        [words.app, id(state.app_type)],
+        [words.process, id(state.process_code)],
+        [words.revision, id(state.revision)],
       ),
       copy,
     );
-    details.open = this._technicalOpen ?? false;
-    details.addEventListener("toggle", () => {
-      this._technicalOpen = details.open;
-    });
     return details;
   }
+}
+
+function section(heading, ...content) {
+  return element("section", { class: "detail-section" }, element("h3", {}, heading), ...content);
+}
+
+/** Labels with what is known of them; those of which nothing is known are left out. */
+function facts(...entries) {
+  const known = entries.filter(([, shown]) => shown !== null);
+  return element("dl", { class: "facts" }, ...known.flatMap(([label, shown]) => [element("dt", {}, label), element("dd", {}, shown)]));
 }
 
 /** Where people decided before, oldest first: by the step's id, its name. */

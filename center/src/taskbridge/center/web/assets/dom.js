@@ -41,13 +41,26 @@ export function webAddress(url) {
   }
 }
 
+/** New children. The keyboard stays on the one with the same `data-keep`, where it is there again. */
 export function replace(parent, ...children) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
   parent.replaceChildren();
   append(parent, children);
+  if (focused !== undefined) parent.querySelector(`[data-keep="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
+const drawn = new WeakMap();
+
+/** As `replace`, with what `children` gives, where `key` is another one than the last time. */
+export function redraw(parent, key, children) {
+  const text = JSON.stringify(key);
+  if (drawn.get(parent) === text) return;
+  drawn.set(parent, text);
+  replace(parent, children());
 }
 
 function append(parent, children) {
-  for (const child of children.flat()) {
+  for (const child of children.flat(2)) {
     if (child !== null && child !== undefined && child !== false) parent.append(child);
   }
 }
@@ -60,6 +73,36 @@ function setAttribute(made, name, value) {
   made.setAttribute(name, value === true ? "" : value);
 }
 
+/** A link to a page of ours. */
+export function ownLink(path, text, kind = "tool") {
+  const link = element("a", { class: kind }, text);
+  link.href = path;
+  return link;
+}
+
+export function button(text, click, properties = {}) {
+  return element("button", { type: "button", class: "quiet-button", ...properties, on: { click } }, text);
+}
+
+export function labelled(text, field, properties = {}) {
+  return element("label", properties, element("span", {}, text), field);
+}
+
+/** Offer these `[value, text]` in a select; what was chosen stays chosen, where it is still offered. */
+export function offer(select, choices, chosen = select.value) {
+  redraw(select, choices, () => choices.map(([value, text]) => element("option", { value }, text)));
+  select.value = choices.some(([value]) => value === chosen) ? chosen : (choices[0]?.[0] ?? "");
+  return select;
+}
+
+/** A dialog that the browser keeps the focus in. */
+export function dialog(title, properties, ...children) {
+  return element("dialog", { "aria-label": title, ...properties }, element("h2", {}, title), ...children);
+}
+
+/** Closes the dialog that it is in. */
+export const closing = (words) => element("form", { method: "dialog" }, element("button", { class: "quiet-button" }, words.close));
+
 /** A table that scrolls within its place, by the keyboard too. `headings` are cells, `rows` whole rows. */
 export function scrollingTable(label, headings, rows, { kind = "", table = "", foot = null } = {}) {
   const head = element("thead", {}, element("tr", {}, ...headings));
@@ -68,6 +111,19 @@ export function scrollingTable(label, headings, rows, { kind = "", table = "", f
     { class: `table-scroller ${kind}`, tabindex: "0", role: "group", "aria-label": label },
     element("table", { class: table }, head, element("tbody", {}, ...rows), foot),
   );
+}
+
+/**
+ * A table of records: `columns` are `[heading, (row) => text or element]`, and `"long"` where words may be, or `"row"`
+ * for what a row is about.
+ */
+export function recordsTable(label, columns, rows) {
+  const headings = columns.map(([heading]) => element("th", { scope: "col" }, heading));
+  const cell = (row) => ([heading, shown, kind = ""]) =>
+    kind === "row"
+      ? element("th", { scope: "row" }, element("bdi", {}, shown(row)))
+      : element("td", { class: kind, data: { heading } }, element("bdi", {}, shown(row) ?? "–"));
+  return scrollingTable(label, headings, rows.map((row) => element("tr", {}, ...columns.map(cell(row)))), { kind: "records" });
 }
 
 const ICONS = {

@@ -1,6 +1,7 @@
 // Server-sent events over fetch: EventSource can send neither a bearer token nor a Last-Event-ID of ours.
 
 import { Problem } from "./api.js";
+import { debounced } from "./dom.js";
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30_000;
@@ -56,7 +57,6 @@ export class EventStream extends EventTarget {
     this._connect = connect;
     this._lastEventId = null;
     this._stop = null;
-    this._wait = { wake: () => {} };
     this.state = "paused";
   }
 
@@ -74,7 +74,7 @@ export class EventStream extends EventTarget {
 
   /** Try now instead of when the back-off ends: the network is back, or somebody looks. */
   wake() {
-    this._wait.wake();
+    this._wake?.();
   }
 
   async _run(stopped) {
@@ -105,39 +105,33 @@ export class EventStream extends EventTarget {
 
   async _follow(stopped, succeeded) {
     const attempt = new AbortController();
-    const abort = () => attempt.abort();
-    stopped.addEventListener("abort", abort);
-    let silence = setTimeout(abort, SILENCE_MS);
+    const silence = debounced(() => attempt.abort(), SILENCE_MS);
+    silence();
     try {
       const resumed = this._lastEventId !== null;
-      const response = await this._connect(this._lastEventId, attempt.signal);
+      const response = await this._connect(this._lastEventId, AbortSignal.any([stopped, attempt.signal]));
       succeeded();
       this._tell("live");
       this.dispatchEvent(new CustomEvent("open", { detail: { resumed } }));
       for await (const event of serverSentEvents(response.body)) {
-        clearTimeout(silence);
-        silence = setTimeout(abort, SILENCE_MS);
+        silence();
         if (event === null) continue;
         this.dispatchEvent(new CustomEvent("event", { detail: event }));
         if (event.id !== null) this._lastEventId = event.id;
       }
     } finally {
-      clearTimeout(silence);
-      stopped.removeEventListener("abort", abort);
+      silence.cancel();
       attempt.abort();
     }
   }
 
+  /** Until then, or until somebody wakes or stops it. */
   _sleep(ms, stopped) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      const wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      this._wait = { wake };
-      stopped.addEventListener("abort", wake, { once: true });
-    });
+    const { promise, resolve } = Promise.withResolvers();
+    this._wake = resolve;
+    setTimeout(resolve, ms);
+    stopped.addEventListener("abort", resolve, { once: true });
+    return promise;
   }
 
   _tell(state, problem = null) {

@@ -1,6 +1,6 @@
 // The values of a form as Yida gives them: texts, some of which are lists or tables in JSON.
 
-import { element, replace, scrollingTable } from "./dom.js";
+import { button, element, replace, scrollingTable } from "./dom.js";
 
 const LONG = 2000;
 const FIELD_ID = /^\w+_\w+$/;
@@ -14,10 +14,11 @@ export function formShown(form, labels, words) {
   const list = element("dl", { class: "form-values" }, ...filled.flatMap(([name, value]) => field(name, read(value), labels, words)));
   if (empty.length === 0) return list;
   const holder = element("div", {});
-  const show = element("button", { type: "button", class: "quiet-button", data: { keep: "empty" } }, words.detail.emptyFields(empty.length));
-  show.addEventListener("click", () => {
-    replace(holder, element("dl", { class: "form-values" }, ...empty.flatMap(([name]) => field(name, null, labels, words))));
-  });
+  const show = button(
+    words.detail.emptyFields(empty.length),
+    () => replace(holder, element("dl", { class: "form-values" }, ...empty.flatMap(([name]) => field(name, null, labels, words)))),
+    { data: { keep: "empty" } },
+  );
   replace(holder, show);
   return [list, holder];
 }

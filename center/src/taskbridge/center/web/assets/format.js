@@ -1,5 +1,7 @@
 // Times, numbers and names as people read them, in the language of the page.
 
+import { element } from "./dom.js";
+
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
@@ -56,6 +58,11 @@ export class Format {
     return Number.isNaN(time) ? "" : this._full.format(time);
   }
 
+  /** An element. */
+  time(iso) {
+    return element("time", { datetime: iso }, this.full(iso));
+  }
+
   /** For a column of a table: the year only where it is another one. */
   moment(iso, now = Date.now()) {
     const time = Date.parse(iso ?? "");
@@ -105,9 +112,9 @@ export function initials(name) {
   return [...words[0]][0].toUpperCase() + (words.length > 1 ? [...words.at(-1)][0].toUpperCase() : "");
 }
 
-/** One of eight hues, the same for the same person everywhere. */
+/** One of eight angles of colour, the same for the same person everywhere. */
 export function hue(text) {
   let hash = 0;
   for (const letter of text ?? "") hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
-  return String(hash % 8);
+  return (260 + (hash % 8) * 45) % 360;
 }

@@ -1,18 +1,7 @@
-import { element, icon } from "./dom.js";
+import { closing, dialog, element } from "./dom.js";
 
-/** The shortcuts, in a dialog that the browser keeps the focus in. */
+/** The shortcuts. */
 export function helpDialog(words) {
-  const dialog = element(
-    "dialog",
-    { class: "help", "aria-labelledby": "help-title" },
-    element(
-      "header",
-      {},
-      element("h2", { id: "help-title" }, words.help),
-      element("button", { type: "button", class: "tool", "aria-label": words.close, on: { click: () => dialog.close() } }, icon("close")),
-    ),
-    element("dl", {}, ...words.keys.flatMap(([keys, meaning]) => [element("dt", {}, ...keys.map((key) => element("kbd", {}, key))), element("dd", {}, meaning)])),
-  );
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  return dialog;
+  const keys = words.keys.flatMap(([names, meaning]) => [element("dt", {}, ...names.map((name) => element("kbd", {}, name))), element("dd", {}, meaning)]);
+  return dialog(words.help, { class: "small", closedby: "any" }, element("dl", { class: "keys" }, ...keys), closing(words));
 }

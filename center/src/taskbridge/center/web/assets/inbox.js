@@ -1,6 +1,6 @@
 // One person's task center as it stands: a view's items, the counts, and what the stream says about both.
 
-import { Problem } from "./api.js";
+import { Problem, quietly } from "./api.js";
 import { Apps } from "./apps.js";
 import { debounced, webAddress } from "./dom.js";
 import { EventStream } from "./event-stream.js";
@@ -16,8 +16,8 @@ const HIDDEN_COUNTS_MS = 30_000;
 
 /** Items that a search shows of each view that is not the one that is shown. */
 const ELSEWHERE = 5;
-/** Items that one request may mark. */
-const MARKED = 200;
+/** Items that one request marks: the service takes 64 KiB, and ids may be long. */
+const MARKED = 100;
 const UNMARKED = { read: false, pinned: false, hidden_until: null };
 
 /** Of what the person did: it is no news. */
@@ -291,11 +291,7 @@ export class Inbox extends EventTarget {
 
   /** Read the other views once, for the service worker: so that all of them are there offline. */
   async loadOthers() {
-    try {
-      for (const view of VIEWS) if (view !== this.view && !this.isNarrowed) await this._page(null, undefined, { view });
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    for (const view of VIEWS) if (view !== this.view && !this.isNarrowed) await quietly(this._page(null, undefined, { view }));
   }
 
   /** What `load` resolves with. Again if something was marked meanwhile: it might be as it was before. */
@@ -311,56 +307,44 @@ export class Inbox extends EventTarget {
   /** What is shown next to the page. Failing is no harm: the list is there. */
   async _loadRest(signal) {
     const elsewhere = this.isSearch ? this._searched.filter((view) => view !== this.view) : [];
-    try {
-      const [found, ...others] = await Promise.all([
-        this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
-        ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
-      ]);
-      if (signal?.aborted) return;
-      this.marked = found.items;
-      this.elsewhere = others.map(({ items, next_cursor: next }, index) => {
-        return { view: elsewhere[index], items: items.slice(0, ELSEWHERE), more: next !== null || items.length > ELSEWHERE };
-      });
-      this._changed();
-    } catch (error) {
-      if (!signal?.aborted && !(error instanceof Problem)) throw error;
-    }
+    const requests = [
+      this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
+      ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
+    ];
+    const answers = await quietly(Promise.all(requests)).catch((error) => (signal?.aborted ? null : Promise.reject(error)));
+    if (answers === null || signal?.aborted) return;
+    const [found, ...others] = answers;
+    this.marked = found.items;
+    this.elsewhere = others.map(({ items, next_cursor: next }, index) => {
+      return { view: elsewhere[index], items: items.slice(0, ELSEWHERE), more: next !== null || items.length > ELSEWHERE };
+    });
+    this._changed();
   }
 
   /** What the stream does not say: marks, which another browser may have changed, and whom requests wait for. */
   async _loadAdded() {
-    try {
-      const { items } = await this._page(null);
-      const found = new Map(items.map((item) => [keyOf(item), item]));
+    const page = await quietly(this._page(null));
+    if (page !== null) {
+      const found = new Map(page.items.map((item) => [keyOf(item), item]));
       this.items = this.items.map((item) => {
         const { marks = item.marks, waits_for = item.waits_for } = found.get(keyOf(item)) ?? {};
         return { ...item, marks, waits_for };
       });
       this._changed();
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
     }
     if (this._loading === null) this._loadRest();
   }
 
   async _loadCounts() {
-    try {
-      this.counts = await this._api.counts(this.person);
-      this._changed();
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    this.counts = (await quietly(this._api.counts(this.person))) ?? this.counts;
+    this._changed();
   }
 
-  /** Also those of lines that are not shown yet. Failing is no harm: they are missing until the next unknown app. */
+  /** Also those of lines that are not shown yet. Where it fails, they are missing until the next unknown app. */
   async _loadApps() {
-    try {
-      const { items } = await this._api.apps(this.person);
-      for (const { app_type: app, process_name: name, source } of items) this.apps.know(app, name, source);
-      this._changed();
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    const found = await quietly(this._api.apps(this.person));
+    for (const { app_type: app, process_name: name, source } of found?.items ?? []) this.apps.know(app, name, source);
+    this._changed();
   }
 
   _onState({ state, problem }) {
@@ -393,7 +377,9 @@ export class Inbox extends EventTarget {
     }
     if (notification.view !== this.view) return;
     if (OWN_VIEWS.has(this.view)) this._refreshShown();
-    this._applyToMarked(notification);
+    const rest = this.marked.filter((item) => keyOf(item) !== keyOf(notification));
+    const known = this.marked.find((item) => !rest.includes(item));
+    if (known) this.marked = notification.change === "REMOVED" ? rest : this.marked.with(this.marked.indexOf(known), changedBy(notification, known));
     if (this._loading === null) this._apply(notification);
     else this._waiting.push(notification);
   }
@@ -408,54 +394,29 @@ export class Inbox extends EventTarget {
     }
   }
 
+  /** What a notification makes of the items that are shown: it takes one away, changes it, moves it, or adds it. */
   _apply(notification) {
     const key = keyOf(notification);
-    const index = this.items.findIndex((item) => keyOf(item) === key);
-    if (notification.change === "REMOVED") {
-      if (index >= 0) this.items = this.items.toSpliced(index, 1);
-    } else if (index >= 0) {
-      const known = this.items[index];
-      const changed = changedBy(notification, known);
-      if (this._matches(changed) && changed.created_at === known.created_at) this.items = this.items.with(index, changed);
-      else this._move(index, changed);
-    } else {
-      this._insert(notification);
+    const known = this.items.find((item) => keyOf(item) === key);
+    const rest = this.items.filter((item) => item !== known);
+    const item = changedBy(notification, known);
+    const at = known?.created_at === item.created_at ? this.items.indexOf(known) : this._placeOf(item, rest);
+    // An update of an older version is no news of when it entered.
+    const isUnsure = !known && this.cursor !== null && notification.entered_at == null && notification.change === "UPDATED";
+    const isShown = notification.change !== "REMOVED" && at !== null && !isUnsure && this._matches(item);
+    this.items = isShown ? rest.toSpliced(at, 0, item) : rest;
+    if (isShown && !known) {
+      this._see(item);
+      this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
     }
     this._changed();
   }
 
-  _applyToMarked(notification) {
-    const key = keyOf(notification);
-    const rest = this.marked.filter((item) => keyOf(item) !== key);
-    const known = this.marked.find((item) => keyOf(item) === key);
-    if (known === undefined) return;
-    this.marked = notification.change === "REMOVED" ? rest : this.marked.map((item) => (item === known ? changedBy(notification, known) : item));
-  }
-
-  /** To where its time says that it stands; out of the list where it does not match any more. */
-  _move(index, item) {
-    this.items = this.items.toSpliced(index, 1);
-    const at = this._placeOf(item);
-    if (at !== null && this._matches(item)) this.items = this.items.toSpliced(at, 0, item);
-  }
-
-  /** Null where it is older than all that is shown, and there is more: it comes with its page. */
-  _placeOf({ created_at: entered }) {
-    const found = this.items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(entered));
+  /** Where an item stands by its time. Null where it is older than all of these, and there is more: it comes with its page. */
+  _placeOf({ created_at: entered }, items) {
+    const found = items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(entered));
     if (found >= 0) return found;
-    return this.cursor === null ? this.items.length : null;
-  }
-
-  _insert(notification) {
-    const item = { ...itemOf(notification), ...timesOf(notification, null) };
-    if (!this._matches(item)) return;
-    const at = this._placeOf(item);
-    // An update of an older version is no news of when it entered.
-    const unsure = notification.entered_at == null && notification.change === "UPDATED";
-    if (at === null || (this.cursor !== null && unsure)) return;
-    this.items = this.items.toSpliced(at, 0, item);
-    this._see(item);
-    this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
+    return this.cursor === null ? items.length : null;
   }
 
   _matches(item) {
@@ -503,11 +464,11 @@ function timesOf({ entered_at: entered, updated_at: updated, occurred_at: occurr
   return { created_at: entered ?? known?.created_at ?? occurred, updated_at: updated ?? occurred };
 }
 
-/** An item that has changed is unread. */
+/** What an item has become; one that has changed is unread. */
 function changedBy(notification, known) {
   const changed = { ...known, ...withoutGaps(itemOf(notification)), ...timesOf(notification, known) };
-  const isRead = known.marks?.read && changed.updated_at === known.updated_at;
-  return known.marks ? { ...changed, marks: { ...known.marks, read: isRead } } : changed;
+  const isRead = known?.marks?.read && changed.updated_at === known.updated_at;
+  return known?.marks ? { ...changed, marks: { ...known.marks, read: isRead } } : changed;
 }
 
 /** A notification does not take away what an item had. */

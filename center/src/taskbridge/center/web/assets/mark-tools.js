@@ -1,6 +1,6 @@
 // What a person marks about an item: buttons above its details, and the same by key.
 
-import { element, icon, replace } from "./dom.js";
+import { button, element, icon, redraw } from "./dom.js";
 import { keyOf } from "./inbox.js";
 
 function tomorrow() {
@@ -35,23 +35,15 @@ export class MarkTools {
   refresh() {
     const item = this._inbox.all.find((each) => keyOf(each) === this._key);
     const marks = this._inbox.hasMarks && item !== undefined ? (item.marks ?? {}) : null;
-    const shown = marks && `${this._key} ${marks.pinned} ${isHidden(item)} ${marks.read}`;
-    if (shown === this._shown) return;
-    this._shown = shown;
-    const focused = this.root.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     const { marks: said } = this._words;
-    const tool = (key, drawing, text, pressed) => {
-      const act = () => this._inbox.mark([item], CHANGES[key](item));
-      return element("button", { type: "button", class: "tool", "aria-pressed": String(pressed), title: text, "aria-label": text, data: { key }, on: { click: act } }, icon(drawing));
+    const tool = (keep, drawing, text, pressed) => {
+      const act = () => this._inbox.mark([item], CHANGES[keep](item));
+      return button(icon(drawing), act, { class: "tool", "aria-pressed": String(pressed), title: text, "aria-label": text, data: { keep } });
     };
-    replace(
-      this.root,
-      marks && [
-        tool("u", "unread", said.read, Boolean(marks.read)),
-        tool("p", "pin", said.pin, Boolean(marks.pinned)),
-        tool("h", "later", said.later, isHidden(item)),
-      ],
-    );
-    if (focused) this.root.querySelector(`[data-key="${focused}"]`)?.focus();
+    redraw(this.root, marks && [this._key, marks.pinned, isHidden(item), marks.read], () => marks && [
+      tool("u", "unread", said.read, Boolean(marks.read)),
+      tool("p", "pin", said.pin, Boolean(marks.pinned)),
+      tool("h", "later", said.later, isHidden(item)),
+    ]);
   }
 }

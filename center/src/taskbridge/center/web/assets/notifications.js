@@ -1,6 +1,6 @@
 // New pending tasks as notifications of the browser, while a tab is open and nobody looks at it.
 
-import { debounced, element } from "./dom.js";
+import { debounced } from "./dom.js";
 import { notifies, setNotifies } from "./preferences.js";
 
 const TOGETHER_MS = 400;
@@ -23,13 +23,13 @@ export class Notifications {
     return isOffered && notifies() && Notification.permission === "granted";
   }
 
-  /** Turns them on and off; null where the browser has none. */
-  button(words) {
+  /** Turns them on and off: an item of a menu; none where the browser has no notifications. */
+  items(words) {
     this._words = words;
-    if (!isOffered) return null;
+    if (!isOffered) return [];
     const { on, off, blocked } = words.notifications;
-    if (Notification.permission === "denied") return element("button", { type: "button", disabled: true }, blocked);
-    return element("button", { type: "button", on: { click: () => this._toggle() } }, this._areOn ? off : on);
+    const isBlocked = () => Notification.permission === "denied";
+    return [{ text: () => (isBlocked() ? blocked : this._areOn ? off : on), disabled: isBlocked, act: () => this._toggle() }];
   }
 
   async _toggle() {

@@ -1,135 +1,103 @@
 // "Was this callback received, and what became of it?" by the id of an instance.
 
-import { Problem } from "./api.js";
-import { element, icon, replace } from "./dom.js";
+import { Latest } from "./api.js";
+import { element, icon, recordsTable, replace } from "./dom.js";
 import { namesIn } from "./format.js";
-import { deadLetterColumns, quarantineColumns, reasonTold, rowsShown } from "./ops-panels.js";
+import { deadLetterColumns, quarantineColumns, reasonTold } from "./ops-panels.js";
 import { problemShown } from "./states.js";
 import { isEnd, timelineShown } from "./timeline.js";
 
-export class CallbackSearch {
-  constructor(api, words, opsWords, format) {
-    this._api = api;
-    this._words = words;
-    this._ops = opsWords;
-    this._format = format;
-    this._asking = null;
-    this._field = element("input", {
-      type: "search",
-      name: "instance_id",
-      "aria-label": opsWords.findHint,
-      placeholder: opsWords.findHint,
-      autocomplete: "off",
-      spellcheck: "false",
-      maxlength: "512",
-    });
-    this._answer = element("div", { class: "find-answer", "aria-live": "polite" });
-    const form = element("form", { class: "find-form", role: "search" }, icon("search"), this._field, element("button", { type: "submit", class: "primary-button" }, opsWords.find));
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.find(this._field.value);
-    });
-    this.root = element("section", { class: "panel find" }, element("h2", {}, opsWords.findTitle), form, this._answer);
-  }
+const VERDICT_ICONS = { known: "check", replayed: "check", unknown: "search" };
 
-  get sought() {
-    return this._field.value.trim();
-  }
+export function callbackSearch(page) {
+  const { api, words, ops } = page;
+  const asking = new Latest();
+  const field = element("input", {
+    type: "search",
+    name: "instance_id",
+    "aria-label": ops.findHint,
+    placeholder: ops.findHint,
+    autocomplete: "off",
+    spellcheck: "false",
+    maxlength: "512",
+  });
+  const answer = element("div", { class: "find-answer", "aria-live": "polite" });
+  const submit = (event) => (event.preventDefault(), find(field.value));
+  const form = element("form", { class: "find-form", role: "search", on: { submit } }, icon("search"), field, element("button", { type: "submit", class: "primary-button" }, ops.find));
 
-  async find(given) {
+  async function find(given) {
     const id = given.trim();
-    this._field.value = id;
-    this._asking?.abort();
+    field.value = id;
+    asking.cancel();
     history.replaceState(null, "", id === "" ? location.pathname : `#${encodeURIComponent(id)}`);
-    if (id === "") {
-      replace(this._answer);
-      return;
-    }
-    const asking = new AbortController();
-    this._asking = asking;
-    replace(this._answer, element("p", { class: "faint" }, this._words.loading));
-    try {
-      const found = await this._api.callbacks(id, asking.signal);
-      if (!asking.signal.aborted) replace(this._answer, this._shown(found));
-    } catch (error) {
-      if (asking.signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      replace(this._answer, problemShown(error, this._words, () => this.find(id)));
-    }
+    replace(answer, id === "" ? null : element("p", { class: "faint" }, words.loading));
+    if (id === "") return;
+    await asking.run((signal) => api.callbacks(id, signal), {
+      found: (found) => replace(answer, shown(found, page)),
+      failed: (problem) => replace(answer, problemShown(problem, words, () => find(id))),
+    });
   }
 
-  _shown(found) {
-    const ops = this._ops;
-    const verdict = verdictOf(found);
-    const { quarantine_records: quarantine, dead_letter_records: letters, since, complete } = found.searched;
-    return [
-      element(
-        "div",
-        { class: "verdict", data: { verdict } },
-        icon(verdict === "known" || verdict === "replayed" ? "check" : verdict === "unknown" ? "search" : "warning"),
-        element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, this._told(found)))),
-      ),
-      found.state?.title ? element("p", { class: "find-title" }, element("bdi", {}, found.state.title)) : null,
-      found.history ? this._part(ops.openInstance, timelineShown(found.history, this._context(found))) : null,
-      found.quarantined.length > 0 ? this._part(ops.quarantine, this._table(found.quarantined, quarantineColumns(ops, this._format), ops.quarantine)) : null,
-      found.dead_letters.length > 0 ? this._part(ops.deadLetters, rowsShown(found.dead_letters, deadLetterColumns(ops, this._format), ops.deadLetters)) : null,
-      found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found)) : null,
-      element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since), complete)),
-    ];
-  }
-
-  /** The service's own sentence is English and in UTC: for scripts. People get the same in their words and time. */
-  _told({ state, deleted, history: events, quarantined, dead_letters: letters, people, searched }) {
-    const { told, actions } = this._ops;
-    const said = [];
-    if (state !== null && !deleted) {
-      const last = events?.events.at(-1);
-      const received = last
-        ? [told.events(events.events.length, events.complete), told.last(isEnd(last) ? told.ended : (actions[last.action] ?? last.action), this._format.full(last.occurred_at))]
-        : [told.eventsGone];
-      said.push([...received, told.people(people)].join(told.clause) + told.end);
-    }
-    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._ops, this._words), this._replays(quarantined)));
-    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._ops, this._words), this._replays(letters)));
-    if (said.length === 0 && !deleted) said.push(told.never(this._format.full(searched.since)));
-    return said.join(" ");
-  }
-
-  _replays(entries) {
-    const replayed = entries.map(({ replayed_at: at }) => at).filter(Boolean).sort();
-    const { told } = this._ops;
-    return replayed.length === 0 ? told.notReplayed : told.replayed(this._format.full(replayed.at(-1)), entries.length - replayed.length);
-  }
-
-  _context({ state, history: events }) {
-    const names = namesIn(state?.originator, state, events);
-    return { words: this._words, format: this._format, name: (id) => names.get(id) ?? id };
-  }
-
-  _part(heading, ...content) {
-    return element("section", { class: "find-part" }, element("h3", {}, heading), ...content);
-  }
-
-  _table(rows, columns, label) {
-    return rowsShown(rows, [...columns, [this._ops.columns.detail, (row) => row.detail, "long"]], label);
-  }
-
-  _notifications(found) {
-    const { columns, changes } = this._ops;
-    const { name } = this._context(found);
-    const who = (id) => (name(id) === id ? id : `${name(id)} ${id}`);
-    const shown = [
-      [columns.at, (row) => this._format.moment(row.occurred_at)],
-      [columns.who, (row) => who(row.recipient_id)],
-      [columns.view, (row) => this._words.views[row.view] ?? row.view],
-      [columns.change, (row) => changes[row.change] ?? row.change],
-      [columns.status, (row) => this._words.statuses[row.status] ?? row.status],
-    ];
-    return rowsShown(found.notifications, shown, this._ops.notifications);
-  }
+  return {
+    root: element("section", { class: "panel find" }, element("header", {}, element("h2", {}, ops.findTitle)), form, answer),
+    find,
+    get sought() {
+      return field.value.trim();
+    },
+  };
 }
 
-const reasonsOf = (entries, ops, words) => [...new Set(entries.map(({ reason }) => reasonTold(reason, ops)))].join(words.listComma);
+function shown(found, page) {
+  const { words, ops, format } = page;
+  const { state, history: events, quarantined, dead_letters: letters, notifications, searched } = found;
+  const verdict = verdictOf(found);
+  const names = namesIn(state?.originator, state, events);
+  const name = (id) => names.get(id) ?? id;
+  const part = (heading, ...content) => element("section", { class: "find-part" }, element("h3", {}, heading), ...content);
+  const rows = (heading, columns, entries) => (entries.length > 0 ? part(heading, recordsTable(heading, columns, entries)) : null);
+  const notified = [
+    [ops.columns.at, (row) => format.moment(row.occurred_at)],
+    [ops.columns.who, ({ recipient_id: id }) => (names.has(id) ? `${name(id)} ${id}` : id)],
+    [ops.columns.view, (row) => words.views[row.view] ?? row.view],
+    [ops.columns.change, (row) => ops.changes[row.change] ?? row.change],
+    [ops.columns.status, (row) => words.statuses[row.status] ?? row.status],
+  ];
+  return [
+    element(
+      "div",
+      { class: "verdict", data: { verdict } },
+      icon(VERDICT_ICONS[verdict] ?? "warning"),
+      element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, told(found, page)))),
+    ),
+    state?.title ? element("p", { class: "find-title" }, element("bdi", {}, state.title)) : null,
+    events ? part(ops.openInstance, ...[timelineShown(events, { words, format, name })].flat()) : null,
+    rows(ops.headings.quarantine, [...quarantineColumns(page), [ops.columns.detail, (row) => row.detail, "long"]], quarantined),
+    rows(ops.headings["dead-letters"], deadLetterColumns(page), letters),
+    rows(ops.notifications, notified, notifications),
+    element("p", { class: "faint" }, ops.searched(format.number(searched.quarantine_records), format.number(searched.dead_letter_records), format.full(searched.since), searched.complete)),
+  ];
+}
+
+/** The service's own sentence is English and in UTC: for scripts. People get the same in their words and time. */
+function told({ state, deleted, history: events, quarantined, dead_letters: letters, people, searched }, { words, ops, format }) {
+  const say = ops.told;
+  const reasons = (entries) => [...new Set(entries.map(({ reason }) => reasonTold(reason, ops)))].join(words.listComma);
+  const replays = (entries) => {
+    const replayed = entries.map(({ replayed_at: at }) => at).filter(Boolean).sort();
+    return replayed.length === 0 ? say.notReplayed : say.replayed(format.full(replayed.at(-1)), entries.length - replayed.length);
+  };
+  const said = [];
+  if (state !== null && !deleted) {
+    const last = events?.events.at(-1);
+    const action = last && (isEnd(last) ? say.ended : (ops.actions[last.action] ?? last.action));
+    const received = last ? [say.events(events.events.length, events.complete), say.last(action, format.full(last.occurred_at))] : [say.eventsGone];
+    said.push([...received, say.people(people)].join(say.clause) + say.end);
+  }
+  if (quarantined.length > 0) said.push(say.rejected(quarantined.length, reasons(quarantined), replays(quarantined)));
+  if (letters.length > 0) said.push(say.parked(letters.length, reasons(letters), replays(letters)));
+  if (said.length === 0 && !deleted) said.push(say.never(format.full(searched.since)));
+  return said.join(" ");
+}
 
 const waits = ({ replayed_at: at }) => !at;
 

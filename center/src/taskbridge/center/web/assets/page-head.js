@@ -1,6 +1,6 @@
-// What both pages have at the top: the name, the way to the other page, language and appearance.
+// What all pages have: the name, the way to other pages, language and appearance at the top, and panels below.
 
-import { element, icon, replace } from "./dom.js";
+import { element, icon, ownLink, replace } from "./dom.js";
 import { LANGUAGES, chooseLanguage } from "./words.js";
 import { setTheme, theme } from "./preferences.js";
 
@@ -8,21 +8,50 @@ const THEMES = ["auto", "light", "dark"];
 const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 
 /** `onLanguage(words)` draws the page again; `own` are elements of the page itself. */
-export function pageHead(words, { title, other = null, onLanguage, own = [] }) {
+export function pageHead(words, { title, other = [], onLanguage, own = [] }) {
   return element(
     "header",
     { class: "page-head" },
-    element("div", { class: "brand" }, element("span", { class: "mark", "aria-hidden": "true" }), element("h1", {}, title)),
+    element("div", { class: "brand" }, element("h1", {}, title)),
     ...own,
-    element("nav", { class: "page-tools", "aria-label": words.product }, ...[other].flat(), languageButton(words, onLanguage), themeButton(words)),
+    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words, onLanguage), themeButton(words)),
   );
 }
 
-/** A link to a page of ours. */
-export function ownLink(path, text) {
-  const link = element("a", { class: "tool" }, text);
-  link.href = path;
-  return link;
+/** A page of panels: `content` below the page's head. */
+export function panelPage(root, words, { title, other = [], ...head }, ...content) {
+  document.title = `${title} · taskbridge`;
+  const others = [...other, ownLink("/", words.tasks)];
+  replace(root, pageHead(words, { title, other: others, ...head }), element("main", { class: "operation" }, ...content));
+}
+
+export function panel(name, heading, hint, ...content) {
+  return element(
+    "section",
+    { class: `panel ${name}` },
+    element("header", {}, element("h2", {}, heading), hint ? element("p", { class: "faint" }, hint) : null),
+    ...content,
+  );
+}
+
+/** In place of a table that would be empty. */
+export const noneShown = (sentence) => element("p", { class: "panel-none line" }, icon("check"), sentence);
+
+/**
+ * `load` now, `ms` after each end, and when somebody looks at the page again. Nobody reads a hidden one. Gives what
+ * loads at once.
+ */
+export function whileVisible(load, ms) {
+  let next;
+  const again = async () => {
+    clearTimeout(next);
+    await load();
+    clearTimeout(next);
+    if (document.visibilityState === "visible") next = setTimeout(again, ms);
+  };
+  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && again());
+  again();
+  return again;
 }
 
 function languageButton(words, onLanguage) {
@@ -54,7 +83,7 @@ function themeButton(words) {
 /** A quiet word on whether what is shown is live. */
 export function liveSign(words) {
   const text = element("span", { class: "live-text" });
-  const sign = element("div", { class: "live", role: "status" }, element("span", { class: "live-dot", "aria-hidden": "true" }), text);
+  const sign = element("div", { class: "live", role: "status" }, text);
   return {
     root: sign,
     show(state) {

@@ -1,7 +1,7 @@
 // Finds whose lists to open, among the people who were imported.
 
-import { Problem } from "./api.js";
-import { debounced, element, replace } from "./dom.js";
+import { Latest, quietly } from "./api.js";
+import { button, debounced, element, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
 const SEARCH_AFTER_MS = 200;
@@ -9,17 +9,8 @@ const MOST = 20;
 
 /** The name of a user; null where none is known to who asks. */
 export async function nameOf(api, { corpId, userId }) {
-  const found = await peopleOrNobody(api, userId);
-  return found.find(({ corp_id: corp, user_id: user }) => corp === corpId && user === userId)?.name ?? null;
-}
-
-async function peopleOrNobody(api, q) {
-  try {
-    return (await api.people(q, MOST)).items;
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    return [];
-  }
+  const found = await quietly(api.people(userId, MOST));
+  return found?.items.find(({ corp_id: corp, user_id: user }) => corp === corpId && user === userId)?.name ?? null;
 }
 
 /** Finds one of the person's colleagues, as `peoplePicker`; never the one `without` whom it makes no sense. */
@@ -33,9 +24,9 @@ export function colleaguePicker(api, person, words, choose, without = person.use
 
 /** A search field and the people it finds; null where nobody was imported. `choose` takes the one who is picked. */
 export async function peoplePicker(api, words, choose) {
-  const everybody = await peopleOrNobody(api, "");
+  const everybody = (await quietly(api.people("", MOST)))?.items ?? [];
   if (everybody.length === 0) return null;
-  let searching = null;
+  const searching = new Latest();
   const field = element("input", {
     type: "search",
     autocomplete: "off",
@@ -52,29 +43,25 @@ export async function peoplePicker(api, words, choose) {
       },
     },
   });
-  const said = element("p", { class: "people-found faint", role: "status" });
+  const said = element("p", { class: "people-found note", role: "status" });
   const list = element("ul", { class: "people", on: { keydown: (event) => onKey(event) } });
   const later = debounced(() => search(), SEARCH_AFTER_MS);
 
-  async function search() {
-    searching?.abort();
-    const { signal } = (searching = new AbortController());
-    try {
-      show((await api.people(field.value.trim(), MOST, signal)).items);
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      show([]);
-      said.textContent = sayProblem(error, words)[0];
-    }
-  }
+  const search = () =>
+    searching.run((signal) => api.people(field.value.trim(), MOST, signal), {
+      found: ({ items }) => show(items),
+      failed: (problem) => {
+        show([]);
+        said.textContent = sayProblem(problem, words)[0];
+      },
+    });
 
   function show(items) {
     const severalCorps = new Set(items.map(({ corp_id: corp }) => corp)).size > 1;
     const row = (person) => {
       const { name, department, user_id: user, corp_id: corp } = person;
       const more = [department, user, severalCorps ? corp : null].filter(Boolean).map((text) => element("bdi", { class: "faint" }, text));
-      return element("li", {}, element("button", { type: "button", on: { click: () => choose(person) } }, element("bdi", {}, name || user), ...more));
+      return element("li", {}, button([element("bdi", {}, name || user), ...more], () => choose(person), { class: null }));
     };
     replace(list, ...items.map(row));
     said.textContent = words.signIn.found(items.length, items.length === MOST);
@@ -89,5 +76,5 @@ export async function peoplePicker(api, words, choose) {
   }
 
   show(everybody);
-  return element("div", { class: "people-picker" }, element("label", {}, element("span", {}, words.signIn.people), field), said, list);
+  return element("div", { class: "people-picker" }, labelled(words.signIn.people, field), said, list);
 }

@@ -8,7 +8,7 @@ const HEIGHT = 100;
 export function stackedBars({ times, series, label, help, format }) {
   const totals = times.map((_, index) => series.reduce((sum, { values }) => sum + (values[index] ?? 0), 0));
   const most = Math.max(1, ...totals);
-  const bars = svg("svg", { class: "plot-shapes", viewBox: `0 0 ${times.length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const bars = svg("svg", { viewBox: `0 0 ${times.length} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   times.forEach((_, index) => {
     let top = HEIGHT;
     for (const { kind, values } of series) {
@@ -33,7 +33,7 @@ export function line({ times, values, label, help, format, kind }) {
   const points = values.map((value, index) => `${x(index).toFixed(2)} ${y(value).toFixed(2)}`);
   const shapes = svg(
     "svg",
-    { class: "plot-shapes", viewBox: `0 0 100 ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    { viewBox: `0 0 100 ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     points.length > 0 ? svg("path", { class: `area kind-${kind}`, d: `M0 ${HEIGHT}L${points.join("L")}L100 ${HEIGHT}Z` }) : null,
     points.length > 0 ? svg("path", { class: `stroke kind-${kind}`, d: `M${points.join("L")}`, "vector-effect": "non-scaling-stroke" }) : null,
   );
@@ -49,7 +49,7 @@ function readable({ shapes, times, most, label, help, format, say, legend }) {
   const area = element(
     "div",
     { class: "plot-area", tabindex: "0", role: "group", "aria-label": `${label}. ${help}` },
-    element("span", { class: "plot-most", "aria-hidden": "true" }, format.number(most)),
+    element("span", { "aria-hidden": "true" }, format.number(most)),
     shapes,
   );
   shapes.append(cursor);

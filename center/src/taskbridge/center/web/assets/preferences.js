@@ -1,6 +1,6 @@
 // What a person chose, remembered where the browser allows it, and by the service for people who sign in.
 
-import { Problem } from "./api.js";
+import { quietly } from "./api.js";
 
 const PREFIX = "taskbridge.";
 
@@ -47,9 +47,7 @@ export function followPerson(api, { preferences, as_of: asOf }) {
   save = () => {
     const present = { language: remembered("language"), theme: theme(), notifications: notifies() };
     // It holds in this browser anyway.
-    api.prefer(present).catch((error) => {
-      if (!(error instanceof Problem)) throw error;
-    });
+    quietly(api.prefer(present));
   };
 }
 

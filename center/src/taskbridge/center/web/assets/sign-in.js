@@ -1,7 +1,7 @@
 // Who is asking, and about whom: the user enters what /v1/me leaves open.
 
 import { Api, Problem } from "./api.js";
-import { element, replace } from "./dom.js";
+import { button, element, labelled, offer, ownLink, replace } from "./dom.js";
 import { peoplePicker } from "./people-picker.js";
 import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
@@ -46,12 +46,6 @@ export async function signIn(api, root, words, given) {
   if (me.mode === "open") remember(PERSON, person);
   else keepForTab(PERSON, person);
   return { ...typed, me };
-}
-
-/** Resolves with an operator's `/v1/me`. */
-export function signInOperator(api, root, words) {
-  const { opsTitle: title, opsText: text, notOperator: refused, onlyOperators: only } = words.signIn;
-  return signInAs(api, root, words, ({ operator }) => operator, { title, text, refused, only });
 }
 
 /**
@@ -110,13 +104,16 @@ function offerWayBack(root, words, [title, text], { user_id: id, user_name: name
 
 function offerLink(root, words, { title, text, href, enter }) {
   const { promise, resolve } = Promise.withResolvers();
-  const link = element("a", { class: "primary-button" }, enter);
-  link.href = href;
-  const other = element("button", { type: "button", class: "quiet-button", on: { click: resolve } }, words.signIn.useToken);
-  const form = element("div", { class: "sign-in-form" }, element("h1", {}, title), element("p", { class: "faint" }, text), link, other);
-  replace(root, element("main", { class: "sign-in" }, form));
+  const link = ownLink(href, enter, "primary-button");
+  showForm(root, "div", title, {}, element("p", { class: "faint" }, text), link, button(words.signIn.useToken, resolve));
   link.focus();
   return promise;
+}
+
+/** In place of the page. */
+function showForm(root, tag, title, properties, ...content) {
+  const form = element(tag, { class: "sign-in-form", ...properties }, element("h1", {}, title), ...content);
+  replace(root, element("main", { class: "sign-in" }, form));
 }
 
 async function askToken(root, words, said) {
@@ -134,48 +131,36 @@ function lastPerson() {
   }
 }
 
-/** A small form in place of the page; resolves with what was typed, or picked. */
+/** Resolves with what was typed in a small form in place of the page, or picked. */
 async function ask(root, words, { title, text, fields, problem = null, picker = async () => null }) {
   const { promise, resolve } = Promise.withResolvers();
   const picked = await picker(resolve);
   const inputs = fields.map(inputOf);
-  const form = element(
-    "form",
-    { class: "sign-in-form" },
-    element("h1", {}, title),
-    picked,
-    element("p", { class: "faint" }, text),
-    problem === null ? null : element("p", { class: "sign-in-problem", role: "alert" }, problem),
-    ...fields.map(({ label }, index) => element("label", {}, element("span", {}, label), inputs[index])),
-    element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
-  );
-  form.addEventListener("submit", (event) => {
+  const submit = (event) => {
     event.preventDefault();
-    const typed = Object.fromEntries(fields.map(({ name }, index) => [name, inputs[index].value.trim()]));
     const missing = inputs.find((input) => input.value.trim() === "");
     if (missing) missing.focus();
-    else resolve(typed);
-  });
-  replace(root, element("main", { class: "sign-in" }, form));
+    else resolve(Object.fromEntries(inputs.map(({ name, value }) => [name, value.trim()])));
+  };
+  showForm(
+    root,
+    "form",
+    title,
+    { on: { submit } },
+    picked,
+    element("p", { class: "faint" }, text),
+    problem === null ? null : element("p", { class: "problem", role: "alert" }, problem),
+    ...fields.map(({ label }, index) => labelled(label, inputs[index])),
+    element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
+  );
   (picked?.querySelector("input") ?? inputs.find((input) => input.value === "") ?? inputs[0]).focus();
   return promise;
 }
 
 function inputOf({ name, value, secret = false, choices = [] }) {
-  if (choices.length > 1) {
-    const select = element("select", { name }, ...choices.map((choice) => element("option", { value: choice }, choice)));
-    select.value = choices.includes(value) ? value : choices[0];
-    return select;
-  }
-  const input = element("input", {
-    name,
-    type: secret ? "password" : "text",
-    required: true,
-    autocomplete: "off",
-    autocapitalize: "none",
-    spellcheck: "false",
-    maxlength: "512",
-  });
+  if (choices.length > 1) return offer(element("select", { name }), choices.map((choice) => [choice, choice]), value);
+  const typed = { required: true, autocomplete: "off", autocapitalize: "none", spellcheck: "false", maxlength: "512" };
+  const input = element("input", { name, type: secret ? "password" : "text", ...typed });
   input.value = value;
   return input;
 }

@@ -1,6 +1,7 @@
 // What a task or request has come to, and what a list or a pane shows that has nothing else to show.
 
-import { element, icon } from "./dom.js";
+import { button, element, icon } from "./dom.js";
+import { hue, initials } from "./format.js";
 
 const STATUS_ICONS = { SENT: "send", ENDED: "warning", OVERDUE: "warning", PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
 const SOON_MS = 24 * 3600 * 1000;
@@ -8,6 +9,13 @@ const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 
 export function statusShown(status, words, text = words.statuses[status] ?? status) {
   return element("span", { class: "status", data: { status }, part: "status" }, icon(STATUS_ICONS[status] ?? "clock"), text);
+}
+
+/** A person as two letters, in the colour of their id. */
+export function avatar(person, name) {
+  const made = element("span", { class: "avatar", "aria-hidden": "true" }, initials(person?.name));
+  made.style.setProperty("--hue", `${hue(person?.user_id ?? name)}deg`);
+  return made;
 }
 
 /** Of a sender's word for how something was decided or ended, ours, and whether it is against; null for one that we do not know. */
@@ -41,7 +49,7 @@ export function nothingToShow(drawing, [heading, sentence], ...more) {
   return element(
     "div",
     { class: "nothing" },
-    element("div", { class: "nothing-drawing" }, icon(drawing)),
+    icon(drawing),
     element("p", { class: "nothing-heading" }, heading),
     element("p", { class: "nothing-text" }, sentence),
     ...more,
@@ -49,8 +57,7 @@ export function nothingToShow(drawing, [heading, sentence], ...more) {
 }
 
 export function problemShown(problem, words, retry) {
-  const button = element("button", { type: "button", class: "quiet-button", on: { click: retry } }, words.retry);
-  const shown = nothingToShow("warning", sayProblem(problem, words), button);
+  const shown = nothingToShow("warning", sayProblem(problem, words), button(words.retry, retry));
   shown.setAttribute("role", "alert");
   return shown;
 }

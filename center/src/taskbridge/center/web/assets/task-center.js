@@ -5,14 +5,14 @@ import { Actions } from "./actions.js";
 import { severalDialog } from "./deciding.js";
 import { Delegated, delegationDialog } from "./delegating.js";
 import { Detail } from "./detail.js";
-import { element, icon, replace } from "./dom.js";
+import { button, element, icon, ownLink, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
 import { helpDialog } from "./help.js";
 import { listMenu } from "./list-menu.js";
 import { CHANGES } from "./mark-tools.js";
 import { Notifications } from "./notifications.js";
 import { startWorker } from "./offline.js";
-import { liveSign, ownLink, pageHead } from "./page-head.js";
+import { liveSign, pageHead } from "./page-head.js";
 import { nameOf } from "./people-picker.js";
 import { accountMenu, leavePerson } from "./account.js";
 import { forgetToken, pageApi, signIn } from "./sign-in.js";
@@ -79,59 +79,53 @@ class TaskCenter {
     this._list?.dispose();
     this._detail?.dispose();
     this._words = words;
-    this._delegate = element("button", { type: "button", on: { click: () => this._delegationDialog.open() } }, words.delegating.title);
+    const apps = () => this._inbox.apps.labels(words);
+    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, apps);
     this._menu = listMenu(this._api, this._inbox, words, {
-      settings: () => [this._notifications.button(words), this._delegate].filter(Boolean),
+      settings: [
+        ...this._notifications.items(words),
+        { text: () => (this._actions.any ? words.delegating.title : null), act: () => void this._delegationDialog.open() },
+      ],
       say: (text) => this._list.say(text),
     });
-    const own = () => (this._inbox.view === "pending" ? this._inbox.items : []);
-    const show = (item) => this._choose({ item, byKeyboard: true });
-    this._severalDialog = severalDialog(this._actions, words, { title: words.acting.several, items: own, show });
-    this._several = this._opener(words.acting.several, this._severalDialog);
-    this._delegatedDialog = severalDialog(this._actions, words, { title: words.delegating.received, items: () => this._delegated.items, show });
-    this._fromOthers = this._opener(words.delegating.received, this._delegatedDialog);
-    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, () => this._inbox.apps.labels(words));
-    this._list = new TaskList(this._inbox, words, { tools: [this._menu.root, this._fromOthers, this._several] });
-    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
-    this._live = liveSign(words.live);
-    this._help = helpDialog(words);
+    const several = (title, items) => severalDialog(this._actions, words, { title, items, show: (found) => this._choose({ item: found, byKeyboard: true }) });
+    const opener = (title, { open }) => button(title, open, { class: "quiet-button several-button", hidden: true });
+    this._severalDialog = several(words.acting.several, () => (this._inbox.view === "pending" ? this._inbox.items : []));
+    this._several = opener(words.acting.several, this._severalDialog);
+    this._delegatedDialog = several(words.delegating.received, () => this._delegated.items);
+    this._fromOthers = opener(words.delegating.received, this._delegatedDialog);
+    this._list = new TaskList(this._inbox, words, { tools: [...this._menu.parts, this._fromOthers, this._several] });
     this._list.addEventListener("choose", ({ detail }) => this._choose(detail));
     this._list.addEventListener("cursor", ({ detail }) => this._onCursor(detail.item));
     this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
-    const skip = element("button", { type: "button", class: "skip", on: { click: () => this._list.focus() } }, words.skip);
+    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
+    this._live = liveSign(words.live);
+    this._help = helpDialog(words);
     this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
-    replace(this._root, skip, this._head(words), this._main, this._help, this._severalDialog.root, this._delegatedDialog.root, this._delegationDialog.root);
+    const dialogs = [this._help, this._severalDialog.root, this._delegatedDialog.root, this._delegationDialog.root];
+    replace(this._root, button(words.skip, () => this._list.focus(), { class: "primary-button skip" }), this._head(words), this._main, ...dialogs);
     this._list.mark(item);
     this._show(shown, item);
     this._onChange();
   }
 
   _head(words) {
-    const help = element("button", { type: "button", class: "tool", "aria-label": words.help, title: words.help, on: { click: () => this._help.showModal() } }, "?");
+    const help = button("?", () => this._help.showModal(), { class: "tool", "aria-label": words.help, title: words.help });
     this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
     const own = [this._live.root, this._who(), this._account, help];
-    const other = this._me.operator ? ownLink("/ops", words.ops) : null;
+    const other = this._me.operator ? [ownLink("/ops", words.ops.title)] : [];
     return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
   }
 
   /** Whose list it is: by name where that is known. */
   _who() {
     const { userId } = this._inbox.person;
-    const name = element("bdi", {}, this._name ?? userId);
-    const change = this._words.signIn.switch;
-    const label = `${change}: ${this._name ? `${this._name}, ${userId}` : userId}`;
-    if (this._account !== null) {
-      this._chip = element("button", { type: "button", class: "who", title: userId, popovertarget: this._account.id }, icon("person"), name);
-    } else if (this._me.mode === "sso") {
-      this._chip = element("span", { class: "who", title: userId }, name);
-    } else {
-      this._chip = element("button", { type: "button", class: "who", title: label, "aria-label": label, on: { click: () => switchPerson() } }, icon("person"), name);
-    }
+    const content = [icon("person"), element("bdi", { class: "cut" }, this._name ?? userId)];
+    const label = `${this._words.signIn.switch}: ${this._name ? `${this._name}, ${userId}` : userId}`;
+    if (this._account !== null) this._chip = button(content, () => {}, { class: "who", title: userId, popovertarget: this._account.id });
+    else if (this._me.mode === "sso") this._chip = element("span", { class: "who", title: userId }, content[1]);
+    else this._chip = button(content, switchPerson, { class: "who", title: label, "aria-label": label });
     return this._chip;
-  }
-
-  _opener(text, dialog) {
-    return element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => dialog.open() } }, text);
   }
 
   _onActions() {
@@ -139,7 +133,6 @@ class TaskCenter {
     this._fromOthers.hidden = count === 0;
     this._fromOthers.textContent = `${this._words.delegating.received} (${count})`;
     this._delegatedDialog.render();
-    this._delegate.hidden = !this._actions.any;
     this._several.hidden = !this._actions.any || this._inbox.view !== "pending";
     this._severalDialog.render();
   }

@@ -1,6 +1,6 @@
 // The list of a person's tasks: views, search, filter, rows. The page and the web component both show this one.
 
-import { debounced, element, icon, replace, webAddress } from "./dom.js";
+import { button, debounced, element, icon, offer, redraw, webAddress } from "./dom.js";
 import { Format } from "./format.js";
 import { VIEWS, keyOf } from "./inbox.js";
 import { TaskRows } from "./task-rows.js";
@@ -113,10 +113,10 @@ export class TaskList extends EventTarget {
     this._field.value = this._inbox.filter.q;
     this._apps = this._filter("app_type", "app-filter", words.appLabel);
     this._sources = this._filter("source", "source-filter", words.sourceLabel);
-    this._overdue = element("button", { type: "button", class: "list-filter overdue-filter", part: "filter", on: { click: () => this._toggleOverdue() } }, icon("clock"), words.due.overdue);
+    const toggleOverdue = () => this._inbox.narrow({ overdue: this._inbox.filter.overdue === "" ? "true" : "" });
+    this._overdue = button([icon("clock"), words.due.overdue], toggleOverdue, { class: "list-filter overdue-filter", part: "filter" });
     this._rows = new TaskRows(words, this._format, this._inbox);
-    this._rows.addEventListener("cursor", ({ detail }) => this._forward("cursor", detail));
-    this._rows.addEventListener("choose", ({ detail }) => this._forward("choose", detail));
+    for (const type of ["cursor", "choose"]) this._rows.addEventListener(type, ({ detail }) => this.dispatchEvent(new CustomEvent(type, { detail })));
     this._rows.addEventListener("more", ({ detail }) => (detail.view === this._inbox.view ? this._inbox.more() : this.showView(detail.view)));
     this._rows.addEventListener("end", () => this._goOn());
     this._note = element("div", { class: "list-note" });
@@ -125,15 +125,16 @@ export class TaskList extends EventTarget {
     this._scroller = element("div", { class: "list-scroller", part: "scroller" }, this._note, this._rows.root, this._state, this._foot);
     this._said = element("p", { class: "unseen", role: "status", "aria-live": "polite" });
     this._announce = debounced(() => this._sayArrivals(), ANNOUNCE_AFTER_MS);
+    const properties = { class: "list-panel", role: "tabpanel", id: "tb-panel", "aria-labelledby": `tb-tab-${this._inbox.view}` };
+    this._panel = element("div", properties, this._scroller);
     this.root = element(
       "section",
       { class: "task-list", part: "list" },
       element("div", { class: "tabs", role: "tablist", "aria-label": words.viewsLabel, part: "tabs" }, ...this._tabs),
       element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._overdue, this._sources, this._apps, ...this._tools),
-      element("div", { class: "list-panel", role: "tabpanel", id: "tb-panel", "aria-labelledby": `tb-tab-${this._inbox.view}` }, this._scroller),
+      this._panel,
       this._said,
     );
-    this._panel = this.root.querySelector("#tb-panel");
     this._seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this._goOn(), {
       root: this._scroller,
       rootMargin: "400px",
@@ -151,17 +152,8 @@ export class TaskList extends EventTarget {
   }
 
   _filter(name, kind, label) {
-    const select = element("select", {
-      class: `list-filter ${kind}`,
-      "aria-label": label,
-      part: "filter",
-      on: { change: () => this._inbox.narrow({ [name]: select.value }) },
-    });
-    return select;
-  }
-
-  _toggleOverdue() {
-    this._inbox.narrow({ overdue: this._inbox.filter.overdue === "" ? "true" : "" });
+    const change = ({ target }) => this._inbox.narrow({ [name]: target.value });
+    return element("select", { class: `list-filter ${kind}`, "aria-label": label, part: "filter", on: { change } });
   }
 
   _tab(view) {
@@ -207,10 +199,6 @@ export class TaskList extends EventTarget {
     }
   }
 
-  _forward(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
-
   /** Many changes of one moment are drawn once. Not by requestAnimationFrame: a hidden tab has none. */
   _soon() {
     if (this._drawing) return;
@@ -252,19 +240,13 @@ export class TaskList extends EventTarget {
 
   /** How old the list is, if the service cannot be reached; how many are hidden, and a way to see them. */
   _renderNote() {
-    const { groups, showsHidden, asOf } = this._inbox;
-    const key = `${groups.hiddenCount} ${showsHidden} ${asOf}`;
-    if (key === this._noteShown) return;
-    this._noteShown = key;
-    const { hiddenCount } = this._words.marks;
-    const hadFocus = this._note.contains(document.activeElement);
-    const button = this._button(showsHidden ? this._words.marks.hide : this._words.marks.show, () => this._inbox.showHidden(!showsHidden));
-    replace(
-      this._note,
-      asOf === null ? null : element("p", { class: "as-of", role: "status" }, this._words.asOf(this._format.moment(asOf))),
-      groups.hiddenCount > 0 ? element("p", {}, hiddenCount(groups.hiddenCount), button) : null,
-    );
-    if (hadFocus) button.focus();
+    const { groups: { hiddenCount }, showsHidden, asOf } = this._inbox;
+    const { _words: words, _format: format } = this;
+    const toggle = () => button(showsHidden ? words.marks.hide : words.marks.show, () => this._inbox.showHidden(!showsHidden), { data: { keep: "hidden" } });
+    redraw(this._note, [hiddenCount, showsHidden, asOf], () => [
+      asOf === null ? null : element("p", { class: "as-of", role: "status" }, words.asOf(format.moment(asOf))),
+      hiddenCount > 0 ? element("p", {}, words.marks.hiddenCount(hiddenCount), toggle()) : null,
+    ]);
   }
 
   _renderTab(tab, selected) {
@@ -279,15 +261,11 @@ export class TaskList extends EventTarget {
 
   _renderApps() {
     const { apps, filter, view, items } = this._inbox;
-    const known = apps.version;
-    if (known !== this._appsShown) {
-      this._appsShown = known;
-      offer(this._apps, this._words.allApps, apps.labels(this._words));
-      offer(this._sources, this._words.allSources, apps.sources.map((source) => [source, this._words.sources[source] ?? source]));
-      this._sources.hidden = apps.sources.length === 0;
-    }
-    choose(this._apps, filter.app_type);
-    choose(this._sources, filter.source);
+    const { _words: words } = this;
+    offer(this._apps, [["", words.allApps], ...apps.labels(words)], filter.app_type).toggleAttribute("data-active", filter.app_type !== "");
+    const sources = apps.sources.map((source) => [source, words.sources[source] ?? source]);
+    offer(this._sources, [["", words.allSources], ...sources], filter.source).toggleAttribute("data-active", filter.source !== "");
+    this._sources.hidden = sources.length === 0;
     const on = filter.overdue !== "";
     // Only where tasks have due times.
     this._overdue.hidden = view !== "pending" || !(on || items.some((item) => item.due_at));
@@ -295,46 +273,40 @@ export class TaskList extends EventTarget {
     this._overdue.toggleAttribute("data-active", on);
   }
 
+  /** What there is in place of rows, and what follows them. */
   _renderState(hasRows) {
-    const { phase, items, problem, filled, cursor, loadingMore, isNarrowed } = this._inbox;
-    const words = this._words;
-    const states = { failed: `failed ${problem?.status}`, filling: `filling ${filled}`, loading: "loading" };
-    const kind = states[phase] ?? (!hasRows ? `empty ${isNarrowed} ${this._inbox.view}` : "");
-    if (kind !== this._kind) {
-      this._kind = kind;
-      if (phase === "failed") replace(this._state, problemShown(problem, words, () => this._inbox.reload()));
-      else if (phase === "filling") replace(this._state, nothingToShow("clock", words.filling(this._format.percent(filled))));
-      else if (phase === "loading") replace(this._state, placeholders(words));
-      else if (hasRows) replace(this._state);
-      else if (isNarrowed) replace(this._state, nothingToShow("search", words.noMatch, this._clearButton()));
-      else replace(this._state, nothingToShow(this._inbox.view === "pending" ? "check" : "inbox", words.empty[this._inbox.view]));
-    }
+    const { phase, items, problem, filled, cursor, loadingMore, isNarrowed, view } = this._inbox;
+    const { _words: words } = this;
+    const states = {
+      failed: () => problemShown(problem, words, () => this._inbox.reload()),
+      filling: () => nothingToShow("clock", words.filling(this._format.percent(filled))),
+      loading: () => placeholders(words),
+      ready: () => hasRows ? null : isNarrowed ? nothingToShow("search", words.noMatch, this._clearButton()) : nothingToShow(view === "pending" ? "check" : "inbox", words.empty[view]),
+    };
+    redraw(this._state, [phase, problem?.status, filled, hasRows, isNarrowed, view], states[phase]);
     if (cursor !== this._cursorShown && !loadingMore) {
       this._cursorShown = cursor;
       // Observe again: few rows may leave the foot where it was, and then nothing else would say that it is in sight.
       this._seen.unobserve(this._foot);
       this._seen.observe(this._foot);
     }
-    const more = phase === "ready" && items.length > 0 && cursor !== null && !this._endsHere;
-    const foot = !more ? (phase === "ready" && items.length > 20 ? "end" : "") : loadingMore ? "loading" : problem ? "failed" : "more";
-    const footKey = `${foot} ${foot === "end" ? items.length : ""}`;
-    if (footKey === this._footShown) return;
-    this._footShown = footKey;
-    if (foot === "") replace(this._foot);
-    else if (foot === "end") replace(this._foot, element("p", {}, words.end(items.length)));
-    else if (foot === "loading") replace(this._foot, element("p", {}, words.loading));
-    else replace(this._foot, this._button(foot === "failed" ? words.retry : words.more, () => this._inbox.more()));
+    const isReady = phase === "ready" && items.length > 0;
+    const foot = isReady && cursor !== null && !this._endsHere ? (loadingMore ? "loading" : problem ? "failed" : "more") : isReady && items.length > 20 ? "end" : "none";
+    const feet = {
+      none: () => null,
+      end: () => element("p", {}, words.end(items.length)),
+      loading: () => element("p", {}, words.loading),
+      failed: () => button(words.retry, () => this._inbox.more()),
+      more: () => button(words.more, () => this._inbox.more()),
+    };
+    redraw(this._foot, [foot, foot === "end" && items.length], feet[foot]);
   }
 
   _clearButton() {
-    return this._button(this._words.clearFilters, () => {
+    return button(this._words.clearFilters, () => {
       this._field.value = "";
       this._inbox.narrow({ q: "", app_type: "", source: "", overdue: "" });
     });
-  }
-
-  _button(text, click) {
-    return element("button", { type: "button", class: "quiet-button", on: { click } }, text);
   }
 
   _onArrived(item) {
@@ -352,15 +324,6 @@ export class TaskList extends EventTarget {
 
 /** The approval page of an item, when it has a safe one. */
 export const approvalPage = (item) => webAddress(item?.url ?? null);
-
-function offer(select, all, options) {
-  replace(select, element("option", { value: "" }, all), ...options.map(([value, text]) => element("option", { value }, text)));
-}
-
-function choose(select, value) {
-  select.value = value;
-  select.toggleAttribute("data-active", value !== "");
-}
 
 function placeholders(words) {
   const rows = Array.from({ length: 6 }, () => element("div", { class: "placeholder" }));

@@ -1,9 +1,8 @@
 // The rows as a listbox: focus stays on the box and the current row moves, so that a row that goes takes no focus along.
 
 import { element, replace } from "./dom.js";
-import { hue, initials } from "./format.js";
 import { OWN_VIEWS, keyOf } from "./inbox.js";
-import { decisionShown, dueShown, hasEnded, statusShown } from "./states.js";
+import { avatar, decisionShown, dueShown, hasEnded, statusShown } from "./states.js";
 
 const TELLING = new Set(["created", "copied"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
@@ -180,17 +179,17 @@ export class TaskRows extends EventTarget {
     const who = waits ? words.waitsFor(name, waits.others) : item.view === "created" ? null : mine ? words.you : name;
     return [
       this._inbox.hasMarks && isUnread(item) ? element("span", { class: "unseen" }, words.marks.unread) : null,
-      element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(person?.user_id ?? name) } }, initials(person?.name)),
+      avatar(person, name),
       element(
         "span",
         { class: "row-main" },
-        element("bdi", { class: title ? "row-title" : "row-title untitled" }, title || words.untitled),
+        element("bdi", { class: `row-title cut ${title ? "" : "untitled"}` }, title || words.untitled),
         element(
           "span",
-          { class: "row-more" },
+          { class: "row-more cut" },
           ...[who, process, step].filter(Boolean).flatMap((each, index) => [
             index > 0 ? element("span", { class: "dot", "aria-hidden": "true" }, "·") : null,
-            element("bdi", { class: each === who ? "" : "row-process" }, each),
+            element("bdi", { class: each === who ? "cut" : "cut row-process" }, each),
           ]),
         ),
       ),

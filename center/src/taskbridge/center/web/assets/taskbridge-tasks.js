@@ -6,7 +6,7 @@ import { Inbox, VIEWS } from "./inbox.js";
 import { approvalPage, TaskList } from "./task-list.js";
 import { wordsFor } from "./words.js";
 
-const SHEETS = ["tokens.css", "list.css", "taskbridge-tasks.css"];
+const SHEETS = ["base.css", "list.css", "taskbridge-tasks.css"];
 let sheets = null;
 
 /**
@@ -157,7 +157,7 @@ async function styleSheet(name) {
 
 /** A rem is the portal's, which may be anything; only the conditions of @container and @media keep it. */
 function sizedByUs(css) {
-  const line = (text) => (text.startsWith("@") ? text : text.replace(/(-?[\d.]+)rem\b/g, "calc($1 * var(--taskbridge-size, 16px))"));
+  const line = (text) => (text.trimStart().startsWith("@") ? text : text.replace(/(-?[\d.]+)rem\b/g, "calc($1 * var(--taskbridge-size, 16px))"));
   return css.split("\n").map(line).join("\n");
 }
 

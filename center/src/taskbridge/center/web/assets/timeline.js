@@ -37,7 +37,7 @@ function step(event, { words, format, name }) {
       element(
         "p",
         { class: "step-when" },
-        element("time", { datetime: event.occurred_at }, format.full(event.occurred_at)),
+        format.time(event.occurred_at),
         ...stepShown(event, words),
         late > LATE_MS ? element("span", { class: "step-late" }, words.detail.late(format.seconds(late / 1000))) : null,
       ),

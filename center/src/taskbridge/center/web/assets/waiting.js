@@ -1,11 +1,11 @@
 // What waits in an organisation: by process and by person, for operators and the owners of apps.
 
-import { Problem } from "./api.js";
-import { element, icon, replace, scrollingTable } from "./dom.js";
+import { Latest, Problem } from "./api.js";
+import { button, element, labelled, offer, ownLink, recordsTable, replace } from "./dom.js";
 import { Format } from "./format.js";
-import { ownLink, pageHead } from "./page-head.js";
+import { noneShown, panel, panelPage, whileVisible } from "./page-head.js";
 import { pageApi, whoIsAsking } from "./sign-in.js";
-import { nothingToShow, problemShown } from "./states.js";
+import { nothingToShow, problemShown, statusShown } from "./states.js";
 import { chosenWords } from "./words.js";
 
 const EVERY_MS = 60_000;
@@ -18,6 +18,7 @@ class Waiting {
     this._root = root;
     this._api = api;
     this._found = null;
+    this._loading = new Latest();
     const asked = new URLSearchParams(location.search);
     this._corps = corps;
     this._corp = asked.get("corp_id") ?? (corps.includes(me.corp_id) ? me.corp_id : corps[0]) ?? "";
@@ -31,39 +32,38 @@ class Waiting {
 
   start() {
     this.draw(chosenWords());
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this._load());
-    this._load();
+    this._again = whileVisible(() => this._load(), EVERY_MS);
   }
 
   draw(words) {
     this._words = words;
     this._format = new Format(words.tag);
-    document.title = `${words.waiting.title} · taskbridge`;
-    const head = pageHead(words, { title: words.waiting.title, other: ownLink("/", words.tasks), onLanguage: (next) => this.draw(next) });
-    this._form = element("form", { class: "find-form waiting-form" });
+    const select = (name, choose) => element("select", { name, on: { change: ({ target }) => choose(target.value) } });
+    this._corpField = select("corp_id", (corp) => this._chooseCorp(corp));
+    this._appField = select("app_type", (app) => this._goTo(app || null, null));
+    const form = element(
+      "form",
+      { class: "find-form waiting-form" },
+      this._own === null ? labelled(words.signIn.corp, this._corpField) : null,
+      labelled(words.waiting.app, this._appField),
+    );
     this._panels = element("div", { class: "panels", "aria-live": "polite" });
-    replace(this._root, head, element("main", { class: "operation" }, element("section", { class: "panel", hidden: this._own?.length === 0 }, this._form), this._panels));
-    this._drawForm();
+    const frame = { title: words.waiting.title, onLanguage: (next) => this.draw(next) };
+    panelPage(this._root, words, frame, element("section", { class: "panel", hidden: this._own?.length === 0 }, form), this._panels);
+    this._offer();
     this._show();
   }
 
   /** Which organisation and app: only what there is to choose. */
-  _drawForm() {
-    const { waiting: words, signIn } = this._words;
-    const own = this._own !== null;
+  _offer() {
+    const { waiting: words, listComma: comma } = this._words;
     const corps = this._corps.includes(this._corp) || this._corp === "" ? this._corps : [this._corp, ...this._corps];
-    const apps = [...this._apps].map(([app, processes]) => [app, [...processes].slice(0, PROCESSES).join(this._words.listComma) || app]);
-    if (!own) apps.unshift(["", words.allApps]);
-    const focused = document.activeElement?.name;
-    replace(
-      this._form,
-      own ? null : choice("corp_id", signIn.corp, corps.map((corp) => [corp, corp]), this._corp, (corp) => this._choose(corp)),
-      choice("app_type", words.app, apps, this._app ?? "", (app) => this._goTo(app || null, null)),
-    );
-    if (focused) this._form.querySelector(`[name="${focused}"]`)?.focus();
+    const apps = [...this._apps].map(([app, processes]) => [app, [...processes].slice(0, PROCESSES).join(comma) || app]);
+    offer(this._corpField, corps.map((corp) => [corp, corp]), this._corp);
+    offer(this._appField, this._own === null ? [["", words.allApps], ...apps] : apps, this._app ?? "");
   }
 
-  _choose(corp) {
+  _chooseCorp(corp) {
     this._corp = corp;
     this._apps.clear();
     this._goTo(null, null);
@@ -73,46 +73,38 @@ class Waiting {
     [this._app, this._process] = [app, process];
     const given = Object.entries({ corp_id: this._corp, app_type: app, process_name: process }).filter(([, value]) => value !== null);
     history.replaceState(null, "", `?${new URLSearchParams(given)}`);
-    this._drawForm();
-    this._load();
+    this._offer();
+    this._again();
   }
 
   async _load() {
-    clearTimeout(this._next);
-    this._loading?.abort();
-    const loading = new AbortController();
-    this._loading = loading;
     if (this._corp === "" || (this._own !== null && this._app === null)) return;
     if (!this._corps.includes(this._corp)) {
       replace(this._panels, nothingToShow("search", this._words.waiting.unknownCorp));
       return;
     }
-    try {
-      const query = { app_type: this._app, process_name: this._process };
-      const found = await this._api.waiting(this._corp, query, loading.signal);
-      if (loading.signal.aborted) return;
-      this._found = found;
-      this._learnApps(found.processes);
-      this._show();
-    } catch (error) {
-      if (loading.signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      this._found = null;
-      replace(this._panels, problemShown(error, this._words, () => this._load()));
-    }
-    // Nobody reads a hidden page: it goes on when it is looked at.
-    if (document.visibilityState === "visible") this._next = setTimeout(() => this._load(), EVERY_MS);
+    const query = { app_type: this._app, process_name: this._process };
+    await this._loading.run((signal) => this._api.waiting(this._corp, query, signal), {
+      found: (found) => {
+        this._found = found;
+        this._learnApps(found.processes);
+        this._show();
+      },
+      failed: (problem) => {
+        this._found = null;
+        replace(this._panels, problemShown(problem, this._words, () => this._again()));
+      },
+    });
   }
 
   /** Apps stay to choose from while one of them is shown. */
   _learnApps(processes) {
-    const before = JSON.stringify([...this._apps.keys()]);
     if (this._app !== null && !this._apps.has(this._app)) this._apps.set(this._app, new Set());
     for (const { app_type: app, process_name: name } of processes) {
       if (!this._apps.has(app)) this._apps.set(app, new Set());
       if (name !== null) this._apps.get(app).add(name);
     }
-    if (JSON.stringify([...this._apps.keys()]) !== before || this._own !== null) this._drawForm();
+    this._offer();
   }
 
   _show() {
@@ -121,53 +113,32 @@ class Waiting {
       replace(this._panels, this._own?.length === 0 ? nothingToShow("inbox", words.noApps) : null);
       return;
     }
-    const name = ({ app_type: app, process_name: process }) => {
-      if (this._process !== null) return process ?? app;
-      return element("button", { type: "button", class: "quiet-button", on: { click: () => this._goTo(app, process ?? "") } }, process ?? app);
-    };
-    const processes = this._table(words.processes, words.process, found.processes, name);
-    const people = this._table(words.people, words.person, found.people, (person) => this._person(person));
-    const all = this._process === null ? null : element("button", { type: "button", class: "quiet-button", on: { click: () => this._goTo(this._app, null) } }, words.allProcesses);
-    replace(this._panels, all, processes, people, found.complete ? null : element("p", { class: "faint" }, words.more));
+    const name = ({ app_type: app, process_name: process }) => (this._process === null ? button(process ?? app, () => this._goTo(app, process ?? "")) : (process ?? app));
+    replace(
+      this._panels,
+      this._process === null ? null : button(words.allProcesses, () => this._goTo(this._app, null)),
+      this._panel(words.processes, [words.process, name, "row"], found.processes),
+      this._panel(words.people, [words.person, (person) => this._person(person), "row"], found.people),
+      found.complete ? null : element("p", { class: "faint" }, words.more),
+    );
   }
 
   /** A link to the person's tasks, for those who may see them. */
   _person({ user_id: user, name }) {
-    if (this._own !== null) return name ?? user;
-    const link = element("a", { class: "quiet-button" }, name ?? user);
-    link.href = `/?${new URLSearchParams({ corp_id: this._corp, user_id: user })}#pending`;
-    return link;
+    const tasks = new URLSearchParams({ corp_id: this._corp, user_id: user });
+    return this._own === null ? ownLink(`/?${tasks}#pending`, name ?? user, "quiet-button") : (name ?? user);
   }
 
-  _table(label, first, rows, name) {
-    const { waiting: words } = this._words;
-    const heading = (text) => element("th", { scope: "col" }, text);
-    const cell = (heading, shown) => element("td", { data: { heading } }, element("span", {}, shown));
-    const headings = [first, words.pending, words.overdue, words.oldest].map(heading);
-    const row = (each) =>
-      element(
-        "tr",
-        {},
-        element("th", { scope: "row" }, element("bdi", {}, name(each))),
-        cell(words.pending, this._format.number(each.pending)),
-        cell(words.overdue, each.overdue === 0 ? "0" : overdueShown(this._format.number(each.overdue))),
-        cell(words.oldest, element("time", { datetime: each.oldest_at, title: this._format.full(each.oldest_at) }, this._format.ago(each.oldest_at))),
-      );
-    const shown = rows.length === 0 ? element("p", { class: "panel-none" }, icon("check"), words.none) : scrollingTable(label, headings, rows.map(row), { kind: "records" });
-    return element("section", { class: "panel" }, element("header", {}, element("h2", {}, label)), shown);
+  _panel(label, first, rows) {
+    const { _format: format, _words: { waiting: words } } = this;
+    const columns = [
+      first,
+      [words.pending, (row) => format.number(row.pending)],
+      [words.overdue, ({ overdue }) => (overdue === 0 ? "0" : statusShown("OVERDUE", this._words, format.number(overdue)))],
+      [words.oldest, ({ oldest_at: at }) => element("time", { datetime: at, title: format.full(at) }, format.ago(at))],
+    ];
+    return panel("", label, null, rows.length > 0 ? recordsTable(label, columns, rows) : noneShown(words.none));
   }
-}
-
-function overdueShown(number) {
-  return element("span", { class: "status", data: { status: "OVERDUE" } }, icon("warning"), number);
-}
-
-/** `choices` are values and their texts. */
-function choice(name, label, choices, value, choose) {
-  const options = choices.map(([each, text]) => element("option", { value: each }, text));
-  const select = element("select", { name, on: { change: () => choose(select.value) } }, ...options);
-  select.value = value;
-  return element("label", {}, element("span", {}, label), select);
 }
 
 async function main() {
