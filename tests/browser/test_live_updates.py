@@ -31,19 +31,6 @@ def test_a_new_task_slides_in_and_the_counts_move(fake: FakeTaskCenter, open_pag
     expect(page).to_have_title("(12) 待我处理 · 任务中心")
 
 
-def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
-    page = open_page(fake.page_of())
-    live(page)
-    item = fake.items[ME, "pending"][2]
-    fake.complete(item)
-    expect(page.locator(".row").filter(has_text=item["title"])).to_have_count(0)
-    expect(page.get_by_role("tab").first).to_have_text("待我处理10")
-    page.get_by_role("tab", name="我已处理").click()
-    expect(page.locator(".row-title").first).to_have_text(item["title"])
-
-
 def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:

@@ -29,7 +29,9 @@ def test_problems_come_first(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     )
 
 
-def test_in_chinese_durations_and_what_services_say_are_chinese(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_in_chinese_durations_problems_and_actions_are_chinese_and_reasons_next_to_their_codes(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
     fake.webhooks = {**WEBHOOKS, "services": [{**WEBHOOKS["services"][0], "problem": "the database was not read yet"}]}
     page = open_page(f"{fake.url}/ops")
     notices = page.locator(".notices li")
@@ -39,6 +41,14 @@ def test_in_chinese_durations_and_what_services_say_are_chinese(fake: FakeTaskCe
     expect(notices.filter(has_text="Webhook 服务")).to_contain_text("：尚未读取数据库")
     expect(page.locator(".panel.webhooks tbody tr").first).to_contain_text("95 秒")
     expect(page.locator(".map [data-late=true]")).to_contain_text("13 秒")
+    expect(page.locator(".quarantine .bars dt")).to_contain_text(["签名不符 wrong-sign", "未知应用 unknown-app"])
+    expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("完成")
+    expect(page.locator(".edges .bars dt").nth(1)).to_have_text("签名不符 wrong-sign")
+    expect(page.locator(".dead-letters")).to_contain_text("无法解码 undecodable")
+    expect(page.locator(".quarantine tbody tr").last).to_contain_text("未知路径 unknown-path")
+    expect(page.locator(".quarantine tbody tr").last.locator("td").nth(1)).to_have_text("未知 unknown")
+    english = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(english.locator(".quarantine .bars dt").first).to_have_text("wrong-sign")
 
 
 def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_know(
@@ -222,17 +232,6 @@ def test_a_button_acts_once_and_keeps_the_focus_while_its_endpoint_changes(
     expect(said).to_have_text("robot: It fails on demand.")
 
 
-def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.webhooks = WEBHOOKS
-    page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
-    expect(page.locator(".panel.webhooks")).to_be_attached()
-    expect(page.locator(".find .find-part")).to_be_attached()
-    measured = "(({scrollWidth: w, scrollHeight: h}) => [w, h])(document.documentElement)"
-    assert page.evaluate(measured) == [390, 780]
-    inside = page.locator(".operation").evaluate("(root) => root.scrollWidth - root.clientWidth")
-    assert inside == 0
-
-
 def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.fails = {"/overview": 500}
     page = open_page(f"{fake.url}/ops")
@@ -269,24 +268,19 @@ def test_an_employee_who_signed_in_is_told_whom_the_page_is_for_and_finds_back(
         expect(page.locator(".row").first).to_be_visible()
 
 
-def test_reasons_and_actions_are_shown_in_chinese_next_to_the_codes_for_commands(
+def test_on_a_phone_every_column_can_be_read_and_nothing_is_wider_or_longer(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
-    page = open_page(f"{fake.url}/ops")
-    expect(page.locator(".quarantine .bars dt")).to_contain_text(["签名不符 wrong-sign", "未知应用 unknown-app"])
-    expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("完成")
-    expect(page.locator(".edges .bars dt").nth(1)).to_have_text("签名不符 wrong-sign")
-    expect(page.locator(".dead-letters")).to_contain_text("无法解码 undecodable")
-    expect(page.locator(".quarantine tbody tr").last).to_contain_text("未知路径 unknown-path")
-    expect(page.locator(".quarantine tbody tr").last.locator("td").nth(1)).to_have_text("未知 unknown")
-    english = open_page(f"{fake.url}/ops", locale="en-GB")
-    expect(english.locator(".quarantine .bars dt").first).to_have_text("wrong-sign")
-
-
-def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/ops", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    fake.webhooks = WEBHOOKS
+    phone = {"width": 390, "height": 844}
+    page = open_page(f"{fake.url}/ops#inst-rejected", viewport=phone, has_touch=True, is_mobile=True)
+    expect(page.locator(".panel.webhooks")).to_be_attached()
+    expect(page.locator(".find .find-part")).to_be_attached()
+    measured = "(({scrollWidth: w, scrollHeight: h}) => [w, h])(document.documentElement)"
+    assert page.evaluate(measured) == [390, 844]
+    assert page.locator(".operation").evaluate("(root) => root.scrollWidth - root.clientWidth") == 0
     for kind in ("quarantine", "dead-letters", "errors"):
-        table = page.locator(f".{kind} .table-scroller")
+        table = page.locator(f".panel.{kind} .table-scroller")
         assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), kind
     last = page.locator(".quarantine tbody tr").first.locator("td").last
     expect(last).to_be_visible()
@@ -307,24 +301,18 @@ def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_p
     assert page.locator(".quarantine").evaluate("panel => panel.getBoundingClientRect().height") < 700
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_heading_is_above_what_it_is_the_heading_of(
+@pytest.mark.parametrize("width", [1280, 1024, 390])
+def test_every_heading_is_above_what_it_is_the_heading_of_and_no_error_is_cut(
     fake: FakeTaskCenter, open_page: OpenPage, width: int
 ) -> None:
     fake.webhooks = WEBHOOKS
     page = open_page(f"{fake.url}/ops", viewport={"width": width, "height": 800})
     expect(page.locator(".panel.webhooks")).to_be_visible()
+    expect(page.locator(".errors")).to_contain_text("_TRANSPORT")
     for panel in page.locator(".panels > .panel").all():
         boxes = "[...panel.children].map((each) => each.getBoundingClientRect())"
         heading, first = panel.evaluate(f"(panel) => {boxes}.slice(0, 2).map(({{x, y, bottom}}) => [x, y, bottom])")
         assert heading[0] == first[0], panel.get_attribute("class")
         assert heading[2] <= first[1], panel.get_attribute("class")
-
-
-@pytest.mark.parametrize("width", [1280, 1024])
-def test_no_error_is_cut(fake: FakeTaskCenter, open_page: OpenPage, width: int) -> None:
-    fake.webhooks = WEBHOOKS
-    page = open_page(f"{fake.url}/ops", viewport={"width": width, "height": 800})
-    expect(page.locator(".errors")).to_contain_text("_TRANSPORT")
     for table in page.locator(".records").all():
         assert table.evaluate("table => table.scrollWidth - table.clientWidth") == 0

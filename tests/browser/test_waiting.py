@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
 from support.browser.browsing import serious_findings
-from support.browser.fake_task_center import CORP, ME
+from support.browser.fake_task_center import APPS, CORP, ME
 
 if TYPE_CHECKING:
     from support.browser.browsing import OpenPage
@@ -53,15 +54,40 @@ def test_a_person_in_the_table_is_a_link_to_their_tasks(fake: FakeTaskCenter, op
     assert page.url == f"{fake.url}/?corp_id={CORP}&user_id={ME}#pending"
 
 
-def test_an_owner_of_apps_chooses_among_them_and_sees_no_links(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    app = fake.items[ME, "pending"][0]["app_type"]
-    fake.mode, fake.operator, fake.owned_apps = "sso", False, [app, "APP_OTHER"]
-    page = open_page(f"{fake.url}/waiting")
-    expect(page.get_by_label("应用").locator("option")).to_have_count(2)
-    expect(page.get_by_label("企业 ID")).to_have_count(0)
-    people = page.locator(".panel").nth(2)
-    expect(people).to_contain_text("李雷")
+def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.mode, fake.operator = "sso", False
+    fake.owned_apps = [APPS[0][0], APPS[1][0]]
+    fake.items[ME, "pending"][0]["due_at"] = fake.now.isoformat()
+    page = open_page(fake.url, locale="en")
+    page.locator(".who").click()
+    page.get_by_role("button", name="Waiting").click()
+    expect(page.get_by_role("group", name="By process").locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_label("App").locator("option")).to_have_count(2)
+    expect(page.get_by_label("Organisation (corpId)")).to_have_count(0)
+    processes, people = page.locator(".panel table").all()
     expect(people.get_by_role("link")).to_have_count(0)
+    expect(processes.locator("tbody tr")).to_have_text(re.compile("访客申请21"))
+    expect(people.locator("tbody tr")).to_have_text(re.compile("李雷21"))
+    page.locator("select[name=app_type]").select_option(APPS[1][0])
+    expect(people.locator("tbody tr")).to_have_text(re.compile("李雷20"))
+    page.get_by_role("button", name="费用报销").click()
+    assert f"app_type={APPS[1][0]}&process_name=" in page.url
+    page.get_by_role("button", name="All processes").click()
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_role("heading", name="按人员")).to_be_visible()
+
+
+def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/ops", locale="en", viewport={"width": 390, "height": 780})
+    page.get_by_role("link", name="Waiting").click()
+    refusal = {"type": "urn:taskbridge:problem:forbidden", "title": "Forbidden", "status": 403}
+    page.route("**/v1/corps/*/waiting*", lambda route: route.fulfill(status=403, json=refusal))
+    page.get_by_label("Organisation (corpId)").select_option("ding0000another")
+    expect(page.get_by_role("alert")).to_contain_text("Not allowed")
+    page.unroute_all()
+    page.get_by_label("Organisation (corpId)").select_option(CORP)
+    expect(page.locator(".panel table").first.locator("tbody tr")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_who_owns_no_app_has_nothing_to_choose_from(fake: FakeTaskCenter, open_page: OpenPage) -> None:
