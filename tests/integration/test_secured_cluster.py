@@ -31,7 +31,7 @@ from support.center_process import CenterProcess, lists_of
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
-from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
+from support.kafka.secured import OAUTH, PASSWORD, PLAIN, SCRAM, SecuredCluster
 from support.nightly import one_of_each
 from support.streams.lives import assert_all_is_right, caught_up, read_topic, remove_workers
 from support.streams.processes import Worker
@@ -39,6 +39,7 @@ from support.webhooks_process import Receivers, WebhooksProcess
 from taskbridge.cli.acls import apply_acls, bindings, roles
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
+from taskbridge.cli.doctor_checks import Examination
 from taskbridge.cli.reconcile_runs import one_pass
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka, KafkaRefused
@@ -64,7 +65,7 @@ from taskbridge.streams.offsets import Offsets, describe_group
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, instances_changelog
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from taskbridge.local.jvm import Endpoints
@@ -123,7 +124,7 @@ def edge(
 def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_path: Path) -> Generator[Worker]:
     del edge  # first: its fixture brings the ACLs and topics
     remove_workers(outside)
-    # Tokens here, where both kinds of clients are, aiokafka and librdkafka; passwords for all others.
+    # Tokens here, where both kinds of clients are, aiokafka and librdkafka; passwords for the others.
     config = cluster.config_file("streams", OAUTH)
     # A session that a busy machine does not end: three brokers start while others compile.
     given = {"STREAMS_KAFKA_CONFIG_FILE": config, "STREAMS_SESSION_TIMEOUT_S": "30"}
@@ -136,7 +137,7 @@ def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_
 @pytest.fixture
 def center(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Generator[CenterProcess]:
     del edge
-    config = cluster.config_file("center")
+    config = cluster.config_file("center", PLAIN)
     center = CenterProcess(tmp_path, as_user(cluster, "center"), CENTER_KAFKA_CONFIG_FILE=config)
     yield center
     center.kill()
@@ -207,6 +208,73 @@ def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
     assert json.loads(taskbridge(operator, config, *tail).splitlines()[0])["value"]["corp_id"]
     for topic in ("dlq", "quarantine"):
         assert taskbridge(operator, config, topic, "list", "--json") == ""
+
+
+def test_with_a_wrong_password_the_edge_still_stores_accepted_callbacks(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_path: Path
+) -> None:
+    del edge
+    other = RunningEdge(
+        tmp_path,
+        bootstrap_servers=cluster.secured_servers,
+        registry_url=cluster.registry_url,
+        EDGE_KAFKA_CONFIG_FILE=cluster.config_file("edge"),
+    )
+    remove_workers(outside)
+    wrong, right = (cluster.config_file("streams", password=each) for each in ("wrong", PASSWORD))
+    worker = Worker(tmp_path, as_user(cluster, "streams"), STREAMS_KAFKA_CONFIG_FILE=wrong)
+    try:
+        # It learns the schemas' ids first: the registry has the same password.
+        other.start()
+        wait_until(other.is_whole, what="the edge is ready")
+        other.stop()
+        other.environment["EDGE_KAFKA_CONFIG_FILE"] = cluster.config_file("edge", password="wrong")
+        other.start()
+        worker.start()
+        wait_until(other.is_ready, what="the edge can store callbacks")
+        assert post(other, "spooled first", SYSTEM_TOKEN) == (200, "spool")
+        wait_until(lambda: worker.readiness().get("problems"), what="the worker reports the problem")
+        assert not worker.readiness()["ready"]
+        other.stop()
+        other.environment["EDGE_KAFKA_CONFIG_FILE"] = cluster.config_file("edge")
+        other.start()
+        wait_until(other.has_drained, what="the spool is empty")
+        events = [each.key() for each in read_topic(outside, TASK_EVENTS.name)]
+        assert events.count(b"spooled first") == 1
+        worker.kill_if_running()
+        worker.environment["STREAMS_KAFKA_CONFIG_FILE"] = right
+        worker.start()
+        wait_until(worker.is_ready, what="the worker is ready")
+        wait_until(lambda: caught_up(outside), what="all events are folded")
+    finally:
+        other.kill_if_running()
+        worker.kill_if_running()
+
+
+def test_the_doctor_names_what_is_wrong_with_the_credentials_of_kafka(
+    cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path, disk_folder: Callable[[], Path]
+) -> None:
+    def found(**changes: str) -> dict[tuple[str, str], str]:
+        return {(each.check, each.state): each.says for each in Examination(settings | changes).findings()}
+
+    edge.credentials.chmod(0o600)
+    settings = {
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": cluster.secured_servers,
+        # Who may look at all topics.
+        "EDGE_KAFKA_CONFIG_FILE": cluster.config_file("operator"),
+        "EDGE_SCHEMA_REGISTRY_URL": cluster.registry_url,
+        "EDGE_CREDENTIALS_FILE": str(edge.credentials),
+        "EDGE_DATA_DIR": str(disk_folder()),
+    }
+    well = found()
+    assert not [each for each in well if each[1] == "failed"], well
+    assert {("kafka", "ok"), ("rights", "ok"), ("schemas", "ok")} <= {*well}
+    assert "12 partitions, but 5 are configured" in found(TASKBRIDGE_PARTITIONS="5")["topics", "warning"]
+    wrong = found(EDGE_KAFKA_CONFIG_FILE=cluster.config_file("edge", password="wrong"))
+    assert "invalid credentials" in wrong["kafka", "failed"]
+    plain = tmp_path / "plain.properties"
+    plain.touch()
+    assert "does not answer" in found(EDGE_KAFKA_CONFIG_FILE=str(plain))["kafka", "failed"]
 
 
 def test_the_acls_of_a_rebuild_suffice(

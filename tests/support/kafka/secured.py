@@ -1,4 +1,4 @@
-"""Kafka with TLS and passwords: one broker, and the three of a company with ACLs, OAuth and a guarded registry."""
+"""Kafka as a company has it: three brokers with TLS, passwords, OAuth and ACLs, and a guarded registry."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from support.kafka.brokers import BROKERS, KafkaCluster
-from support.kafka.stack import artifacts, change_properties
+from support.kafka.stack import change_properties
 from taskbridge.local.host import LOOPBACK, free_ports
-from taskbridge.local.jvm import kafka_service
-from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 
 if TYPE_CHECKING:
@@ -37,73 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-USER = "taskbridge"
 PASSWORD = "a password, with = and spaces"
-
-_PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
-_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
-
-
-class SecuredKafka:
-    """``open_servers`` need no authentication, for tests that look from outside; ``servers`` need TLS and SASL."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        port, controller_port, secured_port = free_ports(3)
-        self.open_servers = f"{LOOPBACK}:{port}"
-        self.servers = f"{LOOPBACK}:{secured_port}"
-        self.ca_path = folder / "ca.pem"
-        self._supervisor = Supervisor(on_event=print)
-        data_dir = folder / "kafka"
-        self._spec = kafka_service(
-            jars=artifacts().kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
-        )
-        key, certificate = self_signed()
-        self.ca_path.write_bytes(certificate)
-        (data_dir / "broker.pem").write_bytes(key + certificate)
-        change_properties(
-            data_dir / "taskbridge-kafka.properties",
-            {
-                "listeners": f"CLIENT://{LOOPBACK}:{secured_port}",
-                "advertised.listeners": f"CLIENT://{LOOPBACK}:{secured_port}",
-                "listener.security.protocol.map": "CLIENT:SASL_SSL",
-            },
-            {
-                "ssl.keystore.type": "PEM",
-                "ssl.keystore.location": "broker.pem",
-                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
-                "listener.name.client.plain.sasl.jaas.config": f'{_PLAIN} required user_{USER}="{PASSWORD}";',
-                "listener.name.client.scram-sha-256.sasl.jaas.config": f"{_SCRAM} required;",
-                "listener.name.client.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
-            },
-        )
-
-    def __enter__(self) -> Self:
-        self._supervisor.start(self._spec)
-        admin = admin_client(self.open_servers)  # a name, or it would be gone before its answers come
-        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):  # one user a request
-            password = UserScramCredentialUpsertion(USER, ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
-            for each in cast("dict[str, Future[None]]", admin.alter_user_scram_credentials([password])).values():
-                each.result(30)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._supervisor.stop("kafka")
-
-    def config_file(self, mechanism: str, *, password: str = PASSWORD) -> Path:
-        """Properties of a client, as an operator writes them for ``EDGE_KAFKA_CONFIG_FILE``."""
-        path = self._folder / f"{mechanism}-{len(list(self._folder.iterdir()))}.properties"
-        lines = {
-            "security.protocol": "SASL_SSL",
-            "ssl.ca.location": str(self.ca_path),
-            "sasl.mechanism": mechanism,
-            "sasl.username": USER,
-            "sasl.password": password,
-        }
-        path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        return path
 
 
 def self_signed() -> tuple[bytes, bytes]:
@@ -129,7 +61,7 @@ def self_signed() -> tuple[bytes, bytes]:
     )
 
 
-SCRAM, OAUTH = "SCRAM-SHA-512", "OAUTHBEARER"
+SCRAM, OAUTH, PLAIN = "SCRAM-SHA-512", "OAUTHBEARER", "PLAIN"
 
 _SECURITY = "org.apache.kafka.common.security"
 _AUDIENCE = "kafka"
@@ -176,7 +108,7 @@ class SecuredCluster(KafkaCluster):
         """Of every client of this user's, for Kafka and the registry."""
         who = (
             {"sasl.username": user, "sasl.password": password}
-            if mechanism == SCRAM
+            if mechanism != OAUTH
             else {
                 "sasl.oauthbearer.method": "oidc",
                 "sasl.oauthbearer.token.endpoint.url": f"{self._issuer.url}/token",
@@ -203,6 +135,7 @@ class SecuredCluster(KafkaCluster):
 
     def _secure(self, broker: int, data_dir: Path, port: int) -> None:
         jwks = f"{self._issuer.keys_url}/keys"
+        passwords = " ".join(f'user_{user}="{PASSWORD}"' for user in self._users)
         change_properties(
             data_dir / "taskbridge-kafka.properties",
             {
@@ -216,8 +149,11 @@ class SecuredCluster(KafkaCluster):
                 "super.users": "User:ANONYMOUS",
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(self._pem_path),
-                "sasl.enabled.mechanisms": f"{SCRAM},{OAUTH}",
+                "sasl.enabled.mechanisms": f"{SCRAM},{OAUTH},{PLAIN}",
                 "listener.name.client.scram-sha-512.sasl.jaas.config": f"{_SECURITY}.scram.ScramLoginModule required;",
+                "listener.name.client.plain.sasl.jaas.config": (
+                    f"{_SECURITY}.plain.PlainLoginModule required {passwords};"
+                ),
                 "listener.name.client.oauthbearer.sasl.jaas.config": (
                     f"{_SECURITY}.oauthbearer.OAuthBearerLoginModule required;"
                 ),

@@ -48,7 +48,7 @@ class Worker:
         self.port = free_port()
         self.log_path = folder / f"worker-{self.port}.log"
         self.data_dir = folder / f"worker-{self.port}"
-        self._environment = {
+        self.environment = {
             **os.environ,
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": connection.registry_url,
@@ -63,10 +63,10 @@ class Worker:
     def start(self, code: str = _CODE) -> None:
         """Start it; with other code, one that was changed for a test."""
         if self.python == sys.executable:
-            self.process = Forked(code, environment=self._environment, log=self.log_path)
+            self.process = Forked(code, environment=self.environment, log=self.log_path)
             return
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([self.python, "-c", code], env=self._environment, stderr=log)
+            self.process = subprocess.Popen([self.python, "-c", code], env=self.environment, stderr=log)
 
     def signal(self, signum: signal.Signals) -> None:
         assert self.process is not None
