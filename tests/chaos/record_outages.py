@@ -224,7 +224,7 @@ def one_of_two_workers_is_killed(bridge: WatchedBridge) -> None:
     gone, _ = bridge.add_worker(), bridge.add_worker()
     bridge.well()
     bridge.left_dead.add(gone)
-    gone.kill_if_running()
+    gone.kill()
     bridge.watch(minutes=4)
 
 
@@ -236,7 +236,7 @@ def all_workers_are_killed(bridge: WatchedBridge) -> None:
     bridge.well()
     bridge.left_dead.update(workers)
     for worker in workers:
-        worker.kill_if_running()
+        worker.kill()
     bridge.watch(minutes=8)
 
 

@@ -301,7 +301,7 @@ class Rollout:
             edge.close()
         for worker in self.workers:
             print(worker.readiness())  # noqa: T201 - shown with a failure
-            worker.kill_if_running()
+            worker.kill()
             worker.show_log()
 
 

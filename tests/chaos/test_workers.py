@@ -121,5 +121,5 @@ def test_nothing_is_lost_or_wrong_or_notified_twice(own_stack: OwnStack, tmp_pat
         assert_notified_exactly_once(connection, lambda topic: read_topic(connection, topic))
     finally:
         for worker in workers:
-            worker.kill_if_running()
+            worker.kill()
         connection.close()

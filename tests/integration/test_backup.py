@@ -146,7 +146,7 @@ class Company:
 
     def lose_all(self) -> None:
         """Kafka's volumes and the registry's; a worker that has not ended yet is killed."""
-        self.worker.kill_if_running()
+        self.worker.kill()
         self.worker.process = None
         self.stack.stop()
         shutil.rmtree(self.folder / "stack")
@@ -215,7 +215,7 @@ class Company:
 
     def end(self) -> None:
         self.center.kill()
-        self.worker.kill_if_running()
+        self.worker.kill()
         self.edge.kill_if_running()
         self.connection.close()
         self.stack.stop()

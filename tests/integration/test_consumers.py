@@ -318,7 +318,7 @@ def bridge(broker: OwnBroker, stack: Endpoints) -> Generator[Connection]:
 def worker(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Generator[Worker]:
     worker = Worker(tmp_path_factory.mktemp("worker"), bridge)
     yield worker
-    worker.kill_if_running()
+    worker.kill()
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,7 @@ def bridge(own_kafka: Connection) -> Connection:
 def worker(bridge: Connection, tmp_path: Path) -> Generator[Worker]:
     worker = Worker(tmp_path, bridge)
     yield worker
-    worker.kill_if_running()
+    worker.kill()
 
 
 PAGE = (ROOT / "docs" / "consumers" / "data-platform.md").read_text("utf-8")

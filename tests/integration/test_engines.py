@@ -107,7 +107,7 @@ def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
     worker = Worker(tmp_path, connection)
     worker.start()
     yield worker
-    worker.kill_if_running()
+    worker.kill()
 
 
 @pytest.fixture

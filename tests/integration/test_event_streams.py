@@ -230,7 +230,7 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_on_each_replica_on
     url = str(databases.new_url("postgresql"))
     replicas = [CenterProcess(tmp_path, connection, CENTER_DATABASE_URL=url) for _ in range(2)]
     streams_service.start()
-    streams_service.wait_until_ready()
+    eventually(streams_service.is_ready, what="the worker is ready")
     created, *_ = [each for each in lives(1, seed=31) if each.task_id == "T-1" and each.recipient_ids]
     # Only this person's: the topics also have records that other tests left.
     bob = person()

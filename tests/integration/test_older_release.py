@@ -106,5 +106,5 @@ def test_a_worker_waits_for_the_end_of_workers_of_an_older_release(kafka: Connec
             wait_until(lambda: worker.readiness().get("problems") == [problem], what="it says what it waits for")
         wait_until(worker.is_ready, what="the worker is ready")
     finally:
-        worker.kill_if_running()
+        worker.kill()
         worker.show_log()

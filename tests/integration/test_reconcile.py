@@ -189,7 +189,7 @@ def test_lost_callbacks_and_history_are_published_once(
         scraped, logs = watch_service(given, tmp_path / "another.log", eventually)
         assert "pass_ended" in logs
     finally:
-        worker.kill_if_running()
+        worker.kill()
 
 
 def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> tuple[str, str]:

@@ -130,7 +130,7 @@ def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_
     given = {"STREAMS_KAFKA_CONFIG_FILE": config, "STREAMS_SESSION_TIMEOUT_S": "30"}
     worker = Worker(tmp_path, as_user(cluster, "streams"), **given)
     yield worker
-    worker.kill_if_running()
+    worker.kill()
     worker.show_log()
 
 
@@ -241,14 +241,14 @@ def test_with_a_wrong_password_the_edge_still_stores_accepted_callbacks(
         wait_until(other.has_drained, what="the spool is empty")
         events = [each.key() for each in read_topic(outside, TASK_EVENTS.name)]
         assert events.count(b"spooled first") == 1
-        worker.kill_if_running()
+        worker.kill()
         worker.environment["STREAMS_KAFKA_CONFIG_FILE"] = right
         worker.start()
         wait_until(worker.is_ready, what="the worker is ready")
         wait_until(lambda: caught_up(outside), what="all events are folded")
     finally:
         other.kill_if_running()
-        worker.kill_if_running()
+        worker.kill()
 
 
 def test_the_doctor_names_what_is_wrong_with_the_credentials_of_kafka(
@@ -437,11 +437,11 @@ def test_no_worker_works_without_one_of_its_acls(
         assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")
         produce_to(outside, TASK_EVENTS.name)  # to be parked
         wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
-        worker.kill_if_running()
+        worker.kill()
         if acl.resource != "transactional-id":  # which Kafka does not check beforehand
             worker.start()
             wait_until(lambda: f"{acl} (" in str(worker.readiness().get("problems")), what="the next start says it")
-            worker.kill_if_running()
+            worker.kill()
     worker.start()
     wait_until(worker.is_ready, what="the worker is ready")
     wait_until(lambda: caught_up(outside), what="all events are folded")

@@ -51,12 +51,12 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_publishes_eve
     events = lives(800, seed=1)
     for part in range(2):
         streams_service.start()
-        streams_service.wait_until_ready()
+        eventually(streams_service.is_ready, what="the worker is ready")
         produce(connection, events[part::2])
         time.sleep(chance.uniform(0, 0.3))
         streams_service.kill()
     streams_service.start()
-    streams_service.wait_until_ready()
+    eventually(streams_service.is_ready, what="the worker is ready")
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
     assert_notified_exactly_once(connection, read_topic, events)
@@ -133,7 +133,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     assert producer.flush(30) == 0
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
-    streams_service.wait_until_ready()
+    eventually(streams_service.is_ready, what="the worker is ready")
 
     # By content: a chunk that is processed twice parks its records twice.
     parked: dict[Any, dict[str, Any]] = {}
@@ -185,7 +185,7 @@ def test_header_names_that_are_not_utf_8_do_no_harm(
         produce_foreign(connection, topic, [(b"foreign", b"put there", foreign)])
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
-    streams_service.wait_until_ready()
+    eventually(streams_service.is_ready, what="the worker is ready")
     assert_all_is_right(connection, read_topic)
 
     parked = [each for each in read_topic(TASK_EVENTS_DLQ.name) if each.key() == b"foreign"]
@@ -237,7 +237,7 @@ def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker
     assert producer.flush(30) == 0
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
-    streams_service.wait_until_ready()
+    eventually(streams_service.is_ready, what="the worker is ready")
 
     parked = dlq(connection, "list", "--json")
     assert [each["reason"] for each in parked if each["key"] == "wide"] == ["too-large"]
@@ -345,8 +345,9 @@ def test_without_kafka_it_lives_is_not_ready_and_stops_on_a_signal(streams_servi
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
     }
     streams_service.start()
-    eventually(lambda: streams_service.status("/healthz") == 200, what="the process answers")
-    assert streams_service.status("/readyz") == 503
-    assert streams_service.status("/metrics") == 200
-    assert streams_service.status("/nonsense") == 404
+    eventually(lambda: streams_service.get("/healthz"), what="the process answers")
+    statuses = {
+        path: streams_service.get(path).status_code for path in ("/healthz", "/readyz", "/metrics", "/nonsense")
+    }
+    assert statuses == {"/healthz": 200, "/readyz": 503, "/metrics": 200, "/nonsense": 404}
     assert streams_service.stop() == 0

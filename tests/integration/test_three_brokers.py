@@ -137,7 +137,7 @@ def test_a_broker_behind_a_broken_network_costs_no_callback_and_changes_no_state
         assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
         assert worker.end(signal.SIGTERM) == 0
     finally:
-        worker.kill_if_running()
+        worker.kill()
         worker.show_log()
 
 

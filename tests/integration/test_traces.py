@@ -89,7 +89,7 @@ def worker(tmp_path: Path, connection: Connection, receiver: OtlpReceiver) -> Ge
     # It is frozen for a while, and must not lose its partitions meanwhile, however slow the machine is.
     worker = Worker(tmp_path, connection, STREAMS_SESSION_TIMEOUT_S="30", **receiver.environment)
     yield worker
-    worker.kill_if_running()
+    worker.kill()
     worker.show_log()
 
 

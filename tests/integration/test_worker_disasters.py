@@ -186,7 +186,7 @@ def company(
     found.work()
     found.rest()
     yield found
-    found.worker.kill_if_running()
+    found.worker.kill()
     found.command.kill_if_running()
 
 
@@ -194,7 +194,7 @@ def company(
 def rest(company: Company) -> Generator[None]:
     """What fails leaves no worker to the next."""
     yield
-    company.worker.kill_if_running()
+    company.worker.kill()
     company.worker.process = None
 
 
@@ -361,7 +361,7 @@ def events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behin
         company.is_right()
         assert worker.end(signal.SIGTERM) == 0
     finally:
-        worker.kill_if_running()
+        worker.kill()
         shutil.rmtree(worker.data_dir)
 
 

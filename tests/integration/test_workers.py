@@ -29,7 +29,7 @@ def pair(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Work
     workers = (Worker(tmp_path, connection), Worker(tmp_path, connection))
     yield workers
     for worker in workers:
-        worker.kill_if_running()
+        worker.kill()
 
 
 def test_partitions_of_a_killed_and_a_frozen_worker_move_and_their_late_writes_do_not_count(
@@ -86,7 +86,7 @@ def test_a_worker_whose_agent_hangs_exits_and_logs_why(connection: Connection, t
     try:
         assert worker.exit_code() == 1
     finally:
-        worker.kill_if_running()
+        worker.kill()
     assert "worker_stalled" in worker.log_path.read_text()
     # It was not scraped in time: the next worker exposes it.
     assert TimesStuck(worker.data_dir).count() == 1

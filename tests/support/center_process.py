@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,12 +13,11 @@ import httpx2
 from support import http_clients
 from support.center_rows import AnsweringCenter, fill
 from support.edge.process import LOAD_FAST
-from support.forked import ForkedService, show_log
+from support.forked import ForkedService
 from support.http_clients import EventStreamClient
 from taskbridge.center.access.access import Access
 from taskbridge.center.migrations import FOLDER
 from taskbridge.cli.connection import Connection
-from taskbridge.local.host import free_port
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -36,33 +34,7 @@ class CenterProcess(ForkedService):
     """One replica, with a port and a data folder that stay the same over its restarts."""
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.data_dir = folder / f"center-{self.port}"
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CENTER_")},
-            "CENTER_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "CENTER_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "CENTER_DATA_DIR": str(self.data_dir),
-            "CENTER_PORT": str(self.port),
-            **environment,
-        }
-        super().__init__(_CODE, environment, folder / f"center-{self.port}.log")
-
-    def get(self, path: str, *, timeout_s: float = 10) -> httpx2.Response | None:
-        """None where nobody answers."""
-        with contextlib.suppress(httpx2.HTTPError):
-            return http_clients.get(f"{self.url}{path}", timeout=timeout_s)
-        return None
-
-    def is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
-        answer = self.get("/readyz")
-        return answer is not None and answer.status_code == 200
-
-    def show_log(self) -> None:
-        show_log(self.log_path)
+        super().__init__("center", _CODE, folder, connection, **environment)
 
 
 @contextlib.contextmanager

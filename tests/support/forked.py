@@ -5,6 +5,7 @@ Loading takes a service a second of CPU time, a command 0.4 s, and the tests sta
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import multiprocessing
@@ -15,11 +16,18 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from support import http_clients
+from taskbridge.local.host import LOOPBACK, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from multiprocessing.connection import Connection
+    from multiprocessing.connection import Connection as Pipe
+
+    from taskbridge.cli.connection import Connection
 
 _PR_SET_PDEATHSIG = 1
 _SHOWN_CHARACTERS = 100_000
@@ -94,12 +102,27 @@ def show_log(path: Path) -> None:
 
 
 class ForkedService:
-    """One of our services that a test may stop, kill and start again."""
+    """One of our services that a test may stop, kill and start again, on the same port and data folder.
 
-    def __init__(self, code: str, environment: Mapping[str, str], log: Path) -> None:
-        self.environment = dict(environment)
-        self.log_path = log
-        self.process: Forked | None = None
+    ``name`` begins its settings; ``environment`` is added to them.
+    """
+
+    def __init__(self, name: str, code: str, folder: Path, connection: Connection, **environment: str) -> None:
+        prefix = f"{name.upper()}_"
+        self.port = free_port()
+        self.url = f"http://{LOOPBACK}:{self.port}"
+        self.data_dir = folder / f"{name}-{self.port}"
+        self.log_path = folder / f"{name}-{self.port}.log"
+        self.environment = {
+            **{each: value for each, value in os.environ.items() if not each.startswith(prefix)},
+            f"{prefix}KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            f"{prefix}SCHEMA_REGISTRY_URL": connection.registry_url,
+            f"{prefix}DATA_DIR": str(self.data_dir),
+            f"{prefix}PORT": str(self.port),
+            **environment,
+        }
+        self.process: Forked | subprocess.Popen[bytes] | None = None
+        """None while nothing was started since its end was seen."""
         self._code = code
 
     def start(self) -> None:
@@ -109,24 +132,52 @@ class ForkedService:
         assert self.process is not None
         self.process.send_signal(signum)
 
-    def kill(self) -> None:
-        """SIGKILL, also of one that is frozen or has ended."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(30)
+    def end(self, signum: signal.Signals, *, within_s: float = 60) -> int:
+        """The exit code after this signal."""
+        self.signal(signum)
+        return self.exit_code(within_s)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
-        self.signal(signal.SIGTERM)
-        return self.exit_code()
+        return self.end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, also of one that is frozen, has ended or was never started."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
 
     def exit_code(self, timeout_s: float = 60) -> int:
+        """How it ended, when it does."""
         assert self.process is not None
         try:
-            return self.process.wait(timeout_s)
+            code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        self.process = None
+        return code
+
+    def get(self, path: str, *, timeout_s: float = 10) -> httpx2.Response | None:
+        """None where nobody answers."""
+        with contextlib.suppress(httpx2.HTTPError):
+            return http_clients.get(f"{self.url}{path}", timeout=timeout_s)
+        return None
+
+    def readiness(self, *, timeout_s: float = 10) -> dict[str, Any]:
+        """The answer of ``/readyz``; empty where there is none."""
+        answer = self.get("/readyz", timeout_s=timeout_s)
+        return {} if answer is None else answer.json()
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
+        return self.readiness().get("ready", False)
+
+    def show_log(self) -> None:
+        """At a test's end: pytest shows this output only with a failure."""
+        show_log(self.log_path)
 
 
 def taskbridge(
@@ -157,7 +208,7 @@ def _become(
     folder: Path,
     outputs: tuple[Path, Path],
     arguments: Sequence[str],
-    begins: Connection,
+    begins: Pipe,
 ) -> None:
     gc.freeze()  # loaded objects stay: a garbage collection at the end would copy each of their pages
     os.setsid()

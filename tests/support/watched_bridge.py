@@ -69,8 +69,10 @@ class WatchedBridge:
         self._over.set()
         for thread in self._traffic:
             thread.join()
-        for each in (*self.edges, *self.workers):
-            each.kill_if_running()
+        for edge in self.edges:
+            edge.kill_if_running()
+        for worker in self.workers:
+            worker.kill()
         self.stack.stop()
 
     def add_edge(self, *, ready: bool = True, **environment: str) -> RunningEdge:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 from aiohttp import web
 
-from support import http_clients
 from support.edge.process import LOAD_FAST
 from support.forked import ForkedService
 from taskbridge.local.host import LOOPBACK, free_port
@@ -48,35 +45,11 @@ class WebhooksProcess(ForkedService):
         **environment: str,
     ) -> None:
         """``endpoints``: URLs by name, each with further lines of the file after a line feed."""
-        self.port = free_port()
-        self.url = f"http://{LOOPBACK}:{self.port}"
-        self.data_dir = folder / f"webhooks-{self.port}"
+        environment = {"WEBHOOKS_ALLOWED_NETWORKS": "127.0.0.0/8", **environment}
+        super().__init__("webhooks", _CODE, folder, connection, **environment)
         self.file = folder / f"endpoints-{self.port}.toml"
         self.file.write_text("\n".join(_endpoint(name, given, corp) for name, given in endpoints.items()))
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("WEBHOOKS_")},
-            "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "WEBHOOKS_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "WEBHOOKS_DATA_DIR": str(self.data_dir),
-            "WEBHOOKS_ENDPOINTS_FILE": str(self.file),
-            "WEBHOOKS_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "WEBHOOKS_PORT": str(self.port),
-            **environment,
-        }
-        super().__init__(_CODE, environment, folder / f"webhooks-{self.port}.log")
-
-    def readiness(self) -> dict[str, Any] | None:
-        """None where nobody answers."""
-        assert self.process is not None
-        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
-        try:
-            return http_clients.get(f"{self.url}/readyz", timeout=10).json()
-        except httpx2.HTTPError:
-            return None
-
-    def is_ready(self) -> bool:
-        found = self.readiness()
-        return found is not None and found["ready"]
+        self.environment["WEBHOOKS_ENDPOINTS_FILE"] = str(self.file)
 
 
 def _endpoint(name: str, given: str, corp: str) -> str:

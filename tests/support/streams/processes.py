@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -12,13 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx2
-
-from support import http_clients
 from support.edge.process import LOAD_FAST
-from support.forked import COMMAND, Forked, show_log
+from support.forked import COMMAND, Forked, ForkedService, show_log
 from support.streams.lives import caught_up, lives, produce, read_topic, topics_on
-from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.instances.pending_notifications import PENDING_PREFIX, instance_key
@@ -26,7 +21,6 @@ from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
@@ -41,24 +35,13 @@ if TYPE_CHECKING:
 _CODE = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()"
 
 
-class Worker:
-    """One worker with a data directory and a port that stay the same over its restarts."""
+class Worker(ForkedService):
+    """One worker."""
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
-        self.port = free_port()
-        self.log_path = folder / f"worker-{self.port}.log"
-        self.data_dir = folder / f"worker-{self.port}"
-        self.environment = {
-            **os.environ,
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "STREAMS_DATA_DIR": str(self.data_dir),
-            "STREAMS_PORT": str(self.port),
-            **environment,
-        }
+        super().__init__("streams", _CODE, folder, connection, **environment)
         self.python = sys.executable
         """Whose environment has the program: by default this one."""
-        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self, code: str = _CODE) -> None:
         """Start it; with other code, one that was changed for a test."""
@@ -68,48 +51,15 @@ class Worker:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen([self.python, "-c", code], env=self.environment, stderr=log)
 
-    def signal(self, signum: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(signum)
-
-    def end(self, signum: signal.Signals, *, within_s: float = 60) -> int:
-        self.signal(signum)
-        return self.exit_code(within_s)
-
-    def exit_code(self, timeout_s: float = 60) -> int:
-        """How it ended, when it does."""
-        assert self.process is not None
-        code = self.process.wait(timeout_s)
-        self.process = None
-        return code
-
     def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
-        """The answer of ``/readyz``; empty where there is none."""
-        with contextlib.suppress(httpx2.HTTPError):
-            return http_clients.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s).json()
-        return {}
-
-    def is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
-        return self.readiness().get("ready", False)
+        return super().readiness(timeout_s=timeout_s)
 
     def metrics(self) -> dict[str, float]:
         """Every series by its name and labels, as Prometheus reads them."""
-        with contextlib.suppress(httpx2.HTTPError):
-            text = http_clients.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
-            lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-            return {name: float(value) for name, value in lines}
-        return {}
-
-    def kill_if_running(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def show_log(self) -> None:
-        """At a test's end: pytest shows this output only with a failure."""
-        show_log(self.log_path)
+        answer = self.get("/metrics", timeout_s=5)
+        text = "" if answer is None else answer.text
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
 
 
 class Load:
