@@ -6,11 +6,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 from pydantic import SecretStr
 
+from support.edge.client import EdgeTransport
 from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.dingtalk.approvals.app import Service
 from taskbridge.dingtalk.approvals.mapping import INSTANCE, TASK
@@ -136,8 +137,8 @@ async def approvals(folder: Path, **options: Any) -> AsyncGenerator[Approvals]:
         publisher=publisher,
     )
     async with (
-        edge.router.lifespan_context(edge),
-        approvals_to("http://edge", httpx2.ASGITransport(edge), **options) as found,
+        edge.router.lifespan_context(edge) as served,
+        approvals_to("http://edge", EdgeTransport(edge, cast("dict[str, Any]", served)), **options) as found,
     ):
         found.publisher = publisher
         yield found

@@ -18,7 +18,8 @@ from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, wri
 from taskbridge.center.app import Center
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.settings import CenterSettings
-from taskbridge.edge.app import create_app
+from taskbridge.edge.app import EdgeApp, create_app
+from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
 from taskbridge.runtime.database import open_database
@@ -84,7 +85,10 @@ def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
 def serving(http: FastAPI) -> Generator[str]:
     """An app on a free port of this machine, in a thread."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(http, host="127.0.0.1", port=port, log_config=None, proxy_headers=False))
+    options: dict[str, Any] = {"http": EdgeProtocol} if isinstance(http, EdgeApp) else {}
+    server = uvicorn.Server(
+        uvicorn.Config(http, host="127.0.0.1", port=port, log_config=None, proxy_headers=False, **options)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reference_pages.markdown import code, listed, page, prose
 from taskbridge.center.access import refusals
 from taskbridge.edge import errors as edge_errors
-from taskbridge.edge.routes import STATUS, UNAVAILABLE
+from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
 from taskbridge.runtime import problems as servers
 from taskbridge.runtime.access import FOREIGN_HOST, FORWARDED

@@ -1,87 +1,16 @@
-//! From the bytes of a request to its parameters, where they are plain.
+//! From the query and the body of a request to its parameters, where they are plain.
 //!
-//! Mirrors `edge/parsing/parameters.py`, and never accepts more than it does. None means: the general path decides.
+//! Mirrors `edge/parsing/parameters.py`, and never accepts more than it does. None means: Python decides.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::callback::Action;
 use crate::json::{self, Value};
 
-/// The parser allows more headers.
-const MAX_HEADERS: usize = 64;
-const LENGTH_DIGITS: usize = 6;
 const MAX_PARAMETERS: usize = 256;
 /// Larger requests are rare, and Python reads them in fewer ways.
 const MAX_BYTES: usize = 64 << 10;
 const MAX_DIGITS: usize = 18;
-
-/// One `POST` to one of Yida's paths, with the headers that matter.
-pub struct PlainRequest<'a> {
-    pub wire_action: &'a str,
-    pub content_type: Option<&'a str>,
-    pub forwarded_for: Option<&'a str>,
-    pub traceparent: Option<&'a str>,
-    pub body: &'a [u8],
-}
-
-/// Read bytes that are exactly one request, which every reader of HTTP/1.1 reads alike.
-pub fn read_request(bytes: &[u8]) -> Option<PlainRequest<'_>> {
-    let (first, mut rest) = line(bytes.strip_prefix(b"POST /yida/tasks/")?)?;
-    let wire_action = std::str::from_utf8(first.strip_suffix(b" HTTP/1.1")?).ok()?;
-    Action::of(wire_action)?;
-    let mut found = PlainRequest { wire_action, content_type: None, forwarded_for: None, traceparent: None, body: &[] };
-    let mut length = None;
-    let mut names: Vec<Vec<u8>> = Vec::with_capacity(16);
-    loop {
-        let (header, after) = line(rest)?;
-        rest = after;
-        if header.is_empty() {
-            break;
-        }
-        let (name, value) = name_and_value(header)?;
-        let name = name.to_ascii_lowercase();
-        (names.len() < MAX_HEADERS && !names.contains(&name)).then_some(())?;
-        match name.as_slice() {
-            b"content-length" => length = Some(digits(value)?),
-            b"content-type" => found.content_type = Some(value),
-            b"x-forwarded-for" => found.forwarded_for = Some(value),
-            b"traceparent" => found.traceparent = Some(value),
-            b"connection" => value.eq_ignore_ascii_case("keep-alive").then_some(())?,
-            b"proxy-connection" | b"transfer-encoding" | b"expect" | b"upgrade" | b"content-encoding"
-            | b"http2-settings" | b"trailer" => {
-                return None;
-            }
-            _ => (),
-        }
-        names.push(name);
-    }
-    found.body = rest;
-    (length? == rest.len()).then_some(found)
-}
-
-/// The bytes up to the end of the line, and the bytes after it.
-fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == b'\r')?;
-    Some((&bytes[..end], bytes[end..].strip_prefix(b"\r\n")?))
-}
-
-fn name_and_value(header: &[u8]) -> Option<(&[u8], &str)> {
-    let colon = header.iter().position(|&byte| byte == b':')?;
-    let (name, value) = (&header[..colon], &header[colon + 1..]);
-    let value = value.strip_prefix(b" ").unwrap_or(value);
-    let is_plain = !name.is_empty()
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
-        && value.iter().all(|byte| (b' '..=b'~').contains(byte))
-        && value.first() != Some(&b' ')
-        && value.last() != Some(&b' ');
-    is_plain.then_some((name, std::str::from_utf8(value).ok()?))
-}
-
-fn digits(value: &str) -> Option<usize> {
-    let is_plain = value.len() <= LENGTH_DIGITS && value.bytes().all(|byte| byte.is_ascii_digit());
-    is_plain.then(|| value.parse().ok())?
-}
 
 /// Names and values; a null of JSON is None.
 type Pairs<'a> = Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>;

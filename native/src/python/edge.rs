@@ -8,7 +8,6 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::cloudevents::{rfc3339, source};
 use crate::edge::decide::{Decided, Request, Rules, decide};
-use crate::edge::request::{PlainRequest, read_request};
 use crate::edge::signature::Signer;
 
 type Header = Py<PyTuple>;
@@ -53,21 +52,6 @@ impl Edge {
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let request = Request { wire_action, query, content_type, body, received_at };
         decide(&self.rules, request).map(|decided| self.record(py, &decided)).transpose()
-    }
-
-    #[pyo3(signature = (bytes, received_at, /))]
-    fn decide_request<'py>(
-        &self,
-        py: Python<'py>,
-        bytes: &[u8],
-        received_at: i64,
-    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(plain) = read_request(bytes) else { return Ok(None) };
-        let PlainRequest { wire_action, content_type, body, .. } = plain;
-        let request = Request { wire_action, query: b"", content_type, body, received_at };
-        let Some(decided) = decide(&self.rules, request) else { return Ok(None) };
-        let record = self.record(py, &decided)?;
-        (wire_action, plain.forwarded_for, plain.traceparent, record).into_pyobject(py).map(Some)
     }
 }
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import httpx2
-    from starlette.testclient import TestClient
 
+    from support.edge.client import EdgeClient
     from taskbridge.edge.sender import EncodedCallback, Encoding
 
 
@@ -23,7 +23,7 @@ def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, 
 
 
 def send(
-    client: TestClient,
+    client: EdgeClient,
     wire_action: str,
     parameters: Mapping[str, str],
     encoding: Encoding = "json",
@@ -56,7 +56,7 @@ def message(
 
 
 def post_message(
-    client: TestClient, wire_action: str, sent: EncodedCallback, headers: Mapping[str, str] | None = None
+    client: EdgeClient, wire_action: str, sent: EncodedCallback, headers: Mapping[str, str] | None = None
 ) -> httpx2.Response:
     path = f"/sources/{SOURCE}/tasks/{wire_action}"
     return client.post(path, content=sent.body, headers={**sent.headers, **(headers or {})})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.publisher import Durability, KafkaPublisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.edge.events import Decided
@@ -34,13 +32,8 @@ class MemoryPublisher(KafkaPublisher):
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
     traceparents: list[str | None] = field(default_factory=list[str | None])
-    spooled: list[Record] = field(default_factory=list["Record"])
     quarantined: list[QuarantinedCallback] = field(default_factory=list["QuarantinedCallback"])
     away: str | None = None
-    direct: bool = False
-    """Takes what it is sent without anybody who waits for it."""
-    undelivered: Exception | None = None
-    """What comes of that."""
 
     async def start(self) -> None:
         """There is nothing to connect to."""
@@ -62,20 +55,7 @@ class MemoryPublisher(KafkaPublisher):
         return Durability.KAFKA
 
     def is_direct(self) -> bool:
-        return self.direct and self.away is None
-
-    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
-        if self.undelivered is None:
-            self.published.append(decided.event())
-            self.traceparents.append(traceparent)
-        asyncio.get_running_loop().call_soon(then, self.undelivered)
-        return Record(topic="", key=decided.key, headers=(), schema="", body=b"")
-
-    async def spool(self, record: Record) -> Durability:
-        if self.away is not None:
-            raise NotDurable(self.away)
-        self.spooled.append(record)
-        return Durability.SPOOL
+        return False
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         if self.away is not None:

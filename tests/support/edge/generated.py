@@ -9,11 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-import httptools
-
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.decision import YIDA_PATHS, Rules, interpret
+from taskbridge.edge.decision import Rules, interpret
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.verification.credentials import parse_credentials
@@ -60,48 +58,6 @@ class Request(NamedTuple):
     content_type: str | None
     body: bytes
     received_at: int = RECEIVED_AT
-
-
-class _Parsed:
-    """What the parser of the general path reports."""
-
-    def __init__(self) -> None:
-        self.url = self.body = b""
-        self.headers: list[tuple[str, str]] = []
-        self.begun = self.ended = 0
-
-    def on_message_begin(self) -> None:
-        self.begun += 1
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.ended += 1
-
-
-def parts_of(piece: bytes) -> tuple[Mapping[str, str], Request] | None:
-    """The headers and the request as the general path reads them; None unless it is one whole POST to a path of Yida.
-
-    None also if a header occurs twice, or if the sender requests anything but an answer.
-    """
-    found = _Parsed()
-    parser = httptools.HttpRequestParser(found)
-    try:
-        parser.feed_data(piece)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return None
-    headers, action = dict(found.headers), YIDA_PATHS.get(found.url.decode("latin-1"))
-    is_one = (found.begun, found.ended, len(headers)) == (1, 1, len(found.headers))
-    if action is None or parser.get_method() != b"POST" or not is_one or not parser.should_keep_alive():
-        return None
-    return headers, Request(action, b"", headers.get("content-type"), found.body)
 
 
 def decided_by_python(

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.edge.generated import CREDENTIALS, FIGURES, FORM, Request, almost, decided_by_python, left, parts_of, usual
+from support.edge.generated import CREDENTIALS, FIGURES, FORM, Request, almost, decided_by_python, left, usual
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.parsing.parameters import readings
@@ -82,18 +82,12 @@ if __name__ == "__main__":
 CORPUS = Path(__file__).parents[3] / "native" / "fuzz" / "corpus" / "decide"
 FUZZ_CREDENTIALS = parse_credentials('[[apps]]\napp_type = "A"\ncorp_id = "c"\nsystem_tokens = ["t"]')
 TYPES = ("application/json", FORM, None, "application/json; charset=UTF-8")
-SIGNATURE_PLACE, LENGTH_PLACE = b"S" * 32, b"L" * 6
-_POST, _END = b"POST ", b"\r\n\r\n"
+SIGNATURE_PLACE = b"S" * 32
 
 
 def requests() -> list[Request]:
-    """The inputs that are the parts of a request, signed."""
-    return [_request_of(each) for each in _corpus() if not each.startswith(_POST)]
-
-
-def wholes() -> list[bytes]:
-    """The inputs that are all bytes of a request, signed, with its length."""
-    return [_whole_of(each) for each in _corpus() if each.startswith(_POST)]
+    """The inputs, each as a signed request."""
+    return [_request_of(each) for each in _corpus()]
 
 
 def _corpus() -> Iterator[bytes]:
@@ -103,13 +97,6 @@ def _corpus() -> Iterator[bytes]:
 def _request_of(written: bytes) -> Request:
     query, _, body = written[1:].partition(b"\0")
     return _signed(Request([*ACTIONS][written[0] % 5], query, TYPES[written[0] // 5 % 4], body))
-
-
-def _whole_of(written: bytes) -> bytes:
-    head, end, body = written.partition(_END)
-    head = head.replace(LENGTH_PLACE, b"%06d" % len(body), 1)
-    parsed = parts_of(head + end + body)
-    return head + end + (body if parsed is None else _signed(parsed[1]).body)
 
 
 def _signed(request: Request) -> Request:

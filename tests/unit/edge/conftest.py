@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from starlette.testclient import TestClient
 
+from support.edge.client import EdgeClient
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
@@ -33,6 +33,6 @@ def publisher() -> MemoryPublisher:
 
 
 @pytest.fixture
-def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[TestClient]:
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[EdgeClient]:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         yield client

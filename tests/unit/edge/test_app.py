@@ -85,7 +85,7 @@ import asyncio, gc, pathlib, time
 import taskbridge.edge.app
 from taskbridge.edge.settings import EdgeSettings
 from support.edge.fakes import MemoryPublisher
-from starlette.testclient import TestClient
+from support.edge.client import EdgeClient
 
 class Stuck(MemoryPublisher):
     async def close(self):
@@ -97,7 +97,7 @@ settings = EdgeSettings(
     kafka_bootstrap_servers="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1",
     credentials_file=folder / "credentials.toml", data_dir=folder / "edge",
 )
-with TestClient(taskbridge.edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
+with EdgeClient(taskbridge.edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
     print("frozen:", gc.get_freeze_count() > 0, flush=True)
 print("closed")
 """

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, send
+from support.edge.client import EdgeClient
 from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of, task_of
 from taskbridge.edge import decision
 from taskbridge.edge.app import create_app
@@ -79,7 +79,7 @@ def test_answers_events_and_counts_are_the_same_without_the_core(
             monkeypatch.setattr(decision, "IS_BUILT", False)
         apart = settings.model_copy(update={"data_dir": tmp_path / core})
         publisher = MemoryPublisher()
-        with capture_logs() as lines, TestClient(create_app(apart, publisher=publisher)) as client:
+        with capture_logs() as lines, EdgeClient(create_app(apart, publisher=publisher)) as client:
             answers = [send(client, action, good(action)).json() for action in ACTIONS]
             refusals = [
                 send(client, "cancel", good()).status_code,

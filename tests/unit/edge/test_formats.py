@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
+from support.edge.client import EdgeClient
 from support.edge.fakes import CORP_ID, MemoryPublisher
 from taskbridge.edge.app import create_app
 from taskbridge.edge.errors import Unverified
@@ -48,20 +48,20 @@ def credentials_of(token: str = TOKEN) -> str:
 
 
 @pytest.fixture
-def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[TestClient]:
+def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[EdgeClient]:
     settings.credentials_file.write_text(credentials_of())
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         yield client
 
 
-def post(client: TestClient, system: str, body: Any, action: str = "", authorization: str = TOKEN) -> httpx2.Response:
+def post(client: EdgeClient, system: str, body: Any, action: str = "", authorization: str = TOKEN) -> httpx2.Response:
     path = f"/sources/{system}/tasks" + (f"/{action}" if action else "")
     headers = {"Authorization": f"Bearer {authorization}"} if authorization else {}
     return client.post(path, json=body, headers=headers)
 
 
 @pytest.fixture
-def event_of(client: TestClient, publisher: MemoryPublisher) -> Callable[..., TaskEvent]:
+def event_of(client: EdgeClient, publisher: MemoryPublisher) -> Callable[..., TaskEvent]:
     def event_of(system: str, body: Mapping[str, Any], action: str = "") -> TaskEvent:
         answer = post(client, system, body, action)
         assert answer.status_code == 200, answer.text
@@ -305,7 +305,7 @@ NOT_YET = {"CREATING", "ASSIGNING", "UPDATING", "COMPLETING", "CANCELING"}
 NOT_YET_OF_AN_INSTANCE = {"ELEMENT_ACTIVATING", "ELEMENT_COMPLETING", "ELEMENT_TERMINATING"}
 
 
-def test_the_life_of_two_instances_in_camunda_8(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_life_of_two_instances_in_camunda_8(client: EdgeClient, publisher: MemoryPublisher) -> None:
     refused = {each["intent"] for each in ZEEBE if post(client, "camunda", each).status_code == 400}
     assert refused == NOT_YET | NOT_YET_OF_AN_INSTANCE
     events = publisher.published
@@ -436,7 +436,7 @@ def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
     ],
 )
 def test_what_says_nothing_about_a_task_is_refused_and_stored(
-    client: TestClient, publisher: MemoryPublisher, system: str, body: Any
+    client: EdgeClient, publisher: MemoryPublisher, system: str, body: Any
 ) -> None:
     answer = post(client, system, body)
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:taskbridge:problem:malformed")
@@ -445,7 +445,7 @@ def test_what_says_nothing_about_a_task_is_refused_and_stored(
 
 @pytest.mark.parametrize("authorization", ["", "another-token-of-a-system-that-cannot-sign", TOKEN[:-1], "***"])
 def test_without_its_token_a_system_is_not_proven(
-    client: TestClient, publisher: MemoryPublisher, authorization: str
+    client: EdgeClient, publisher: MemoryPublisher, authorization: str
 ) -> None:
     answer = post(client, "todo", TODO, authorization=authorization)
     assert answer.status_code == 401
@@ -459,7 +459,7 @@ def test_a_token_proves_one_system_only_and_none_by_its_digest(
     more = f'[[sources]]\nname = "todo-2"\nformat = "todo"\ncorp_id = "{CORP_ID}"\nbearer_tokens = ["{other}"]\n'
     settings.credentials_file.write_text(credentials_of() + more)
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert post(client, "todo-2", TODO).status_code == 401
         assert post(client, "todo-2", TODO, authorization=other).status_code == 200
         for header in (f"*** {digest}", f"Bearer {digest}", f"Basic {TOKEN}", TOKEN):
@@ -468,7 +468,7 @@ def test_a_token_proves_one_system_only_and_none_by_its_digest(
 
 
 def test_a_signed_request_is_judged_by_its_signature_with_any_token(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     body, timestamp = json.dumps(TODO).encode(), str(int(time.time()))
     signature = standard_webhooks.signature("msg_1", timestamp, body, key=standard_webhooks.key_of(SECRET))
@@ -492,13 +492,13 @@ def test_the_same_push_again_is_the_same_event(event_of: Callable[..., TaskEvent
 
 def test_cloudevents_need_an_action_in_their_path(settings: EdgeSettings) -> None:
     settings.credentials_file.write_text(credentials_of().replace('format = "todo"\n', ""))
-    with TestClient(create_app(settings, publisher=MemoryPublisher())) as other:
+    with EdgeClient(create_app(settings, publisher=MemoryPublisher())) as other:
         assert post(other, "todo", TODO).status_code == 404
         assert post(other, "todo", TODO, authorization="").status_code == 401
 
 
 def test_a_request_refused_for_its_token_is_replayed_once_that_is_fixed_and_the_token_is_nowhere(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     new = "the-new-token-of-a-system-that-cannot-sign"
     assert post(client, "todo", TODO, authorization=new).status_code == 401

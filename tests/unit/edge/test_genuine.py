@@ -17,8 +17,7 @@ from taskbridge.schemas.events import event_id_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from starlette.testclient import TestClient
-
+    from support.edge.client import EdgeClient
     from support.edge.fakes import MemoryPublisher
 
 FORM = "application/x-www-form-urlencoded"
@@ -145,7 +144,7 @@ def genuine() -> list[Genuine]:
 GENUINE = genuine()
 
 
-def post(client: TestClient, each: Genuine, **headers: str) -> Any:
+def post(client: EdgeClient, each: Genuine, **headers: str) -> Any:
     path = f"/yida/tasks/{each.action}" + (f"?{each.query}" if each.query else "")
     return client.post(path, content=each.body, headers={**each.headers, **headers})
 
@@ -155,7 +154,7 @@ def test_they_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("each", GENUINE, ids=lambda each: each.name)
-def test_what_is_genuine_is_accepted(client: TestClient, publisher: MemoryPublisher, each: Genuine) -> None:
+def test_what_is_genuine_is_accepted(client: EdgeClient, publisher: MemoryPublisher, each: Genuine) -> None:
     answer = post(client, each)
     assert answer.status_code == 200, answer.text
     (event,) = publisher.published
@@ -165,7 +164,7 @@ def test_what_is_genuine_is_accepted(client: TestClient, publisher: MemoryPublis
 
 
 @pytest.mark.parametrize("each", GENUINE, ids=lambda each: each.name)
-def test_the_same_with_another_sign_is_not(client: TestClient, publisher: MemoryPublisher, each: Genuine) -> None:
+def test_the_same_with_another_sign_is_not(client: EdgeClient, publisher: MemoryPublisher, each: Genuine) -> None:
     real = each.parameters["sign"].encode()
     body = gzip.decompress(each.body) if each.body.startswith(b"\x1f\x8b") else each.body
     body = body.replace(real, real[::-1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.testclient import TestClient
 
+from support.edge.client import EdgeClient
 from support.edge.fakes import MemoryPublisher
 from taskbridge.center.operations.answers import Answers, edge_of
 from taskbridge.cli.status import problems_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings
 
 
-def test_it_is_ready_when_every_part_is(client: TestClient) -> None:
+def test_it_is_ready_when_every_part_is(client: EdgeClient) -> None:
     answer = client.get("/readyz")
     parts = {"degraded": False, "kafka": "ok", "spool": "ok", "registry": "ok", "credentials": "ok"}
     parts["core"] = "native" if IS_BUILT else "python"
@@ -34,7 +35,7 @@ def test_it_is_ready_when_every_part_is(client: TestClient) -> None:
 
 
 def test_it_is_ready_but_degraded_while_only_the_spool_can_keep_a_callback(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def health(_: object) -> dict[str, str]:
         return {"kafka": "does not answer", "spool": "ok", "registry": "ok"}
@@ -69,7 +70,7 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
 
 
 def test_it_lives_but_is_not_ready_while_nothing_can_keep_a_callback(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     publisher.away = "does not answer"
     answer = client.get("/readyz")
@@ -79,7 +80,7 @@ def test_it_lives_but_is_not_ready_while_nothing_can_keep_a_callback(
 
 def test_without_apps_it_runs_and_is_not_ready(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     settings.credentials_file.write_text("")
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         answer = client.get("/readyz")
         assert (answer.status_code, answer.json()["credentials"]) == (503, "no apps")
         assert client.post("/yida/tasks/delete?appType=A").status_code == 401
@@ -87,8 +88,8 @@ def test_without_apps_it_runs_and_is_not_ready(settings: EdgeSettings, publisher
 
 def test_metrics_are_prometheus_text_of_this_app_alone(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     with (
-        TestClient(create_app(settings, publisher=publisher)) as one,
-        TestClient(create_app(settings, publisher=publisher)) as other,
+        EdgeClient(create_app(settings, publisher=publisher)) as one,
+        EdgeClient(create_app(settings, publisher=publisher)) as other,
     ):
         one.post("/yida/tasks/create")
         assert 'taskbridge_edge_callbacks_total{action="create",outcome="task-json"} 1.0' in one.get("/metrics").text
@@ -98,7 +99,7 @@ def test_metrics_are_prometheus_text_of_this_app_alone(settings: EdgeSettings, p
 
 
 @pytest.mark.parametrize("wire_action", ACTIONS)
-def test_the_openapi_document_has_every_answer_of_every_action(client: TestClient, wire_action: str) -> None:
+def test_the_openapi_document_has_every_answer_of_every_action(client: EdgeClient, wire_action: str) -> None:
     document: dict[str, Any] = client.get("/openapi.json").json()
     operation = document["paths"][f"/yida/tasks/{wire_action}"]["post"]
     assert set(operation["responses"]) == {"200", "400", "401", "408", "413", "415", "503"}
@@ -110,16 +111,16 @@ def test_the_openapi_document_has_every_answer_of_every_action(client: TestClien
 
 def test_operators_may_have_a_port_of_their_own(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     apart = settings.model_copy(update={"operator_port": 9100})
-    with TestClient(create_app(apart, publisher=publisher)) as anybody:
-        operator = TestClient(anybody.app, base_url="http://testserver:9100")
+    with EdgeClient(create_app(apart, publisher=publisher)) as anybody:
+        operators = "http://testserver:9100"
         assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (200, {"ready": True})
-        assert operator.get("/readyz").json()["spool"] == "ok"
+        assert anybody.get(f"{operators}/readyz").json()["spool"] == "ok"
         assert anybody.get("/metrics").status_code == 404
-        assert "taskbridge_edge_credentials_apps 2.0" in operator.get("/metrics").text
-        assert [each.get("/healthz").status_code for each in (anybody, operator)] == [200, 200]
+        assert "taskbridge_edge_credentials_apps 2.0" in anybody.get(f"{operators}/metrics").text
+        assert [anybody.get(f"{each}/healthz").status_code for each in ("", operators)] == [200, 200]
         assert anybody.post("/yida/tasks/create").status_code == 400
-        assert operator.post("/yida/tasks/create").status_code == 404
-        assert operator.post("/yida/tasks/create").headers["content-type"] == "application/problem+json"
+        assert anybody.post(f"{operators}/yida/tasks/create").status_code == 404
+        assert anybody.post(f"{operators}/yida/tasks/create").headers["content-type"] == "application/problem+json"
         assert "/metrics" not in anybody.get("/openapi.json").json()["paths"]
         publisher.away = "does not answer"
         assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (503, {"ready": False})

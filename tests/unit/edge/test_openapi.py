@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from starlette.testclient import TestClient
 
+from support.edge.client import EdgeClient
 from support.edge.fakes import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from support.served_apps import TOKEN, differences, edge_app, serving
 from taskbridge.edge.app import create_app
@@ -41,7 +41,7 @@ def test_callbacks_have_a_security_requirement_where_a_bearer_token_is_configure
 def test_the_answer_at_an_unknown_path_is_in_the_document(settings: EdgeSettings) -> None:
     http = create_app(settings, publisher=MemoryPublisher())
     documented = http.openapi()["components"]["responses"]["UnknownPath"]["content"]
-    with TestClient(http) as client:
+    with EdgeClient(http) as client:
         for answer, status in ((client.get("/nowhere"), 404), (client.post("/healthz"), 405)):
             assert (answer.status_code, [answer.headers["content-type"]]) == (status, list(documented))
             assert answer.json().keys() == documented["application/problem+json"]["schema"]["properties"].keys()
@@ -66,7 +66,7 @@ def test_the_example_of_a_source_is_accepted_once_it_is_signed(
     corp = "ding5d17e3add038d445"
     named = f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{corp}"\nsecrets = ["{SOURCE_SECRET}"]\n'
     settings.credentials_file.write_text(named)
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         answer = client.post(f"/sources/{SOURCE}/tasks/{wire_action}", content=body, headers=headers)
     assert answer.status_code == 200, answer.text
     event = publisher.published[0]
@@ -78,7 +78,7 @@ def test_the_example_of_a_push_is_accepted_with_its_token(settings: EdgeSettings
     operation = create_app(settings, publisher=publisher).openapi()["paths"]["/sources/{source}/tasks"]["post"]
     named = f'[[sources]]\nname = "oa"\nformat = "todo"\ncorp_id = "ding"\nbearer_tokens = ["{TOKEN * 2}"]\n'
     settings.credentials_file.write_text(named)
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         example = operation["requestBody"]["content"]["application/json"]["example"]
         answer = client.post("/sources/oa/tasks", json=example, headers={"Authorization": f"Bearer {TOKEN * 2}"})
     assert answer.status_code == 200, answer.text
@@ -94,7 +94,7 @@ def test_the_example_of_every_action_is_accepted_once_it_is_signed(settings: Edg
     app, corp = "APP_RY60OCRF33Z7534", "ding5d17e3add038d445"
     write_credentials(settings.credentials_file, SYSTEM_TOKEN, app_type=app, corp_id=corp)
     del example["sign"]
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         answer = client.post(f"/yida/tasks/{wire_action}", json=signed(example, system_token=SYSTEM_TOKEN))
     assert answer.status_code == 200, answer.text
     event = publisher.published[0]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
-from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, message, send
+from support.edge.client import EdgeClient
 from support.edge.fakes import (
     APP_TYPE,
     CORP_ID,
@@ -74,7 +74,7 @@ def judged(found: QuarantinedCallback) -> TaskEvent:
     return reconsider(found, credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=MemoryWindow())
 
 
-def counted(client: TestClient) -> dict[tuple[str, str], float]:
+def counted(client: EdgeClient) -> dict[tuple[str, str], float]:
     lines = [line for line in client.get("/metrics").text.splitlines() if "edge_quarantine_total{" in line]
     return {
         (line.split('reason="')[1].split('"')[0], line.split('outcome="')[1].split('"')[0]): count
@@ -83,7 +83,7 @@ def counted(client: TestClient) -> dict[tuple[str, str], float]:
     }
 
 
-def test_a_rejected_callback_is_stored_as_it_arrived(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_rejected_callback_is_stored_as_it_arrived(client: EdgeClient, publisher: MemoryPublisher) -> None:
     before = time.time_ns() // 1_000_000
     body = encode_callback(good(token="wrong"), "json").body
     headers = {"Content-Type": "application/json", "X-Odd": "odd"}
@@ -102,7 +102,7 @@ def test_a_rejected_callback_is_stored_as_it_arrived(client: TestClient, publish
 def test_every_plausible_rejection_is_stored(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     unlimited = settings.model_copy(update={"quarantine_max_per_minute": 10_000})
     stored = 0
-    with TestClient(create_app(unlimited, publisher=publisher)) as client:
+    with EdgeClient(create_app(unlimited, publisher=publisher)) as client:
         for bad in [*bad_requests(), *bad_messages()]:
             answer = client.request(bad.method, f"{bad.path}?{bad.query}", content=bad.body, headers=dict(bad.headers))
             stored += bad.method == "POST" and bool(bad.body or bad.query)
@@ -127,7 +127,7 @@ def test_an_empty_request_is_no_callback() -> None:
 
 def test_secrets_in_headers_are_masked(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     asking = settings.model_copy(update={"bearer_tokens": (SecretStr(BEARER),)})
-    with TestClient(create_app(asking, publisher=publisher)) as client:
+    with EdgeClient(create_app(asking, publisher=publisher)) as client:
         headers = {"Authorization": f"Bearer {BEARER}", "Cookie": "session=s3cret", "Proxy-Authorization": "s3cret"}
         send(client, "complete", good(token="wrong"), headers=headers)
     (callback,) = publisher.quarantined
@@ -140,7 +140,7 @@ def test_a_request_without_its_bearer_token_stays_rejected_with_any_other_fault(
 ) -> None:
     asking = settings.model_copy(update={"bearer_tokens": (SecretStr(BEARER),)})
     unlocated = signed(parameters_of("complete", instance_id="i") | {"appType": ""}, system_token=SYSTEM_TOKEN)
-    with TestClient(create_app(asking, publisher=publisher)) as client:
+    with EdgeClient(create_app(asking, publisher=publisher)) as client:
         send(client, "complete", good())
         send(client, "complete", good(), headers={"Authorization": "Bearer *** "})
         send(client, "complete", unlocated)
@@ -169,7 +169,7 @@ def test_after_the_fault_is_fixed_it_becomes_the_event_it_would_have_been(
     settings: EdgeSettings, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
 ) -> None:
     rotated = good(wire_action, token="rotated")
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert send(client, wire_action, rotated, encoding).status_code == 401
     (callback,) = publisher.quarantined
     registry = FakeRegistry()
@@ -282,10 +282,10 @@ def test_one_signature_passes_at_one_action_only(
 ) -> None:
     original, copy = fitting(first, second)
     extra = settings.model_copy(update={"delete_extra_keys": frozenset(copy)})
-    with TestClient(create_app(extra, publisher=MemoryPublisher())) as client:
+    with EdgeClient(create_app(extra, publisher=MemoryPublisher())) as client:
         alone = send(client, second, copy)
     new_folder = extra.model_copy(update={"data_dir": settings.data_dir / "new"})
-    with TestClient(create_app(new_folder, publisher=publisher)) as client:
+    with EdgeClient(create_app(new_folder, publisher=publisher)) as client:
         assert send(client, first, original).status_code == 200
         refused = send(client, second, copy)
         assert send(client, first, original, "form").status_code == 200
@@ -300,15 +300,15 @@ def test_one_signature_passes_at_one_action_only(
 
 
 def test_the_window_survives_a_restart(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert send(client, "complete", good()).status_code == 200
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert send(client, "cancel", good()).status_code == 401
         assert send(client, "complete", good()).status_code == 200
 
 
 def test_a_callback_that_could_not_be_stored_may_come_again_and_its_copy_may_not(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     publisher.away = "Kafka is away"
     assert send(client, "complete", good()).status_code == 503
@@ -319,7 +319,7 @@ def test_a_callback_that_could_not_be_stored_may_come_again_and_its_copy_may_not
 
 def test_all_401_are_the_same_bytes_stored_or_not(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
-    with TestClient(create_app(tight, publisher=publisher)) as client:
+    with EdgeClient(create_app(tight, publisher=publisher)) as client:
         send(client, "complete", good())
         answers = [send(client, "cancel", good())]
         answers += [send(client, "complete", good(token="wrong")) for _ in range(4)]
@@ -338,7 +338,7 @@ def test_a_quarantine_that_fails_leaves_the_answer_as_it_is(
     async def break_down(*_: object) -> None:
         raise RuntimeError("not foreseen")
 
-    with capture_logs() as lines, TestClient(create_app(settings, publisher=publisher)) as client:
+    with capture_logs() as lines, EdgeClient(create_app(settings, publisher=publisher)) as client:
         expected = send(client, "complete", good(token="wrong"))
         publisher.away = "Kafka is away"
         away = send(client, "complete", good(token="wrong"))
@@ -362,7 +362,7 @@ def test_a_quarantine_that_hangs_holds_the_answer_up_for_a_bounded_time(
     monkeypatch.setattr(MemoryPublisher, "quarantine", hang)
     monkeypatch.setattr("taskbridge.edge.quarantine._SLACK_S", 0.1)
     hasty = settings.model_copy(update={"kafka_timeout_ms": 1})
-    with TestClient(create_app(hasty, publisher=publisher)) as client:
+    with EdgeClient(create_app(hasty, publisher=publisher)) as client:
         started = time.perf_counter()
         assert send(client, "complete", good(token="wrong")).status_code == 401
         assert time.perf_counter() - started < 5
@@ -429,7 +429,7 @@ def test_what_a_record_cannot_hold_is_not_tried(settings: EdgeSettings, publishe
 
 
 def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    with capture_logs() as lines, TestClient(create_app(settings, publisher=publisher)) as client:
+    with capture_logs() as lines, EdgeClient(create_app(settings, publisher=publisher)) as client:
         for _ in range(3 * LINES_PER_MINUTE):
             send(client, "complete", good(token="wrong"))
         assert counted(client) == {("wrong-sign", "kept"): 3 * LINES_PER_MINUTE}
@@ -437,7 +437,7 @@ def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings
     assert LINES_PER_MINUTE <= len(rejected) < 2 * LINES_PER_MINUTE
 
 
-def test_the_log_names_the_entry(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_log_names_the_entry(client: EdgeClient, publisher: MemoryPublisher) -> None:
     with capture_logs() as lines:
         send(client, "complete", good(token="wrong"))
     assert lines[0]["quarantine_id"] == publisher.quarantined[0].quarantine_id
@@ -448,7 +448,7 @@ def test_what_is_proven_is_stored_however_much_strangers_send(
 ) -> None:
     tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
     misshapen = signed(parameters_of("complete", instance_id="i") | {"taskId": " "}, system_token=SYSTEM_TOKEN)
-    with TestClient(create_app(tight, publisher=publisher)) as client:
+    with EdgeClient(create_app(tight, publisher=publisher)) as client:
         for _ in range(5):
             send(client, "complete", good(token="wrong"))
         assert send(client, "complete", misshapen).status_code == 400

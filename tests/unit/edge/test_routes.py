@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, message, post_message, send
+from support.edge.client import EdgeClient
 from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.edge.refused import OTHER_SECRET, BadRequest, bad_messages, bad_requests
+from support.http_clients import callback
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
-from taskbridge.edge.server.requests import HEAD_BYTES
+from taskbridge.edge.server.exchange import HEAD_BYTES, LARGE_BODIES_BYTES
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.schemas.events import event_id_for
 
@@ -26,20 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import httpx2
-    from fastapi import FastAPI
 
 BAD = bad_requests()
 BEARER = "s3cret-bearer"
 
 
-def send_bad(client: TestClient, bad: BadRequest) -> httpx2.Response:
+def send_bad(client: EdgeClient, bad: BadRequest) -> httpx2.Response:
     content: bytes | Iterable[bytes] = bad.body
     if bad.chunked:
         content = (bad.body[at : at + 65536] for at in range(0, len(bad.body), 65536))
     return client.request(bad.method, f"{bad.path}?{bad.query}", content=content, headers=dict(bad.headers))
 
 
-def outcomes(client: TestClient) -> dict[str, float]:
+def outcomes(client: EdgeClient) -> dict[str, float]:
     """How often there was each outcome that there was."""
     lines = [line for line in client.get("/metrics").text.splitlines() if "callbacks_total{" in line]
     return {line.split('outcome="')[1].split('"')[0]: count for line in lines if (count := float(line.split()[-1]))}
@@ -48,7 +47,7 @@ def outcomes(client: TestClient) -> dict[str, float]:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_a_callback_is_published_once_and_answered(
-    client: TestClient, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
+    client: EdgeClient, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
 ) -> None:
     parameters = good(wire_action)
     answer = send(client, wire_action, parameters, encoding)
@@ -63,7 +62,7 @@ def test_a_callback_is_published_once_and_answered(
 
 
 def test_every_bad_request_gets_its_problem_and_the_edge_stays_well(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     for bad in [*BAD, *bad_messages()]:
         answer = send_bad(client, bad)
@@ -79,7 +78,7 @@ def test_every_bad_request_gets_its_problem_and_the_edge_stays_well(
     assert post_message(client, "complete", message()).status_code == 200
 
 
-def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
+def test_all_that_is_not_proven_looks_alike(client: EdgeClient) -> None:
     answers = [send_bad(client, bad) for bad in [*BAD, *bad_messages()] if bad.status == 401]
     assert len(answers) > 10
     assert len({answer.content for answer in answers}) == 1
@@ -88,14 +87,14 @@ def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
     assert {"unknown-source", "untimely"} <= set(outcomes(client))
 
 
-def test_the_answer_to_a_wrong_method_names_the_right_one(client: TestClient) -> None:
+def test_the_answer_to_a_wrong_method_names_the_right_one(client: EdgeClient) -> None:
     assert client.get("/yida/tasks/create").headers["allow"] == "POST"
     assert client.post("/readyz").headers["allow"] == "GET"  # of an included router
 
 
 def test_a_bearer_token_is_required_where_one_is_configured(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER, "another")})
-    with TestClient(create_app(asking, publisher=publisher)) as client:
+    with EdgeClient(create_app(asking, publisher=publisher)) as client:
         assert send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).status_code == 200
         missing = send(client, "complete", good())
         wrong = send(client, "complete", good(), headers={"Authorization": "Bearer wrong"})
@@ -106,7 +105,7 @@ def test_a_bearer_token_is_required_where_one_is_configured(settings: EdgeSettin
 
 
 def test_both_readings_of_a_null_verify_and_are_stored_as_they_verified(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     parameters = parameters_of("complete", instance_id="inst-1")
     absent = signed(parameters, system_token=SYSTEM_TOKEN)
@@ -119,7 +118,7 @@ def test_both_readings_of_a_null_verify_and_are_stored_as_they_verified(
     assert [event.actor_id for event in publisher.published] == ["01690741902689", None]
 
 
-def test_a_task_sent_as_an_object_is_signed_by_its_text(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_task_sent_as_an_object_is_signed_by_its_text(client: EdgeClient, publisher: MemoryPublisher) -> None:
     parameters = good("create")
     spaced = parameters["task"].replace(": ", " :  ")
     resigned = signed({**parameters, "task": spaced}, system_token=SYSTEM_TOKEN)
@@ -130,7 +129,7 @@ def test_a_task_sent_as_an_object_is_signed_by_its_text(client: TestClient, publ
 
 
 def test_while_nothing_can_keep_the_event_the_answer_is_to_try_again(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     publisher.away = "Kafka is away"
     answer = send(client, "complete", good())
@@ -159,7 +158,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ],
 )
 def test_only_a_valid_trace_context_is_handed_on(
-    client: TestClient, publisher: MemoryPublisher, header: str | None, handed_on: str | None
+    client: EdgeClient, publisher: MemoryPublisher, header: str | None, handed_on: str | None
 ) -> None:
     send(client, "complete", good(), headers={} if header is None else {"traceparent": header})
     assert publisher.traceparents == [handed_on]
@@ -172,7 +171,7 @@ def test_an_unforeseen_error_is_a_problem_and_is_counted(
         raise RuntimeError(SYSTEM_TOKEN)
 
     monkeypatch.setattr(MemoryPublisher, "publish", fail)
-    with TestClient(create_app(settings, publisher=publisher), raise_server_exceptions=False) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         answer = send(client, "complete", good())
         assert outcomes(client) == {"error": 1}
     assert (answer.status_code, answer.json()["success"]) == (500, False)
@@ -186,7 +185,7 @@ def test_no_token_is_ever_in_an_answer_or_in_the_log(
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER,)})
     secrets = {SYSTEM_TOKEN, BEARER, "previous-token", "s3cret-wrong", *(good(action)["sign"] for action in ACTIONS)}
     texts: list[str] = []
-    with capture_logs() as lines, TestClient(create_app(asking, publisher=publisher)) as client:
+    with capture_logs() as lines, EdgeClient(create_app(asking, publisher=publisher)) as client:
         for authorization in (f"Bearer {BEARER}", "Bearer s3cret-wrong"):
             client.headers["Authorization"] = authorization
             texts += [send(client, action, good(action)).text for action in ACTIONS]
@@ -200,7 +199,7 @@ def test_no_token_is_ever_in_an_answer_or_in_the_log(
     assert not [text for text in texts for secret in secrets if secret in text]
 
 
-def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_callback_is_one_log_line(client: EdgeClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     with capture_logs() as lines:
         send(client, "complete", good())
@@ -214,75 +213,62 @@ def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCap
     )
 
 
-class Sender:
-    """The network side of one ASGI call, which counts the reads and stores the answer."""
-
-    def __init__(self, chunks: Iterable[bytes], *, hangs_up: bool = False) -> None:
-        self._chunks = iter(chunks)
-        self._hangs_up = hangs_up
-        self.read = 0
-        self.answered: list[Any] = []
-
-    async def receive(self) -> dict[str, Any]:
-        chunk = next(self._chunks, None)
-        if chunk is None:
-            if self._hangs_up:
-                return {"type": "http.disconnect"}
-            await asyncio.Event().wait()
-        self.read += 1
-        return {"type": "http.request", "body": chunk, "more_body": True}
-
-    async def send(self, message: Any) -> None:
-        self.answered.append(message)
-
-    def call(self, app: FastAPI, headers: list[tuple[bytes, bytes]] | None = None) -> int:
-        scope = {"type": "http", "method": "POST", "path": "/yida/tasks/complete", "query_string": b""}
-        asyncio.run(app(scope | {"headers": headers or [], "client": ("192.0.2.1", 1)}, self.receive, self.send))
-        return self.answered[0]["status"]
+HEAD = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n"
 
 
-@pytest.fixture
-def app(settings: EdgeSettings, publisher: MemoryPublisher) -> FastAPI:
-    return create_app(settings, publisher=publisher)
+def test_a_body_without_end_is_not_read_beyond_the_limit(client: EdgeClient, publisher: MemoryPublisher) -> None:
+    chunk = b"10000\r\n%s\r\n" % (b"x" * 65536)
+    answer = client.sends(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + 40 * chunk)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert client.app.callbacks.large_bodies.room == LARGE_BODIES_BYTES
+    assert [len(each.body) for each in publisher.quarantined] == [HEAD_BYTES]
 
 
-def test_a_body_without_end_is_not_read_beyond_the_limit(app: FastAPI) -> None:
-    sender = Sender(iter(lambda: b"x" * 65536, None))
-    assert sender.call(app) == 413
-    assert sender.read == 17
+def test_an_announced_body_over_the_limit_is_not_read_at_all(client: EdgeClient) -> None:
+    answer = client.sends(HEAD + b"Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> None:
-    sender = Sender([])
-    assert sender.call(app, [(b"content-length", b"1048577")]) == 413
-    assert sender.read == 0
+def test_a_sender_that_waits_for_it_may_continue(client: EdgeClient) -> None:
+    head, _, body = callback("i", "Expect: 100-continue", "Connection: close").partition(b"\r\n\r\n")
+    answer = client.sends(head + b"\r\n\r\n", body)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
 
 
-def test_a_request_that_stops_halfway_is_aborted(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.server.requests.BODY_TIMEOUT_S", 0.1)
-    assert Sender([b'{"a":']).call(app) == 408
+def test_a_request_that_stops_halfway_is_aborted(client: EdgeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.edge.server.exchange.BODY_TIMEOUT_S", 0.1)
+    assert client.sends(HEAD + b'Content-Length: 9\r\n\r\n{"a":').startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_sender_that_hangs_up_is_no_error(app: FastAPI, publisher: MemoryPublisher) -> None:
+def test_a_sender_that_hangs_up_is_no_error(client: EdgeClient, publisher: MemoryPublisher) -> None:
     with capture_logs() as lines:
-        Sender([b'{"a":'], hangs_up=True).call(app)
+        client.sends(HEAD + b'Content-Length: 9\r\n\r\n{"a":', hangs_up=True)
     assert [line["event"] for line in lines] == ["callback_aborted"]
+    assert outcomes(client) == {"aborted": 1}
     assert publisher.published == []
 
 
-def from_sources(settings: EdgeSettings, publisher: MemoryPublisher, peer: str, **changed: str) -> TestClient:
+def test_a_callback_is_stored_although_its_sender_hangs_up(client: EdgeClient, publisher: MemoryPublisher) -> None:
+    client.sends(callback("gone"), hangs_up=True)
+    client.__exit__()
+    assert [event.instance_id for event in publisher.published] == ["gone"]
+
+
+def from_sources(settings: EdgeSettings, publisher: MemoryPublisher, peer: str, **changed: str) -> EdgeClient:
     changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
-    return TestClient(create_app(changed_settings, publisher=publisher), client=(peer, 4711))
+    return EdgeClient(create_app(changed_settings, publisher=publisher), peer=peer)
 
 
 def test_a_source_that_is_not_allowed_looks_like_any_other_that_is_not_proven(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
     with capture_logs() as lines, from_sources(settings, publisher, "192.0.2.9", source_networks="192.0.2.0/29") as it:
-        refused, unproven = send(it, "complete", good()), send(TestClient(it.app), "complete", good(token="x"))
+        refused = send(it, "complete", good())
+        it.peer = "no address"
+        unproven = send(it, "complete", good(token="x"))
         assert refused.status_code == 401
         assert refused.content == unproven.content
-        assert outcomes(it)["source-network"] == 2  # the test client's own name is no address
+        assert outcomes(it)["source-network"] == 2
         assert it.get("/healthz").status_code == 200
     reasons = [line["reason"] for line in lines if line["event"] == "callback_rejected"]
     assert reasons == ["source-network"] * 2
@@ -294,8 +280,9 @@ def test_a_source_that_is_not_allowed_is_refused_before_its_body_is_read(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
     elsewhere = EdgeSettings.model_validate({**settings.model_dump(), "source_networks": "198.51.100.0/24"})
-    sender = Sender([b"{}"])
-    assert (sender.call(create_app(elsewhere, publisher=publisher)), sender.read) == (401, 0)
+    with EdgeClient(create_app(elsewhere, publisher=publisher)) as client:
+        answer = client.sends(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +307,7 @@ def test_only_a_trusted_proxy_is_believed_about_the_sender(
     assert line["remote_address"] == address
 
 
-def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: TestClient) -> None:
+def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: EdgeClient) -> None:
     def used() -> list[bool]:
         lines = client.get("/metrics").text.splitlines()
         return sorted(
@@ -340,7 +327,7 @@ def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: TestCl
     assert used() == [True, True, True]
 
 
-def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: TestClient) -> None:
+def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: EdgeClient) -> None:
     with capture_logs() as lines:
         for _ in range(700):
             client.post("/yida/tasks/delete")
@@ -348,14 +335,14 @@ def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: Tes
     assert outcomes(client) == {"no-app": 700}
 
 
-def test_a_trace_state_without_its_parent_is_nothing(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_trace_state_without_its_parent_is_nothing(client: EdgeClient, publisher: MemoryPublisher) -> None:
     send(client, "complete", good(), headers={"tracestate": "vendor=1"})
     send(client, "complete", good(), headers={"tracestate": "vendor=1", "traceparent": TRACE})
     assert publisher.traceparents == [None, TRACE]
 
 
 def test_metrics_show_how_long_each_step_takes_and_what_is_there(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     send(client, "complete", good())
     text = client.get("/metrics").text
@@ -371,7 +358,7 @@ def test_metrics_show_how_long_each_step_takes_and_what_is_there(
     "path", ["/yida/tasks/complete/", "//yida/tasks//complete", "/Yida/Tasks/Complete", "/yida/tasks/COMPLETE//"]
 )
 def test_a_path_that_is_misspelt_is_understood_where_it_is_plain_what_is_meant(
-    client: TestClient, publisher: MemoryPublisher, path: str
+    client: EdgeClient, publisher: MemoryPublisher, path: str
 ) -> None:
     encoded = encode_callback(good(), "json")
     answer = client.post(f"http://testserver{path}", content=encoded.body, headers=encoded.headers)
@@ -381,7 +368,7 @@ def test_a_path_that_is_misspelt_is_understood_where_it_is_plain_what_is_meant(
 
 @pytest.mark.parametrize("path", ["/yida", "/yida/", "/yida/tasks/finish", "/yida/complete", "/YIDA/tasks/complete/1"])
 def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_stored(
-    client: TestClient, publisher: MemoryPublisher, path: str
+    client: EdgeClient, publisher: MemoryPublisher, path: str
 ) -> None:
     encoded = encode_callback(good(), "json")
     with capture_logs() as lines:
@@ -399,7 +386,7 @@ def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_stored(
 
 
 @pytest.mark.parametrize("path", ["/", "/other", "/yidatasks/create"])
-def test_what_is_posted_elsewhere_is_none_of_ours(client: TestClient, publisher: MemoryPublisher, path: str) -> None:
+def test_what_is_posted_elsewhere_is_none_of_ours(client: EdgeClient, publisher: MemoryPublisher, path: str) -> None:
     assert client.post(path, content=b"{}").status_code == 404
     assert publisher.quarantined == []
 
@@ -411,7 +398,7 @@ def test_what_failed_for_a_reason_of_ours_is_stored(
         raise RuntimeError
 
     monkeypatch.setattr(MemoryPublisher, "publish", fail)
-    with TestClient(create_app(settings, publisher=publisher), raise_server_exceptions=False) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert send(client, "complete", good()).status_code == 500
     (callback,) = publisher.quarantined
     assert (callback.reason, callback.app_type, callback.body) == (
@@ -423,7 +410,7 @@ def test_what_failed_for_a_reason_of_ours_is_stored(
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_beginning_of_what_is_too_large_is_stored(
-    client: TestClient,
+    client: EdgeClient,
     publisher: MemoryPublisher,
     chunked: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -435,7 +422,7 @@ def test_the_beginning_of_what_is_too_large_is_stored(
     assert outcomes(client) == {"too-large": 1}
 
 
-def test_every_outcome_that_an_alert_reads_is_counted_from_zero(client: TestClient) -> None:
+def test_every_outcome_that_an_alert_reads_is_counted_from_zero(client: EdgeClient) -> None:
     """A counter that appears with its first loss does not increase for Prometheus."""
     rules = (Path(__file__).parents[3] / "deploy" / "alerts" / "taskbridge-edge.rules.yml").read_text("utf-8")
     asked_for = {
@@ -453,7 +440,7 @@ def test_every_outcome_that_an_alert_reads_is_counted_from_zero(client: TestClie
         assert f'taskbridge_edge_connections_refused_total{{reason="{reason}"}} 0.0' in text
 
 
-def test_every_reason_that_is_given_is_counted_from_zero(client: TestClient) -> None:
+def test_every_reason_that_is_given_is_counted_from_zero(client: EdgeClient) -> None:
     known = {
         line.split('outcome="')[1].split('"')[0]
         for line in client.get("/metrics").text.splitlines()

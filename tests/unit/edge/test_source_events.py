@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from support.edge.callbacks import good, message, post_message, send
+from support.edge.client import EdgeClient
 from support.edge.fakes import (
     APP_TYPE,
     CORP_ID,
@@ -52,7 +52,7 @@ def resigned(sent: EncodedCallback, *, body: bytes | None = None, **headers: str
 
 
 def accepted(
-    client: TestClient, publisher: MemoryPublisher, sent: EncodedCallback, action: str = "create"
+    client: EdgeClient, publisher: MemoryPublisher, sent: EncodedCallback, action: str = "create"
 ) -> TaskEvent:
     answer = post_message(client, action, sent)
     assert answer.status_code == 200, answer.text
@@ -64,7 +64,7 @@ def accepted(
 @MODES
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_a_message_becomes_its_event(
-    client: TestClient, publisher: MemoryPublisher, wire_action: str, *, binary: bool
+    client: EdgeClient, publisher: MemoryPublisher, wire_action: str, *, binary: bool
 ) -> None:
     sent = message(wire_action, ago_s=60, binary=binary)
     event = accepted(client, publisher, sent, wire_action)
@@ -84,7 +84,7 @@ def test_a_message_becomes_its_event(
 
 
 def test_descriptions_are_read_and_the_message_is_stored_as_received(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     data = message_of("create", instance_id="I-1") | {"approved_result": "agree", "finished_at": "2023-09-01T00:00:00Z"}
     event = accepted(client, publisher, message("create", data))
@@ -111,13 +111,13 @@ def test_descriptions_are_read_and_the_message_is_stored_as_received(
     }
 
 
-def test_the_outcome_of_a_task_is_in_the_senders_words(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_outcome_of_a_task_is_in_the_senders_words(client: EdgeClient, publisher: MemoryPublisher) -> None:
     data = message_of("complete", instance_id="I-1") | {"outcome": "refused", "remark": "too late"}
     event = accepted(client, publisher, message("complete", data), "complete")
     assert (event.outcome, event.remark) == ("refused", "too late")
 
 
-def test_a_task_has_a_step_and_a_due_time_that_is_in_the_future(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_task_has_a_step_and_a_due_time_that_is_in_the_future(client: EdgeClient, publisher: MemoryPublisher) -> None:
     step = {"step_name": "Manager", "step_id": "n1", "due_at": "2099-01-01T00:00:00Z", "decided_by": "PERSON"}
     event = accepted(client, publisher, message("create", message_of("create", instance_id="I-1") | step))
     assert (event.step_name, event.step_id, event.due_at) == ("Manager", "n1", 4_070_908_800_000)
@@ -126,7 +126,7 @@ def test_a_task_has_a_step_and_a_due_time_that_is_in_the_future(client: TestClie
 
 @pytest.mark.parametrize(("said", "decided_by"), [("AUTOMATIC", "AUTOMATIC"), ("a robot", None), ("", None)])
 def test_who_decided_is_one_of_three_words(
-    client: TestClient, publisher: MemoryPublisher, said: str, decided_by: str | None
+    client: EdgeClient, publisher: MemoryPublisher, said: str, decided_by: str | None
 ) -> None:
     data = message_of("complete", instance_id="I-1") | {"decided_by": said, "due_at": "soon"}
     event = accepted(client, publisher, message("complete", data), "complete")
@@ -135,7 +135,7 @@ def test_who_decided_is_one_of_three_words(
 
 @MODES
 def test_a_message_that_is_sent_again_is_the_same_event(
-    client: TestClient, publisher: MemoryPublisher, *, binary: bool
+    client: EdgeClient, publisher: MemoryPublisher, *, binary: bool
 ) -> None:
     first = message("create", ago_s=100, binary=binary)
     again = resigned(first, webhook_timestamp=str(int(time.time())))
@@ -144,7 +144,7 @@ def test_a_message_that_is_sent_again_is_the_same_event(
     assert len({event.event_id for event in events}) == 1
 
 
-def test_an_id_belongs_to_one_content_and_one_action(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_an_id_belongs_to_one_content_and_one_action(client: EdgeClient, publisher: MemoryPublisher) -> None:
     first = message("complete")
     accepted(client, publisher, first, "complete")
     other = message("complete", message_of("complete", instance_id="I-2"))
@@ -162,7 +162,7 @@ def test_an_id_belongs_to_one_content_and_one_action(client: TestClient, publish
 
 
 def test_unsigned_headers_cannot_change_the_meaning_of_a_message(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     sent = message("create", binary=True)
     event = accepted(client, publisher, sent)
@@ -176,7 +176,7 @@ def test_unsigned_headers_cannot_change_the_meaning_of_a_message(
 def test_messages_of_two_systems_may_have_the_same_id(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     with settings.credentials_file.open("a") as file:
         file.write(f'\n[[sources]]\nname = "other"\ncorp_id = "{CORP_ID}"\nsecrets = ["{OTHER_SECRET}"]\n')
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         accepted(client, publisher, message("create"))
         sent = message("create", secret=OTHER_SECRET)
         answer = client.post("/sources/other/tasks/create", content=sent.body, headers=dict(sent.headers))
@@ -186,7 +186,7 @@ def test_messages_of_two_systems_may_have_the_same_id(settings: EdgeSettings, pu
 
 def test_secrets_are_rotated_while_both_are_good(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     write_credentials(settings.credentials_file, SYSTEM_TOKEN, secrets=(OTHER_SECRET, SOURCE_SECRET))
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         accepted(client, publisher, message("create"))
         accepted(client, publisher, message("create", secret=OTHER_SECRET, message_id="msg_2"))
         metrics = client.get("/metrics").text
@@ -197,7 +197,7 @@ def test_a_file_of_other_systems_alone_makes_the_edge_ready(settings: EdgeSettin
     settings.credentials_file.write_text(
         f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{CORP_ID}"\nsecrets = ["{SOURCE_SECRET}"]\n'
     )
-    with TestClient(create_app(settings, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         assert client.get("/readyz").status_code == 200
         accepted(client, publisher, message("create"))
 
@@ -206,7 +206,7 @@ def test_yidas_bearer_token_is_not_required_of_other_systems(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
     asking = settings.model_validate({**settings.model_dump(), "bearer_tokens": ("s3cret-bearer",)})
-    with TestClient(create_app(asking, publisher=publisher)) as client:
+    with EdgeClient(create_app(asking, publisher=publisher)) as client:
         accepted(client, publisher, message("create"))
         assert post_message(client, "create", message("create", secret=OTHER_SECRET)).status_code == 401
     (callback,) = publisher.quarantined
@@ -223,7 +223,7 @@ def test_yidas_bearer_token_is_not_required_of_other_systems(
     ],
 )
 def test_variants_of_a_path_are_accepted_and_similar_paths_are_quarantined(
-    client: TestClient, publisher: MemoryPublisher, path: str, status: int
+    client: EdgeClient, publisher: MemoryPublisher, path: str, status: int
 ) -> None:
     sent = message("create")
     assert client.post(f"http://testserver{path}", content=sent.body, headers=dict(sent.headers)).status_code == status
@@ -254,20 +254,20 @@ def _with_text(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_cloudevents_and_gateways_allow_is_read(
-    client: TestClient, publisher: MemoryPublisher, variant: str
+    client: EdgeClient, publisher: MemoryPublisher, variant: str
 ) -> None:
     event = accepted(client, publisher, VARIANTS[variant](message("create")))
     assert (event.title, event.recipient_ids) == ("张红的请假申请", ("0169", "0170"))
 
 
-def test_data_with_what_is_no_base64_is_refused(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_data_with_what_is_no_base64_is_refused(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     body = _with_base64(sent.body)
     assert post_message(client, "create", resigned(sent, body=body[:-2] + b'!"}')).status_code == 400
     assert [callback.reason for callback in publisher.quarantined] == ["cloudevent"]
 
 
-def test_of_a_repeated_header_the_first_is_verified_and_counts(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_of_a_repeated_header_the_first_is_verified_and_counts(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("create", binary=True)
     twice = [
         *sent.headers.items(),
@@ -299,7 +299,7 @@ def test_of_a_repeated_header_the_first_is_verified_and_counts(client: TestClien
     ],
 )
 def test_what_only_describes_never_sinks_a_proven_message(
-    client: TestClient, publisher: MemoryPublisher, changed: Mapping[str, Any], field: str, found: Any
+    client: EdgeClient, publisher: MemoryPublisher, changed: Mapping[str, Any], field: str, found: Any
 ) -> None:
     data = {**message_of("create", instance_id="I-1"), **changed}
     event = accepted(client, publisher, message("create", data))
@@ -307,7 +307,7 @@ def test_what_only_describes_never_sinks_a_proven_message(
     assert json.loads(event.raw_parameters["data"]) == data
 
 
-def test_a_form_that_is_nested_too_deep_is_left_out_and_counted(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_form_that_is_nested_too_deep_is_left_out_and_counted(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     deep = b'{"x": ' + b"[" * 500 + b"]" * 500 + b"}"
     event = accepted(client, publisher, resigned(sent, body=sent.body.replace(b'{"days": 3, "reason": null}', deep)))
@@ -316,28 +316,28 @@ def test_a_form_that_is_nested_too_deep_is_left_out_and_counted(client: TestClie
     assert 'taskbridge_edge_left_out_total{field="form_data"} 1.0' in client.get("/metrics").text
 
 
-def test_a_date_from_the_future_counts_as_the_time_of_receipt(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_date_from_the_future_counts_as_the_time_of_receipt(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     event = json.loads(sent.body) | {"time": "2999-01-01T00:00:00Z"}
     found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
     assert found.occurred_at == found.received_at
 
 
-def test_without_a_time_the_time_of_receipt_counts(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_without_a_time_the_time_of_receipt_counts(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     event = {name: each for name, each in json.loads(sent.body).items() if name != "time"}
     found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
     assert found.occurred_at == found.received_at
 
 
-def test_an_instance_of_yida_of_the_same_id_is_another_instance(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_an_instance_of_yida_of_the_same_id_is_another_instance(client: EdgeClient, publisher: MemoryPublisher) -> None:
     accepted(client, publisher, message("create", message_of("create", instance_id="inst-1") | {"app_type": APP_TYPE}))
     assert send(client, "complete", good()).status_code == 200
     assert [event.instance_id for event in publisher.published] == [f"{SOURCE}:inst-1", "inst-1"]
 
 
 def test_a_message_of_a_member_named_as_the_id_is_not_taken_for_another(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     sent = message("create")
     event = json.loads(sent.body) | {standard_webhooks.ID: "msg_2"}
@@ -345,7 +345,7 @@ def test_a_message_of_a_member_named_as_the_id_is_not_taken_for_another(
     assert found.raw_parameters[standard_webhooks.ID] == "msg_1"
 
 
-def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_path_decides_the_action_with_any_type(client: EdgeClient, publisher: MemoryPublisher) -> None:
     sent = message("complete")
     accepted(client, publisher, sent, "cancel")
     assert publisher.published[0].action is Action.CANCELLED
@@ -353,7 +353,7 @@ def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher
 
 @pytest.mark.parametrize("header", [standard_webhooks.ID, standard_webhooks.TIMESTAMP, standard_webhooks.SIGNATURE])
 def test_a_message_without_a_part_of_its_signature_is_quarantined_as_unsigned(
-    client: TestClient, publisher: MemoryPublisher, header: str
+    client: EdgeClient, publisher: MemoryPublisher, header: str
 ) -> None:
     sent = message("create")
     partly = EncodedCallback(headers={**sent.headers, header: ""}, body=sent.body)
@@ -362,7 +362,7 @@ def test_a_message_without_a_part_of_its_signature_is_quarantined_as_unsigned(
 
 
 def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
-    client: TestClient, publisher: MemoryPublisher
+    client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
     longest = "x" * (MAX_ID_CHARACTERS - len(SOURCE) - 1)
     event = accepted(client, publisher, message("create", message_of("create", instance_id=longest)))
@@ -373,7 +373,7 @@ def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
     ("changed", "detail"),
     [({"source": ""}, "Attribute source is missing."), ({"specversion": "0.3"}, "Attribute specversion must be 1.0.")],
 )
-def test_a_refusal_names_what_a_cloudevent_lacks(client: TestClient, changed: Mapping[str, str], detail: str) -> None:
+def test_a_refusal_names_what_a_cloudevent_lacks(client: EdgeClient, changed: Mapping[str, str], detail: str) -> None:
     sent = message("create")
     answer = post_message(client, "create", resigned(sent, body=json.dumps(json.loads(sent.body) | changed).encode()))
     assert (answer.status_code, answer.json()["detail"]) == (400, f"The request is not a CloudEvent 1.0: {detail}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
-from starlette.testclient import TestClient
 from structlog.contextvars import get_contextvars
 
 from support.edge.callbacks import good, message, post_message, send
+from support.edge.client import EdgeClient
 from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
@@ -37,14 +37,14 @@ def spans() -> CollectedSpans:
 
 
 @pytest.fixture
-def client(settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans) -> Generator[TestClient]:
+def client(settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans) -> Generator[EdgeClient]:
     app = create_app(settings, publisher=publisher, tracing=spans.tracing)
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with EdgeClient(app) as client:
         yield client
 
 
 def test_a_callback_goes_on_with_the_trace_that_it_came_with(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     answer = send(client, "complete", good(), headers={"traceparent": TRACE})
     sending, request = spans.only(SEND), spans.only(COMPLETE)
@@ -70,7 +70,7 @@ def test_a_callback_goes_on_with_the_trace_that_it_came_with(
 
 
 def test_without_one_a_trace_begins_and_a_repeated_callback_has_its_own(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     parameters = good()
     assert [send(client, "complete", parameters).json()["eventId"] for _ in range(2)] == [
@@ -83,7 +83,7 @@ def test_without_one_a_trace_begins_and_a_repeated_callback_has_its_own(
 
 
 def test_what_is_not_sampled_goes_on_unsampled(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     send(client, "complete", good(), headers={"traceparent": NOT_SAMPLED})
     assert spans.all == ()
@@ -94,20 +94,20 @@ def test_what_is_not_sampled_goes_on_unsampled(
 
 @pytest.mark.parametrize("parameters", [{**good(), "sign": "0" * 64}, {}], ids=["unverified", "malformed"])
 def test_what_is_not_proven_makes_no_spans(
-    client: TestClient, spans: CollectedSpans, parameters: dict[str, str]
+    client: EdgeClient, spans: CollectedSpans, parameters: dict[str, str]
 ) -> None:
     assert send(client, "complete", parameters, headers={"traceparent": TRACE}).status_code in (400, 401)
     assert spans.all == ()
 
 
-def test_a_message_of_another_system_is_traced_by_its_door(client: TestClient, spans: CollectedSpans) -> None:
+def test_a_message_of_another_system_is_traced_by_its_door(client: EdgeClient, spans: CollectedSpans) -> None:
     assert post_message(client, "create", message("create")).status_code == 200
     assert parent_of(spans.only(SEND)) == traceparent_of_span(spans.only("POST /sources/{source}/tasks/create"))
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_an_event_that_nothing_stores_is_an_error_in_both(
-    client: TestClient,
+    client: EdgeClient,
     publisher: MemoryPublisher,
     spans: CollectedSpans,
     monkeypatch: pytest.MonkeyPatch,
@@ -130,7 +130,7 @@ def test_an_event_that_nothing_stores_is_an_error_in_both(
 
 
 def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish = MemoryPublisher.publish
 
@@ -177,7 +177,7 @@ def spooled(traceparent: str | None, topic: str = TASK_EVENTS.name) -> SpooledRe
 
 
 def test_lines_of_the_log_name_the_trace(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log lines while a callback is stored, and later ones about it; not of the next request on the connection."""
     seen: list[Any] = []
@@ -195,7 +195,7 @@ def test_lines_of_the_log_name_the_trace(
 
 @pytest.mark.parametrize("wire_action", ["create", "complete"])
 def test_no_text_and_no_secret_of_a_callback_is_in_a_span(
-    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, wire_action: str
+    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans, wire_action: str
 ) -> None:
     parameters = good(wire_action)
     send(client, wire_action, parameters, headers={"authorization": "Bearer s3cret", "x-note": "s3cret"})
@@ -236,6 +236,6 @@ def test_the_end_of_the_edge_sends_what_is_left(
 
     monkeypatch.setattr(MemoryPublisher, "close", closed)
     monkeypatch.setattr(spans.tracing, "close", lambda: closings.append("tracing"))
-    with TestClient(create_app(settings, publisher=publisher, tracing=spans.tracing)):
+    with EdgeClient(create_app(settings, publisher=publisher, tracing=spans.tracing)):
         assert closings == []
     assert closings == ["publisher", "tracing"]

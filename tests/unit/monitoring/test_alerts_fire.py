@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from prometheus_client import generate_latest
-from starlette.testclient import TestClient
 
 from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
+from support.edge.client import EdgeClient
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from support.reconcile import local_data
 from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
@@ -47,7 +47,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         credentials_file=folder / "credentials.toml",
         data_dir=folder / "edge",
     )
-    with TestClient(create_app(settings)) as client:
+    with EdgeClient(create_app(settings)) as client:
         # One callback of each action, for the histograms.
         client.post("/yida/tasks/create", data={})
         edge = series_of(client.get("/metrics").text, job=EDGE)

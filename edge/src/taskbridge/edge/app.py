@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
+from starlette.routing import Route
 
-from taskbridge.edge.decision import Decision, Rules
+from taskbridge.edge.decision import SOURCE_PATHS, YIDA_PATHS, Decision, Rules
 from taskbridge.edge.monitoring import HealthRoutes, Metrics
 from taskbridge.edge.openapi import document_callbacks
+from taskbridge.edge.path import CallbackPath
 from taskbridge.edge.publisher import KafkaPublisher
 from taskbridge.edge.quarantine import Quarantine
-from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files
-from taskbridge.edge.server.protocol import FAST_PATH
+from taskbridge.edge.server.exchange import ENDPOINT
 from taskbridge.edge.server.serving import end_on_signal, serve
 from taskbridge.edge.server.sockets import listen_with_peers, passed_sockets
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.tracing import TracedRoutes, trace_drained
+from taskbridge.edge.tracing import trace_drained
 from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
 from taskbridge.edge.verification.replays import FileWindows
 from taskbridge.runtime.logs import configure_logs
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncGenerator, Mapping
 
+    from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.server.sockets import Sockets
@@ -55,22 +58,25 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class EdgeApp(FastAPI):
-    """Answers callbacks before FastAPI's layers, which together cost more than the callback itself."""
+    """Answers all requests but callbacks, which the protocol gives to ``callbacks``."""
 
-    def __init__(self, callbacks: CallbackRoutes, operators: Mapping[int, FastAPI], **options: Any) -> None:
+    def __init__(self, callbacks: CallbackPath, operators: Mapping[int, FastAPI], **options: Any) -> None:
         """``operators`` are the applications of separate ports, by port."""
         super().__init__(**options)
         self.callbacks = callbacks
         self._operators = operators
-        self.router.routes += callbacks.routes()
+        # For other methods than POST.
+        self.router.routes += [Route(path, _never, methods=["POST"]) for path in (*YIDA_PATHS, *SOURCE_PATHS)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._operators and scope["type"] == "http" and (app := self._operators.get(scope["server"][1])) is not None:
             await app(scope, receive, send)
-        elif (wire_action := self.callbacks.action_of(scope)) is None:
-            await super().__call__(scope, receive, send)
         else:
-            await self.callbacks.serve(wire_action, scope, receive, send)
+            await super().__call__(scope, receive, send)
+
+
+async def _never(_request: Request) -> Response:
+    raise RuntimeError("served by another protocol than EdgeProtocol")
 
 
 def create_app(
@@ -111,14 +117,13 @@ def create_app(
         _log.info("edge_started", apps=credentials.current.count)
         if owns_process:
             collect_garbage_rarely()
-        # Only the general path makes spans.
-        fast = {} if tracing is not None else {FAST_PATH: FastCallbacks(callbacks, settings, not_at=operators)}
-        yield {GATE: gate} | fast
+        yield {GATE: gate, ENDPOINT: callbacks}
         if owns_process:
             end_within(_LAST_S, 0)
         for each in upkeep:
             each.cancel()
         await asyncio.gather(*upkeep, return_exceptions=True)
+        await callbacks.close()
         await events.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
@@ -136,8 +141,8 @@ def create_app(
             skipped=metrics.count_left_out,
         ),
     )
-    routes = CallbackRoutes if tracing is None else partial(TracedRoutes, tracing=tracing)
-    callbacks = routes(
+    operators: dict[int, FastAPI] = {}
+    callbacks = CallbackPath(
         decision=decision,
         window=window,
         publisher=events,
@@ -145,9 +150,11 @@ def create_app(
         senders=senders,
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
+        max_body_bytes=settings.max_body_bytes,
+        tracing=tracing,
+        not_at=operators,
     )
     health = HealthRoutes(credentials=credentials, publisher=events, metrics=metrics.registry, core=decision.core)
-    operators: dict[int, FastAPI] = {}
     if settings.operator_port is not None:
         operators[settings.operator_port] = FastAPI(openapi_url=None)
     app = EdgeApp(

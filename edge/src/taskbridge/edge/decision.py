@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.callbacks import Callback
     from taskbridge.edge.request import Received
     from taskbridge.edge.verification.credentials import Credentials, CredentialsFile, Token
-    from taskbridge.native._native import Edge, Found
+    from taskbridge.native._native import Edge
     from taskbridge.schemas.events import TaskEvent
 
 YIDA_PATHS = {f"/yida/tasks/{action}": action for action in ACTIONS}
@@ -199,20 +199,9 @@ class Decision:
             return None
         content_type = headers.get("content-type")
         found = core.decide(received.wire_action, received.query, content_type, received.body, received.received_at)
-        return found and self.event_of(received.wire_action, found)
-
-    def decide_request(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
-        """The action of a whole request, its X-Forwarded-For and traceparent, and the input of ``event_of``.
-
-        None unless the head is plain: every reader of HTTP/1.1 reads it alike, and it requests nothing but an answer.
-        """
-        core = None if self.rules.bearer_tokens else self._in_force()
-        return core and core.decide_request(request, received_at)
-
-    def event_of(self, wire_action: str, found: Found) -> Decided:
-        """The event that the core has just found; the token that signed it counts as used."""
-        event_id, app_type, key, headers, avro, digest, signer = found
-        # The core was built from these credentials: the file may have been reloaded since.
+        if found is None:
+            return None
+        event_id, app_type, key, record_headers, avro, digest, signer = found
         assert self._known is not None, "the core was built from them"
         self.rules.token_used(self._known.signers(app_type)[signer][1])
         return Decided(
@@ -220,9 +209,9 @@ class Decision:
             app_type=app_type,
             sender=app_type,
             key=key,
-            headers=headers,
+            headers=record_headers,
             body=avro,
-            mark=Mark.of(digest, event_id, ACTIONS[wire_action]),
+            mark=Mark.of(digest, event_id, ACTIONS[received.wire_action]),
         )
 
     def _in_force(self) -> Edge | None:

@@ -15,12 +15,7 @@ OperatorError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from taskbridge.schemas.errors import CallerError, OperatorError
-
-if TYPE_CHECKING:
-    from taskbridge.edge.request import Received
 
 UNVERIFIED = "The request is not verified: no configured credentials match it. Check the signature and the credentials."
 """Every Unverified has this text: the failed check would show a forger how far they got."""
@@ -55,8 +50,6 @@ class Rejection(CallerError):
         """The app that the callback names, or the other system, where it was understood so far; not verified."""
         self.proven = False
         """Its signature was right, so that a known sender sent it, or somebody who saw it send something."""
-        self.head: Received | None = None
-        """How the request began, where it was not received whole."""
 
 
 class Malformed(Rejection):

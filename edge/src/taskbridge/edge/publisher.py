@@ -28,7 +28,7 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import SpooledRecord
@@ -209,17 +209,28 @@ class KafkaPublisher(Router):
         """Whether Kafka will probably acknowledge an event that is sent now, and it overtakes none."""
         return self.is_direct_for(TASK_EVENTS.name, self._events.schema_key)
 
-    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
-        """Send an event while ``is_direct``. ``then`` is called with None once Kafka has it, never before this returns.
+    def publish_then(
+        self, decided: Decided, *, traceparent: str | None, then: Callable[[Durability | Exception], None]
+    ) -> None:
+        """As ``publish``, which is a task only where it has to be: most events go directly to Kafka.
 
-        Otherwise it is called with DeliveryFailed or QueueFull; the record then needs ``spool``.
-
-        Raises TooLarge if the event never can be durable; nothing was sent.
+        ``then`` is called once with the durability or the error, never before this returns, unless this raises.
         """
-        record = self._record_of(decided, traceparent)
-        self._check_size(record)
-        self._kafka.send_then(record, then, timeout_s=self._timeout_s)
-        return record
+        if self.is_direct():
+            record = self._record_of(decided, traceparent)
+            self._check_size(record)
+            self._kafka.send_then(record, partial(self._delivered, record, then), timeout_s=self._timeout_s)
+        else:
+            _start(self.publish(decided, traceparent=traceparent), then)
+
+    def _delivered(
+        self, record: Record, then: Callable[[Durability | Exception], None], error: Exception | None
+    ) -> None:
+        if error is None:
+            then(Durability.KAFKA)
+        else:
+            # Kafka may have it nevertheless. A duplicate is allowed, a loss is not.
+            _start(self.spool(record), then)
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         """Return once the rejected callback is durable. Raises as ``publish``."""
@@ -262,6 +273,24 @@ class KafkaPublisher(Router):
         if self._spools.set_aside:
             return f"{self._spools.set_aside} records set aside, Kafka rejects them: 'taskbridge set-aside list spool'"
         return "ok"
+
+
+_tasks: set[asyncio.Task[None]] = set()
+"""A loop has only weak references to its tasks."""
+
+
+def _start(storing: Coroutine[None, None, Durability], then: Callable[[Durability | Exception], None]) -> None:
+    async def store() -> None:
+        try:
+            outcome = await storing
+        except Exception as error:  # noqa: BLE001 - it is the outcome
+            then(error)
+        else:
+            then(outcome)
+
+    task = asyncio.get_running_loop().create_task(store())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
 
 
 def _watch(kafka: KafkaClient, registry: CollectorRegistry) -> None:

@@ -1,30 +1,29 @@
-"""The path of a callback with spans, which replaces the plain one where traces are enabled.
+"""Spans around the publication of an event, where traces are enabled.
 
 Only a verified callback makes spans: nobody else can fill a trace, or the queue of spans for export.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
+from taskbridge.edge.answers import refused
 from taskbridge.edge.callbacks import PUSH
 from taskbridge.edge.decision import source_of
-from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.publisher import Durability
-from taskbridge.edge.routes import STATUS, UNAVAILABLE, CallbackRoutes
 from taskbridge.runtime import tracing as names
 from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, traceparent_of, valid_traceparent
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import SpooledRecord
+    from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.request import Received
     from taskbridge.runtime.otel import Tracing
 
@@ -33,58 +32,58 @@ _OURS = 500
 """From this status on, the fault is ours."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TracedRoutes(CallbackRoutes):
-    """A span for the request, and within it one for the event, whose context is in the record's headers."""
+def publish_traced(
+    tracing: Tracing,
+    publisher: KafkaPublisher,
+    received: Received,
+    decided: Decided,
+    then: Callable[[Durability | Exception], None],
+) -> None:
+    """Publish with a span for the request, and within it one for the event, whose context is in the record's headers.
 
-    tracing: Tracing
+    The log lines of the publication, and of ``then``, name the trace.
+    """
+    route = _route_of(received)
+    request = tracing.start_span(
+        names.request(received.method, route),
+        "SERVER",
+        {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: decided.app_type},
+        parent=valid_traceparent(received.headers.get(TRACEPARENT)),
+        started_ns=received.received_at * 1_000_000,
+    )
+    sending = tracing.start_span(
+        names.message("send", _TOPIC),
+        "PRODUCER",
+        {**names.messaging("send", _TOPIC), names.MESSAGE_ID: decided.event_id, names.KEY: decided.instance_id},
+        parent=request.traceparent,
+    )
+    context = copy_context()
 
-    async def _publish(self, decided: Decided, received: Received) -> Durability:
-        route = _route_of(received)
-        request = self.tracing.start_span(
-            names.request(received.method, route),
-            "SERVER",
-            {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: decided.app_type},
-            parent=valid_traceparent(received.headers.get(TRACEPARENT)),
-            started_ns=received.received_at * 1_000_000,
-        )
-        bind_contextvars(trace_id=trace_id_of(request.traceparent))
-        sending = self.tracing.start_span(
-            names.message("send", _TOPIC),
-            "PRODUCER",
-            {**names.messaging("send", _TOPIC), names.MESSAGE_ID: decided.event_id, names.KEY: decided.instance_id},
-            parent=request.traceparent,
-        )
-        headers = {**received.headers, TRACEPARENT: sending.traceparent}
+    def end(outcome: Durability | Exception) -> None:
         status, failed = 200, None
-        try:
-            durability = await super()._publish(decided, replace(received, headers=headers))
-        except BaseException as error:
-            failed = type(error).__name__
-            status = _status_of(error)
-            raise
+        if isinstance(outcome, Exception):
+            status, failed = int(refused(outcome)[0]), type(outcome).__name__
         else:
-            sending.set({names.DURABILITY: durability.value})
-            if durability is Durability.SPOOL:
+            sending.set({names.DURABILITY: outcome.value})
+            if outcome is Durability.SPOOL:
                 # It is sent later: ``trace_drained``.
                 sending.set(names.messaging("create", _TOPIC), name=names.message("create", _TOPIC))
-            return durability
-        finally:
-            sending.end(error=failed)
-            request.set({names.STATUS: status})
-            request.end(error=failed if status >= _OURS else None)
+        sending.end(error=failed)
+        request.set({names.STATUS: status})
+        request.end(error=failed if status >= _OURS else None)
+        context.run(then, outcome)
+
+    context.run(bind_contextvars, trace_id=trace_id_of(request.traceparent))
+    try:
+        context.run(publisher.publish_then, decided, traceparent=sending.traceparent, then=end)
+    except Exception as error:  # noqa: BLE001 - the same for each error
+        end(error)
 
 
 def _route_of(received: Received) -> str:
     if source_of(received.path) is None:
         return f"/yida/tasks/{received.wire_action}"
     return "/sources/{source}/tasks" + ("" if received.wire_action == PUSH else f"/{received.wire_action}")
-
-
-def _status_of(error: BaseException) -> int:
-    if isinstance(error, Rejection):
-        return STATUS[type(error)][0]
-    return UNAVAILABLE[0] if isinstance(error, NotDurable) else _OURS
 
 
 def trace_drained(tracing: Tracing, records: Sequence[SpooledRecord]) -> None:

@@ -36,9 +36,6 @@ class Edge:
     ) -> Found | None:
         """None where Python decides."""
 
-    def decide_request(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
-        """From all bytes of a request: its action, X-Forwarded-For, traceparent, and the result of ``decide``."""
-
 class EncodedRecords(Sequence[RecordWithHeaders]):
     """Records as Kafka stores them, without the parts that depend on their place in a batch; decoded on access.
 

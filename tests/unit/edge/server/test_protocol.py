@@ -20,8 +20,8 @@ from support.http_clients import callback, connect, exchange, read_all, read_ans
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
+from taskbridge.edge.server.exchange import FREE_BODY_BYTES
 from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
-from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
@@ -88,8 +88,7 @@ class Served:
 def serve(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[Callable[..., Served]]:
     with ExitStack() as stack:
 
-        def start(*, directly: bool = True, **changed: Any) -> Served:
-            publisher.direct = directly
+        def start(**changed: Any) -> Served:
             changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
             served = Served(changed_settings, publisher)
             served.start()
@@ -334,10 +333,10 @@ def test_a_new_connection_waits_for_room_while_all_are_served(
         return "kafka"
 
     monkeypatch.setattr(type(publisher), "publish", wait)
-    served = serve(directly=False, max_connections=3)
+    served = serve(max_connections=3)
     with ExitStack() as stack:
         working = [stack.enter_context(sent(served.port, callback())) for _ in range(3)]
-        eventually(lambda: served.server.server_state.tasks.__len__() == 3)
+        eventually(lambda: len(served.app.callbacks.open) == 3)
         late = stack.enter_context(sent(served.port, callback("late")))
         released.set()
         assert [status_of(read_answer(each)) for each in [*working, late]] == [200] * 4
@@ -452,7 +451,6 @@ def test_shutdown_answers_open_requests_and_closes_those_that_hang(
         halted_body = stack.enter_context(sent(served.port, good[:-5]))
         slow_body = stack.enter_context(sent(served.port, good[:-5]))
         eventually(lambda: served.open() == 4)
-        eventually(lambda: len(served.server.server_state.tasks) == 2)
         served.server.should_exit = True
         time.sleep(0.5)
         slow_body.sendall(good[-5:])

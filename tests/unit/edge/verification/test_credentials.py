@@ -25,8 +25,7 @@ from taskbridge.runtime.settings import FileBroken
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from starlette.testclient import TestClient
-
+    from support.edge.client import EdgeClient
     from taskbridge.edge.settings import EdgeSettings
 
 SECRET = "s3cret-token"
@@ -205,7 +204,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, problem: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: EdgeSettings) -> None:
+def test_the_running_edge_keeps_up_with_the_file(client: EdgeClient, settings: EdgeSettings) -> None:
     def status() -> str:
         return client.get("/readyz").json()["credentials"]
 

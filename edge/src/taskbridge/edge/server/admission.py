@@ -22,8 +22,6 @@ from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from starlette.types import Scope
-
     from taskbridge.edge.settings import EdgeSettings, Networks
 
 GATE = "gate"
@@ -116,13 +114,6 @@ class Senders:
         """
         if self.networks and not _within(parse_address(address), self.networks):
             raise Unverified("source-network")
-
-    def name_sender(self, scope: Scope) -> None:
-        """Make ``scope["client"]`` the sender, instead of the proxy in front of the edge."""
-        peer, port = scope.get("client") or ("", 0)
-        forwarded_for = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        address = self.address(peer, forwarded_for)
-        scope["client"] = (address, port if address == peer else 0)
 
 
 def _within(address: Address | None, networks: Networks) -> bool:

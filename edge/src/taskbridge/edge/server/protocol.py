@@ -1,9 +1,9 @@
-"""The edge's HTTP/1.1 protocol: uvicorn's, with bounds on heads and slow senders, and with a fast path.
+"""The edge's HTTP/1.1 protocol: uvicorn's, with bounds on heads and slow senders, and without ASGI for callbacks.
 
 httptools bounds neither, and uvicorn adds no bound: see docs/adr/0010-limits-in-the-server.md.
 
-The fast path answers a whole request on an idle connection without parser, scope and task. Any other request takes the
-general path, and anything unexpected moves a request there: see docs/adr/0012-the-fast-path-of-the-edge.md.
+Each request is parsed once. A callback becomes an ``Exchange``, without a scope and a task of its own; the application
+answers any other request: see docs/adr/0012-one-path-for-callbacks.md.
 """
 
 from __future__ import annotations
@@ -11,27 +11,41 @@ from __future__ import annotations
 import fcntl
 import socket
 import termios
-from functools import partial
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from taskbridge.edge.request import Received
 from taskbridge.edge.server.admission import GATE
-from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
-from taskbridge.runtime.problems import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
+from taskbridge.edge.server.exchange import ENDPOINT, Exchange
+from taskbridge.runtime.problems import (
+    LARGE_HEAD,
+    LONG_URL,
+    MALFORMED,
+    PIPELINED,
+    SLOW_HEAD,
+    STOPPING,
+    encoded_answer,
+    not_admitted,
+)
 from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from http import HTTPStatus
 
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
     from taskbridge.edge.server.admission import Gate
+    from taskbridge.edge.server.exchange import Endpoint
     from taskbridge.runtime.problems import Headers, Refusal
 
 MAX_HEADERS = 100
@@ -51,45 +65,7 @@ SLICE_BYTES = 16 << 10
 PER_HEADER_BYTES = 4
 """Of each header line: the colon, the space and the end."""
 
-FAST_PATH = "fast-path"
-"""Key of the lifespan state under which the protocol finds the fast path, if there is one."""
-FAST_REQUEST = "taskbridge.fast-request"
-"""Key of a request's scope: what the fast path did for it before it was handed over."""
-
 _OFFER = (b"connection", b"upgrade")
-
-
-class FastRequest(Protocol):
-    """One request on the fast path."""
-
-    data: bytes
-    """The request as it was received."""
-    error: Exception | None
-    """Why it cannot be answered on the fast path."""
-
-    def hand_over(self, *, is_settled: bool) -> None:
-        """From now on the general path waits for the outcome, and ``settled`` is called no more."""
-        ...
-
-    def accepted(self) -> bytes:
-        """Return the 200 after the server's own headers, and count it: it is written now."""
-        ...
-
-
-class FastPath(Protocol):
-    """What does the work of requests on the fast path."""
-
-    def serves(self, port: int) -> bool:
-        """Whether requests at this port may take the fast path."""
-        ...
-
-    def start(self, data: bytes, *, peer: str, settled: Callable[[FastRequest], None]) -> FastRequest | None:
-        """Do everything up to the wait for durability; None, without effect, if the data is not one plain request.
-
-        ``settled`` is called when that wait is over, never before this returns. A request that failed already has its
-        ``error``.
-        """
-        ...
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -106,8 +82,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._gate: Gate = app_state[GATE]
         self._limits = self._gate.settings
         self._peer = ""
-        self._running: RequestResponseCycle | None = None
-        """The request on the general path that is being answered, or was answered last."""
+        self._running: RequestResponseCycle | Exchange | None = None
+        """The request that is being answered, or was answered last."""
         self._refusal: Refusal | None = None
         self._deaf = False
         """Further input is dropped."""
@@ -120,15 +96,19 @@ class EdgeProtocol(HttpToolsProtocol):
         """A head began in the last input."""
         self._line_goes_on = False
         """The last input ended within a request's first line."""
-        self._header_bytes = 0
+        self._piece_bytes = 0
+        """Size of the input that is being parsed."""
+        self._received_bytes = 0
+        """Size of all input with a part of the present request: its head has no more bytes."""
         self._unseen_bytes = 0
         """Input since the parser last reported anything but headers: it reports no unfinished line."""
         self._seen = False
         self._head_deadline = Deadline(self.loop)
+        self._body_deadline = Deadline(self.loop)
         self._close_deadline = Deadline(self.loop)
-        self._fast_path: FastPath | None = app_state.get(FAST_PATH)
-        self._fast: FastRequest | None = None
-        self._handed_over: FastRequest | None = None
+        self._endpoint: Endpoint = app_state[ENDPOINT]
+        self._unwritten: Callable[[], None] | None = None
+        """Writes the answer that waits until the peer reads earlier ones."""
         self._idle_since = 0.0
 
     # Called by the transport.
@@ -139,14 +119,11 @@ class EdgeProtocol(HttpToolsProtocol):
         reason = self._gate.admit(self, self._peer)
         if reason is not None:
             self._deaf = True
-            self._fast_path = None
             self.transport = transport
             transport.write(not_admitted(reason).encoded([]))
             transport.close()
             return
         super().connection_made(transport)
-        if self._fast_path is not None and (self.server is None or not self._fast_path.serves(self.server[1] or 0)):
-            self._fast_path = None
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # Also bounds how long a peer may leave our answers in the buffers, which nothing above TCP would notice.
@@ -154,38 +131,16 @@ class EdgeProtocol(HttpToolsProtocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._fast is not None:
-            self._hand_over()
-        self._head_deadline.cancel()
-        self._close_deadline.cancel()
+        self._lose(self._running)
+        self._lose_waiting()
+        for each in (self._head_deadline, self._body_deadline, self._close_deadline):
+            each.cancel()
         self._gate.leave(self)
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._fast is not None:
-            self._hand_over()
-        elif (
-            self._fast_path is not None
-            and len(data) <= SLICE_BYTES
-            and self._is_idle()
-            and self._start_fast(self._fast_path, data)
-        ):
-            return
-        self._receive(data)
-
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A sender may close its side right after the request: it still gets its answer."""
-        if self._fast is not None:
-            self._hand_over()
-        if self._at_work and self._in_head and not self._deaf:
-            self.cycle.keep_alive = False
-            return True
-        return None
-
-    # The general path.
-
-    def _receive(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if len(data) <= SLICE_BYTES and not self._deaf:
             self._feed(data)
             return
@@ -193,6 +148,21 @@ class EdgeProtocol(HttpToolsProtocol):
         for at in range(0, len(data), SLICE_BYTES):
             if not self._deaf:
                 self._feed(data[at : at + SLICE_BYTES])
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A sender may close its side right after the request: it still gets its answer."""
+        if self._at_work and self._in_head and not self._deaf:
+            self.cycle.keep_alive = False
+            return True
+        return None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        write, self._unwritten = self._unwritten, None
+        if write is not None:
+            write()
+
+    # Input.
 
     def _feed(self, data: bytes) -> None:
         if data.isascii():
@@ -206,6 +176,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._seen = self._began = False
+        self._piece_bytes = len(data)
+        self._received_bytes += self._piece_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -224,17 +196,19 @@ class EdgeProtocol(HttpToolsProtocol):
         else:
             self._line_goes_on = False
         self._unseen_bytes = 0 if self._seen else self._unseen_bytes + len(data)
-        if self._unseen_bytes > self._limits.max_header_bytes:
+        if self._unseen_bytes > self._limits.max_header_bytes or self._is_head_large():
             self._refuse(LARGE_HEAD)
-        elif self._in_head and not self._at_work and self.timeout_keep_alive_task is None:
+        elif self._in_head and not self._at_work and (self._head_began or self._unseen_bytes):
             self._wait_for_head()
+        else:
+            self._wait_for_body()
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers = b"", []
         self._head_began = self._began = self._seen = True
-        self._header_bytes = 0
+        self._received_bytes = self._piece_bytes
 
     def on_url(self, url: bytes) -> None:
         self._seen = True
@@ -243,11 +217,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + PER_HEADER_BYTES
-        if self._header_bytes > self._limits.max_header_bytes or len(self.headers) >= MAX_HEADERS:
-            self._stop(LARGE_HEAD)
-        if self._in_head:  # else it is a trailer, which nothing here uses
-            super().on_header(name, value)
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -255,52 +225,131 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = self._head_began = False
         self._seen = True
         self._head_deadline.cancel()
+        if self._is_head_large():
+            self._stop(LARGE_HEAD)
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(PIPELINED)
-        super().on_headers_complete()
+        exchange = self._exchange()
+        if exchange is None:
+            self._call_application()
+        else:
+            self._enqueue(exchange)
+        self.headers = []  # of trailers, which nothing uses
         if self._stops:
             self._end_with_this_one()
 
     def on_body(self, body: bytes) -> None:
         self._seen = True
-        super().on_body(body)
+        if isinstance(self.cycle, Exchange):
+            self.cycle.add(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._handed_over is not None:
-            self.scope[FAST_REQUEST] = self._handed_over  # type: ignore[typeddict-unknown-key]
-            self._handed_over = None
         if self.parser.should_upgrade():
             return
         self._in_head = self._seen = True
-        if not self.cycle.response_complete and len(self.cycle.body) <= FREE_BODY_BYTES:
-            self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
-        super().on_message_complete()
+        if isinstance(self.cycle, Exchange):
+            self.cycle.finish()
+        else:
+            super().on_message_complete()
+        self._body_deadline.cancel()
         self._close_deadline.cancel()
         if self._at_work:
             self._gate.works(self)
-        else:  # it was answered before its end, and uvicorn starts this timer only when it answers
+        else:  # it was answered before its end
+            self._idle_since = self.loop.time()
             self._wait_for_next(self.timeout_keep_alive)
+
+    def _is_head_large(self) -> bool:
+        """Checked for each piece of input, which is small, because a check of each header would cost more."""
+        if len(self.headers) > MAX_HEADERS:
+            return True
+        if self._received_bytes <= self._limits.max_header_bytes:
+            return False
+        size = sum(len(name) + len(value) + PER_HEADER_BYTES for name, value in self.headers)
+        return size > self._limits.max_header_bytes
+
+    def _exchange(self) -> Exchange | None:
+        """A callback; None for any other request."""
+        if self.parser.get_method() != b"POST":
+            return None
+        path, query = _path_and_query(self.url)
+        port = self.server[1] if self.server else None
+        wire_action = self._endpoint.action_of(path, port or 0)
+        if wire_action is None:
+            return None
+        # Of a repeated name, the first counts.
+        headers = {_name(name): value.decode("latin-1") for name, value in reversed(self.headers)}
+        forwarded_for: list[str] = []
+        if "x-forwarded-for" in headers:
+            found = [value for name, value in self.headers if _name(name) == "x-forwarded-for"]
+            forwarded_for = [value.decode("latin-1") for value in found]
+        received = Received(
+            wire_action=wire_action,
+            received_at=time.time_ns() // 1_000_000,
+            remote_address=self._endpoint.senders.address(self._peer, forwarded_for),
+            method="POST",
+            path=path,
+            query=query,
+            headers=headers,
+            body=b"",
+        )
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        expects = headers.get("expect", "").lower() == "100-continue"
+        return Exchange(self._endpoint, received, self._answer, keep_alive=keep_alive, expects=expects)
+
+    def _call_application(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()  # makes a scope, which a callback does not need
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        """As uvicorn does with a cycle of its own."""
+        before, self.cycle = self.cycle, cast("RequestResponseCycle", exchange)
+        if before is None or before.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, cast("ASGI3Application", self.app)))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        if isinstance(cycle, Exchange):
+            cycle.begin()
+        else:
+            super()._start_asgi_task(cycle, app)
 
     # Called by the server and the gate.
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._at_work or self.transport.is_closing():
+        """As uvicorn's, but the timer of an idle connection stays: to set it each time would cost as much as a head."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            self._wait_for_body()
             return
         self._gate.waits(self)
+        self._idle_since = self.loop.time()
+        self._wait_for_next(self.timeout_keep_alive)
         if not self._in_head:
             self._close_deadline.cancel()
             self._close_deadline.set(LINGER_S, self.transport.close)
         elif self._head_began:
-            self._unset_keepalive_if_required()
             self._wait_for_head()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The fast path leaves this timer running: resetting it for each request would cost more than its head."""
         self.timeout_keep_alive_task = None
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._fast is not None or left > 0:
-            self._wait_for_next(max(left, 0) or self.timeout_keep_alive)
+        is_idle = self._in_head and not (self._head_began or self._at_work)
+        if not is_idle or left > 0:
+            self._wait_for_next(left if is_idle else self.timeout_keep_alive)
         else:
             super().timeout_keep_alive_handler()
 
@@ -313,8 +362,6 @@ class EdgeProtocol(HttpToolsProtocol):
 
         Closed at once, a connection whose request is not read yet is reset, and its sender gets no answer.
         """
-        if self._fast is not None:
-            self._hand_over()
         self._stops = True
         if self._at_work:
             self._end_with_this_one()
@@ -331,60 +378,36 @@ class EdgeProtocol(HttpToolsProtocol):
         self._deaf = True
         self.transport.abort()
 
-    # The fast path.
-
-    def _is_idle(self) -> bool:
-        """No request is open, the parser holds no input, and an answer can be written."""
-        return (
-            self._in_head
-            and not (self._head_began or self._unseen_bytes or self._deaf or self._stops or self.flow.write_paused)
-            and (self._running is None or self._running.response_complete)
-            and not self.transport.is_closing()
-        )
-
-    def _start_fast(self, path: FastPath, data: bytes) -> bool:
-        request = path.start(data, peer=self._peer, settled=self._settled)
-        if request is None:
-            return False
-        self._fast = request
-        self._head_deadline.cancel()
-        self._gate.works(self)
-        if request.error is not None:
-            self._hand_over(is_settled=True)
-        return True
-
-    def _settled(self, request: FastRequest) -> None:
-        if request.error is not None or self.flow.write_paused or self.transport.is_closing():
-            self._hand_over(is_settled=True)
-            return
-        self._fast = None
-        head = b"".join(
-            (STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in self.server_state.default_headers))
-        )
-        self.transport.write(head + request.accepted())
-        self.server_state.total_requests += 1
-        self._gate.waits(self)
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_for_next(self.timeout_keep_alive)
-
-    def _hand_over(self, *, is_settled: bool = False) -> None:
-        """The general path parses the request as if it had arrived now, and finds in its scope what was done for it."""
-        request, self._fast = self._fast, None
-        assert request is not None, "one is open"
-        request.hand_over(is_settled=is_settled)
-        self._handed_over = request
-        self._receive(request.data)
-
     # Answering.
 
     @property
     def _at_work(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
+    def _answer(self, exchange: Exchange, status: HTTPStatus, headers: Headers, body: bytes) -> None:
+        if self.flow.write_paused:
+            self._unwritten = partial(self._answer, exchange, status, headers, body)
+            return
+        lines = [*self.server_state.default_headers, *headers]
+        if not exchange.keep_alive:
+            lines.append((b"connection", b"close"))
+        self.transport.write(encoded_answer(status, lines, body))
+        exchange.response_started = exchange.response_complete = True
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _lose(self, cycle: RequestResponseCycle | Exchange | None) -> None:
+        if isinstance(cycle, Exchange):
+            cycle.lose()
+        elif cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _lose_waiting(self) -> None:
+        for cycle, _ in self.pipeline:
+            self._lose(cycle)
+        self.pipeline.clear()
 
     def _stop(self, refusal: Refusal) -> None:
         self._refusal = refusal
@@ -397,15 +420,15 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_deadline.cancel()
         self._close_deadline.cancel()
         self._unset_keepalive_if_required()
-        self.pipeline.clear()
+        self._body_deadline.cancel()
+        self._lose_waiting()
         running = self._running
         if running is not None and not running.response_complete:
             if not running.more_body:
                 # The next request is at fault. This one is whole: it gets its answer.
                 running.keep_alive = False
                 return
-            running.disconnected = True
-            running.message_event.set()
+            self._lose(running)
         if running is None or running.response_complete or not running.response_started:
             self.transport.write(refusal.encoded(self.server_state.default_headers))
             if self.transport.can_write_eof():
@@ -420,6 +443,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         if not self._in_head:
             self._close_deadline.set(LAST_BODY_S, partial(self._refuse, STOPPING))
+
+    def _wait_for_body(self) -> None:
+        running = self._running
+        if isinstance(running, Exchange) and running.wants_body:
+            if running.expects_continue():
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._body_deadline.set(running.patience_s, running.end_late)
 
     def _wait_for_head(self) -> None:
         self._head_deadline.set(self._limits.header_timeout_s, self._head_is_late)
@@ -458,6 +488,19 @@ class Deadline:
         late()
 
 
+@lru_cache(maxsize=256)  # senders repeat them
+def _name(header: bytes) -> str:
+    return header.decode("latin-1").lower()
+
+
+@lru_cache(maxsize=64)  # a sender repeats its address
+def _path_and_query(url: bytes) -> tuple[str, bytes]:
+    """Raises HttpParserInvalidURLError."""
+    found = httptools.parse_url(url)
+    path = found.path.decode("ascii")
+    return unquote(path) if "%" in path else path, found.query or b""
+
+
 class _Stopped(Exception):
     """The parser is not to go on."""
 
@@ -471,5 +514,5 @@ def _head_without_offer(parser: httptools.HttpRequestParser, url: bytes, headers
     if method == b"CONNECT":
         return None
     lines = [b"%s %s HTTP/%s\r\n" % (method, url, parser.get_http_version().encode())]
-    lines += [b"%s: %s\r\n" % each for each in headers if each[0] not in _OFFER]
+    lines += [b"%s: %s\r\n" % each for each in headers if each[0].lower() not in _OFFER]
     return b"".join((*lines, b"\r\n"))
