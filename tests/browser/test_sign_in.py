@@ -187,7 +187,7 @@ def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, ope
             "CENTER_DINGTALK_CLIENT_ID": CLIENT_ID,
             "CENTER_DINGTALK_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
             "CENTER_DINGTALK_CORP_ID": CORP,
-            **{f"CENTER_DINGTALK_{each}_URL": dingtalk.url for each in ("LOGIN", "API", "OLD_API")},
+            "CENTER_DINGTALK_API_URL": dingtalk.url,
         }
         library = (
             f"globalThis.dd = {{ requestAuthCode: ({{ success }}) => success({{ code: '{dingtalk.new_code()}' }}) }}"

@@ -20,7 +20,7 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pydantic.fields import FieldInfo
     from pydantic_settings import BaseSettings
@@ -31,6 +31,14 @@ the service exits with one line that names it, without its value. `taskbridge up
 ports, folders and credentials themselves, and pass all others on. In brackets is the default."""
 
 _SERVICE = "SERVICE_"
+_SERVICES: Mapping[str, type[BaseSettings]] = {
+    "edge": EdgeSettings,
+    "streams": StreamsSettings,
+    "center": settings_class(),
+    "webhooks": WebhooksSettings,
+    "reconcile": ReconcileSettings,
+    "approvals": ApprovalsSettings,
+}
 
 SHARED = {
     "TASKBRIDGE_DATA_DIR": (
@@ -66,40 +74,23 @@ SHARED = {
 }
 """Settings that several parts read, written by hand."""
 
-TRACES = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT": (
-        "",
-        (
-            "URL that receives traces, by OTLP over HTTP: `http://collector:4318`. Traces are "
-            "off without this or one of the next two."
-        ),
-    ),
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("", "The same for traces only, with its path: `…/v1/traces`."),
-    "OTEL_TRACES_EXPORTER": ("", "`otlp`: send to the default endpoint if no other is set; `none`: no traces."),
-    "OTEL_SDK_DISABLED": ("false", "`true`: no traces."),
-    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "The only supported protocol. Any other value turns traces off."),
-    "OTEL_EXPORTER_OTLP_HEADERS": (
-        "",
-        "Headers that the receiver requires, such as a token: `key=value,…`, percent-encoded.",
-    ),
-    "OTEL_TRACES_SAMPLER": (
-        "parentbased_always_on",
-        "Which traces are recorded. `parentbased_traceidratio` records a share of the traces that begin here.",
-    ),
-    "OTEL_TRACES_SAMPLER_ARG": ("1.0", "The share, from 0 to 1."),
-    "OTEL_SERVICE_NAME": (
-        "the distribution",
-        "Name of the service in traces. Default: `taskbridge-edge`, `taskbridge-streams`.",
-    ),
-    "OTEL_RESOURCE_ATTRIBUTES": ("", "Further attributes of the service: `deployment.environment.name=production`."),
-    "OTEL_BSP_MAX_QUEUE_SIZE": (
-        "2048",
-        "Maximum number of spans that wait to be sent. Beyond it, the oldest are dropped.",
-    ),
-    "OTEL_BSP_SCHEDULE_DELAY": ("5000", "Maximum time that a span waits before it is sent, in milliseconds."),
-    "OTEL_SPAN_LINK_COUNT_LIMIT": ("128", "Maximum number of events that are linked to the span of their chunk."),
+_TRACES = """\
+With the extra `otel`: see [Trace it](../how-to/trace-it.md).
+
+- `OTEL_EXPORTER_OTLP_ENDPOINT`: URL that receives traces, by OTLP over HTTP: `http://collector:4318`. Traces are off
+  without it.
+
+The other variables are OpenTelemetry's own, such as those of the sampler. Its SDK reads them as
+[its documentation](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) says. Any other
+protocol than `http/protobuf` turns traces off."""
+
+_OF_EACH = {
+    "port": "Port on which it serves. `0` chooses a free port, except for the edge.",
+    "data_dir": "Folder for local data: the edge's spool and its signatures of past callbacks, a worker's states, the"
+    " SQLite database, and the call counts and the progress of reconcile. Each process needs its own: put it on a disk"
+    " that survives restarts.",
 }
-"""Settings of OpenTelemetry's SDK, which reads these and all its others itself; written by hand."""
+"""Settings that each service has with a default of its own."""
 
 INTERNAL = frozenset({"TASKBRIDGE_RUN"})
 """Set only by ``taskbridge up``, for the services that it starts."""
@@ -128,8 +119,7 @@ def settings_page() -> str:
         "## The program and all services",
         _list((code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()),
         "## Traces",
-        "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has further settings.",
-        _list((code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()),
+        _TRACES,
     )
 
 
@@ -137,6 +127,7 @@ def _parts(model: type[BaseSettings]) -> list[str]:
     """The settings of this service alone, and the names of those that it shares."""
     prefix, rows = model.model_config.get("env_prefix", ""), settings_rows(model)
     shared = [(name.replace(_SERVICE, prefix), *rest) for name, *rest in _shared_rows()]
+    shared += [each for each in rows if each[0] in [code(f"{prefix}{name.upper()}") for name in _OF_EACH]]
     return [_list(each for each in rows if each not in shared), also(rows, shared)]
 
 
@@ -146,7 +137,12 @@ def _list(rows: Iterable[tuple[str, str, str]]) -> str:
 
 def _shared_rows() -> list[tuple[str, str, str]]:
     rows = settings_rows(DatabaseSettings, _SERVICE)
-    return [each for each in rows if "DATA_DIR" not in each[0]]  # each service has its own default
+    rows = [each for each in rows if "DATA_DIR" not in each[0]]
+    for field, meaning in _OF_EACH.items():
+        having = {name: model.model_fields[field] for name, model in _SERVICES.items() if field in model.model_fields}
+        defaults = ", ".join(f"{name} {default_of(field, each)}" for name, each in having.items())
+        rows.append((code(f"{_SERVICE}{field.upper()}"), defaults, meaning))
+    return rows
 
 
 def settings_rows(model: type[BaseSettings], prefix: str | None = None) -> list[tuple[str, str, str]]:

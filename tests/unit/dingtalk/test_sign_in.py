@@ -35,7 +35,7 @@ def settings(dingtalk: DingTalkSignIn, tmp_path: Path) -> Callable[..., CenterSe
         "dingtalk_client_id": CLIENT_ID,
         "dingtalk_client_secret_file": str(tmp_path / "secret"),
         "dingtalk_corp_id": "ours",
-        **{f"dingtalk_{each}_url": dingtalk.url for each in ("login", "api", "old_api")},
+        "dingtalk_api_url": dingtalk.url,
     }
 
     def make(**given: str) -> CenterSettings:

@@ -99,8 +99,6 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str)
         ("EDGE_SOURCE_NETWORKS", "10.0.0.0/8,"),
         ("EDGE_SOURCE_NETWORKS", "s3cret"),
         ("EDGE_TRUSTED_PROXIES", "10.0.0.1/8"),
-        ("EDGE_MAX_HEADER_BYTES", "10"),
-        ("EDGE_MAX_URL_BYTES", "65536"),
         ("EDGE_HEADER_TIMEOUT_S", "0"),
         ("EDGE_MAX_CONNECTIONS", "0"),
     ],

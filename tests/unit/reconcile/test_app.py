@@ -74,7 +74,7 @@ async def following(folder: Path, credentials: str | None = "") -> AsyncGenerato
     (folder / "credentials.toml").write_text(credentials or "")
     with served(dingtalk.app) as url:
         file = None if credentials is None else folder / "credentials.toml"
-        settings = settings_in(folder, api_url=url, credentials_file=file, call_attempts=1)
+        settings = settings_in(folder, api_url=url, credentials_file=file)
         dingtalk.app_secret = "the-app-secret-of-ding1"
         with open_data(settings, clock) as data:
             async with open_calls(settings, data) as calls:

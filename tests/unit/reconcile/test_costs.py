@@ -115,7 +115,7 @@ def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -> None
         ({}, (10, 250, 2500)),
         ({"EDITION": "professional"}, (10, 10_000, 100_000)),
         ({"EDITION": "professional", "CALLS_PER_MONTH": "800000"}, (10, 80_000, 800_000)),
-        ({"CALLS_PER_DAY": "40", "CALLS_PER_SECOND": "60"}, (60, 40, 2500)),
+        ({"CALLS_PER_DAY": "40"}, (10, 40, 2500)),
     ],
 )
 def test_the_default_budget_is_half_of_what_the_edition_includes(

@@ -27,7 +27,7 @@ from support.reconcile import (
 from taskbridge.cli import reconcile_runs
 from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import Company, served
-from taskbridge.reconcile import app
+from taskbridge.reconcile import app, assembly
 from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import Reconciler, open_calls, open_data
 from taskbridge.reconcile.repairer import Context, Rules
@@ -126,11 +126,12 @@ class World:
 @asynccontextmanager
 async def world(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -> AsyncGenerator[World]:
     clock = LimitedClock(NOW)
+    monkeypatch.setattr(assembly, "CALL_ATTEMPTS", 1)
     dingtalk = FaultyDingTalk(
         Company(LIFE), clock, system_tokens={APP_TYPE: SYSTEM_TOKEN}, app_key="key-1", app_secret=APP_SECRET
     )
     with served(dingtalk) as url:
-        settings = settings_in(folder, api_url=url, call_attempts=1, calls_per_day=1000, **more)
+        settings = settings_in(folder, api_url=url, calls_per_day=1000, **more)
         with settings.apps_file.open("a") as file:
             file.write(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token = "{SYSTEM_TOKEN}"\n')
         found = World(settings, clock, dingtalk)

@@ -51,6 +51,12 @@ def test_a_name_that_is_misspelled_is_an_error(name: str, says: str) -> None:
     assert str(caught.value) == says
 
 
+def test_a_setting_of_an_earlier_release_is_an_error_that_says_what_replaced_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(StreamsSettings, {**GIVEN, "STREAMS_RESTORE_BUFFER_BYTES": "1"})
+    assert str(caught.value) == "STREAMS_RESTORE_BUFFER_BYTES is no longer a setting: it is 64 MiB. Remove it"
+
+
 def test_a_setting_that_is_missing_because_it_is_misspelled_is_named_next_to_its_nearest() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(StreamsSettings, {**GIVEN, "STREAMS_SCHEMA_REGISTRY_URI": "", "STREAMS_SCHEMA_REGISTRY_URL": ""})

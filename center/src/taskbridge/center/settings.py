@@ -81,9 +81,6 @@ class CenterSettings(DatabaseSettings):
     sso_mapped_id: str | None = None
     """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
     people topic."""
-    sso_stream_s: float = Field(300.0, gt=0)
-    """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
-    proxy."""
     public_url: UrlOrNone = None
     """URL under which people open the task center, such as `https://tasks.example`. The identity provider sends them
     back to `/sign-in/callback` there."""

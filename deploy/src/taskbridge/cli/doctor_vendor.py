@@ -15,7 +15,7 @@ from taskbridge.dingtalk.api import Days, YidaApi
 from taskbridge.dingtalk.calls import Calls, Later, Spent
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.dingtalk.times import DAY_MS, day_of
-from taskbridge.reconcile.assembly import open_data
+from taskbridge.reconcile.assembly import CALL_TIMEOUT_S, open_data
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
@@ -67,7 +67,7 @@ async def _organisation(
 ) -> None:
     corp_id = organisation.corp_id
     apps = [each for each in data.apps if each.corp_id == corp_id]
-    async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
+    async with open_http(settings.api_url, timeout_s=CALL_TIMEOUT_S) as http:
         calls = Calls(http, organisation.corp, data.budget, data.clock, attempts=_ATTEMPTS)
         try:
             await _Questions(calls, organisation, apps, data.clock, report).ask_all(settings.credentials_file)

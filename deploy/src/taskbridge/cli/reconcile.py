@@ -189,7 +189,7 @@ def backfill(
     """Import the history of an app: all instances modified since then. Safe to repeat.
 
     Ends with exit code 1 when no calls are left or DingTalk does not answer; run it again to continue. Its events
-    have the cause "backfill", at most RECONCILE_RECORDS_PER_SECOND.
+    have the cause "backfill", at most 50 per second.
     """
     from taskbridge.cli import reconcile_runs
     from taskbridge.cli.connection import service_environment

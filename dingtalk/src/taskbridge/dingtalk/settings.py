@@ -5,6 +5,8 @@ from __future__ import annotations
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.settings import FileOrNone, TextOrNone, Url  # noqa: TC001 - pydantic reads them
 
+DINGTALK_API = "https://api.dingtalk.com"
+
 
 class DingTalkSettings(CenterSettings):
     """Each field is the environment variable ``CENTER_`` and its name in capitals; the reference has its text."""
@@ -16,12 +18,8 @@ class DingTalkSettings(CenterSettings):
     """File with the app's secret. Read at each sign-in."""
     dingtalk_corp_id: TextOrNone = None
     """The app's organisation. Only its members may sign in."""
-    dingtalk_login_url: Url = "https://login.dingtalk.com"
-    """URL of DingTalk's sign-in page."""
-    dingtalk_api_url: Url = "https://api.dingtalk.com"
-    """URL of DingTalk's API."""
-    dingtalk_old_api_url: Url = "https://oapi.dingtalk.com"
-    """URL of DingTalk's older API, which alone knows user ids."""
+    dingtalk_api_url: Url = DINGTALK_API
+    """URL of DingTalk's API. Any other than the default also serves the sign-in page and the older API."""
     apps_file: FileOrNone = None
     """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
     API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""

@@ -18,7 +18,7 @@ import structlog
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Page, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
-from taskbridge.dingtalk.settings import DingTalkSettings
+from taskbridge.dingtalk.settings import DINGTALK_API, DingTalkSettings
 from taskbridge.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.settings import masked
@@ -36,6 +36,7 @@ _INSIDE = "DingTalk"
 _LIBRARY = "https://g.alicdn.com/dingding/dingtalk-jsapi/3.0.25/dingtalk.open.js"
 _INTERNAL = 0
 """``contact_type`` of a member of the organisation; others are contacts from outside."""
+_LOGIN, _OLD_API = "https://login.dingtalk.com", "https://oapi.dingtalk.com"
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +61,10 @@ class DingTalk(Provider):
             )
         self.client_id, self.corp_id, self._secret_file = client_id, corp_id, secret
         self._public_url = checked_url("CENTER_PUBLIC_URL", public_url)
-        self._login = checked_url("CENTER_DINGTALK_LOGIN_URL", settings.dingtalk_login_url)
         self._api = checked_url("CENTER_DINGTALK_API_URL", settings.dingtalk_api_url)
-        self._old_api = checked_url("CENTER_DINGTALK_OLD_API_URL", settings.dingtalk_old_api_url)
+        is_own = self._api == DINGTALK_API
+        # The older API alone knows user ids.
+        self._login, self._old_api = (_LOGIN, _OLD_API) if is_own else (self._api, self._api)
 
     async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
         state = new_token()

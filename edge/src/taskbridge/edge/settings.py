@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -14,8 +14,6 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 LOOPBACK = "127.0.0.1"
 _KIB = 1 << 10
 _MIB = 1 << 20
-_URL_MAX = 64 * _KIB - 1
-"""httptools' URL parser counts in 16 bits."""
 
 
 def _split(value: Any) -> Any:
@@ -96,10 +94,9 @@ class EdgeSettings(ServiceSettings):
     trusted_proxies: Networks = ()
     """Networks of your proxies (CIDR, comma-separated). The edge trusts only the entries that they append to
     `X-Forwarded-For`."""
-    max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
-    """Maximum size of a request's headers, all together."""
-    max_url_bytes: Annotated[int, Field(ge=_KIB, le=_URL_MAX)] = _URL_MAX
-    """Maximum length of a URL. The default is the largest possible value."""
+    max_header_bytes: ClassVar[int] = 16 * _KIB
+    max_url_bytes: ClassVar[int] = 64 * _KIB - 1
+    """httptools' URL parser counts in 16 bits."""
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
     """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000

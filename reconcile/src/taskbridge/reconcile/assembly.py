@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     OnCall = Callable[[str, str], None]
 
 _MINUTE_MS = 60_000
+CALLS_PER_SECOND = 10.0
+"""For one corp, all APIs together. DingTalk refuses more than 20 per app and API."""
+CALL_TIMEOUT_S = 20.0
+CALL_ATTEMPTS = 5
+"""After a rate limit, a server error or a network error."""
 _INCLUDED = {"standard": 5_000, "professional": 200_000}
 """Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
@@ -106,7 +111,7 @@ class Reconciler:
 def allowance_of(settings: ReconcileSettings) -> Allowance:
     """The calls that reconcile may make for one corp: half of the edition's, unless the administrator says more."""
     per_month = settings.calls_per_month or _INCLUDED[settings.edition] // 2
-    return Allowance(settings.calls_per_second, settings.calls_per_day or max(1, per_month // 10), per_month)
+    return Allowance(CALLS_PER_SECOND, settings.calls_per_day or max(1, per_month // 10), per_month)
 
 
 def app_sync(settings: ReconcileSettings, data: LocalData) -> AppSync:
@@ -147,8 +152,8 @@ async def open_calls(
     settings: ReconcileSettings, data: LocalData, *, on_call: OnCall | None = None
 ) -> AsyncGenerator[CallsOf]:
     """Open the client of DingTalk. ``on_call`` gets the path and the result of each call."""
-    async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
-        yield calls_by_corp(http, data.budget, data.clock, attempts=settings.call_attempts, on_call=on_call)
+    async with open_http(settings.api_url, timeout_s=CALL_TIMEOUT_S) as http:
+        yield calls_by_corp(http, data.budget, data.clock, attempts=CALL_ATTEMPTS, on_call=on_call)
 
 
 @asynccontextmanager
@@ -172,7 +177,7 @@ async def open_reconciler(
         calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
         states = StatesTopic(servers, extra, registry, data.store.states, clock)
         stack.callback(states.close)
-        outbox = KafkaOutbox(servers, extra, registry, clock, records_per_second=settings.records_per_second)
+        outbox = KafkaOutbox(servers, extra, registry, clock)
         stack.push_async_callback(outbox.close)
         names: NameSync | None = None
         if settings.names:
@@ -185,7 +190,6 @@ async def open_reconciler(
             outcomes=settings.outcomes,
             remarks=settings.remarks,
             copies=settings.copies,
-            ids_per_pass=settings.ids_per_pass,
             read_back_ms=int(settings.read_back_quiet * 1000),
         )
         yield Reconciler(data, calls, Context(data.store, outbox, clock, rules, states.catch_up), names)

@@ -55,6 +55,8 @@ _WORKERS_S = 30.0
 """How long a run waits for the workers to process all events. After that the next pass tries again."""
 _POLL_S = 0.5
 _STALLED_S = 30
+_PAUSE_S = 1 / 50
+"""Between two published events, so that no consumer is flooded."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -68,13 +70,10 @@ class KafkaOutbox:
         properties: Mapping[str, str],
         registry: Registry,
         clock: Clock,
-        *,
-        records_per_second: float,
     ) -> None:
         self._producer = AsyncProducer.connect(bootstrap_servers, properties)
         self._codec = task_event_codec(registry)
         self._clock = clock
-        self._pause_s = 1 / records_per_second
         self._free_at_s = 0.0
 
     async def publish(self, events: Sequence[TaskEvent]) -> None:
@@ -108,7 +107,7 @@ class KafkaOutbox:
     async def _wait_turn(self, count: int) -> None:
         now_s = self._clock.monotonic_s()
         turn_s = max(self._free_at_s, now_s)
-        self._free_at_s = turn_s + count * self._pause_s
+        self._free_at_s = turn_s + count * _PAUSE_S
         if turn_s > now_s:
             await self._clock.sleep(turn_s - now_s)
 

@@ -32,18 +32,11 @@ class ReconcileSettings(ServiceSettings):
     edition: Literal["standard", "professional"] = "standard"
     """Edition of the corp's DingTalk, which sets how many calls a month it includes: `standard` 5,000, `professional`
     200,000 or more. All apps and integrations of the corp share them, so reconcile uses half."""
-    calls_per_second: Annotated[float, Field(gt=0, le=60)] = 10.0
-    """Maximum calls per second for one corp, all APIs together. DingTalk refuses more than 20 per app and API, or 60
-    with its add-on."""
     calls_per_day: Annotated[int, Field(ge=1)] | None = None
     """Maximum calls per day for one corp. Days begin at midnight in China. Default: a tenth of the month's."""
     calls_per_month: Annotated[int, Field(ge=1)] | None = None
     """Maximum calls per month for one corp, in China's time. Default: 2,500 for the standard edition, 100,000 for the
     professional one."""
-    call_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
-    """Timeout of one call with its whole response, in seconds."""
-    call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """Maximum attempts of a call after a rate limit, a server error or a network error."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
     """Instances that changed in DingTalk within this time are left for the next pass, because their callbacks may still
     arrive."""
@@ -54,11 +47,6 @@ class ReconcileSettings(ServiceSettings):
     """Seconds without a callback after which the service reads an instance whose callbacks left its assignees, outcome
     or result open. It makes three calls between passes, while half of the day's calls are left. At least
     `RECONCILE_SETTLE_MINUTES`. `0`: never."""
-    records_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
-    """Maximum events per second that a pass or a backfill publishes, so that no consumer is flooded."""
-    ids_per_pass: Annotated[int, Field(ge=0, le=10_000)] = 200
-    """Maximum number of instances per app that a pass reads by id, 50 per call. It reads those that DingTalk has not
-    listed for a day, or for a month once finished. Deletions are found only this way. `0`: none."""
     outcomes: bool = True
     """Whether to read instances of which only the outcome or the result is missing, once they ended or did not change
     for half a day. Each takes a call. `false`: read only those whose open tasks may differ."""

@@ -167,10 +167,28 @@ def _problem_of(settings_class: type[BaseModel], error: ErrorDetails) -> str:
     prefix, name, says = _prefix_of(settings_class), str(error["loc"][0]), error["msg"]
     if error["type"] == _MISSING:
         says = "is required"
+    elif (why := REMOVED.get(f"{prefix}{name.upper()}")) is not None:
+        return f"{prefix}{name.upper()} is no longer a setting: {why}. Remove it"
     elif error["type"] == _UNKNOWN:
         near = get_close_matches(name, settings_class.model_fields, n=1)
         says = "".join(["no such setting", *(f" (nearest: {prefix}{each.upper()})" for each in near)])
     return f"{prefix}{name.upper()}: {says}"
+
+
+REMOVED = {
+    "CENTER_DINGTALK_LOGIN_URL": "CENTER_DINGTALK_API_URL sets it too",
+    "CENTER_DINGTALK_OLD_API_URL": "CENTER_DINGTALK_API_URL sets it too",
+    "CENTER_SSO_STREAM_S": "streams of people whom a proxy names end after 300 s",
+    "EDGE_MAX_HEADER_BYTES": "headers have at most 16 KiB",
+    "EDGE_MAX_URL_BYTES": "a URL has at most 65,535 bytes",
+    "RECONCILE_CALLS_PER_SECOND": "reconcile makes at most 10 calls a second for a corp",
+    "RECONCILE_CALL_ATTEMPTS": "a call has at most 5 attempts",
+    "RECONCILE_CALL_TIMEOUT_S": "a call takes at most 20 s",
+    "RECONCILE_IDS_PER_PASS": "a pass reads at most 200 instances of an app by id",
+    "RECONCILE_RECORDS_PER_SECOND": "at most 50 events a second are published",
+    "STREAMS_RESTORE_BUFFER_BYTES": "it is 64 MiB",
+}
+"""Settings of earlier releases, and what replaced each: named for one release in the error of a start."""
 
 
 def _prefix_of(settings_class: type[BaseModel]) -> str:

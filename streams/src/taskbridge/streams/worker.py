@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 _STOP_S = 8.0
 _CRASH_POLL_S = 0.2
 _VERSION_POLL_S = 1.0
+_RESTORE_BUFFER_BYTES = 64 << 20
+"""Of changelog records that wait in memory while tables are restored."""
 
 
 class WorkerFailed(OperatorError):
@@ -101,7 +103,7 @@ def build_worker(
         app,
         store,
         changelog,
-        reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes),
+        reader_config(consumer, buffer_bytes=_RESTORE_BUFFER_BYTES),
         takeover,
         # Checked again once the group has this worker as a member: a switch begins when it has none.
         admit=admit,

@@ -497,7 +497,7 @@ def test_what_is_open_goes_on_as_long_as_its_token_is_there_and_may_see_the_user
 
 
 def test_what_somebody_who_signed_in_has_open_ends_in_time_for_only_the_proxy_knows_of_their_session() -> None:
-    access = build_access(settings(sso_proxies="10.0.0.0/8", sso_corp_id="corp", sso_stream_s="300"))
+    access = build_access(settings(sso_proxies="10.0.0.0/8", sso_corp_id="corp"))
     goes_on = access.lasting(Caller("sso", corp_id="corp", user_id="ann"), "corp", "ann", now=1000)
     assert [goes_on(now) for now in (1000, 1299, 1300, 9999)] == [True, True, False, False]
     openly = Access(tokens=None)

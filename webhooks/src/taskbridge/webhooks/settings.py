@@ -16,8 +16,6 @@ class WebhooksSettings(DatabaseSettings):
 
     endpoints_file: Path
     """TOML file with the endpoints. Changes are loaded without a restart."""
-    host: str = "127.0.0.1"
-    """Address on which health, metrics and the operators' API are served."""
     port: Port = 8700
     """Port on which they are served. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-webhooks")

@@ -35,6 +35,8 @@ _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
 _AT_ONCE = 200
 """Requests of one caller that are under way: each may hold a body, and wait for a thread."""
+_PROXY_STREAM_S = 300.0
+"""After it the live-update connection of a person whom a proxy names ends, so that they reconnect through the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,6 @@ class Access:
     audit: Audit | None = None
     members: Sequence[Members] = ()
     rate_per_s: float = 500.0
-    sso_stream_s: float = 300.0
 
     def __post_init__(self) -> None:
         self._rate = Rate(self.rate_per_s * _BURST_S, per_s=_BURST_S)
@@ -221,7 +222,7 @@ class Access:
         if caller.session is not None and self.sessions is not None:
             return self.sessions.lasting(caller.session.token_sha256)
         if caller.mode == "sso":
-            until = now + self.sso_stream_s
+            until = now + _PROXY_STREAM_S
             return lambda now: now < until
         tokens = self.tokens
         if caller.mode == "open" or tokens is None:
@@ -264,5 +265,4 @@ def build_access(
             Members(AUDITOR, settings.auditors, settings.auditor_groups),
         ),
         rate_per_s=settings.query_rate_per_s,
-        sso_stream_s=settings.sso_stream_s,
     )
