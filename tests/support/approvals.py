@@ -13,12 +13,12 @@ from pydantic import SecretStr
 
 from support.edge.client import EdgeTransport
 from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from support.fake_gateway import FakeGateway
 from taskbridge.dingtalk.approvals.app import Service
 from taskbridge.dingtalk.approvals.mapping import INSTANCE, TASK
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.local.fake_gateway import FakeGateway
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
 
