@@ -170,11 +170,10 @@ class Sender:
     """A client of one edge, with one connection. It raises OperatorError if the edge does not answer."""
 
     def __init__(self, url: str) -> None:
-        import httpx2
+        from taskbridge.runtime.inside_http import inside_client
 
         self._url = url
-        # No proxies of the environment: post to exactly the given address.
-        self._client = httpx2.Client(timeout=httpx2.Timeout(_TIMEOUT_S, read=_ANSWER_S), trust_env=False)
+        self._client = inside_client(timeout_s=_TIMEOUT_S, answer_s=_ANSWER_S)
 
     def __enter__(self) -> Self:
         return self
@@ -199,14 +198,14 @@ class Sender:
         return self._post(f"/sources/{source}/tasks/{action}", request)
 
     def _post(self, target: str, request: EncodedCallback) -> Answer:
-        import httpx2
+        from taskbridge.runtime.inside_http import NO_ANSWER
 
         try:
             started = time.perf_counter()
             address = self._url.rstrip("/") + target
             response = self._client.post(address, content=request.body, headers=dict(request.headers))
             milliseconds = (time.perf_counter() - started) * 1000
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except NO_ANSWER as error:
             raise OperatorError(
                 f"the edge at {self._url} does not answer: {str(error).rstrip('.')}. Start it, or check --url"
             ) from error

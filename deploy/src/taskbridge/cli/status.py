@@ -70,14 +70,14 @@ def status(
 
 def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
     """The response of ``/v1/ops/overview``. OperatorError if none answers, or it refuses this caller."""
-    import httpx2
+    from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_client
 
     address = f"{center_url.rstrip('/')}/v1/ops/overview"
-    headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     try:
-        answer = httpx2.get(address, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+        with inside_client(timeout_s=_TIMEOUT_S, headers=bearer(api_token)) as client:
+            answer = client.get(address)
         found: dict[str, Any] = answer.json()
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+    except (*NO_ANSWER, ValueError) as error:
         raise OperatorError(
             f"no task center answers at {center_url} ({error}): set --center-url, or run 'taskbridge doctor'"
         ) from error

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-import httpx2
-
 from taskbridge.center.settings import settings_class
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
@@ -24,6 +22,7 @@ from taskbridge.local.host import LOOPBACK, check_distinct, check_free, readable
 from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
+from taskbridge.runtime.inside_http import NO_ANSWER, inside_client
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.settings import POLL_S, given_settings, load_settings
 from taskbridge.runtime.tokens import TokensFile
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
+
+    import httpx2
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.runtime.settings import ReloadedFile
@@ -344,12 +345,12 @@ def probe(url: str, is_up: Callable[[httpx2.Response], bool]) -> Callable[[], bo
     """A probe that tells whether the service answers, and ``is_up`` accepts its readiness."""
     # Created once: a new client reads the certificates of the system, which takes 30 ms. Each request has a new
     # connection, so that it reaches any of several edges.
-    client = httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
+    client = inside_client(timeout_s=2, headers={"Connection": "close"})
 
     def ready() -> bool:
         try:
             return is_up(client.get(f"{url}/readyz"))
-        except httpx2.HTTPError:
+        except NO_ANSWER:
             return False
 
     return ready

@@ -77,7 +77,7 @@ def test_a_name_with_several_addresses_stands_for_all_of_them(monkeypatch: pytes
         assert one == (first, f"/readyz {host}", f"/metrics {host}", None)
         assert two == (f"http://127.0.0.2:{port}", f"/readyz {host}", f"/metrics {host}", None)
         assert three.url == f"http://127.0.0.3:{port}"
-        assert (three.readiness, three.problem) == (None, "no answer: ClientConnectorError")
+        assert (three.readiness, three.problem) == (None, "no answer: ConnectError")
 
     asyncio.run(test())
 
@@ -100,7 +100,7 @@ def test_what_does_not_answer_is_named_next_to_what_does(monkeypatch: pytest.Mon
         await found.close()
         assert [each.url for each in answers] == urls
         assert [each.readiness is not None for each in answers] == [False, True, False, False, False, False]
-        assert answers[0].problem == "no answer: TimeoutError"
+        assert answers[0].problem == "no answer: ReadTimeout"
         assert answers[3].problem == "it answers 404 and 404"
         assert all((each.problem or "").startswith("the name cannot be resolved") for each in answers[4:])
 

@@ -102,7 +102,7 @@ def test_endpoints_are_those_of_all_services_and_one_that_is_away_is_said(
         acted = client.post("/v1/ops/webhooks/erp/replay")
     assert found["endpoints"] == [{**ENDPOINT, "attempts": 20, "delivered": 18}]
     assert [(each["url"], each["reachable"], each["lag_records"], each["problem"]) for each in found["services"]] == [
-        (NOBODY, False, None, "no answer: ClientConnectorError"),
+        (NOBODY, False, None, "no answer: ConnectError"),
         (url, True, 7, "the file is broken"),
         (other, True, 7, "the file is broken"),
     ]

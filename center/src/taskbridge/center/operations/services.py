@@ -11,9 +11,10 @@ import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
+import httpx2
 
 from taskbridge.center.operations.answers import Answers
+from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_async_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,14 +24,16 @@ _DETAIL_MAX = 300
 _OK = 200
 _READY = (200, 503)
 
-_FAILURES = (aiohttp.ClientError, TimeoutError, ValueError)
+_FAILURES = (*NO_ANSWER, ValueError)
 
 
 class Services:
     """One pool of connections."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._client = inside_async_client(timeout_s=_WITHIN_S)
+        # An action may wait for a receiver.
+        self._acting = inside_async_client(timeout_s=_ACTION_S)
 
     async def answers(self, urls: Iterable[str], details: str = "/metrics", *, token: str = "") -> list[Answers]:
         """Readiness and details of every process behind these URLs: a name may have several addresses."""
@@ -50,7 +53,7 @@ class Services:
             for process in processes:
                 try:
                     return await self._get(process + path, named=url, token=token, method="POST")
-                except aiohttp.ClientConnectorError:
+                except (httpx2.ConnectError, httpx2.ConnectTimeout):
                     continue
                 except _FAILURES as error:
                     raise ConnectionError(f"{process} does not answer: {type(error).__name__}") from error
@@ -65,8 +68,8 @@ class Services:
             return None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._client.aclose()
+        await self._acting.aclose()
 
     async def _of_url(self, url: str, details: str, token: str) -> list[Answers]:
         try:
@@ -88,17 +91,11 @@ class Services:
 
     async def _get(self, url: str, *, named: str, token: str = "", method: str = "GET") -> tuple[int, str]:
         """Certificate and virtual host are those of the configured name."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         parts = urlsplit(named)
-        tls_name = parts.hostname if parts.scheme == "https" else None
-        headers = {"Host": parts.netloc} | ({"Authorization": f"Bearer {token}"} if token else {})
-        # An action may wait for a receiver.
-        timeout = aiohttp.ClientTimeout(total=_WITHIN_S if method == "GET" else _ACTION_S)
-        async with self._session.request(
-            method, url, headers=headers, server_hostname=tls_name, allow_redirects=False, timeout=timeout
-        ) as answer:
-            return answer.status, await answer.text("utf-8", "replace")
+        client = self._client if method == "GET" else self._acting
+        headers = {"Host": parts.netloc, **bearer(token)}
+        answer = await client.request(method, url, headers=headers, extensions={"sni_hostname": parts.hostname})
+        return answer.status_code, answer.text
 
 
 def detail_of(body: str) -> str:
