@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import threading
-from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -14,36 +13,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Never, cast
+from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 import trustme
-from confluent_kafka.admin import AclOperation
-from sqlalchemy import update
 
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
-from taskbridge.center.acls import CENTER
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.doctor_checks import Examination, Finding, State
-from taskbridge.edge.kafka.prerequisites import EDGE
-from taskbridge.runtime.database import open_database
-from taskbridge.runtime.migrations import migrate
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.topic_admin import TopicsUnavailable
-from taskbridge.schemas import topics
-from taskbridge.schemas.registry import Registry, RegistryUnavailable
-from taskbridge.streams.contract.start import EXTRAS, WORK
-from taskbridge.webhooks import store
-from taskbridge.webhooks.acls import WEBHOOKS
-from taskbridge.webhooks.migrations import FOLDER
-from taskbridge.webhooks.store import New
-from taskbridge.webhooks.tables import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from taskbridge.runtime.kafka import Admin
 
 NOBODY = "127.0.0.1:1"
 SIGNED = [f'secrets = ["{new_secret()}"]']
@@ -141,7 +125,7 @@ def _a_quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignor
 
 def before_kafka(environment: Mapping[str, str]) -> list[Finding]:
     """The findings before the check of Kafka."""
-    return list(takewhile(lambda each: each.check != "kafka", Examination(environment).findings()))
+    return list(takewhile(lambda each: each.check not in ("kafka", "service"), Examination(environment).findings()))
 
 
 def wrong(environment: Mapping[str, str]) -> Finding:
@@ -159,7 +143,7 @@ def test_an_edge_without_kafka_and_registry_reports_only_these(
     found = list(Examination(environment).findings())
     assert [(each.check, each.state) for each in found if each.state is not State.OK] == [
         ("kafka", State.FAILED),
-        ("registry", State.FAILED),
+        ("service", State.WARNING),
     ]
     assert f"Kafka at {NOBODY} does not answer (" in next(each.says for each in found if each.check == "kafka")
 
@@ -170,12 +154,6 @@ def test_a_correct_worker_has_no_findings(streams_environment: dict[str, str]) -
 
 def test_a_correct_center_has_no_findings(center_environment: dict[str, str]) -> None:
     assert {each.state for each in before_kafka(center_environment)} == {State.OK}
-
-
-def test_a_database_that_does_not_answer_is_reported(center_environment: dict[str, str]) -> None:
-    found = wrong(center_environment | {"CENTER_DATABASE_URL": f"postgresql://taskbridge:s3cret@{NOBODY}/center"})
-    assert (found.check, found.state) == ("database", State.FAILED)
-    assert "s3cret" not in found.says
 
 
 def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
@@ -356,11 +334,6 @@ def test_measuring_an_fsync_leaves_no_file(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_another_service_at_the_address_of_the_registry_is_named() -> None:
-    with answering({}) as url, pytest.raises(RegistryUnavailable, match="there is no schema registry at"):
-        list(doctor_checks.registry(Registry(url)))
-
-
 @pytest.mark.parametrize(
     ("seconds", "state"), [(0, State.OK), (20, State.WARNING), (120, State.FAILED), (-120, State.FAILED)]
 )
@@ -376,22 +349,6 @@ def test_an_endpoint_is_reached_without_a_delivery(webhooks_environment: dict[st
         found = of_endpoint(webhooks_environment, f"{url}/hook")
     assert [(each.check, each.state) for each in found] == [("endpoints", State.OK), ("clock", State.OK)]
     assert requests == ["OPTIONS /hook"]
-
-
-def test_what_waits_for_an_endpoint_that_fails_is_reported(webhooks_environment: dict[str, str]) -> None:
-    folder = Path(webhooks_environment["WEBHOOKS_DATA_DIR"])
-    with closing(open_database(None, folder, service="webhooks")) as database:
-        migrate(database, FOLDER)
-        store.register(database, {"erp": False})
-        with database.write() as connection:
-            store.add(database, connection, [New("erp", f"a{each}", f"n{each}", b"{}") for each in range(600)])
-            connection.execute(update(endpoints).values(failing_since=1))
-
-    with answering({"/hook": {}}) as url:
-        _, _, found = of_endpoint(webhooks_environment, f"{url}/hook")
-
-    assert found.state is State.WARNING
-    assert found.says.startswith("erp is failing: 600 deliveries wait, the oldest for ")
 
 
 def test_an_endpoint_that_a_running_service_reports_as_failing_is_reported() -> None:
@@ -497,6 +454,13 @@ def test_all_services_of_a_running_bridge_are_looked_at(tmp_path: Path) -> None:
     assert found == [f"the {name} at {url} is ready" for name in ("edge", "streams", "center", "webhooks")]
 
 
+def test_a_service_with_these_settings_is_asked_at_its_own_address(environment: dict[str, str]) -> None:
+    with answering({"/readyz": {"ready": True, "degraded": True, "registry": "does not answer"}}) as url:
+        own = {"EDGE_HOST": "0.0.0.0", "EDGE_OPERATOR_PORT": url.rpartition(":")[2]}  # noqa: S104
+        (found,) = [each for each in Examination(environment | own).findings() if each.check == "service"]
+    assert (found.state, found.says) == (State.WARNING, f"the edge at {url} is ready, but registry: does not answer")
+
+
 def test_a_service_that_does_not_run_is_reported() -> None:
     (found,) = doctor_checks.readiness("edge", f"http://{NOBODY}")
     assert (found.check, found.state) == ("service", State.FAILED)
@@ -540,42 +504,6 @@ def test_leaderless_partitions_and_lagging_replicas_are_reported() -> None:
     assert [each.state for each in doctor_checks.replicas({"t": {0: well, 1: behind}})] == [State.WARNING]
     found = list(doctor_checks.replicas({"t": {0: well, 1: gone}}))
     assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for partitions [1]")
-
-
-@pytest.mark.parametrize(
-    "acls",
-    [
-        doctor_checks.Rights("edge", EDGE),
-        doctor_checks.Rights("streams", WORK, EXTRAS),
-        doctor_checks.Rights("center", CENTER),
-        doctor_checks.Rights("webhooks", WEBHOOKS),
-    ],
-)
-def test_each_missing_acl_is_reported(acls: doctor_checks.Rights) -> None:
-    there = {topic.name for topic in topics.ALL}
-    everything = {name: {AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE} for name in there}
-    assert [each.state for each in doctor_checks.rights(admin_of(everything), acls, there)] == [State.OK]
-    tried = [acl for acl in (*acls.required, *acls.optional) if acl.resource == "topic" and acl.name in there]
-    assert tried
-    for acl in tried:
-        allowed = {**everything, acl.name: everything[acl.name] - {AclOperation[acl.operation.upper()]}}
-        (found,) = doctor_checks.rights(admin_of(allowed), acls, there)
-        assert found.state is (State.FAILED if acl in acls.required else State.WARNING)
-        assert str(acl) in found.says
-
-
-def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
-    def described(requested: object, **_: object) -> dict[str, Future[object]]:
-        del requested
-        answers = {name: Future[object]() for name in allowed}
-        for name, answer in answers.items():
-            answer.set_result(SimpleNamespace(authorized_operations=list(allowed[name])))
-        return answers
-
-    def none(*_: object, **__: object) -> dict[str, Future[object]]:
-        return {}
-
-    return cast("Admin", SimpleNamespace(describe_topics=described, describe_groups=none))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The checks of ``taskbridge doctor``: settings, the machine, Kafka, the registry and running services."""
+"""The checks of ``taskbridge doctor``: settings, the machine, brokers, endpoints, clocks, and what services report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ from enum import StrEnum
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx2
-
-from taskbridge.center.acls import CENTER
 from taskbridge.center.actions.systems import systems_of
 from taskbridge.center.checks import check_settings
 from taskbridge.center.reminders.file import RemindersFile
@@ -35,12 +32,11 @@ from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import counted
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.dingtalk.apps import AppsFile
-from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.database import database_of, open_database
-from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
+from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_client
+from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import (
     FileBroken,
@@ -51,14 +47,10 @@ from taskbridge.runtime.settings import (
     wrong_settings,
 )
 from taskbridge.runtime.tokens import TokensFile
-from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
+from taskbridge.runtime.topic_admin import metadata
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
-from taskbridge.schemas.registry import SchemaRef, SchemaRefused
-from taskbridge.streams.contract.start import EXTRAS, WORK
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.webhooks import store
-from taskbridge.webhooks.acls import WEBHOOKS
 from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import DeliveryProblem
@@ -66,13 +58,13 @@ from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from taskbridge.edge.verification.credentials import Credentials
-    from taskbridge.runtime.kafka import Acl, Admin
-    from taskbridge.schemas.registry import Registry
+    from taskbridge.runtime.kafka import Admin
 
 _TIMEOUT_S = 5
+_LOOPBACK, _ALL_INTERFACES = "127.0.0.1", ("0.0.0.0", "::")  # noqa: S104 - only compared
 _STATES_BYTES = 1 << 30
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CORRECT = "correct the setting; docs/reference/settings.md lists all"
@@ -134,24 +126,14 @@ def found(check: str, look: Callable[[], Iterable[Finding]], do: str) -> Iterato
         yield failed(check, str(error), do)
 
 
-class Rights(NamedTuple):
-    """The ACLs that a service's Kafka user should have."""
-
-    service: str
-    required: Sequence[Acl]
-    """Without one of these the service does not work."""
-    optional: Sequence[Acl] = ()
-    """Without one of these it works, with a limitation."""
-
-
-_SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettings | WebhooksSettings], Rights]] = {
-    "edge": (EdgeSettings, Rights("edge", EDGE)),
-    "streams": (StreamsSettings, Rights("streams", WORK, EXTRAS)),
-    "center": (settings_class(), Rights("center", CENTER)),
-    "webhooks": (WebhooksSettings, Rights("webhooks", WEBHOOKS)),
+_SERVICES: Mapping[str, type[EdgeSettings | StreamsSettings | CenterSettings | WebhooksSettings]] = {
+    "edge": EdgeSettings,
+    "streams": StreamsSettings,
+    "center": settings_class(),
+    "webhooks": WebhooksSettings,
 }
 _SETTINGS: Mapping[str, type[ProcessSettings]] = {
-    **{name: kind for name, (kind, _) in _SERVICES.items()},
+    **_SERVICES,
     "reconcile": ReconcileSettings,
     "dingtalk-approvals": ApprovalsSettings,
 }
@@ -184,6 +166,8 @@ class Examination:
         for name, url in urls.items():
             if url is not None:
                 yield from readiness(name, url)
+            elif name in alone and (own := own_url(name, self.environment)) is not None:
+                yield from readiness(name, own, missing=State.WARNING)
         edge, center = urls["edge"], urls["center"]
         if edge is not None:
             yield from clock(f"{edge.rstrip('/')}/healthz")
@@ -233,35 +217,19 @@ class Examination:
         yield from self._brokers(connection)
 
     def _service(self, name: str) -> Iterator[Finding]:
-        kind, rights = _SERVICES[name]
-        settings = load_settings(kind, self.environment)
+        settings = load_settings(_SERVICES[name], self.environment)
         yield from self._valid(name, settings)
-        needs_bytes, has_folder = _STATES_BYTES, True
-        if isinstance(settings, EdgeSettings):
-            needs_bytes = settings.spool_max_bytes
-        elif isinstance(settings, WebhooksSettings):
+        if isinstance(settings, WebhooksSettings):
             yield from _reach(settings, self.environment)
-        if isinstance(settings, CenterSettings | WebhooksSettings) and settings.database_url is not None:
-            url, has_folder = settings.database_url.get_secret_value(), False
-            look = partial(database, url, settings.data_dir, name)
-            yield from found("database", look, "start it, or correct its URL")
-        if has_folder:
+        if not isinstance(settings, CenterSettings | WebhooksSettings) or settings.database_url is None:
+            needs_bytes = settings.spool_max_bytes if isinstance(settings, EdgeSettings) else _STATES_BYTES
             yield from folder(settings.data_dir, setting=f"{name.upper()}_DATA_DIR", needs_bytes=needs_bytes)
         properties = read_kafka_config(settings.kafka_config_file)
-        connection = Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
-        yield from self._brokers(connection, rights)
+        yield from self._brokers(Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties))
 
-    def _brokers(self, connection: Connection, acls: Rights | None = None) -> Iterator[Finding]:
-        partitions = partitions_setting(self.environment)
-        look = partial(kafka, connection.admin(), acls=acls, partitions=partitions)
-        yield from found(
-            "kafka", look, "start it, or correct the address; TLS and SASL: docs/how-to/run-on-your-kafka.md"
-        )
-        try:
-            look = partial(registry, connection.registry)
-            yield from found("registry", look, "start it, or correct its URL")
-        finally:
-            connection.close()
+    def _brokers(self, connection: Connection) -> Iterator[Finding]:
+        do = "start it, or correct the address; TLS and SASL: docs/how-to/run-on-your-kafka.md"
+        yield from found("kafka", partial(kafka, connection.admin()), do)
         yield from clock(connection.registry_url)
 
     def _end_to_end(self, edge: str, center: str, api_token: str | None) -> Iterator[Finding]:
@@ -316,20 +284,6 @@ def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterat
         is_well = answer.status // 100 not in (3, 5) or answer.status == HTTPStatus.NOT_IMPLEMENTED
         yield verdict("endpoints", passed=is_well, ok=says, otherwise=says, do=do, state=State.WARNING)
         yield from _skew(host, answer.date, most_s=_WEBHOOK_SKEW_S if each.keys else math.inf)
-    yield from found("endpoints", partial(_undelivered, settings, endpoints), "taskbridge webhooks --migrate")
-
-
-def _undelivered(settings: WebhooksSettings, names: Collection[str]) -> Iterator[Finding]:
-    """What waits for endpoints that fail or are disabled, by the service's database, if there is one yet."""
-    if settings.database_url is None and not (settings.data_dir / "webhooks.db").exists():
-        return
-    with database_of("webhooks", settings, alone=False) as opened:
-        states, waiting = store.states(opened), store.waiting(opened, names)
-    for name in names:
-        if name in states and name in waiting and (condition := states[name].condition) != "enabled":
-            count, oldest_s = waiting[name]
-            says = f"{name} is {condition}: {count} deliveries wait, the oldest for {oldest_s:.0f} s"
-            yield warning("endpoints", says, f"see the answers: taskbridge webhooks deliveries --endpoint {name}")
 
 
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
@@ -366,17 +320,6 @@ def _apps(settings: ReconcileSettings) -> Iterator[Finding]:
 
 def _tokens(path: Path) -> Iterator[Finding]:
     yield ok("tokens", f"{path} has {counted(TokensFile(path).current.count, 'token')}")
-
-
-def database(url: str, data_dir: Path, service: str) -> Iterator[Finding]:
-    """Check that the database answers. Raises DatabaseUnavailable if it does not."""
-    opened = open_database(url, data_dir, service=service)
-    try:
-        with opened.read() as connection:
-            connection.exec_driver_sql("SELECT 1")
-        yield ok("database", "it answers")
-    finally:
-        opened.close()
 
 
 def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
@@ -434,8 +377,8 @@ def sync_seconds(path: Path) -> float:
 
 def clock(url: str) -> Iterator[Finding]:
     """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
-    with suppress(httpx2.HTTPError, httpx2.InvalidURL):
-        answer = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False)
+    with suppress(*NO_ANSWER), inside_client(timeout_s=_TIMEOUT_S) as client:
+        answer = client.get(url)
         yield from _skew(urlsplit(url).netloc, answer.headers.get("date"))
 
 
@@ -465,25 +408,25 @@ def _filesystem(path: Path) -> str:
     return max(over, default=(0, ""))[1]
 
 
-def kafka(admin: Admin, *, acls: Rights | None, partitions: int) -> Iterator[Finding]:
-    """All checks of Kafka. Raises TopicsUnavailable if Kafka does not answer."""
+def own_url(name: str, environment: Mapping[str, str]) -> str | None:
+    """Where a service with these settings serves ``/readyz`` on this machine; None if they do not say."""
+    with suppress(TaskbridgeError):
+        settings = load_settings(_SERVICES[name], environment)
+        host, port = settings.host, settings.port
+        if isinstance(settings, EdgeSettings) and settings.operator_port is not None:
+            host, port = settings.operator_host, settings.operator_port
+        host = _LOOPBACK if host in _ALL_INTERFACES else host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}" if port else None
+    return None
+
+
+def kafka(admin: Admin) -> Iterator[Finding]:
+    """The checks of Kafka that no service makes. Raises TopicsUnavailable if Kafka does not answer."""
     cluster = metadata(admin)
     yield ok("kafka", f"{admin.servers} answers")
     yield from brokers([(each.host, each.port) for each in cluster.brokers.values()])
-    reports = check_topics(admin, topics.ALL, cluster, partitions=partitions)
-    there = {report.name for report in reports if report.partitions}
-    for report in reports:
-        if not report.partitions:
-            yield failed("topics", f"topic {report.name} does not exist", "run taskbridge topics apply")
-        for each in report.drift if report.partitions else ():
-            yield warning("topics", f"{report.name}: {each}", "correct it in Kafka; taskbridge does not alter topics")
-        if report.unchecked:
-            yield warning("topics", f"{report.name}: {report.unchecked}", "run this as a user who may read it")
-    if there and not any(report.remarks for report in reports):
-        yield ok("topics", f"all {len(there)} topics match the contract")
-    yield from replicas({name: cluster.topics[name].partitions for name in sorted(there)})
-    if acls is not None:
-        yield from rights(admin, acls, there)
+    there = sorted({topic.name for topic in topics.ALL} & cluster.topics.keys())
+    yield from replicas({name: cluster.topics[name].partitions for name in there})
 
 
 def brokers(addresses: list[tuple[str, int]]) -> Iterator[Finding]:
@@ -525,54 +468,16 @@ def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
     )
 
 
-def rights(admin: Admin, acls: Rights, there: set[str]) -> Iterator[Finding]:
-    """Check that this user has the ACLs of the service on the existing topics."""
-    missing = missing_acls(admin, (*acls.required, *acls.optional), topics=sorted(there))
-    for acl in missing:
-        says, do = f"the {acls.service}'s Kafka user lacks {acl}: {acl.why}", ACLS_HINT
-        yield failed("rights", says, do) if acl in acls.required else warning("rights", says, do)
-    if not missing:
-        yield ok("rights", f"the {acls.service}'s Kafka user has all ACLs that it needs")
-
-
-def registry(checked: Registry) -> Iterator[Finding]:
-    """Check that it answers, and has our schemas or accepts them.
-
-    Raises RegistryUnavailable if the registry does not answer.
-    """
-    checked.client.ping()
-    yield ok("registry", "it answers")
-    missing: list[str] = []
-    for schema in (SchemaRef.of(topic) for topic in topics.ALL if topic.record is not None):
-        try:
-            checked.client.look_up(schema.subject, schema.text)
-        except SchemaRefused:
-            if checked.client.is_compatible(schema.subject, schema.text):
-                missing.append(schema.subject)
-            else:
-                yield failed(
-                    "schemas",
-                    f"{schema.subject} has a schema that is incompatible with ours",
-                    "find out who registered it; taskbridge must be the only writer of this subject",
-                )
-    yield verdict(
-        "schemas",
-        passed=not missing,
-        ok="all are registered",
-        otherwise=f"not registered: {', '.join(missing)}",
-        do="run taskbridge schemas register, or start the services",
-        state=State.WARNING,
-    )
-
-
-def readiness(service: str, url: str) -> Iterator[Finding]:
-    """Check the readiness of a service that should be running."""
+def readiness(service: str, url: str, *, missing: State = State.FAILED) -> Iterator[Finding]:
+    """What a service reports of itself; if it does not run, that is a finding of the state ``missing``."""
     try:
-        answer = httpx2.get(f"{url.rstrip('/')}/readyz", timeout=_TIMEOUT_S, trust_env=False)
+        with inside_client(timeout_s=_TIMEOUT_S) as client:
+            answer = client.get(f"{url.rstrip('/')}/readyz")
         parts: Mapping[str, Any] = answer.json()
         ready = bool(parts["ready"])
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
-        yield failed("service", f"no {service} answers at {url}: {error}", f"start it, or set --{service}-url")
+    except (*NO_ANSWER, ValueError, KeyError, TypeError) as error:
+        do = f"start it: its log says what is missing; or set --{service}-url"
+        yield Finding("service", missing, f"no {service} answers at {url}: {error}", do)
         return
     wrong = "; ".join(f"{name}: {value}" for name, value in parts.items() if _is_wrong(value))
     if not ready:
@@ -584,7 +489,7 @@ def readiness(service: str, url: str) -> Iterator[Finding]:
     if service == "webhooks":
         for name, condition in parts.get("endpoints", {}).items():
             if condition != "enabled":
-                see = f"see the answers: taskbridge webhooks deliveries --endpoint {name}"
+                see = f"see the answers: taskbridge set-aside list deliveries --outcome any --endpoint {name}"
                 yield warning("endpoints", f"{name} is {condition}: its deliveries wait", see)
 
 
@@ -633,10 +538,9 @@ def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_tok
 @contextmanager
 def _event_stream(target: str, api_token: str | None) -> Generator[Iterator[str]]:
     """The lines of the open stream. Raises OperatorError if it does not open, or breaks while it is read."""
-    headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     try:
         with (
-            httpx2.Client(timeout=_UPDATE_WITHIN_S, trust_env=False, headers=headers) as client,
+            inside_client(timeout_s=_UPDATE_WITHIN_S, headers=bearer(api_token)) as client,
             client.stream("GET", target) as stream,
         ):
             if not stream.is_success:
@@ -645,7 +549,7 @@ def _event_stream(target: str, api_token: str | None) -> Generator[Iterator[str]
             # The first line shows that it is open.
             next(lines, None)
             yield lines
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except NO_ANSWER as error:
         raise OperatorError(f"cannot read the event stream {target}: {error}") from error
 
 

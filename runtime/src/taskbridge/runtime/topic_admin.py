@@ -95,15 +95,6 @@ def apply_topics(
     return reports + _compare(admin, cluster, others, partitions=partitions)
 
 
-def check_topics(admin: Admin, topics: Iterable[Topic], found: Any, *, partitions: int) -> list[TopicReport]:
-    """Compare topics with the contract by the metadata ``found``. Creates nothing: a missing topic has 0 partitions."""
-    topics, cluster = list(topics), _cluster(found)
-    missing = [topic for topic in topics if topic.name not in cluster.topics]
-    present = [topic for topic in topics if topic.name in cluster.topics]
-    reports = [TopicReport(topic.name, created=False, partitions=0) for topic in missing]
-    return reports + _compare(admin, cluster, present, partitions=partitions)
-
-
 def metadata(admin: Admin) -> Any:
     """The brokers and topics, as librdkafka's cluster metadata. Raises TopicsUnavailable."""
     try:

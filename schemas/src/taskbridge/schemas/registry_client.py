@@ -67,15 +67,6 @@ class RegistryClient(SchemaRegistryClient):
             assert found is not None
             return found
 
-    def is_compatible(self, subject: str, text: str) -> bool:
-        """Whether a schema could be registered. True if the subject has none yet."""
-        try:
-            return self.test_compatibility(subject, Schema(text, "AVRO"))
-        except SchemaRegistryError as error:
-            if error.http_status_code == _NOT_FOUND:
-                return True
-            raise RegistryUnavailable(f"the schema registry at {self._url} failed: {error.error_message}") from error
-
     def text_of(self, schema_id: int) -> str:
         """The schema with this id; raises UnknownSchema if there is none."""
         with _registry_errors(self._url, UnknownSchema):

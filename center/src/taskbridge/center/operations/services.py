@@ -11,9 +11,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx2
-
 from taskbridge.center.operations.answers import Answers
+from taskbridge.runtime.bounded_http import UNSENT_ERRORS
 from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_async_client
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Services:
             for process in processes:
                 try:
                     return await self._get(process + path, named=url, token=token, method="POST")
-                except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                except UNSENT_ERRORS:
                     continue
                 except _FAILURES as error:
                     raise ConnectionError(f"{process} does not answer: {type(error).__name__}") from error
