@@ -97,7 +97,7 @@ def _replayed_before(connection: Connection, letters: Sequence[DeadLetter]) -> s
 
 
 RECORDS = StoredRecords[DeadLetter](
-    kind="dead-letters",
+    name="dead-letters",
     noun="dead letter",
     none="there are no dead letters",
     read=read_dead_letters,

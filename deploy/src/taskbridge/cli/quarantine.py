@@ -60,7 +60,7 @@ def _whole(entry: QuarantinedCallback, _: Connection) -> dict[str, Any]:
 
 
 RECORDS = StoredRecords[QuarantinedCallback](
-    kind="quarantine",
+    name="quarantine",
     noun="quarantined callback",
     none="the quarantine is empty",
     read=read_quarantine,

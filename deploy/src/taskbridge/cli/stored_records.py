@@ -31,7 +31,7 @@ Choose = Callable[[Mapping[str, "str | None"]], Collection[str]]
 class StoredRecords(Generic[E]):
     """One kind of stored record: its words, and how it is read and shown."""
 
-    kind: str
+    name: str
     """Its name in the commands."""
     noun: str
     none: str
@@ -55,7 +55,7 @@ class StoredRecords(Generic[E]):
         """All fields of a record, the content last. Raises ConfigurationError if none has the id."""
         replays: dict[str, str] = {}
         entries = self.by_id(connection, replays)
-        check_ids(self.kind, [entry_id], entries)
+        check_ids(self.name, [entry_id], entries)
         whole = self.whole(entries[entry_id], connection)
         content = whole.popitem()
         return {**whole, "replayed_at": replays.get(entry_id), **dict([content])}
@@ -71,7 +71,7 @@ class StoredRecords(Generic[E]):
         Raises ConfigurationError if an id does not exist, or no record has the reason.
         """
         if ids:
-            check_ids(self.kind, ids, reasons)
+            check_ids(self.name, ids, reasons)
             return list(dict.fromkeys(ids))
         found = [each for each, its_reason in reasons.items() if everything or reason == its_reason]
         if reasons and not found:
