@@ -33,9 +33,6 @@ Credentials = Annotated[
     typer.Option(help="Credentials file of the edge. Default: the one in --data-dir.", envvar="EDGE_CREDENTIALS_FILE"),
 ]
 EdgeUrl = Annotated[str | None, typer.Option(help="Base URL of the edge. Default: the edge of --data-dir.")]
-WhichOne = Annotated[str, typer.Argument(metavar="ID", help="Id, as `list` shows it.")]
-WhichOnes = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, as `list` shows them.")]
-Everything = Annotated[bool, typer.Option("--all", help="Select all.")]
 TIMES = "A day or a time, in China time unless it has a zone: 2026-09-01, 2026-09-01T08:00 or 2026-09-01T00:00:00Z."
 """The rule for all times in commands, which ``moment_of`` reads."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
