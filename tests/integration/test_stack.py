@@ -33,13 +33,11 @@ from taskbridge.local.jvm import (
 from taskbridge.local.stack import JvmStack
 from taskbridge.local.supervisor import Phase, ServiceEvent, Supervisor
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from taskbridge.cli.connection import Connection
     from taskbridge.local.jvm import Endpoints
 
 pytestmark = pytest.mark.integration
@@ -274,12 +272,3 @@ def test_a_second_stack_on_the_same_ports_or_folder_is_one_readable_line(local: 
         elsewhere.start()
     elsewhere.stop()
     assert kafka_answers(local.endpoints.bootstrap_servers)
-
-
-def test_the_registry_checks_a_schema_without_registering_it(connection: Connection) -> None:
-    client = connection.registry.client
-    subject, other = "taskbridge.doctor-value", schema_text("Person")
-    assert client.is_compatible(subject, other)
-    client.register(subject, schema_text("TaskEvent"), compatibility="FULL_TRANSITIVE")
-    assert client.is_compatible(subject, schema_text("TaskEvent"))
-    assert not client.is_compatible(subject, other)
