@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 SECRET = "whsec_" + "c2VjcmV0" * 6
 ATTEMPT_S = 1.0
 _QUICK = (
-    "import os; from taskbridge.webhooks import dispatcher, schedule, sender, store;"
+    "import os; from taskbridge.webhooks import delivery_client, dispatcher, schedule, store;"
     " schedule.DELAYS_S = (0.1,) * int(os.environ.get('TEST_RETRIES', '200'));"
-    f" sender.ATTEMPT_S = {ATTEMPT_S}; store.CLAIM_MS = 3000; dispatcher._PROBE_S = 0.2"
+    f" delivery_client.ATTEMPT_S = {ATTEMPT_S}; store.CLAIM_MS = 3000; dispatcher._PROBE_S = 0.2"
 )
 """What takes seconds to days in production, so that a test sees all of it."""
 _CODE = f"{LOAD_FAST}; {_QUICK}; from taskbridge.webhooks.app import main; main()"
