@@ -17,6 +17,7 @@ from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent
 from taskbridge.edge.app import create_app
 from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.publisher import Durability
+from taskbridge.edge.sender import encode_callback
 from taskbridge.edge.tracing import trace_drained
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -191,6 +192,30 @@ def test_lines_of_the_log_name_the_trace(
     send(client, "complete", good())
     assert seen == [trace_of_span(spans.only(COMPLETE))]
     assert publisher.published
+
+
+def test_lines_about_the_next_request_on_the_connection_do_not_name_the_trace(
+    client: EdgeClient, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It arrived with the first one, and its turn comes when that is answered."""
+    seen: list[Any] = []
+
+    async def look(*_: object) -> Durability:
+        seen.append(get_contextvars().get("trace_id"))
+        return Durability.KAFKA
+
+    monkeypatch.setattr(MemoryPublisher, "quarantine", look)
+    unverified = {**good(), "sign": "0" * 64}
+    together = raw(good()) + raw(unverified, "Connection: close")
+    assert client.sends(together).count(b"HTTP/1.1 ") == 2
+    assert (len(publisher.published), seen) == (1, [None])
+
+
+def raw(parameters: dict[str, str], *more: str) -> bytes:
+    encoded = encode_callback(parameters, "json")
+    lines = ["POST /yida/tasks/complete HTTP/1.1", *(f"{name}: {value}" for name, value in encoded.headers.items())]
+    lines += [f"Content-Length: {len(encoded.body)}", *more, "", ""]
+    return "\r\n".join(lines).encode() + encoded.body
 
 
 @pytest.mark.parametrize("wire_action", ["create", "complete"])

@@ -12,6 +12,7 @@ import fcntl
 import socket
 import termios
 import time
+from contextvars import Context
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -332,7 +333,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            # Not within the trace of the request that was just answered.
+            Context().run(self._start_asgi_task, *self.pipeline.pop())
             self._wait_for_body()
             return
         self._gate.waits(self)
