@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from support.edge.spool import Disk, number_of, numbers, open_spool, record, until
 from taskbridge.edge.spool.metrics import SpoolMetrics
@@ -502,11 +503,12 @@ def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch:
     asyncio.run(scenario())
 
 
-def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reading", ["read", "schema_texts"])
+def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
-            monkeypatch.setattr(Store, "read", failing(sqlite3.SQLITE_IOERR))
+            await spool.put(replace(record(1), schema="not seen before"))
+            monkeypatch.setattr(Store, reading, failing(sqlite3.SQLITE_IOERR))
             with pytest.raises(SpoolBroken, match="injected"):
                 await spool.read(0, count=9, max_bytes=1 << 30)
             assert "injected" in str(spool.broken)

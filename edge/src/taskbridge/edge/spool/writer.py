@@ -35,6 +35,8 @@ _MAX_COMMIT_BYTES = 16 << 20
 _RETRY_S = 1.0
 _FLOOR_BYTES = 64 << 20
 _FLOOR_SHARE = 0.05
+_SCHEMA_AT = 5
+"""In a row, where its schema's key is."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class Spool:
         self._refused_bytes = 0
         self._held = 0
         self._unremoved: set[int] = set()
-        self._schemas = store.schema_texts()
+        self._schemas: dict[str, tuple[str, str]] = {}
         self._puts: list[Put] = []
         self._removals: list[Remove] = []
         self._arrived = asyncio.Event()
@@ -147,6 +149,8 @@ class Spool:
         """
         try:
             rows = await asyncio.to_thread(self._store.read, after, count=count)
+            if any(row[_SCHEMA_AT] not in self._schemas for row in rows):
+                self._schemas = await asyncio.to_thread(self._store.schema_texts)
         except SpoolBroken as error:
             self._break(str(error))
             raise
@@ -191,8 +195,6 @@ class Spool:
         return self._store.schema_texts()
 
     def _sound(self, record: SpooledRecord) -> SpooledRecord:
-        if record.schema not in self._schemas:
-            self._schemas = self._store.schema_texts()
         if record.schema not in self._schemas:
             raise RowDamaged("its schema is missing, so nobody can give the schema's id")
         return record
