@@ -423,6 +423,25 @@ def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Serve
         assert status_of(read_answer(connection)) == 200
 
 
+def test_an_answer_that_waits_is_not_written_behind_a_refusal(serve: Callable[..., Served]) -> None:
+    served = serve(max_body_bytes=10)
+    errors: list[dict[str, object]] = []
+    with connect(served.port) as connection:
+        eventually(lambda: served.open() == 1)
+        (at_work,) = served.server.server_state.connections
+        limited = cast("EdgeProtocol", at_work)
+        limited.loop.set_exception_handler(lambda _, context: errors.append(context))
+        limited.loop.call_soon_threadsafe(limited.pause_writing)
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n20\r\n" + b"x" * 32 + b"\r\n")
+        eventually(lambda: limited._unwritten is not None)  # pyright: ignore[reportPrivateUsage]
+        connection.sendall(b"no chunk\r\n")
+        assert problem_of(read_answer(connection)) == (400, "malformed-http")
+        limited.loop.call_soon_threadsafe(limited.resume_writing)
+        assert read_all(connection) == b""
+        eventually(lambda: served.open() == 0)
+    assert errors == []
+
+
 def test_a_reader_that_never_reads_is_disconnected(
     serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
 ) -> None:

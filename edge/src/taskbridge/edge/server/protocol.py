@@ -388,7 +388,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _answer(self, exchange: Exchange, status: HTTPStatus, headers: Headers, body: bytes) -> None:
         if self.flow.write_paused:
-            self._unwritten = partial(self._answer, exchange, status, headers, body)
+            self._unwritten = partial(exchange.answer, status, headers, body)
             return
         lines = [*self.server_state.default_headers, *headers]
         if not exchange.keep_alive:
