@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -312,9 +312,23 @@ class _Pool:
         turns, loop = self._turns.of(caller), asyncio.get_running_loop()
         await turns.acquire()
 
-        def over(_: object) -> None:
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def over(work: Future[T]) -> None:
             with suppress(RuntimeError):  # the loop may have ended
-                loop.call_soon_threadsafe(turns.release)
+                loop.call_soon_threadsafe(finish, work)
+
+        def finish(work: Future[T]) -> None:
+            """The loop wakes once for both: the turn of the next, and the answer if somebody waits for it."""
+            turns.release()
+            if answer.cancelled():
+                return
+            if work.cancelled():
+                answer.cancel()
+            elif (error := work.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(work.result())
 
         try:
             work = self.threads.submit(function, *arguments)
@@ -323,7 +337,11 @@ class _Pool:
             raise
         # Nobody may wait for the result any more: only the end of the work frees the thread.
         work.add_done_callback(over)
-        return await asyncio.wrap_future(work)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
 
 
 async def purge_hourly(purge: Callable[[], object]) -> None:
