@@ -1,6 +1,7 @@
 """HTTP clients for our own services, and for others that an operator names: no proxy of the environment, no redirects.
 
-Calls of vendors and to addresses from outside have clients of their own: see ``bounded_http`` and webhooks' ``sender``.
+Calls of vendors and to addresses from outside have clients of their own: see ``bounded_http`` and webhooks'
+``delivery_client``.
 """
 
 from __future__ import annotations

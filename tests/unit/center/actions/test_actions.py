@@ -17,6 +17,7 @@ from support.dingtalk import FakeClock
 from support.reconcile import NOW, assigned, filed, happened
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.apps import Apps
 from taskbridge.runtime.follow.positions import rebuild
 from taskbridge.schemas.events import Action, Person, PersonRecord
 
@@ -44,6 +45,22 @@ def executed_requests(world: World) -> list[wire.ExecuteTask]:
 
 def executed(world: World) -> list[tuple[Any, ...]]:
     return [(each.user_id, each.task_id, each.out_result, each.remark) for each in executed_requests(world)]
+
+
+def test_an_app_that_is_removed_while_a_decision_is_claimed_ends_it_as_not_sent(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.act("agree", ("I-1", "11"))
+        advance = world.store.advance
+
+        def advance_and_remove(*given: Any, **changes: Any) -> Any:
+            world.apps = Apps((), ())
+            return advance(*given, **changes)
+
+        world.store.advance = advance_and_remove  # what a reload does in between
+        await world.work()
+        assert (world.statuses, executed(world)) == ([("FAILED", "unsent")], [])
+
+    run(database, scenario)
 
 
 def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_it(database: Database) -> None:

@@ -137,8 +137,11 @@ class ActionDispatcher:
             await self._end(action, FAILED, action.detail or UNSENT)
             return
         claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
-        system = None if claimed is None else self._system_of(claimed, allowed=partial(self._may_send, claimed))
-        if claimed is None or system is None:
+        if claimed is None:
+            return
+        system = self._system_of(claimed, allowed=partial(self._may_send, claimed))
+        if system is None:  # it was removed meanwhile
+            await self._end(claimed, FAILED, action.detail or UNSENT)
             return
         answer = await system.send(claimed, now=now)
         now = self._clock.now_ms()
