@@ -106,6 +106,26 @@ def test_what_was_given_up_is_listed_and_shown(given: Path) -> None:
     assert json.loads(shown.stdout)["outcome"] == "given_up"
 
 
+@pytest.mark.usefixtures("given")
+def test_no_delivery_is_replayed_by_a_reason() -> None:
+    refused = CliRunner().invoke(app, ["set-aside", "replay", "deliveries", "erp", "--all", "--reason", "404"])
+    assert (refused.exit_code, "--reason" in refused.output) == (2, True)
+    assert json.loads(CliRunner().invoke(app, ["set-aside", *SHOW, "--json"]).stdout)["outcome"] == "given_up"
+
+
+def test_the_newest_deliveries_with_a_reason_are_listed(given: Path) -> None:
+    with (
+        closing(open_database(None, given / "webhooks", service="webhooks")) as database,
+        database.write() as connection,
+    ):
+        data = b'{"data": {"view": "pending", "change": "ADDED"}}'
+        store.add(database, connection, [New("erp", "b", "b1", data)])
+        connection.execute(update(deliveries).values(outcome=Outcome.GIVEN_UP, problem="404"))
+        connection.execute(update(deliveries).where(deliveries.c.at == NIGHT_MS).values(problem="timeout"))
+    found = CliRunner().invoke(app, ["set-aside", *LIST, "--max", "1", "--reason", "timeout", "--json"])
+    assert [json.loads(line)["problem"] for line in found.stdout.splitlines()] == ["timeout"]
+
+
 def test_next_to_a_bridge_its_endpoints_file_is_used(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WEBHOOKS_ENDPOINTS_FILE", "WEBHOOKS_DATA_DIR"):
         monkeypatch.delenv(name)

@@ -85,7 +85,7 @@ def list_(
 
         with operations() as opened:
             wanted = None if outcome == "any" else Outcome[outcome.upper()]
-            found, none = list(opened.deliveries(endpoint, wanted, most)), "no deliveries"
+            found, none = list(opened.deliveries(endpoint, wanted, most, problem=reason)), "no deliveries"
     elif kind == "spool":
         from taskbridge.cli import spool_files
 
@@ -120,7 +120,9 @@ def show(
         from taskbridge.cli.webhooks import operations
 
         with operations() as opened:
-            entries = {str(each["id"]): each for each in opened.deliveries(None, None, 1, _number(entry_id))}
+            entries = {
+                str(each["id"]): each for each in opened.deliveries(None, None, 1, delivery_id=_number(entry_id))
+            }
     elif kind == "spool":
         from taskbridge.cli import spool_files
 
@@ -188,6 +190,8 @@ def replay(
         if is_given and kind != its_kind:
             raise typer.BadParameter(f"is for {its_kind} only", param_hint=flag)
     if kind == "deliveries":
+        if reason is not None:
+            raise typer.BadParameter("deliveries are selected by ids, --since or --all", param_hint="--reason")
         _replay_deliveries(ids or [], since, outcome, everything=everything, as_json=as_json)
         return
     if kind == "spool":

@@ -86,14 +86,22 @@ class Operations:
         return found
 
     def deliveries(
-        self, endpoint: str | None, outcome: Outcome | None, most: int, delivery_id: int | None = None
+        self,
+        endpoint: str | None,
+        outcome: Outcome | None,
+        most: int,
+        *,
+        problem: str | None = None,
+        delivery_id: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The latest first; only the one with the id, if it is given."""
+        """The latest first; only those with the problem, or the one with the id, if they are given."""
         query = select(deliveries).order_by(deliveries.c.at.desc(), deliveries.c.id.desc()).limit(most)
         if endpoint is not None:
             query = query.where(deliveries.c.endpoint == endpoint)
         if outcome is not None:
             query = query.where(deliveries.c.outcome == outcome)
+        if problem is not None:
+            query = query.where(deliveries.c.problem == problem)
         if delivery_id is not None:
             query = query.where(deliveries.c.id == delivery_id)
         with self._database.read() as connection:
