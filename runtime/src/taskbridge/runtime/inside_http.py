@@ -6,6 +6,7 @@ Calls of vendors and to addresses from outside have clients of their own: see ``
 
 from __future__ import annotations
 
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -26,8 +27,12 @@ def inside_client(*, timeout_s: float, answer_s: float | None = None, **options:
 
 
 def inside_async_client(*, timeout_s: float) -> BoundedAsyncClient:
-    """A client for an event loop, whose calls end within the time."""
-    return BoundedAsyncClient(timeout_s=timeout_s, trust_env=False)
+    """A client for an event loop, whose calls end within the time.
+
+    It keeps no cookies: that of a balancer would lead every call to the same process.
+    """
+    none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return BoundedAsyncClient(timeout_s=timeout_s, trust_env=False, cookies=none)
 
 
 def bearer(token: str | None) -> Mapping[str, str]:

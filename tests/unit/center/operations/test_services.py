@@ -51,6 +51,24 @@ def test_an_answer_that_does_not_come_at_once_is_read_whole() -> None:
     assert asyncio.run(json_of(json.dumps(whole).encode())) == whole
 
 
+def test_a_cookie_of_a_balancer_leads_no_other_call_to_its_process() -> None:
+    given = list[str | None]()
+
+    async def answer(request: web.Request) -> web.Response:
+        given.append(request.headers.get("cookie"))
+        return web.json_response({}, headers={"Set-Cookie": "process=one"})
+
+    async def test() -> None:
+        found = Services()
+        async with served(answer) as url:
+            for _ in range(2):
+                await found.json(f"{url}/status")
+        await found.close()
+
+    asyncio.run(test())
+    assert given == [None, None]
+
+
 async def own_name(request: web.Request) -> web.Response:
     return web.Response(text=f"{request.path} {request.host}")
 
