@@ -9,6 +9,7 @@
 
 mod callback;
 pub mod decide;
+pub mod plain;
 pub mod request;
 pub mod signature;
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::cloudevents::{rfc3339, source};
 use crate::edge::decide::{Decided, Request, Rules, decide};
+use crate::edge::plain;
 use crate::edge::signature::Signer;
 
 type Header = Py<PyTuple>;
@@ -77,4 +78,13 @@ impl Edge {
 
 fn header<'py>(name: &Bound<'py, PyString>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
     (name, PyBytes::new(name.py(), value)).into_pyobject(name.py())
+}
+
+type PlainRequest<'py> = (&'py str, Bound<'py, PyDict>, Bound<'py, PyBytes>);
+
+#[pyfunction]
+#[pyo3(signature = (data, /))]
+pub fn read_request<'py>(py: Python<'py>, data: &'py [u8]) -> PyResult<Option<PlainRequest<'py>>> {
+    let Some(plain::PlainRequest { path, headers, body }) = plain::read_request(data) else { return Ok(None) };
+    Ok(Some((path, headers.into_py_dict(py)?, PyBytes::new(py, body))))
 }

@@ -13,6 +13,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batches::Records>()?;
     module.add_function(wrap_pyfunction!(batches::read_batch, module)?)?;
     module.add_class::<edge::Edge>()?;
+    module.add_function(wrap_pyfunction!(edge::read_request, module)?)?;
     module.add_class::<fold::Core>()?;
     module.add_class::<fold::Folded>()
 }

@@ -189,12 +189,12 @@ class Decision:
 
     def decide_natively(self, received: Received) -> Decided | None:
         """The event of a callback of Yida; None where the core leaves the decision to ``interpret``."""
-        core, headers = self._in_force(), received.headers
+        core, headers, bearers = self._in_force(), received.headers, self.rules.bearer_tokens
         # The core does not check bearer tokens.
         if (
             core is None
             or received.path not in YIDA_PATHS
-            or bearer_fault(headers.get("authorization"), self.rules.bearer_tokens)
+            or (bearers and bearer_fault(headers.get("authorization"), bearers))
         ):
             return None
         content_type = headers.get("content-type")

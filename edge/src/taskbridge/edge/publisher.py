@@ -61,6 +61,9 @@ class Durability(StrEnum):
     """The edge's disk has it, fsynced, and sends it to Kafka as soon as possible."""
 
 
+_KAFKA = Durability.KAFKA  # an enumeration's lookup calls Python
+
+
 class Router:
     """Stores a record in Kafka, else in the spool; if that has no room, in Kafka nevertheless.
 
@@ -227,7 +230,7 @@ class KafkaPublisher(Router):
         self, record: Record, then: Callable[[Durability | Exception], None], error: Exception | None
     ) -> None:
         if error is None:
-            then(Durability.KAFKA)
+            then(_KAFKA)
         else:
             # Kafka may have it nevertheless. A duplicate is allowed, a loss is not.
             _start(self.spool(record), then)

@@ -69,6 +69,9 @@ class FetchedRecord:
     serialized_value_size: int
     headers: tuple[tuple[str, bytes | None], ...]
 
+def read_request(data: bytes, /) -> tuple[str, dict[str, str], bytes] | None:
+    """The path, the headers (in lower case) and the body of exactly one plain POST; None where httptools parses."""
+
 def read_batch(data: bytes, begin: int, end: int, topic: str, partition: int, /) -> list[FetchedRecord] | None:
     """The records of the batch in ``data[begin:end]``, whose checksum is verified.
 

@@ -127,4 +127,4 @@ def not_admitted(reason: str) -> Refusal:
 
 
 def encoded_answer(status: HTTPStatus, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    return b"".join((STATUS_LINE[status], *(b"%s: %s\r\n" % each for each in headers), b"\r\n", body))
+    return b"".join([STATUS_LINE[status], *[b"%s: %s\r\n" % each for each in headers], b"\r\n", body])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from taskbridge.edge.errors import Overloaded, Rejection, TooLarge, TooSlow
@@ -69,39 +70,34 @@ class Endpoint(Protocol):
         ...
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """A callback and its answer. The protocol treats it like uvicorn's cycles, whose public attributes it has."""
 
-    __slots__ = (
-        *("body", "keep_alive", "more_body", "received", "response_complete", "response_started", "started"),
-        *("_endpoint", "_expects", "_is_decided", "_is_lost", "_is_next", "_refusal", "_used", "_write"),
-    )
+    _endpoint: Endpoint
+    received: Received
+    """Without its body while ``more_body``."""
+    _write: Callable[[Exchange, HTTPStatus, Headers, bytes], None]
+    """Writes an answer."""
+    more_body: bool = True
+    keep_alive: bool = True
+    _expects: bool = False
+    """The sender waits for 100 Continue."""
+    started: float = 0.0
+    """When it was this request's turn."""
+    body: bytearray = field(default_factory=bytearray)
+    response_started: bool = False
+    response_complete: bool = False
+    _is_next: bool = False
+    _is_decided: bool = False
+    _is_lost: bool = False
+    _refusal: Rejection | None = None
+    """Why the request is refused once its beginning is here."""
+    _used: int = 0
+    """Bytes of the memory for large bodies."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        received: Received,
-        write: Callable[[Exchange, HTTPStatus, Headers, bytes], None],
-        *,
-        keep_alive: bool,
-        expects: bool,
-    ) -> None:
-        """``received`` has no body yet. ``write`` writes an answer. ``expects``: the sender waits for 100 Continue."""
-        self.received = received
-        self.started = 0.0
-        """When it was this request's turn."""
-        self.body = bytearray()
-        self.more_body = True
-        self.keep_alive = keep_alive
-        self.response_started = self.response_complete = False
-        self._endpoint = endpoint
-        self._write = write
-        self._expects = expects
-        self._is_next = self._is_decided = self._is_lost = False
-        self._refusal: Rejection | None = None
-        """Why the request is refused once its beginning is here."""
-        self._used = 0
-        """Bytes of the memory for large bodies."""
+    def __repr__(self) -> str:
+        """Without what people wrote."""
+        return f"Exchange({self.received!r})"
 
     # The request.
 
@@ -130,8 +126,7 @@ class Exchange:
             self._endpoint.refuse(self, rejection, None)
             return
         limit = self._endpoint.max_body_bytes
-        announced = self.received.headers.get("content-length", "")
-        if len(self.received.query) > limit or (announced.isdecimal() and int(announced) > limit):
+        if len(self.received.query) > limit or (self.more_body and self._announced_bytes() > limit):
             self._refusal = self._too_large()
             if self.wants_body and not self._expects:
                 return
@@ -180,12 +175,18 @@ class Exchange:
             self._endpoint.refuse(self, self._refusal, begun)
         elif not self.more_body:
             self._decide()
-            self.received = replace(self.received, body=bytes(self.body))
+            if self.body:
+                self.received = replace(self.received, body=bytes(self.body))
             self._endpoint.accept(self)
 
     def _decide(self) -> None:
         self._is_decided = True
-        self._release()
+        if self._used:
+            self._release()
+
+    def _announced_bytes(self) -> int:
+        length = self.received.headers.get("content-length", "")
+        return int(length) if length.isdecimal() else 0
 
     def _excess(self) -> Rejection | None:
         if len(self.body) > self._endpoint.max_body_bytes:
@@ -200,9 +201,8 @@ class Exchange:
         return None
 
     def _release(self) -> None:
-        if self._used:
-            self._endpoint.large_bodies.room += self._used
-            self._used = 0
+        self._endpoint.large_bodies.room += self._used
+        self._used = 0
 
     def _too_large(self) -> TooLarge:
         return TooLarge("too-large", f"More than {self._endpoint.max_body_bytes} bytes.")
