@@ -156,6 +156,19 @@ def test_a_record_that_the_broker_finds_too_large_is_set_aside_alone(tmp_path: P
     asyncio.run(scenario())
 
 
+def test_many_refused_records_of_a_partition_do_not_each_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = dict.fromkeys(range(100), TOO_LARGE)
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(101)))
+            async with draining(spool, await open_client(producer)):
+                await until(lambda: spool.waiting == 0)
+            assert (producer.delivered, spool.set_aside) == ([100], 100)
+
+    asyncio.run(scenario())
+
+
 def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()

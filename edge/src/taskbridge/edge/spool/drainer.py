@@ -201,6 +201,8 @@ class Drainer:
         failed = [chain for task, chain in sending.items() if task not in late and chain.left]
         for chain in failed:
             self._block(*chain.left).retry_at = time.monotonic() + (0 if chain.is_refused else _RETRY_S)
+            if chain.is_refused:
+                await self._try_again(self._kafka.partition_of(chain.left[0]))
         self._hold()
         if not failed and self._spool.waiting and self._spool.waiting < waiting:
             # Half of the time belongs to what arrives, unless that comes in faster than it goes out.
@@ -231,7 +233,9 @@ class Drainer:
             await self._settle([chain], alone=True)
         elif time.monotonic() >= queue.retry_at and self._kafka.has(place[0]):
             chain = Chain([queue.first])
-            queue.trial = {asyncio.create_task(self._send_alone(chain)): chain}
+            trial = asyncio.create_task(self._send_alone(chain))
+            trial.add_done_callback(lambda _: self._hold())  # which ends the wait for a record that may move
+            queue.trial = {trial: chain}
 
     async def _send_alone(self, chain: Chain) -> None:
         schema = chain.left[0].schema
