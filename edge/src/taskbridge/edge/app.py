@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.otel import Tracing
 
 _LAST_S = 12
-"""How long the parts may take to close after the last callback is answered: each is durable by then."""
+"""How long callbacks whose connections are lost, and then the parts, may take at the end."""
 
 _log = structlog.stdlib.get_logger(__name__)
 

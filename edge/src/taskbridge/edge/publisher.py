@@ -67,8 +67,8 @@ _KAFKA = Durability.KAFKA  # an enumeration's lookup calls Python
 class Router:
     """Stores a record in Kafka, else in the spool; if that has no room, in Kafka nevertheless.
 
-    This one place decides, on the event loop, so that order holds. A record goes directly to Kafka only while no spool
-    of the folder has records that can be delivered: it should not overtake those that were answered before it. The
+    This one place decides, on the event loop, so that order holds. A record goes directly to Kafka only while no file
+    of this edge has records that can be delivered: it should not overtake those that were answered before it. The
     outcome of events does not depend on their order, so order is no reason to refuse one.
     """
 
@@ -129,7 +129,6 @@ class Router:
     async def _until_empty(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HOLD_S
-        # Other processes hold some of it, and send no event.
         while self._kafka.answers and self._spools.anything_moves() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 

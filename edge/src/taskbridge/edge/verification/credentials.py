@@ -203,7 +203,7 @@ def use_folder(data_dir: Path) -> Path:
 
 
 def read_use(data_dir: Path) -> Use:
-    """The record of all workers. Raises UseUnknown if there is none, or it cannot be read."""
+    """The record of all edges of the folder. Raises UseUnknown if there is none, or it cannot be read."""
     folder = use_folder(data_dir)
     try:
         found = {path.name: path.stat().st_mtime_ns / _NS for path in folder.iterdir()}
@@ -218,8 +218,8 @@ def read_use(data_dir: Path) -> Use:
 class TokenUse:
     """Records when each token was last used, so that unused ones can be retired; the record survives restarts.
 
-    All workers share a folder with an empty file per token, named by its fingerprint and modified when the token was
-    last used. The file ``since`` was modified when the record began.
+    All edges of a data folder share a folder in it with an empty file per token, named by its fingerprint and modified
+    when the token was last used. The file ``since`` was modified when the record began.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -234,7 +234,7 @@ class TokenUse:
         self._changed = True
 
     def last(self) -> Mapping[str, float]:
-        """The last use of each token by any worker; that of others may be up to FLUSH_S old."""
+        """The last use of each token by any edge; that of others may be up to FLUSH_S old."""
         try:
             recorded = read_use(self._data_dir).last
         except UseUnknown:
@@ -258,7 +258,7 @@ class TokenUse:
             if not (folder / _SINCE).exists():
                 _write(folder / _SINCE, self._since)
             for name, at in dict(self._last).items():
-                # A later use by another worker stays, unless its clock was ahead.
+                # A later use by another edge stays, unless its clock was ahead.
                 if not (folder / name).exists() or not at <= (folder / name).stat().st_mtime_ns <= time.time_ns():
                     _write(folder / name, at)
         except OSError as error:

@@ -182,9 +182,9 @@ def _sets_in(path: Path) -> int | None:
 
 
 class FileWindow:
-    """The latest ``entries`` digests, in a file of fixed size that all workers share and that survives them.
+    """The latest ``entries`` digests, in a file of fixed size that all edges of a folder share and that survives them.
 
-    A claim reads and writes under a lock: of two workers that claim a signature at once, exactly one is first. A hash
+    A claim reads and writes under a lock: of two edges that claim a signature at once, exactly one is first. A hash
     with the file's own random key assigns a digest to a set, so nobody can choose digests that evict a certain one. A
     set has 32 marks, the newest first, and drops the oldest: no clock decides. The file is not memory-mapped, because
     a full disk would then end the process with SIGBUS. If the file cannot be used, no callback fails: the error is
@@ -210,11 +210,11 @@ class FileWindow:
             keyed.update(mark.digest)
             tag, number = _HASHED.unpack(keyed.digest())
             at = _SETS_AT + number % self._sets * _SET_BYTES
-            # No other worker may claim the same digest in between. Held for microseconds.
+            # No other edge may claim the same digest in between. Held for microseconds.
             try:
                 fcntl.flock(fd, _EXCLUSIVE)
             except BlockingIOError:
-                # A worker that is suspended with the lock must not stop the others: they continue without it.
+                # An edge that is suspended with the lock must not stop the others: they continue without it.
                 try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
             try:
                 # A truncated file reads as empty beyond its end.
@@ -265,9 +265,9 @@ class FileWindow:
         return key if header == _HEADER.pack(_MAGIC, _VERSION, self._sets, key) else None
 
     def _prepared(self, fd: int) -> bytes:
-        """The key of the file, after this worker or another has made it an empty window."""
+        """The key of the file, after this edge or another has made it an empty window."""
         if not try_lock(fd, tries=_PREPARE_ATTEMPTS, pause_s=_PREPARE_PAUSE_S):
-            # With two keys, workers would not find each other's marks.
+            # With two keys, edges would not find each other's marks.
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock for too long")
         try:
             return self._key(fd) or self._prepare(fd)
