@@ -24,8 +24,8 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks")
-PARTS += ("dingtalk", "feishu", "reconcile", "deploy", "local")
+SERVICES = ("edge", "streams", "center", "webhooks", "reconcile")
+PARTS = ("schemas", "client", "runtime", *SERVICES, "dingtalk", "feishu", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")
 STRICTLY = ("--", "-D", "warnings")
