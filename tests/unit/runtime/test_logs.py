@@ -97,7 +97,7 @@ def event_names() -> Iterator[tuple[str, str]]:
                 if node.func.attr == "_tell" and ast.unparse(node.args[0]).startswith("log."):  # of each directory
                     named = [each.value for each in node.args[1:2] if isinstance(each, ast.Constant)]
                     yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", f"people_{each}") for each in named)
-                logger = ast.unparse(node.func.value)
+                logger = ast.unparse(node.func.value).removesuffix("_of(received)")
                 if node.func.attr in LEVELS and logger.rpartition(".")[2].lstrip("_") in ("log", "logger"):
                     for each in ast.walk(node.args[0]):
                         if isinstance(each, ast.Constant) and isinstance(each.value, str):

@@ -33,6 +33,9 @@ RegistryPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the r
 Webhooks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Endpoints file: start webhooks, too, on WEBHOOKS_PORT.")
 ]
+Edges = Annotated[
+    int, typer.Option(min=1, max=64, help="Number of edges that share the port, for more callbacks per second.")
+]
 FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
 
 _INTERRUPTED = 130
@@ -60,9 +63,7 @@ def up(  # one flag each: the contract's list
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
     webhooks: Webhooks = None,
-    edges: Annotated[
-        int, typer.Option(min=1, max=64, help="Number of edges that share the port, for more callbacks per second.")
-    ] = 1,
+    edges: Edges = 1,
 ) -> None:
     """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM."""
     flags = locals()
@@ -89,6 +90,7 @@ def demo(
         Path | None, typer.Option(help="File to which the demo writes its app and token. Default: in the data folder.")
     ] = None,
     webhooks: Webhooks = None,
+    edges: Edges = 1,
 ) -> None:
     """Start everything, post three requests as signed callbacks, and show the resulting notifications."""
     _check_installed("demo")
@@ -106,7 +108,7 @@ def demo(
         credentials = credentials or folder / "credentials.toml"
         with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
             token = write_credentials(credentials)
-        options = {"data_dir": folder, **ports, "credentials": credentials, "webhooks": webhooks}
+        options = {"data_dir": folder, **ports, "credentials": credentials, "webhooks": webhooks, "edges": edges}
         with _bridge("demo", {"WEBHOOKS_PORT": str(next(free)), **os.environ}, **options) as bridge:
             with stop.interrupting():
                 connection = bridge.start()
