@@ -95,7 +95,9 @@ def list_(
         with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
             found = records.listed(connection)
         none = records.nothing_for(reason, [each["reason"] for each in found])
-    shown = [each for each in found if reason is None or each.get("reason", each.get("problem")) == reason]
+    # Of deliveries, the database has selected them.
+    is_selected = reason is None or kind == "deliveries"
+    shown = found if is_selected else [each for each in found if each["reason"] == reason]
     for each in shown:
         say(json_line(each) if as_json else _line(each))
     if not shown:
