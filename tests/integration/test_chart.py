@@ -189,7 +189,7 @@ EVERYTHING = merged(
         "extraEgress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}],
     },
 )  # fmt: skip
-TRACING = re.findall(r"`(OTEL_\w+)`", (ROOT / "docs/reference/settings.md").read_text("utf-8"))
+TRACING = re.findall(r"\b(OTEL_\w+)=", (ROOT / "docs/how-to/trace-it.md").read_text("utf-8"))
 PAGE = (ROOT / "docs/how-to/run-on-kubernetes.md").read_text("utf-8")
 DOCUMENTED = yaml.safe_load(PAGE.partition("```yaml\n# values.yaml\n")[2].partition("```")[0])
 SETS = {
