@@ -34,7 +34,7 @@ _COLUMNS = tuple(models.AuditEntryOut.model_fields)
 _CSV = csv_documented("All these entries, newest first, after a line of column names.", f"{','.join(_COLUMNS)}\r\n")
 
 
-def _filters(
+async def _filters(
     person: Annotated[
         str | None,
         Query(

@@ -83,7 +83,7 @@ _CSV = csv_documented(
 )
 
 
-def _list_query(
+async def _list_query(
     corp_id: CorpId,
     user_id: UserId,
     view: _View,
