@@ -45,12 +45,6 @@ class Mutant:
     """``before -> after``, each as Python prints the line."""
     tree: ast.Module
     """The whole changed module, with the old line numbers."""
-    lines: frozenset[int] | None
-    """A test that runs none of these lines cannot notice the change; None: unknown."""
-    in_function: bool
-    """The change is in the body of a function, which does not run at import."""
-    constant: str | None
-    """The name of the changed constant of the module."""
 
     def __str__(self) -> str:
         return f"{self.function}: {self.change}"
@@ -68,13 +62,7 @@ def mutants_of(source: str) -> list[Mutant]:
             ast.fix_missing_locations(changed)
             before, after = _statement(tree, path), _statement(changed, path)
             change = f"{ast.unparse(before).splitlines()[0]} -> {ast.unparse(after).splitlines()[0]}"
-            constant, inside = _constant(tree, path), _is_in_function(tree, path)
-            lines = None
-            if inside:
-                lines = frozenset(_lines(before, node))
-            elif constant is not None and constant.startswith("_"):
-                lines = frozenset(_uses(tree, constant))
-            found.append(Mutant(function or "<module>", change, changed, lines, inside, constant))
+            found.append(Mutant(function or "<module>", change, changed))
     return found
 
 
@@ -194,42 +182,6 @@ def _statement(tree: ast.AST, path: Path) -> ast.stmt:
         statement = tree if isinstance(tree, ast.stmt) else statement
     assert statement is not None
     return statement
-
-
-def _lines(statement: ast.stmt, node: ast.AST) -> Iterator[int]:
-    yield statement.lineno
-    if isinstance(node, ast.expr) or not hasattr(statement, "body"):
-        below = node if isinstance(node, ast.expr) else statement
-        yield from range(below.lineno, (below.end_lineno or below.lineno) + 1)
-
-
-def _uses(tree: ast.Module, name: str) -> Iterator[int]:
-    """The lines that read the constant: of an expression of several lines, all of them."""
-    for each in ast.walk(tree):
-        if isinstance(each, ast.stmt) and not hasattr(each, "body") and _reads(each, name):
-            yield from range(each.lineno, (each.end_lineno or each.lineno) + 1)
-        elif isinstance(each, ast.Name) and each.id == name:
-            yield each.lineno
-
-
-def _reads(node: ast.AST, name: str) -> bool:
-    return any(isinstance(each, ast.Name) and each.id == name for each in ast.walk(node))
-
-
-def _constant(tree: ast.Module, path: Path) -> str | None:
-    match _below(tree, path[0]):
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-            return name
-        case _:
-            return None
-
-
-def _is_in_function(tree: ast.AST, path: Path) -> bool:
-    for step in path:
-        if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
-            return step[0] == "body"
-        tree = _below(tree, step)
-    return False
 
 
 def _below(tree: ast.AST, step: Step) -> ast.AST:
