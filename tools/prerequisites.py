@@ -9,21 +9,15 @@ It runs on Python 3.8, so that an old Python gets that line, and not a SyntaxErr
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
-import threading
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 11)
 MODE = "TASKBRIDGE_PREREQUISITES"
 """Set to ``check``, it has this program install nothing."""
-CONNECTED_WITHIN_S = 1.5
 NPM = "npm"
 """Where a Chromium is that the tests fetch."""
 
@@ -274,8 +267,6 @@ def main(arguments: Sequence[str]) -> int:
             " and with it one: uv python install 3.13"
         )
     missing = missing_for(command)
-    if error := network_error(command):  # before what fetches as well
-        return fail(error)
     if missing and install(missing):
         missing = [each for each in missing if each.is_missing()]
     if required := [each for each in missing if each.required]:
@@ -391,93 +382,6 @@ def install_from_debian_13(apt: Apt, packages: Sequence[str]) -> None:
         options = [f"-o{name}={value}" for name, value in chosen.items()]
         apt("update", *options)
         apt("install", "--yes", "--no-install-recommends", *options, *packages)
-
-
-def network_error(command: str) -> str:
-    """One line where something has to be fetched and the index of packages accepts no connection; else nothing."""
-    program = uv()
-    if program is not None:
-        group = ["--group", "dev"] if command in COMMANDS[1:] else []
-        synced = [program, "sync", "--offline", "--dry-run", "--inexact", "--project", str(ROOT), *group]
-        if os.environ.get("UV_OFFLINE") or subprocess.run(synced, capture_output=True, check=False).returncode == 0:
-            return ""
-    index = index_of_uv() if program else index_of_pip()
-    address = urlsplit(index or "")
-    if not address.hostname:
-        return ""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass(address.hostname):
-        address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    reason = unreachable(str(address.hostname), address.port or (80 if address.scheme == "http" else 443))
-    if not reason:
-        return ""
-    where = "UV_DEFAULT_INDEX" if program else "PIP_INDEX_URL"
-    return (
-        f"no network: {address.hostname} accepts no connection ({reason}), and packages have to be fetched once."
-        f" A mirror is set by {where}, a proxy by HTTPS_PROXY"
-    )
-
-
-def index_of_uv() -> str | None:
-    """The address that uv fetches from; None where only uv knows."""
-    environ = os.environ
-    if named := environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL"):
-        return named[named.find("=http") + 1 :]  # it may have a name
-    configured = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    files = [Path(configured, "uv", "uv.toml"), Path("/etc/uv/uv.toml")]
-    others = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_CONFIG_FILE")
-    return None if any(map(environ.get, others)) or any(map(Path.exists, files)) else default_index()
-
-
-def index_of_pip() -> str | None:
-    """The address that pip fetches uv from; None where it needs none."""
-    environ = os.environ
-    if environ.get("PIP_NO_INDEX") or list(Path(environ.get("PIP_FIND_LINKS") or os.devnull).glob("uv-*.whl")):
-        return None
-    if "PIP_INDEX_URL" in environ:
-        return environ["PIP_INDEX_URL"]
-    configured = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    user = [Path.home() / ".pip" / "pip.conf", Path(configured, "pip", "pip.conf")]
-    files = [Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), *user, environ.get("PIP_CONFIG_FILE") or os.devnull]
-    settings = configparser.RawConfigParser(strict=False)
-    try:
-        settings.read(files, "utf-8")
-    except (configparser.Error, OSError, UnicodeError):
-        return None
-    if settings.has_option("global", "no-index"):
-        return None
-    sections = [each for each in ("install", "global") if settings.has_option(each, "index-url")]
-    return settings.get(sections[0], "index-url") if sections else default_index()
-
-
-def default_index() -> str | None:
-    """As pip has it: installed, or in the wheel that Python brings for new environments."""
-    folders = [sysconfig.get_config_var("WHEEL_PKG_DIR")]
-    if spec := importlib.util.find_spec("ensurepip"):
-        folders.append(str(Path(str(spec.origin)).parent / "_bundled"))
-    sys.path += [str(wheel) for folder in folders if folder for wheel in Path(folder).glob("pip-*.whl")]
-    try:
-        return str(importlib.import_module("pip._internal.models.index").PyPI.simple_url)
-    except (ImportError, AttributeError):
-        return None
-
-
-def unreachable(host: str, port: int) -> str:
-    """Why no connection is accepted; empty where one is."""
-    reasons = [f"no answer in {CONNECTED_WITHIN_S} s"]
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), CONNECTED_WITHIN_S).close()
-            reasons[:] = [""]
-        except OSError as error:
-            reasons[:] = [error.strerror or str(error)]
-
-    connecting = threading.Thread(target=connect, daemon=True)  # a name lookup may take longer
-    connecting.start()
-    connecting.join(CONNECTED_WITHIN_S)
-    return reasons[0]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ UV = """#!/bin/sh
 echo "$@" >> {called}
 case "$1" in
   python) exit 1 ;;
-  sync) exit {synced} ;;
 esac
 shift
 while :; do case "$1" in --group) shift 2 ;; --*) shift ;; *) break ;; esac; done
@@ -87,8 +86,8 @@ class Machine:
         program.write_text(script.format(**values))
         program.chmod(0o755)
 
-    def has_uv(self, *, synced: bool = True) -> None:
-        self.has("uv", UV, programs=Path(sys.executable).parent, synced=0 if synced else 1)
+    def has_uv(self) -> None:
+        self.has("uv", UV, programs=Path(sys.executable).parent)
 
     def makes(self, command: str, arguments: str = "--version", **environment: str) -> subprocess.CompletedProcess[str]:
         """``arguments`` are pytest's."""
@@ -181,36 +180,6 @@ def test_a_missing_python_is_reported_as_well(machine: Machine, checkout: Path) 
     done = machine.makes("demo")
     assert done.returncode != 0
     assert done.stdout == "Python is missing or too old: taskbridge needs 3.11 or newer, as python3\n"
-
-
-@pytest.mark.parametrize(("command", "has_uv"), [("demo", False), ("test", True)])
-def test_no_network_is_one_line_where_packages_must_be_fetched(
-    machine: Machine, checkout: Path, command: str, *, has_uv: bool
-) -> None:
-    machine.checkout = checkout
-    if has_uv:
-        machine.has_uv(synced=False)
-    else:
-        (machine.programs / "uv").unlink()
-    done = machine.makes(command)
-    assert done.returncode != 0
-    (line,) = output(done)
-    assert line.startswith("no network: 127.0.0.1 accepts no connection (Connection refused)")
-    assert ("UV_DEFAULT_INDEX" if has_uv else "PIP_INDEX_URL") in line
-    assert not (checkout / ".uv").exists()
-    assert [each for each in machine.called("uv") if each.startswith("run")] == []
-
-
-def test_the_index_of_a_pip_conf_and_a_proxy_are_what_is_tried(machine: Machine, checkout: Path) -> None:
-    machine.checkout = checkout
-    (machine.programs / "uv").unlink()
-    (machine.folder / "pip.conf").write_text("[global]\nindex-url = https://mirror.invalid/simple\n")
-    own = {"PIP_CONFIG_FILE": str(machine.folder / "pip.conf"), "HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}
-    without = ["env", "-u", "PIP_INDEX_URL", "make", "demo"]
-    (line,) = output(machine.runs(*without, **own))
-    assert line.startswith("no network: 127.0.0.1 accepts no connection")
-    (line,) = output(machine.runs(*without, PIP_CONFIG_FILE=own["PIP_CONFIG_FILE"]))
-    assert line.startswith("no network: mirror.invalid accepts no connection")
 
 
 def test_with_everything_fetched_no_network_is_needed(machine: Machine) -> None:
