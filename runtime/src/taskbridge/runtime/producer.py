@@ -160,13 +160,13 @@ class AsyncProducer:
         The producer cannot be used afterwards.
         """
         deadline = self._loop.time() + timeout_s
-        while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
+        # Counted once: a log line that librdkafka queues after the last record counts as pending too.
+        while (left := self.pending) and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
             await asyncio.sleep(_POLL_S)
         self._next_poll.cancel()
         if self._signal is not None:
             self._loop.remove_reader(self._signal)
             close_report_signal(self._signal, self._producer)
-        left = self.pending
         await asyncio.to_thread(self._destroy)
         return left
 
