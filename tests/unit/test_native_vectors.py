@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.edge import vectors as edge_vectors
 from support.streams import fold_vectors
 from support.wheels import WHERE_CARGO_BUILDS, in_native
@@ -15,6 +17,8 @@ def test_the_vectors_of_the_edge_are_up_to_date() -> None:
     assert edge_vectors.PATH.read_text("utf-8") == edge_vectors.vectors(), "see tests/support/edge/vectors.py"
 
 
+# cargo may have to compile first, while the other tests keep the cores busy.
+@pytest.mark.timeout(0)
 @WHERE_CARGO_BUILDS
 def test_the_core_passes_its_own_tests() -> None:
     tested = in_native("cargo", "test", "--locked", "--color", "never")
