@@ -11,6 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+# Otherwise the first test that draws a record imports it. Hypothesis changes the recursion limit meanwhile, and CPython
+# 3.11 then sometimes cannot parse a module: "AST constructor recursion depth mismatch".
+import hypothesis.strategies._internal.types  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
