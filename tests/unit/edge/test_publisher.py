@@ -338,7 +338,7 @@ def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp
         async with router_on(tmp_path, kafka) as (router, spools):
             assert await router.store(record(1, key=stuck)) is Durability.SPOOL
             assert await router.store(record(2, key=stuck)) is Durability.SPOOL
-            await until(lambda: not spools.anything_moves())
+            await until(lambda: not spools.moving)
             assert await router.store(record(3, key=good)) is Durability.KAFKA
             assert spools.oldest_age_s > 0
             producer.failing.clear()
@@ -398,9 +398,6 @@ class FakeSpools:
         self.moving = moving
         self.put_records: list[Record] = []
         self._is_full = full
-
-    def anything_moves(self) -> bool:
-        return self.moving > 0
 
     @property
     def own(self) -> FakeSpools:
@@ -898,7 +895,7 @@ def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
         environment.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
         assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
-        await until(lambda: not publisher._spools.anything_moves())  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: not publisher._spools.moving)  # pyright: ignore[reportPrivateUsage]
         publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: len(environment.reports) == 2)
         environment.reports[1].set_result(None)

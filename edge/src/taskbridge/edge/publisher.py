@@ -81,9 +81,7 @@ class Router:
     async def store(self, record: Record, *, may_spool: bool = True) -> Durability:
         """Return once the record is durable. Raises NotDurable as ``KafkaPublisher.publish`` does."""
         tried = False
-        if self._kafka.accepts(record) and (
-            not self._spools.anything_moves() or await self._are_last_few_through(record)
-        ):
+        if self._kafka.accepts(record) and (not self._spools.moving or await self._are_last_few_through(record)):
             if await self._sent(record):
                 return Durability.KAFKA
             tried = True
@@ -102,7 +100,7 @@ class Router:
         return Durability.SPOOL
 
     def is_direct_for(self, topic: str, schema: str) -> bool:
-        return self._kafka.accepts_all_of(topic, schema) and not self._spools.anything_moves()
+        return self._kafka.accepts_all_of(topic, schema) and not self._spools.moving
 
     def can_store(self) -> bool:
         """Whether an event could be stored now, in Kafka or in the spool."""
@@ -124,12 +122,12 @@ class Router:
         if self._almost_empty is None or self._almost_empty.done():
             self._almost_empty = asyncio.create_task(self._until_empty())
         await asyncio.shield(self._almost_empty)
-        return self._kafka.accepts(record) and not self._spools.anything_moves()
+        return self._kafka.accepts(record) and not self._spools.moving
 
     async def _until_empty(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HOLD_S
-        while self._kafka.answers and self._spools.anything_moves() and loop.time() < deadline:  # noqa: ASYNC110
+        while self._kafka.answers and self._spools.moving and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 
 

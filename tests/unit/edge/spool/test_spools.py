@@ -88,7 +88,7 @@ def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> No
             await until(lambda: sorted(producer.delivered) == [0, 1, 3])
             assert list(spools.unopened) == [2]
             # No worker waits for an unreadable file.
-            await until(lambda: (spools.waiting, spools.size, spools.anything_moves()) == (0, 0, False))
+            await until(lambda: (spools.waiting, spools.size, spools.moving) == (0, 0, 0))
             unreadable.rmdir()
             aside.rename(unreadable)
             await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
@@ -282,8 +282,8 @@ def test_before_the_start_and_after_the_end_nothing_can_be_stored(tmp_path: Path
         def known() -> tuple[object, ...]:
             return spools.problem, spools.broken, spools.full, spools.set_aside
 
-        counts = (spools.waiting, spools.size, spools.oldest_age_s, spools.moving, spools.anything_moves())
-        assert counts == (0, 0, 0, 0, False)
+        counts = (spools.waiting, spools.size, spools.oldest_age_s, spools.moving)
+        assert counts == (0, 0, 0, 0)
         assert (known(), spools.unopened) == (("is not open yet", None, True, 0), {})
         with pytest.raises(SpoolFull, match="the spool: is not open yet"):
             _ = spools.own
@@ -309,7 +309,6 @@ def test_what_waits_is_counted_over_all_files_with_the_oldest_first(tmp_path: Pa
             await spools.own.put(record(3))
             assert (spools.waiting, spools.moving) == (3, 3)
             assert 3 * record().size <= spools.size < 4 * record().size
-            assert spools.anything_moves()
             assert time.time() - since_s < spools.oldest_age_s < 60
             spools.own.hold(1)
             assert (spools.waiting, spools.moving) == (3, 2)

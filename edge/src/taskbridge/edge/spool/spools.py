@@ -118,9 +118,6 @@ class Spools:
         """Those that wait and can be delivered now, as far as is known."""
         return sum(each.spool.moving for each in self._open_spools.values())
 
-    def anything_moves(self) -> bool:
-        return any(each.spool.moving for each in self._open_spools.values())
-
     @property
     def own(self) -> Spool:
         """Where new records go. Raises SpoolFull or SpoolBroken if they cannot now."""
@@ -175,7 +172,7 @@ class Spools:
             # Each even if another failed: orphans must be adopted though no new file can be made.
             for each in (self._leave_broken, self._open_own, self.adopt, self._close_empty):
                 await self._survive(each)
-            if not self.anything_moves():
+            if not self.moving:
                 self._kafka.forgive(but={place for each in self._open_spools.values() for place in each.drainer.behind})
 
     async def adopt(self) -> None:
