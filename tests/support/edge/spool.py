@@ -72,7 +72,7 @@ async def open_spool(
     files.prepare()
     claim = files.claim_own()
     opened = open_or_recover(claim.path, [SCHEMA])
-    spool = Spool(opened.store, claim, max_bytes=max_bytes, metrics=metrics, free_bytes=disk or Disk())
+    spool = Spool(opened.store, opened.totals, claim, max_bytes=max_bytes, metrics=metrics, free_bytes=disk or Disk())
     try:
         yield spool
     finally:

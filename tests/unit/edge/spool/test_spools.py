@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.spool.recovery import Opened
+    from taskbridge.edge.spool.store import Totals
     from taskbridge.schemas.registry import SchemaRef
 
 BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
@@ -234,6 +235,46 @@ def test_what_was_refused_is_requeued_on_request_while_new_records_are_stored(tm
             count = await putting
             await until(lambda: set(range(1, count + 1)) <= set(producer.delivered))
             assert spools.set_aside == 0
+
+    asyncio.run(scenario())
+
+
+def test_records_that_are_requeued_count_for_the_bound_after_a_restart_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            (found,) = await spool.read(0, count=1, max_bytes=1 << 20)
+            await spool.remove((), [(found.position, REFUSED)])
+        producer = TestProducer()
+        producer.reachable = False
+        async with running_spools(tmp_path, producer) as spools:
+            request_requeue(tmp_path / "0.db")
+            await until(lambda: spools.waiting == 1)
+            assert spools.size >= record(1).size
+            producer.reachable = True
+            await spools._kafka.check()  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: (spools.waiting, spools.size) == (0, 0))
+
+    asyncio.run(scenario())
+
+
+def test_a_file_whose_records_cannot_be_counted_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        await leave(tmp_path, 1)
+        producer, totals, failed = TestProducer(), Store.totals, list[int]()
+
+        def count(self: Store) -> Totals:
+            if not failed:
+                failed.append(1)
+                with classified():
+                    raise io_error()
+            return totals(self)
+
+        monkeypatch.setattr(Store, "totals", count)
+        async with running_spools(tmp_path, producer):
+            await until(lambda: producer.delivered == [0])
 
     asyncio.run(scenario())
 

@@ -149,7 +149,7 @@ def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_man
     assert store.totals() == (0, 0, 0, 0)
     store.write([row(2), row(3), row(4)])
     store.write((), set_aside=[(4, REFUSED)])
-    found = [record(number) for number in (2, 3)]
+    found = [record(number) for number in (2, 3, 4)]
     assert store.totals() == (2, sum(256 + len(each.key) + 2 * len(b"[]") + len(each.body) for each in found), 20, 1)
 
 

@@ -543,7 +543,8 @@ def test_it_says_how_much_it_holds_and_since_when(tmp_path: Path) -> None:
             async with asyncio.timeout(1):
                 await spool.until_moving()
             await spool.remove(found[2:])
-            assert (spool.waiting, spool.size, spool.oldest) == (0, 0, 0), "no estimate of removed records remains"
+            assert (spool.waiting, spool.oldest) == (0, 0)
+            assert 0 < spool.size < 2 * size, "what is set aside may be requeued"
             assert await spool.requeue() == 1
             assert (spool.waiting, spool.set_aside) == (1, 0)
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]

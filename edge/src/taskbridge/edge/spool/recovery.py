@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import Row
+    from taskbridge.edge.spool.store import Totals
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -105,6 +106,7 @@ class Opened:
     """A sound spool file, and what had to be done for it."""
 
     store: Store
+    totals: Totals
     damaged: Path | None
     """Where the damaged file is now."""
     rows_saved: int
@@ -145,13 +147,14 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
     store = Store(path)
     try:
         store.start_log(schemas)
+        totals = store.totals()
     except SpoolFull:
         store.close()
         raise
     except BaseException:
         store.abandon()
         raise
-    return Opened(store, aside, saved, damaged)
+    return Opened(store, totals, aside, saved, damaged)
 
 
 def examine(path: Path) -> str | None:

@@ -280,6 +280,7 @@ class Spools:
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
         spool = Spool(
             opened.store,
+            opened.totals,
             claim,
             max_bytes=self._max_bytes,
             used_bytes=lambda: self.size,

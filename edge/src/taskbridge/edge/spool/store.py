@@ -16,7 +16,7 @@ import ctypes
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.edge.errors import NotDurable
 
@@ -108,6 +108,18 @@ def read_only(path: Path) -> sqlite3.Connection:
 def _text(raw: bytes) -> str:
     # Damaged text is a damaged row, as its checksum shows, and not an error of the whole file.
     return raw.decode("utf-8", "surrogateescape")
+
+
+class Totals(NamedTuple):
+    """What a spool file holds."""
+
+    rows: int
+    """Records that wait for delivery."""
+    size: int
+    """Bytes of these, and of the records set aside, which may be requeued."""
+    oldest: int
+    """When the oldest was written, in nanoseconds since the epoch; 0 where there is none."""
+    set_aside: int
 
 
 class Store:
@@ -213,15 +225,16 @@ class Store:
         with classified():
             return self._rows(query, (after, count))
 
-    def totals(self) -> tuple[int, int, int, int]:
-        """Rows, their bytes, when the oldest was written (0 where there is none), rows set aside."""
+    def totals(self) -> Totals:
+        """What the file holds. Raises SpoolBroken."""
         query = (
             "SELECT count(*), coalesce(sum(256 + length(key) + 2 * length(headers) + length(body)), 0),"
-            " max(0, coalesce(min(CAST(created_at AS INTEGER)), 0)) FROM records"
+            " max(0, coalesce(min(CAST(created_at AS INTEGER)), 0)) FROM {}"
         )
         with classified():
-            [(count, size, oldest)] = self._rows(query)
-            return count, size, oldest, self._scalar("count(*)", "set_aside")
+            [(count, size, oldest)] = self._rows(query.format("records"))
+            [(set_aside, more, _)] = self._rows(query.format("set_aside"))
+        return Totals(count, size + more, oldest, set_aside)
 
     def schema_texts(self) -> dict[str, tuple[str, str]]:
         """Schema key → subject and text, of everything that any row was ever encoded by."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.kafka.record import Record, Row, SpooledRecord
     from taskbridge.edge.spool.folder import Claim
-    from taskbridge.edge.spool.store import Store
+    from taskbridge.edge.spool.store import Store, Totals
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -63,6 +63,7 @@ class Spool:
     def __init__(
         self,
         store: Store,
+        totals: Totals,
         claim: Claim,
         *,
         max_bytes: int,
@@ -86,7 +87,7 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._next_position = store.next_position
-        self.waiting, self.size, self._oldest, self.set_aside = store.totals()
+        self.waiting, self.size, self._oldest, self.set_aside = totals
         self._in_file = self.waiting
         self._stopped = False
         self._refused_bytes = 0
@@ -304,7 +305,7 @@ class Spool:
         else:
             self._unremoved.update(gone)
         is_emptied = removed and self._in_file == 0 and any(each.delete for each in removals)
-        if is_emptied and not self._puts:
+        if is_emptied and not self._puts and not self.set_aside:
             self.size = 0  # what an earlier process left was counted by its own estimate
         _end(puts, refused)
         # Also those that wait for room: the records are delivered, and are not read again.
