@@ -39,8 +39,7 @@ _DESCRIPTIONS = {
         "`Inbox` joins none."
     ),
     "operator": (
-        "`taskbridge topics`, `tail`, `dlq`, `quarantine`, `people`, `forms`, `spool`. The command ends with `this "
-        "Kafka user lacks …`."
+        "`taskbridge topics`, `tail`, `set-aside`, `people`, `forms`. The command ends with `this Kafka user lacks …`."
     ),
     "rebuild": (
         "`taskbridge streams --rebuild` and `--republish`. The command ends with Kafka's own words "
