@@ -369,7 +369,8 @@ class Chaos:
         time.sleep(self._chance.uniform(least_s, most_s))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# The other database of webhooks is in every run: each kind of fault is, too.
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def center(
     request: pytest.FixtureRequest, connection: Connection, own_stack: OwnStack, tmp_path: Path
 ) -> Generator[Installation]:

@@ -83,7 +83,7 @@ class OpenSenders(InBackground):
             writer.close()
 
 
-@pytest.fixture(params=[1, 2], ids=["one edge", "two edges"])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.nightly)], ids=["one edge", "two edges"])
 def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> Generator[Bridge]:
     allow_open_files(8192)
     edge, center, streams, kafka, registry = free_ports(5)

@@ -1,5 +1,12 @@
-"""Databases of both kinds for followers on a real Kafka."""
+"""Databases of both kinds for followers on a real Kafka; tests of replicas use PostgreSQL in every run."""
 
-from support.center import database, databases, dialect, sqlite_database
+import pytest
 
-__all__ = ["database", "databases", "dialect", "sqlite_database"]
+from support.center import database, databases, sqlite_database
+
+__all__ = ["database", "databases", "sqlite_database"]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return request.param
