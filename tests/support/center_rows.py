@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert
 from taskbridge.center.access.sso import EMPLOYEE_NUMBER
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
-from taskbridge.center.api.routes import Api
+from taskbridge.center.api.routes import lists_router
 from taskbridge.center.filling import not_filled
 from taskbridge.center.follow.lists import due_column, shown_views
 from taskbridge.center.metrics import Metrics
@@ -116,29 +116,26 @@ class AnsweringCenter:
         self.database = database
         self.metrics = Metrics()
         self.threads = Threads(2)
-        self.queries, self.marks = Queries(database), MarksStore(database)
-        self.access = access
         self.complete = True
+        self.queries = Queries(database, complete=self.complete_lists)
+        self.marks = MarksStore(database, self.complete_lists)
+        self.access = access
         self.ready: dict[str, Any] = {"ready": True}
 
     def http(self, *further: APIRouter, only_hosts: frozenset[str] | None = None) -> FastAPI:
         async def readiness() -> dict[str, Any]:
             return self.ready
 
-        return build_http(readiness, self.metrics, routers=[self.api.router(), *further], only_hosts=only_hosts)
-
-    def check_filled(self) -> None:
-        if not self.complete:
-            raise not_filled()
+        return build_http(readiness, self.metrics, routers=[self.lists_router(), *further], only_hosts=only_hosts)
 
     @contextmanager
     def complete_lists(self, _connection: Connection) -> Generator[Seen]:
-        self.check_filled()
+        if not self.complete:
+            raise not_filled()
         yield lambda _: None
 
-    @property
-    def api(self) -> Api:
-        return Api(self.access, self.queries, self.marks, self.threads, self.check_filled)
+    def lists_router(self, **options: Any) -> APIRouter:
+        return lists_router(self.access, self.queries, self.marks, self.threads, **options)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -69,7 +69,6 @@ class Served:
         self.wakes: list[None] = []
         acts = actions_router(
             access,
-            self.rows.check_filled,
             Actions(database),
             self.rows.queries.people,
             self.rows.threads,
@@ -80,7 +79,6 @@ class Served:
         self.agents_read = 0
         delegates = delegations_router(
             access,
-            self.rows.check_filled,
             Delegations(database),
             self.rows.queries,
             self.rows.threads,

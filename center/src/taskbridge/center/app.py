@@ -28,7 +28,7 @@ from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import Queries
-from taskbridge.center.api.routes import Api
+from taskbridge.center.api.routes import lists_router
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
@@ -312,19 +312,16 @@ class Center:
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
-        api = Api(
-            self.access,
-            self._queries,
-            self._marks,
-            self._threads,
-            self.filling.check,
-            apps_of=lambda person: self._reminders().apps_of(person),
-        )
         routers = [
-            api.router(),
+            lists_router(
+                self.access,
+                self._queries,
+                self._marks,
+                self._threads,
+                apps_of=lambda person: self._reminders().apps_of(person),
+            ),
             actions_router(
                 self.access,
-                self.filling.check,
                 self._actions,
                 self._queries.people,
                 self._threads,
@@ -337,8 +334,7 @@ class Center:
             operations_router(self.operations, self.access),
             delegations_router(
                 self.access,
-                self.filling.check,
-                Delegations(self._database),
+                Delegations(self._database, self.filling.complete),
                 self._queries,
                 self._threads,
                 agents=self.systems.agents,

@@ -44,11 +44,6 @@ class Filling:
     def is_complete(self) -> bool:
         return self._epoch is not None
 
-    def check(self) -> None:
-        """Raise Filling unless the lists were complete at the last look."""
-        if not self.is_complete():
-            raise not_filled()
-
     @contextmanager
     def complete(self, connection: Connection) -> Generator[Seen]:
         """The lists were complete while the block has read them.
@@ -59,7 +54,8 @@ class Filling:
         Raises:
             Filling: It was not. A transaction is rolled back.
         """
-        self.check()
+        if not self.is_complete():
+            raise not_filled()
         epoch, seen = self._epoch, list[str | None]()
 
         def check_again() -> None:

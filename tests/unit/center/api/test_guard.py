@@ -99,7 +99,7 @@ def test_a_route_for_all_who_are_known_is_one_that_checks_itself(sqlite_database
 
 def test_a_route_without_a_rule_cannot_be_made(sqlite_database: Database) -> None:
     center = AnsweringCenter(sqlite_database, Access(tokens=None))
-    router = center.api.router()
+    router = center.lists_router()
 
     async def forgotten() -> dict[str, str]:
         return {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
@@ -273,10 +274,9 @@ def test_corps_are_found_in_an_index(database: Database) -> None:
 
 
 def test_a_person_hears_which_apps_they_own(center: AnsweringCenter, access: As) -> None:
-    from taskbridge.center.api.routes import Api  # noqa: PLC0415 - for this test alone
-
     reminders = Reminders(owners={"APP": frozenset([("corp", "ann")]), "OTHER": frozenset([("corp", "bob")])})
     access.caller = Caller("sso", corp_id="corp", user_id="ann")
-    api = Api(access, center.queries, center.marks, center.threads, lambda: None, apps_of=reminders.apps_of)
-    me = asyncio.run(api.me(access.caller))
-    assert b'"owned_apps":["APP"]' in bytes(me.body)
+    http = FastAPI()
+    center.access = access
+    http.include_router(center.lists_router(apps_of=reminders.apps_of))
+    assert TestClient(http).get("/v1/me").json()["owned_apps"] == ["APP"]

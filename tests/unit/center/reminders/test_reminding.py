@@ -110,7 +110,7 @@ class World:
         """As the API shows them on Wednesday."""
         rules = RemindersFile(self.path).current.due
         queries = Queries(self.database, lambda: rules, lambda: MONDAY + 48 * HOUR_MS)
-        return queries.items(PageQuery("corp", user, "pending", overdue=overdue))[0]
+        return queries.page(PageQuery("corp", user, "pending", overdue=overdue))["items"]
 
     def stored(self) -> list[Any]:
         with self.database.read() as connection:

@@ -17,6 +17,7 @@ from taskbridge.center.tables import (
     lock_of,
     of_instance,
     people,
+    unchecked,
 )
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
@@ -24,6 +25,7 @@ from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.tables import Complete
 
 DELEGATED, UNDELEGATED, ACTED_FOR = "delegated", "undelegated", "acted_for"
 """In the audit trail."""
@@ -59,8 +61,8 @@ class Delegation(NamedTuple):
 class Delegations:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
+        self._database, self._complete = database, complete
 
     def add(self, caller: Caller, wanted: Delegation, *, address: str, now: int) -> Delegation:
         """Store a delegation by the caller, with the audit trail; its id is chosen here. Those that ended are deleted.
@@ -74,7 +76,8 @@ class Delegations:
         found = wanted._replace(
             delegation_id=uuid.uuid4().hex, delegate_id=delegate_id, app_type=app_type, process_name=process_name
         )
-        with self._database.write() as connection:
+        # While topics are read again, the delegate may not be known yet.
+        with self._database.write() as connection, self._complete(connection):
             self._database.lock(connection, lock_of((corp_id, user_id)))
             if delegate_id == user_id or not is_known(connection, (corp_id, delegate_id)):
                 raise BadQuery("the delegate must be another person who was imported")

@@ -17,7 +17,6 @@ from taskbridge.center.api.routes import JsonAnswer, Limit, Q
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
 
 def actions_router(
     access: Access,
-    check_filled: Callable[[], None],
     store: Actions,
-    people: Callable[[str, Collection[str], int], bytes],
+    people: Callable[[str, Collection[str], int], dict[str, Any]],
     threads: Threads,
     *,
     systems: Systems,
@@ -43,14 +41,12 @@ def actions_router(
 
     ``people`` finds people by a text; ``wake`` is called when something was requested.
     """
-    router = guarded_router(access, "actions", check_filled=check_filled)
-    path = "/corps/{corp_id}/users/{user_id}/actions"
-    documented: dict[str, Any] = {
-        "response_model": models.ActionsOut,
-        "responses": models.problems(400, 401, 403, 429, 503),
-    }
+    router = guarded_router(access, "actions")
+    user = "/corps/{corp_id}/users/{user_id}"
 
-    @router.get(path, summary="Possible actions, and those of the last day", **documented)
+    @router.get(
+        f"{user}/actions", summary="Possible actions, and those of the last day", response_model=models.ActionsOut
+    )
     async def shown(caller: Reader, corp_id: CorpId, user_id: UserId) -> Response:
         person = corp_id, user_id
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
@@ -58,7 +54,7 @@ def actions_router(
             return _answer(found, [], "not-yours" if caller.mode == "sso" else "not-signed-in")
         return _answer(found, systems.possible(corp_id))
 
-    @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
+    @router.post(f"{user}/actions", summary="Decide tasks, or withdraw requests", response_model=models.ActionsOut)
     async def act(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.ActionIn
     ) -> Response:
@@ -87,10 +83,9 @@ def actions_router(
         return _answer(found, systems.possible(corp_id))
 
     @router.get(
-        "/corps/{corp_id}/users/{user_id}/colleagues",
+        f"{user}/colleagues",
         summary="People to whom tasks may be handed over or delegated",
         response_model=models.PeopleOut,
-        responses=documented["responses"],
     )
     async def colleagues(_: InPerson, corp_id: CorpId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
@@ -104,7 +99,7 @@ def actions_router(
 def _answer(found: Sequence[Action], possible: Sequence[Possible], reason: str = NOT_POSSIBLE) -> Response:
     """``reason``: why nothing is possible, if so."""
     shown = {"possible": [each._asdict() for each in possible], "reason": None if possible else reason}
-    return JsonAnswer(to_json({**shown, "items": [_shown(each) for each in found]}))
+    return JsonAnswer({**shown, "items": [_shown(each) for each in found]})
 
 
 def _shown(action: Action) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -54,7 +53,6 @@ DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6
 
 def delegations_router(
     access: Access,
-    check_filled: Callable[[], None],
     store: Delegations,
     queries: Queries,
     threads: Threads,
@@ -65,22 +63,20 @@ def delegations_router(
 
     ``agents`` finds those at Yida, and may raise OperatorError.
     """
-    router = guarded_router(access, "delegations", check_filled=check_filled)
-    user, responses = "/corps/{corp_id}/users/{user_id}", models.problems(400, 401, 403, 429, 503)
-    listed: dict[str, Any] = {"response_model": models.DelegationsOut, "responses": responses}
-
+    router = guarded_router(access, "delegations")
+    user = "/corps/{corp_id}/users/{user_id}"
     changes, read_agents = Rate(_CHANGES, per_s=_HOUR_S), limited(agents)
 
     async def answer(person: Person) -> Response:
         found = await threads.run(lambda: store.given(person, now=now_ms()))
         names = await threads.run(queries.names, person[0], [each.delegate_id for each in found])
-        return JsonAnswer(to_json({"items": [_shown(each, names) for each in found]}))
+        return JsonAnswer({"items": [_shown(each, names) for each in found]})
 
-    @router.get(f"{user}/delegations", summary="Delegations that have not ended", **listed)
+    @router.get(f"{user}/delegations", summary="Delegations that have not ended", response_model=models.DelegationsOut)
     async def given(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         return await answer((corp_id, user_id))
 
-    @router.post(f"{user}/delegations", summary="Delegate pending tasks", **listed)
+    @router.post(f"{user}/delegations", summary="Delegate pending tasks", response_model=models.DelegationsOut)
     async def add(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.DelegationIn
     ) -> Response:
@@ -97,7 +93,7 @@ def delegations_router(
         f"{user}/delegations/{{delegation_id}}",
         summary="End a delegation",
         response_model=models.DelegationsOut,
-        responses={**responses, **models.problems(404)},
+        responses=models.problems(404),
     )
     async def end(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId
@@ -111,17 +107,15 @@ def delegations_router(
         f"{user}/delegated-tasks",
         summary="Pending tasks of others, which they delegated to this person",
         response_model=models.DelegatedOut,
-        responses=responses,
     )
     async def delegated(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the newest 500 of all delegations that are under way."""
-        return JsonAnswer(to_json({"items": await threads.run(queries.delegated, (corp_id, user_id))}))
+        return JsonAnswer({"items": await threads.run(queries.delegated, (corp_id, user_id))})
 
     @router.get(
         f"{user}/yida-agents",
         summary="Who acts for this person at Yida, and for whom this person does",
         response_model=models.YidaAgentsOut,
-        responses=responses,
     )
     async def yida_agents(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Queries DingTalk, where the apps file has a corp token; without one, there are none.
@@ -133,7 +127,7 @@ def delegations_router(
         except OperatorError as error:
             log.warning("yida_agents_not_read", problem=str(error))
             raise NotNow("DingTalk does not say who acts for whom: see the log", retry_after_s=60) from None
-        return JsonAnswer(to_json({"items": [_agent(each) for each in found]}))
+        return JsonAnswer({"items": [_agent(each) for each in found]})
 
     return router
 

@@ -9,7 +9,6 @@ from fastapi import Header, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
 from starlette.responses import Response
 
-from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Reader, UserId, guarded_router
 from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, position_of
 
@@ -93,7 +92,7 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
         "/corps/{corp_id}/users/{user_id}/events",
         summary="Live updates, as server-sent events",
         response_class=Response,
-        responses={**models.problems(400, 401, 403, 429, 503), **_FOUND},
+        responses=_FOUND,
     )
     async def events(  # noqa: PLR0917 # pyright: ignore[reportUnusedFunction] - the route's parameters
         request: Request,

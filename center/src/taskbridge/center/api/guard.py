@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 from taskbridge.center.access.access import Access, Caller
-from taskbridge.center.api.models import ID_MAX
+from taskbridge.center.api.models import ID_MAX, problems
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.refusals import Forbidden
 
@@ -34,14 +34,10 @@ class _Entered(NamedTuple):
 
     access: Access
     caller: Caller
-    check_filled: Callable[[], None]
 
 
-def guarded_router(access: Access, tag: str, *, check_filled: Callable[[], None] = lambda: None) -> APIRouter:
-    """A router below ``/v1`` whose routes go this way.
-
-    ``check_filled`` raises Filling while lists are known to be incomplete, for the rules about people and instances.
-    """
+def guarded_router(access: Access, tag: str) -> APIRouter:
+    """A router below ``/v1`` whose routes go this way, and are documented with the problems that all of them have."""
 
     class Guarded(GuardedRoute):
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,10 +45,11 @@ def guarded_router(access: Access, tag: str, *, check_filled: Callable[[], None]
                 await super().handle(scope, receive, send)  # refuses the method
                 return
             async with access.entered(Request(scope)) as caller:
-                scope[_ENTERED] = _Entered(access, caller, check_filled)
+                scope[_ENTERED] = _Entered(access, caller)
                 await super().handle(scope, receive, send)
 
-    return APIRouter(prefix="/v1", tags=[tag], dependencies=[TOKEN], route_class=Guarded)
+    responses = problems(400, 401, 403, 429, 503)
+    return APIRouter(prefix="/v1", tags=[tag], dependencies=[TOKEN], route_class=Guarded, responses=responses)
 
 
 class GuardedRoute(APIRoute):
@@ -119,9 +116,8 @@ Auditor = Annotated[Caller, Depends(_auditor)]
 
 
 async def _checked(request: Request, read: tuple[str, str] | str) -> Caller:
-    access, caller, check_filled = _entered(request)
+    access, caller = _entered(request)
     await access.check_read(request, caller, read)
-    check_filled()
     return caller
 
 

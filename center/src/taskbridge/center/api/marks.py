@@ -32,7 +32,6 @@ from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import is_filled
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Status, View
-from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
@@ -146,8 +145,8 @@ class MarksStore:
             among_its_entries(corp_id=bindparam("corp_id"), user_id=bindparam("user_id")),
         )
 
-    def listed(self, person: Person, view: str) -> bytes:
-        """The pinned and the hidden entries of a view, newest first, as JSON."""
+    def listed(self, person: Person, view: str) -> dict[str, Any]:
+        """The pinned and the hidden entries of a view, newest first."""
         now = now_ms()
         given = _given(person) | {"view": CODES_BY_NAME[view], "now": now}
         with self._database.read() as connection, self._complete(connection):
@@ -159,7 +158,7 @@ class MarksStore:
             shown = item_json(instance_id, task_id or None, view, entry, row["name"], waits_for=waits)
             found[instance_id, task_id] = entry, {**shown, "marks": marks_json(row, view, entry, now)}
         order = sorted(found, key=lambda key: (-found[key][0].entered_at, *key))
-        return to_json({"items": [found[key][1] for key in order]})
+        return {"items": [found[key][1] for key in order]}
 
     def change(self, person: Person, changed: Sequence[Marked]) -> None:
         """Mark entries. What is not in the person's lists any more has no marks, and is left out."""

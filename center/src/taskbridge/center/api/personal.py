@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from taskbridge.center.api import models
+from taskbridge.center.api import models  # noqa: TC001 - FastAPI resolves the handlers' annotations
 from taskbridge.center.api.guard import CorpId, Known, Own, UserId, guarded_router
 from taskbridge.center.api.marks import OWN_VIEWS, UNREAD, Marked, MarksStore
 from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, preferences
@@ -31,9 +31,8 @@ _PUT = Upsert(preferences)
 def personal_router(access: Access, marks: MarksStore, database: Database, threads: Threads) -> APIRouter:
     """``PUT /v1/corps/…/marks`` and ``PUT /v1/me/preferences``."""
     router = guarded_router(access, "task center")
-    refused = models.problems(400, 401, 403, 429, 503)
 
-    @router.put("/corps/{corp_id}/users/{user_id}/marks", summary="Mark entries", status_code=204, responses=refused)
+    @router.put("/corps/{corp_id}/users/{user_id}/marks", summary="Mark entries", status_code=204)
     async def mark(_: Own, corp_id: CorpId, user_id: UserId, body: models.MarksIn) -> Response:
         """Marks entries as read, pinned, or hidden until a time.
 
@@ -43,7 +42,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
         await threads.write(marks.change, (corp_id, user_id), [_marked(each) for each in body.items])
         return Response(status_code=204)
 
-    @router.put("/me/preferences", summary="Set preferences", status_code=204, responses=refused)
+    @router.put("/me/preferences", summary="Set preferences", status_code=204)
     async def prefer(caller: Known, body: models.Preferences) -> Response:
         """Stores what a signed-in person chose for the pages, instead of what was chosen before. `/v1/me` has it."""
         if caller.corp_id is None or caller.user_id is None:

@@ -51,7 +51,6 @@ from taskbridge.runtime.follow.positions import filled_epoch
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
-from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.schemas.views import began_at_of, concerns
 
@@ -266,7 +265,7 @@ def _people(*, all_corps: bool, q: bool) -> Statement:
 
 
 class Queries:
-    """What the API answers, as JSON bytes or values for it."""
+    """What the API answers, as values for JSON."""
 
     def __init__(
         self,
@@ -280,16 +279,11 @@ class Queries:
         self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
-    def page(self, query: PageQuery) -> bytes:
+    def page(self, query: PageQuery) -> dict[str, Any]:
         """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
 
         What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
         """
-        items, next_cursor = self.items(query)
-        return to_json({"items": items, "next_cursor": next_cursor})
-
-    def items(self, query: PageQuery) -> tuple[list[dict[str, Any]], str | None]:
-        """As ``page``, not yet as JSON: the items, and the cursor of the next page."""
         due = self._due_rules()
         corp_id, user_id, view = query.corp_id, query.user_id, CODES_BY_NAME[query.view]
         after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
@@ -329,7 +323,7 @@ class Queries:
             items.append(item_json(*place, query.view, entry, row["name"], due_at, waits))
             if query.marks:
                 items[-1]["marks"] = marks_json(row, query.view, entry, now_ms())
-        return items, next_cursor
+        return {"items": items, "next_cursor": next_cursor}
 
     def delegated(self, delegate: Person) -> list[dict[str, Any]]:
         """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
@@ -358,13 +352,13 @@ class Queries:
             bound = connection.execute(bound_statement(after=after is not None), given).all()
         return PageCursor(*bound[0]) if len(bound) > 1 else None
 
-    def counts(self, corp_id: str, user_id: str) -> bytes:
+    def counts(self, corp_id: str, user_id: str) -> dict[str, int]:
         with self._database.read() as connection, self._complete(connection) as seen:
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
             seen(row["epoch"])
-        return to_json({view: row[view] for view in CODES_BY_NAME})
+        return {view: row[view] for view in CODES_BY_NAME}
 
-    def apps(self, corp_id: str, user_id: str) -> bytes:
+    def apps(self, corp_id: str, user_id: str) -> dict[str, Any]:
         """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.
 
         Without a process' name only where no entry of the app has one.
@@ -381,22 +375,22 @@ class Queries:
             for app_type, source in sorted(names)
             for name in sorted(names[app_type, source]) or [None]
         ]
-        return to_json({"items": items})
+        return {"items": items}
 
-    def instance(self, instance_id: str, caller: Caller) -> bytes:
+    def instance(self, instance_id: str, caller: Caller) -> dict[str, Any]:
         """The instance's state; raises Unknown as ``find_state``."""
         with self._database.read() as connection, self._complete(connection):
-            return to_json(shown_instance(connection, find_state(connection, instance_id, caller)))
+            return shown_instance(connection, find_state(connection, instance_id, caller))
 
-    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> bytes:
+    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> dict[str, Any]:
         """The instance's last events, oldest first, and its form.
 
         Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
         """
         with self._database.read() as connection, self._complete(connection):
-            return to_json(shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms))
+            return shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms)
 
-    def people(self, q: str, corps: Collection[str], limit: int) -> bytes:
+    def people(self, q: str, corps: Collection[str], limit: int) -> dict[str, Any]:
         """The first ``limit`` people of these corps with ``q`` in name, department or user id.
 
         Those whose user id is exactly ``q`` come first.
@@ -405,7 +399,7 @@ class Queries:
         given = {"q": text, "exact": clean(q.strip()), "corps": list(corps), "rows": limit}
         with self._database.read() as connection:
             rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given).mappings().all()
-        return to_json({"items": [dict(row) for row in rows]})
+        return {"items": [dict(row) for row in rows]}
 
     def users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         """The users of a corp who have this id of this kind; None is the user id itself."""

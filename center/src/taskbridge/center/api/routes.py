@@ -1,11 +1,13 @@
 """The read API: ``guard`` finds the caller, ``Queries`` answers from the database."""
 
+# pyright: reportUnusedFunction=false
+
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Query
@@ -100,80 +102,58 @@ _ListQuery = Annotated[PageQuery, Depends(_list_query)]
 
 
 class JsonAnswer(Response):
-    """JSON that is written already. No cache on the way may store it."""
+    """No cache on the way may store it."""
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body, headers={"cache-control": "no-store"}, media_type="application/json")
+    media_type = "application/json"
+
+    def __init__(self, content: object) -> None:
+        super().__init__(content, headers={"cache-control": "no-store"})
+
+    def render(self, content: object) -> bytes:
+        return to_json(content)
 
 
-class Api:
-    """Answers what callers may know of themselves, of users and of instances."""
+def lists_router(  # noqa: C901 - one handler after the other
+    access: Access,
+    queries: Queries,
+    marks_store: MarksStore,
+    threads: Threads,
+    *,
+    apps_of: Callable[[Person], list[str]] = lambda _: [],
+) -> APIRouter:
+    """What callers may know of themselves, of users and of instances. ``apps_of``: which apps a person owns."""
+    router = guarded_router(access, "task center")
+    # An instance id may have any character: also a slash, which comes here decoded.
+    user, of_instance = "/corps/{corp_id}/users/{user_id}", "/instances/{instance_id:path}"
 
-    def __init__(
-        self,
-        access: Access,
-        queries: Queries,
-        marks: MarksStore,
-        threads: Threads,
-        check_filled: Callable[[], None],
-        *,
-        apps_of: Callable[[Person], list[str]] = lambda _: [],
-    ) -> None:
-        """``check_filled`` raises Filling while lists are known to be incomplete.
+    async def answer(query: Callable[..., object], *arguments: object) -> Response:
+        return JsonAnswer(await threads.run(query, *arguments))
 
-        ``apps_of``: which apps a person owns.
-        """
-        self._access, self._queries, self._marks = access, queries, marks
-        self._threads, self._check_filled, self._apps_of = threads, check_filled, apps_of
-
-    def router(self) -> APIRouter:
-        router = guarded_router(self._access, "task center", check_filled=self._check_filled)
-        user, instance = "/corps/{corp_id}/users/{user_id}", "/instances/{instance_id:path}"
-        for path, answer, summary, model, statuses in (
-            ("/me", self.me, "Identity of the caller", models.MeOut, ()),
-            ("/people", self.people, "Search people", models.PeopleOut, (400,)),
-            (f"{user}/tasks", self.tasks, "Entries of a view, newest first", models.PageOut, (400,)),
-            (f"{user}/marked", self.marked, "Pinned and hidden entries of a view", models.MarkedOut, (400,)),
-            (f"{user}/counts", self.counts, "Number of entries in each view", models.CountsOut, (400,)),
-            (f"{user}/apps", self.apps, "Apps of the entries", models.AppsOut, (400,)),
-            # An instance id may have any character: also a slash, which comes here decoded.
-            (f"{instance}/history", self.history, "Events and form of an instance", models.HistoryOut, (400, 404)),
-            (instance, self.instance, "State of an instance", models.InstanceOut, (400, 404)),
-        ):
-            responses = models.problems(*statuses, 401, 403, 429, 503)
-            router.add_api_route(path, answer, summary=summary, response_model=model, responses=responses)
-        router.add_api_route(
-            f"{user}/tasks.csv",
-            self.spreadsheet,
-            summary="Entries of a view for a spreadsheet",
-            response_class=Response,
-            responses={**models.problems(400, 401, 403, 429, 503), **_CSV},
-        )
-        return router
-
-    async def me(self, caller: Known) -> Response:
+    @router.get("/me", summary="Identity of the caller", response_model=models.MeOut)
+    async def me(caller: Known) -> Response:
         name, preferences, owned_apps = None, None, list[str]()
         if caller.corp_id is not None and caller.user_id is not None:
             person = caller.corp_id, caller.user_id
-            owned_apps = self._apps_of(person)
-            name, preferences = await self._threads.run(self._queries.name_and_preferences_of, *person)
-        shown = {
-            "mode": caller.mode,
-            "name": caller.name,
-            "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
-            "corp_id": caller.corp_id,
-            "user_id": caller.user_id,
-            "user_name": name,
-            "operator": caller.is_operator,
-            "auditor": caller.is_auditor,
-            "session": caller.session is not None,
-            "preferences": preferences,
-            "owned_apps": owned_apps,
-        }
-        return JsonAnswer(to_json(shown))
+            owned_apps = apps_of(person)
+            name, preferences = await threads.run(queries.name_and_preferences_of, *person)
+        return JsonAnswer(
+            {
+                "mode": caller.mode,
+                "name": caller.name,
+                "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
+                "corp_id": caller.corp_id,
+                "user_id": caller.user_id,
+                "user_name": name,
+                "operator": caller.is_operator,
+                "auditor": caller.is_auditor,
+                "session": caller.session is not None,
+                "preferences": preferences,
+                "owned_apps": owned_apps,
+            }
+        )
 
+    @router.get("/people", summary="Search people", response_model=models.PeopleOut)
     async def people(
-        self,
         caller: Known,
         q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of people.")] = LIMIT_DEFAULT,
@@ -184,10 +164,10 @@ class Api:
         """
         if caller.mode == "sso" and not caller.is_operator:
             raise Forbidden("signed-in people see their own lists only")
-        return await self._answer(self._queries.people, q, caller.corps, limit)
+        return await answer(queries.people, q, caller.corps, limit)
 
+    @router.get(f"{user}/tasks", summary="Entries of a view, newest first", response_model=models.PageOut)
     async def tasks(
-        self,
         caller: Reader,
         query: _ListQuery,
         *,
@@ -197,14 +177,50 @@ class Api:
     ) -> Response:
         if marks:
             caller.check_own(*query[:2])
-        return await self._answer(self._queries.page, query._replace(limit=limit, cursor=cursor, marks=marks))
+        return await answer(queries.page, query._replace(limit=limit, cursor=cursor, marks=marks))
 
-    async def marked(self, _: Own, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
+    @router.get(f"{user}/marked", summary="Pinned and hidden entries of a view", response_model=models.MarkedOut)
+    async def marked(_: Own, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
         """Returns the entries that the person pinned, or hid until later: newest first, at most 400. Others get 403."""
-        return await self._answer(self._marks.listed, (corp_id, user_id), view)
+        return await answer(marks_store.listed, (corp_id, user_id), view)
 
+    @router.get(f"{user}/counts", summary="Number of entries in each view", response_model=models.CountsOut)
+    async def counts(_: Reader, corp_id: CorpId, user_id: UserId) -> Response:
+        return await answer(queries.counts, corp_id, user_id)
+
+    @router.get(f"{user}/apps", summary="Apps of the entries", response_model=models.AppsOut)
+    async def apps(_: Reader, corp_id: CorpId, user_id: UserId) -> Response:
+        """Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in all.
+
+        An app occurs once per process, and without a name only if none is known.
+        """
+        return await answer(queries.apps, corp_id, user_id)
+
+    @router.get(
+        f"{of_instance}/history",
+        summary="Events and form of an instance",
+        response_model=models.HistoryOut,
+        responses=models.problems(404),
+    )
+    async def history(caller: InstanceReader, instance_id: InstanceId) -> Response:
+        given = partial(queries.history, now_ms=now_ms()), instance_id, caller
+        # States and events are read side by side: a page that was just notified may come too early.
+        for _ in range(_EVENTS_TRIES):
+            with suppress(EventsBehind):
+                return await answer(*given)
+            await asyncio.sleep(_EVENTS_S)
+        return await answer(*given)
+
+    @router.get(
+        of_instance, summary="State of an instance", response_model=models.InstanceOut, responses=models.problems(404)
+    )
+    async def instance(caller: InstanceReader, instance_id: InstanceId) -> Response:
+        return await answer(queries.instance, instance_id, caller)
+
+    @router.get(
+        f"{user}/tasks.csv", summary="Entries of a view for a spreadsheet", response_class=Response, responses=_CSV
+    )
     async def spreadsheet(
-        self,
         request: Request,
         caller: Reader,
         query: _ListQuery,
@@ -214,45 +230,20 @@ class Api:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
         person, query = query[:2], query._replace(limit=LIMIT_MAX)
         if caller.mode == "sso" and not caller.is_person(*person):
-            await self._access.record(request, caller, EXPORTED, person)
+            await access.record(request, caller, EXPORTED, person)
         # Read before the answer begins: what is wrong is answered as a problem.
-        first = await self._threads.run(self._queries.items, query)
-        lines = self._csv(query, first, language, ZoneInfo(time_zone))
-        return StreamingResponse(lines, headers=csv_headers(f"tasks-{query.view}.csv"), media_type="text/csv")
+        first, zone = await threads.run(queries.page, query), ZoneInfo(time_zone)
 
-    async def _csv(
-        self, query: PageQuery, page: tuple[list[dict[str, Any]], str | None], language: str, zone: ZoneInfo
-    ) -> AsyncGenerator[str]:
-        """Page by page: a connection that ends early is one that the client sees."""
-        yield BYTE_ORDER_MARK + csv_lines([headings(language, zone)])
-        while True:
-            items, cursor = page
-            yield csv_lines(items_shown(items, language, zone))
-            if cursor is None:
-                return
-            page = await self._threads.run(self._queries.items, query._replace(cursor=cursor))
+        async def lines() -> AsyncGenerator[str]:
+            """Page by page: a connection that ends early is one that the client sees."""
+            page = first
+            yield BYTE_ORDER_MARK + csv_lines([headings(language, zone)])
+            while True:
+                yield csv_lines(items_shown(page["items"], language, zone))
+                if page["next_cursor"] is None:
+                    return
+                page = await threads.run(queries.page, query._replace(cursor=page["next_cursor"]))
 
-    async def counts(self, _: Reader, corp_id: CorpId, user_id: UserId) -> Response:
-        return await self._answer(self._queries.counts, corp_id, user_id)
+        return StreamingResponse(lines(), headers=csv_headers(f"tasks-{query.view}.csv"), media_type="text/csv")
 
-    async def apps(self, _: Reader, corp_id: CorpId, user_id: UserId) -> Response:
-        """Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in all.
-
-        An app occurs once per process, and without a name only if none is known.
-        """
-        return await self._answer(self._queries.apps, corp_id, user_id)
-
-    async def history(self, caller: InstanceReader, instance_id: InstanceId) -> Response:
-        given = partial(self._queries.history, now_ms=now_ms()), instance_id, caller
-        # States and events are read side by side: a page that was just notified may come too early.
-        for _ in range(_EVENTS_TRIES):
-            with suppress(EventsBehind):
-                return await self._answer(*given)
-            await asyncio.sleep(_EVENTS_S)
-        return await self._answer(*given)
-
-    async def instance(self, caller: InstanceReader, instance_id: InstanceId) -> Response:
-        return await self._answer(self._queries.instance, instance_id, caller)
-
-    async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:
-        return JsonAnswer(await self._threads.run(query, *arguments))
+    return router

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
@@ -18,7 +18,6 @@ from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,16 +49,16 @@ def waiting_router(  # noqa: PLR0917 - the parts
 ) -> APIRouter:
     """``reminders`` is the version of the file that is in force."""
     router = guarded_router(access, "task center")
-    remembered = Remembered[bytes](_FRESH_S)
+    remembered = Remembered[dict[str, Any]](_FRESH_S)
 
-    def read(corp_id: str, app_type: str | None, process: str | None) -> bytes:
+    def read(corp_id: str, app_type: str | None, process: str | None) -> dict[str, Any]:
         with database.read() as connection, complete(connection):
             found = waiting(connection, reminders().due, now(), corp_id, app_type=app_type, process=process)
         processes = [
             {"app_type": app, "process_name": name, **_shown(counts)} for (app, name), counts in found.processes
         ]
         people = [{"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people]
-        return to_json({"processes": processes, "people": people, "complete": found.is_complete})
+        return {"processes": processes, "people": people, "complete": found.is_complete}
 
     def check() -> None:
         with database.read() as connection, complete(connection):
@@ -69,24 +68,16 @@ def waiting_router(  # noqa: PLR0917 - the parts
         with database.read() as connection, complete(connection):
             return corps(connection)
 
-    @router.get(
-        "/corps",
-        summary="Corps that the caller may see",
-        response_model=models.CorpsOut,
-        responses=models.problems(401, 403, 429, 503),
-    )
+    @router.get("/corps", summary="Corps that the caller may see", response_model=models.CorpsOut)
     async def known_corps(caller: Known) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Those of the token, or of the signed-in person. Of all corps, the first 200 that have entries, in order."""
         found = list(caller.corps) if caller.corp_id is None else [caller.corp_id]
         if ALL_CORPS in caller.corps:
             found = await threads.run(read_corps)
-        return JsonAnswer(to_json({"items": found}))
+        return JsonAnswer({"items": found})
 
     @router.get(
-        "/corps/{corp_id}/waiting",
-        summary="What waits for whom, and for how long",
-        response_model=models.WaitingOut,
-        responses=models.problems(400, 401, 403, 429, 503),
+        "/corps/{corp_id}/waiting", summary="What waits for whom, and for how long", response_model=models.WaitingOut
     )
     async def answer(  # pyright: ignore[reportUnusedFunction]
         request: Request, caller: Known, corp_id: CorpId, app_type: _AppType = None, process_name: _Process = None
