@@ -62,11 +62,10 @@ def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_s
     producer: JointProducer, topic: str
 ) -> None:
     records: list[RecordWithHeaders] = [(b"%d" % number, b"v", []) for number in range(50)]
-    producer.begin()
-    first = producer.send(topic, records, partition=1)
-    second = producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
-    nothing = producer.send(topic, [], partition=0)
-    producer.commit()
+    with producer.transaction():
+        first = producer.send(topic, records, partition=1)
+        second = producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
+        nothing = producer.send(topic, [], partition=0)
     assert [each.last_offset for each in (first, second, nothing)] == [49, 52, -1]
 
 
@@ -76,13 +75,11 @@ def test_one_refused_record_fails_all_though_it_is_not_the_last(
     topic: str,
     read_topic: Callable[[str], list[Message]],
 ) -> None:
-    producer.begin()
     # The limit applies after compression.
     large, small = random.randbytes(10 * MOST_BYTES), b"v"
-    producer.send(topic, [(b"k", large, [])], partition=0)
-    producer.send(topic, [(b"k", small, [])], partition=1)
-    with pytest.raises(DeliveryFailed):
-        producer.commit()
+    with pytest.raises(DeliveryFailed), producer.transaction():  # noqa: PT012 - its end raises
+        producer.send(topic, [(b"k", large, [])], partition=0)
+        producer.send(topic, [(b"k", small, [])], partition=1)
     make(topic)  # which aborts open transactions
     assert read_topic(topic) == []
 
@@ -97,11 +94,12 @@ def test_a_topic_that_accepts_only_smaller_batches_gets_the_same_records_in_thos
         values = [[random.randbytes(90 if number % 7 else 700) for number in range(40)] for _ in range(2)]
         sent: list[Sent] = []
         for theirs in values:
-            producer.begin()
-            for begin in (0, 20):
-                some: list[RecordWithHeaders] = [(b"k", each, [("name", b"header")]) for each in theirs[begin:][:20]]
-                sent.append(producer.send(topic, some))
-            producer.commit()
+            with producer.transaction():
+                for begin in (0, 20):
+                    some: list[RecordWithHeaders] = [
+                        (b"k", each, [("name", b"header")]) for each in theirs[begin:][:20]
+                    ]
+                    sent.append(producer.send(topic, some))
     found = read_topic(topic)
     assert [each.value() for each in found] == [*values[0], *values[1]]
     assert all(each.headers() == [("name", b"header")] for each in found)
@@ -111,10 +109,7 @@ def test_a_topic_that_accepts_only_smaller_batches_gets_the_same_records_in_thos
 
 def test_the_previous_owner_of_the_name_cannot_write_any_more(make: Make, topic: str) -> None:
     former, present = make(topic), make(topic)
-    former.begin()
-    former.send(topic, [(b"k", b"v", [])], partition=0)
-    with pytest.raises(Fenced):
-        former.commit()
-    present.begin()
-    present.send(topic, [(b"k", b"v", [])], partition=0)
-    present.commit()
+    with pytest.raises(Fenced), former.transaction():
+        former.send(topic, [(b"k", b"v", [])], partition=0)
+    with present.transaction():
+        present.send(topic, [(b"k", b"v", [])], partition=0)

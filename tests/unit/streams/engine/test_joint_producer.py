@@ -72,7 +72,7 @@ class FakeKafka:
         return 1
 
     async def send(self, node: int, request: Any, **_options: Any) -> Any:
-        name = type(request).__name__
+        name = "Abort" if getattr(request, "_transaction_result", True) is False else type(request).__name__
         self.requests.append(name)
         code = self._code(name)
         if name == "Produce":
@@ -121,23 +121,23 @@ def producer(kafka: FakeKafka) -> Iterator[JointProducer]:
     made.close()
 
 
-def fill(producer: JointProducer, partitions: int = 4) -> None:
-    producer.begin()
-    for partition in range(partitions):
-        producer.send("states", [(b"k", b"v", [])], partition=partition)
+def write(producer: JointProducer, partitions: int = 4, *, offsets: list[TopicPartition] | None = None) -> None:
+    with producer.transaction():
+        for partition in range(partitions):
+            producer.send("states", [(b"k", b"v", [])], partition=partition)
+        producer.add_offsets(offsets or [], MEMBER)
 
 
 def test_a_transaction_over_many_partitions_is_one_request_per_broker(
     kafka: FakeKafka, producer: JointProducer
 ) -> None:
-    producer.begin()
-    sent = [
-        producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 2, partition=partition)
-        for topic in ("changelog", "states")
-        for partition in range(4)
-    ]
-    producer.add_offsets(OFFSETS, MEMBER)
-    producer.commit()
+    with producer.transaction():
+        sent = [
+            producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 2, partition=partition)
+            for topic in ("changelog", "states")
+            for partition in range(4)
+        ]
+        producer.add_offsets(OFFSETS, MEMBER)
     assert kafka.requests == [
         "AddPartitionsToTxnRequest",
         "AddOffsetsToTxnRequest",
@@ -152,8 +152,7 @@ def test_a_transaction_over_many_partitions_is_one_request_per_broker(
 
 def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["2"] = [KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_LEADER_FOR_PARTITION]
-    fill(producer)
-    producer.commit()
+    write(producer)
     whole = {(topic, each): data for _, found in kafka.produced[:2] for topic, each, data in found}
     assert kafka.produced[2:] == 2 * [(1, [("states", 2, whole["states", 2])])]
     assert kafka.metadata_updates == 1
@@ -163,8 +162,7 @@ def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, prod
 def test_a_broken_connection_is_retried(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["Produce"] = [KafkaConnectionError()]
     kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
-    fill(producer, partitions=1)
-    producer.commit()
+    write(producer, partitions=1)
     assert kafka.requests[-3:] == 3 * ["EndTxnRequest"]
     assert kafka.looked_up == 2 * ["TRANSACTION worker-0"]
 
@@ -185,11 +183,10 @@ def test_a_final_refusal_is_not_committed(
     kafka: FakeKafka, producer: JointProducer, refused: str, code: int, error: type[Exception]
 ) -> None:
     kafka.refusals[refused] = [code]
-    fill(producer)
-    producer.add_offsets(OFFSETS, MEMBER)
     with pytest.raises(error):
-        producer.commit()
+        write(producer, offsets=OFFSETS)
     assert kafka.requests.count("EndTxnRequest") == (refused == "EndTxnRequest")
+    assert kafka.requests[-1] == "Abort"
 
 
 def values(written: Sequence[Any]) -> list[bytes | None]:
@@ -209,19 +206,17 @@ def test_a_batch_that_is_too_large_is_split(kafka: FakeKafka, producer: JointPro
 
     def transaction() -> list[Sent]:
         kafka.produced.clear()
-        producer.begin()
-        sent = [
-            producer.send(topic, records(*some), partition=partition)
-            for topic, partition, some in (
-                ("states", 0, written[:4]),
-                ("states", 0, written[4:]),
-                ("states", 2, written),
-                ("notifications", 0, written[:3]),
-                ("notifications", 2, pair),
-            )
-        ]
-        producer.commit()
-        return sent
+        with producer.transaction():
+            return [
+                producer.send(topic, records(*some), partition=partition)
+                for topic, partition, some in (
+                    ("states", 0, written[:4]),
+                    ("states", 0, written[4:]),
+                    ("states", 2, written),
+                    ("notifications", 0, written[:3]),
+                    ("notifications", 2, pair),
+                )
+            ]
 
     assert [each.last_offset for each in transaction()] == [3, 9, 29, 2, 21]
     assert [each.last_offset for each in transaction()] == [13, 19, 39, 5, 23]
@@ -232,11 +227,9 @@ def test_a_batch_that_is_too_large_is_split(kafka: FakeKafka, producer: JointPro
 
 def test_split_batches_are_as_large_as_allowed_and_logged(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.most_bytes = 700_000
-    producer.begin()
-    for partition in (0, 2):
-        producer.send("states", records(*[bytes(100_000)] * 9), partition=partition)
-    with structlog.testing.capture_logs() as logged:
-        producer.commit()
+    with structlog.testing.capture_logs() as logged, producer.transaction():
+        for partition in (0, 2):
+            producer.send("states", records(*[bytes(100_000)] * 9), partition=partition)
     assert [len(data) // 100_000 for _, found in kafka.produced for _, _, data in found] == [9, 9, 4, 4, 4, 4, 1, 1]
     assert [(each["event"], each["topic"], each["most_bytes"]) for each in logged] == [
         ("batch_size_reduced", "states", 500_000)
@@ -245,9 +238,8 @@ def test_split_batches_are_as_large_as_allowed_and_logged(kafka: FakeKafka, prod
 
 def test_missing_permissions_are_named(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["AddPartitionsToTxnRequest"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
-    fill(producer)
     with pytest.raises(DeliveryFailed, match="Write on topic topic"):
-        producer.commit()
+        write(producer)
 
 
 def test_metadata_of_offsets_ends_with_a_zero_for_librdkafka() -> None:
@@ -259,10 +251,9 @@ def test_a_request_is_limited_and_the_rest_is_sent_with_the_next(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joint_producer, "_REQUEST_BYTES", 250)
-    producer.begin()
-    for partition in (0, 1, 2, 4, 6):
-        producer.send("topic", [(b"key", b"x" * (400 if partition == 4 else 20), [])], partition=partition)
-    producer.commit()
+    with producer.transaction():
+        for partition in (0, 1, 2, 4, 6):
+            producer.send("topic", [(b"key", b"x" * (400 if partition == 4 else 20), [])], partition=partition)
     sizes = [(node, [partition for _, partition, _ in put]) for node, put in kafka.produced]
     assert sizes == [(1, [0, 2]), (2, [1]), (1, [4]), (1, [6])], "what is larger by itself goes alone"
 
@@ -272,9 +263,8 @@ def test_a_stuck_request_is_logged_once(
 ) -> None:
     monkeypatch.setattr(joint_producer, "_STUCK_S", -1)
     kafka.refusals["EndTxnRequest"] = [KafkaError.CONCURRENT_TRANSACTIONS] * 3
-    fill(producer, partitions=1)
     with structlog.testing.capture_logs() as logged:
-        producer.commit()
+        write(producer, partitions=1)
     [warning] = logged
     assert (warning["event"], warning["log_level"], warning["transactional_id"], warning["request"]) == (
         "transaction_stuck",
@@ -296,9 +286,8 @@ def test_a_stuck_request_is_logged_once(
 def test_batches_are_compressed_as_by_librdkafka(kafka: FakeKafka, config: dict[str, object], codec: str) -> None:
     made = JointProducer({"bootstrap.servers": "127.0.0.1:9", **config}, "worker-0")
     made.claim()
-    made.begin()
-    made.send("topic", [(b"k", bytes(1000), [])], partition=0)
-    made.commit()
+    with made.transaction():
+        made.send("topic", [(b"k", bytes(1000), [])], partition=0)
     [(_, [(_, _, batch)])] = kafka.produced
     assert batch[22] & 7 == CODECS[codec]
     made.close()
@@ -327,34 +316,30 @@ def test_a_claim_fails_if_no_broker_is_known_in_time(kafka: FakeKafka, monkeypat
 
 
 def test_an_empty_transaction_sends_no_request(kafka: FakeKafka, producer: JointProducer) -> None:
-    producer.begin()
-    producer.add_offsets([], MEMBER)
-    producer.commit()
+    write(producer, partitions=0)
     assert kafka.requests == []
 
 
 def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, producer: JointProducer) -> None:
-    fill(producer)
+    def fails() -> None:
+        with producer.transaction():
+            producer.send("states", [(b"k", b"v", [])], partition=0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    kafka.requests.clear()
     with producer.transaction():
         producer.send("states", [(b"k", b"other", [])], partition=0)
     assert kafka.requests == ["AddPartitionsToTxnRequest", "Produce", "EndTxnRequest"]
     assert values(kafka.written["states", 0]) == [b"other"]
 
 
-def test_a_failed_transaction_is_aborted(kafka: FakeKafka, producer: JointProducer) -> None:
-    kafka.refusals["1"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
-    with pytest.raises(DeliveryFailed), producer.transaction():
-        producer.send("states", [(b"k", b"v", [])], partition=1)
-    assert kafka.requests == ["AddPartitionsToTxnRequest", "Produce", "EndTxnRequest"]
-
-
 def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) -> None:
-    fill(producer, partitions=1)
-    producer.commit()
+    write(producer, partitions=1)
     kafka.written.clear()
     producer.claim()
-    fill(producer, partitions=1)
-    producer.commit()
+    write(producer, partitions=1)
     assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"
 
 

@@ -145,24 +145,27 @@ class JointProducer:
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """All that is sent within is written, or nothing; either is possible if Kafka did not confirm the commit.
+        """All that is sent within is on all in-sync replicas at its end, with the group's offsets, or nothing is.
 
-        Raises as ``commit``.
+        Raises:
+            Fenced: others have the transactional id, or the group; nothing was written.
+            DeliveryFailed: the commit failed. If Kafka did not answer, the transaction may be committed all the same.
         """
-        self.begin()
-        try:
-            yield
-            self.commit()
-        except BaseException:
-            # So that readers need not wait for its timeout. The next claim of the id aborts it otherwise.
-            with suppress(KafkaException):
-                self.abort()
-            raise
-
-    def begin(self) -> None:
-        """Begin a transaction: what is sent becomes visible with its commit, or never."""
         self._records.drain()
         self._offsets, self._member = (), None
+        try:
+            yield
+            self._run(self._commit(self._records.drain(), time.monotonic() + _COMMIT_S))
+        except BaseException as raised:
+            # So that readers need not wait for its timeout. The next claim of the id aborts it otherwise.
+            with suppress(KafkaException):
+                self._run(self._end(time.monotonic() + _ABORT_S, commits=False))
+            if not isinstance(raised, KafkaException):
+                raise
+            error: KafkaError = raised.args[0]
+            if error.code() in _FENCED:
+                raise Fenced(f"{self._id}: {error.str()}") from raised
+            raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
 
     def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
         """Add records, which the commit sends; partition -1 is that of each record's key.
@@ -182,29 +185,6 @@ class JointProducer:
     def add_offsets(self, offsets: Sequence[TopicPartition], member: Membership) -> None:
         """Commit these offsets of the member's group with the transaction, in place of others that were added."""
         self._offsets, self._member = offsets, member
-
-    def commit(self) -> None:
-        """Return once all records are on all in-sync replicas, with the group's offsets: all or nothing.
-
-        Raises:
-            Fenced: others have the transactional id, or the group; nothing was written.
-            DeliveryFailed: the commit failed. If Kafka did not answer, the transaction may be committed all the same.
-        """
-        try:
-            self._run(self._commit(self._records.drain(), time.monotonic() + _COMMIT_S))
-        except KafkaException as raised:
-            error: KafkaError = raised.args[0]
-            if error.code() in _FENCED:
-                raise Fenced(f"{self._id}: {error.str()}") from raised
-            raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
-
-    def abort(self) -> None:
-        """Abort the open transaction, if Kafka answers soon; the next claim of the id aborts it otherwise.
-
-        Raises:
-            KafkaException: it was not aborted.
-        """
-        self._run(self._coordinated(EndTxnRequest(*self._identity, False), time.monotonic() + _ABORT_S))  # noqa: FBT003 - commits
 
     def close(self) -> None:
         """Close the connections. The next claim of the id, or its timeout, aborts an open transaction."""
@@ -269,7 +249,10 @@ class JointProducer:
             # The group's coordinator refuses offsets of a member whose generation is over.
             commit = TxnOffsetCommit(self._identity, member, offsets)
             await self._request(CoordinationType.GROUP, member.group, commit, deadline)
-        await self._coordinated(EndTxnRequest(*self._identity, True), deadline)  # noqa: FBT003 - commits
+        await self._end(deadline, commits=True)
+
+    async def _end(self, deadline: float, *, commits: bool) -> None:
+        await self._coordinated(EndTxnRequest(*self._identity, commits), deadline)
 
     async def _produce(self, batches: _Batches, deadline: float) -> None:
         """Return once all batches are on all in-sync replicas; one per partition at a time."""
