@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -83,24 +85,31 @@ class FakeBroker(ChunkConsumer):
         return {FIRST, SECOND}
 
 
-@pytest.fixture
-def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[None]]], None]:
-    """Runs a check in a loop, with a consumer of generation 1."""
+def with_consumer(check: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Make a test of a coroutine, which gets a consumer of generation 1."""
 
-    async def main(check: Callable[[FakeBroker], Awaitable[None]]) -> None:
-        async def nothing(*_: Any) -> None:
-            pass
+    async def nothing(*_: Any) -> None:
+        pass
 
-        app = faust_app(tmp_path, partitions=2)
+    async def main(folder: Path, given: dict[str, Any]) -> None:
+        app = faust_app(folder, partitions=2)
         app.producer = cast("Any", FakeProducer())
         consumer = FakeBroker(
             app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing
         )
         app.consumer_generation_id = 1
-        await check(consumer)
+        await check(consumer, **given)
         consumer.close()
 
-    return lambda check: asyncio.run(main(check))
+    @functools.wraps(check)
+    def test(tmp_path: Path, **given: Any) -> None:
+        asyncio.run(main(tmp_path, given))
+
+    own = inspect.signature(check)
+    _, *others = own.parameters.values()
+    folder = inspect.Parameter("tmp_path", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    cast("Any", test).__signature__ = own.replace(parameters=[folder, *others])
+    return test
 
 
 async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
@@ -108,172 +117,146 @@ async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
     return [(message.tp, message) for first in polled for message in (first, *first.others)]
 
 
-def test_a_poll_gives_one_message_with_one_chunk_per_partition(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {
-            FIRST: [FakeRecord(offset) for offset in range(100, 200)],
-            SECOND: [FakeRecord(7, partition=1)],
-            CHANGELOG: [FakeRecord(1, topic="changelog")],  # nobody's here
-        }
-        [(first_tp, first)] = [each async for each in consumer.getmany(1.0)]
-        assert (first_tp, first.offset) == (FIRST, 199)
-        assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
-        assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
-        assert [each.more_follow for each in cast("Any", (first, *cast("Any", first).others))] == [True, False]
-
-    with_consumer(check)
+@with_consumer
+async def test_a_poll_gives_one_message_with_one_chunk_per_partition(consumer: FakeBroker) -> None:
+    consumer.fetched = {
+        FIRST: [FakeRecord(offset) for offset in range(100, 200)],
+        SECOND: [FakeRecord(7, partition=1)],
+        CHANGELOG: [FakeRecord(1, topic="changelog")],  # nobody's here
+    }
+    [(first_tp, first)] = [each async for each in consumer.getmany(1.0)]
+    assert (first_tp, first.offset) == (FIRST, 199)
+    assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
+    assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
+    assert [each.more_follow for each in cast("Any", (first, *cast("Any", first).others))] == [True, False]
 
 
-def test_a_chunk_is_limited_in_bytes_and_a_larger_record_is_alone(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
-        consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
-        got = await chunks_of(consumer)
-        assert [[record.offset for record in message.value] for _, message in got] == [[0, 1], [2], [3], [4, 5]]
-        assert [message.offset for _, message in got] == [1, 2, 3, 5]
-
-    with_consumer(check)
+@with_consumer
+async def test_a_chunk_is_limited_in_bytes_and_a_larger_record_is_alone(consumer: FakeBroker) -> None:
+    sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
+    consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
+    got = await chunks_of(consumer)
+    assert [[record.offset for record in message.value] for _, message in got] == [[0, 1], [2], [3], [4, 5]]
+    assert [message.offset for _, message in got] == [1, 2, 3, 5]
 
 
-def test_faust_commits_nothing_by_itself(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
-        [(_, message)] = await chunks_of(consumer)
-        # What Faust does with a message that a stream skips around a rebalance.
-        message.incref()
-        message.ack(consumer)
-        consumer.done(message)
-        await consumer.commit()
-        assert consumer.committed == {}
-
-    with_consumer(check)
+@with_consumer
+async def test_faust_commits_nothing_by_itself(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
+    [(_, message)] = await chunks_of(consumer)
+    # What Faust does with a message that a stream skips around a rebalance.
+    message.incref()
+    message.ack(consumer)
+    consumer.done(message)
+    await consumer.commit()
+    assert consumer.committed == {}
 
 
-def test_the_position_follows_done_records_and_earlier_ones_are_dropped(
-    with_consumer: Any,
-) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
-        (_, first), (_, second) = await chunks_of(consumer)
-        assert consumer.new_records(first, first.value) == first.value
-        assert consumer.new_records(first, first.value) == [], "it is under way"
-        consumer.done(first)
-        assert consumer.position_of(FIRST) == 2
-        consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
-        again: Any = [FakeRecord(1), FakeRecord(2)]
-        assert [record.offset for record in consumer.new_records(first, again)] == [2]
-        assert consumer.new_records(second, second.value) == second.value
-
-    with_consumer(check)
+@with_consumer
+async def test_the_position_follows_done_records_and_earlier_ones_are_dropped(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
+    (_, first), (_, second) = await chunks_of(consumer)
+    assert consumer.new_records(first, first.value) == first.value
+    assert consumer.new_records(first, first.value) == [], "it is under way"
+    consumer.done(first)
+    assert consumer.position_of(FIRST) == 2
+    consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
+    again: Any = [FakeRecord(1), FakeRecord(2)]
+    assert [record.offset for record in consumer.new_records(first, again)] == [2]
+    assert consumer.new_records(second, second.value) == second.value
 
 
-def test_records_in_progress_are_dropped_when_fetched_again_in_other_chunks(with_consumer: Any) -> None:
+@with_consumer
+async def test_records_in_progress_are_dropped_when_fetched_again_in_other_chunks(consumer: FakeBroker) -> None:
     """As after a rebalance that changes nothing: it is under way, and would be processed twice."""
 
-    async def check(consumer: FakeBroker) -> None:
-        accepted: list[int] = []
-        for first, behind in ((0, 10), (10, 20), (0, 5), (5, 25), (25, 26)):
-            consumer.fetched = {FIRST: [FakeRecord(offset) for offset in range(first, behind)]}
-            [(_, message)] = await chunks_of(consumer)
-            accepted += [each.offset for each in consumer.new_records(message, message.value)]
-        assert accepted == list(range(26))
-
-    with_consumer(check)
+    accepted: list[int] = []
+    for first, behind in ((0, 10), (10, 20), (0, 5), (5, 25), (25, 26)):
+        consumer.fetched = {FIRST: [FakeRecord(offset) for offset in range(first, behind)]}
+        [(_, message)] = await chunks_of(consumer)
+        accepted += [each.offset for each in consumer.new_records(message, message.value)]
+    assert accepted == list(range(26))
 
 
-def test_records_from_before_a_rebalance_are_dropped_in_the_same_generation(with_consumer: Any) -> None:
+@with_consumer
+async def test_records_from_before_a_rebalance_are_dropped_in_the_same_generation(consumer: FakeBroker) -> None:
     """As when a follower joins again and nothing changes. Taken, it would hide the chunks in front of it.
 
     Those were left out while the flow was stopped, and come again; this one waited on its way to the agent.
     """
 
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        [(_, left_out)] = await chunks_of(consumer)
-        consumer.fetched = {FIRST: [FakeRecord(1)]}
-        [(_, waited)] = await chunks_of(consumer)
-        consumer.stop_flow()
-        assert consumer.new_records(left_out, left_out.value) == []
-        consumer.resume_flow()
-        assert not consumer.is_current(waited), "for the inboxes"
-        assert consumer.new_records(waited, waited.value) == []
-        await chunks_of(consumer)
-        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
-        [(_, again)] = await chunks_of(consumer)
-        assert [each.offset for each in consumer.new_records(again, again.value)] == [0, 1]
-
-    with_consumer(check)
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    [(_, left_out)] = await chunks_of(consumer)
+    consumer.fetched = {FIRST: [FakeRecord(1)]}
+    [(_, waited)] = await chunks_of(consumer)
+    consumer.stop_flow()
+    assert consumer.new_records(left_out, left_out.value) == []
+    consumer.resume_flow()
+    assert not consumer.is_current(waited), "for the inboxes"
+    assert consumer.new_records(waited, waited.value) == []
+    await chunks_of(consumer)
+    consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
+    [(_, again)] = await chunks_of(consumer)
+    assert [each.offset for each in consumer.new_records(again, again.value)] == [0, 1]
 
 
-def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        [(_, message)] = await chunks_of(consumer)
-        consumer.app.consumer_generation_id = 2
-        assert consumer.new_records(message, message.value) == []
+@with_consumer
+async def test_a_chunk_of_an_earlier_generation_moves_no_position(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    [(_, message)] = await chunks_of(consumer)
+    consumer.app.consumer_generation_id = 2
+    assert consumer.new_records(message, message.value) == []
+    consumer.done(message)
+    assert consumer.position_of(FIRST) == 0
+
+
+@with_consumer
+async def test_a_position_is_forgotten_with_its_partition(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+    for _, message in await chunks_of(consumer):
         consumer.done(message)
-        assert consumer.position_of(FIRST) == 0
-
-    with_consumer(check)
-
-
-def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
-        for _, message in await chunks_of(consumer):
-            consumer.done(message)
-        await consumer.on_partitions_revoked({FIRST})
-        assert (consumer.position_of(FIRST), consumer.position_of(SECOND)) == (0, 1)
-
-    with_consumer(check)
+    await consumer.on_partitions_revoked({FIRST})
+    assert (consumer.position_of(FIRST), consumer.position_of(SECOND)) == (0, 1)
 
 
-def test_a_chunk_that_ends_after_a_revocation_moves_no_position(
-    with_consumer: Any,
-) -> None:
+@with_consumer
+async def test_a_chunk_that_ends_after_a_revocation_moves_no_position(consumer: FakeBroker) -> None:
     """The rebalance waits for it no longer, and another worker was further meanwhile."""
 
-    async def check(consumer: FakeBroker) -> None:
-        loose = cast("Any", consumer)
-        loose._thread.fetch_position = lambda _: 0  # pyright: ignore[reportUnknownLambdaType]
-        consumer.fetched = {FIRST: [FakeRecord(0, timestamp=1000)]}
-        [(_, message)] = await chunks_of(consumer)
-        await consumer.on_partitions_revoked({FIRST})
-        consumer.done(message)
-        for generation, assigned in ((2, set[TP]()), (3, {FIRST})):
-            consumer.app.consumer_generation_id = generation
-            await consumer.on_partitions_assigned(assigned, generation)
-        loose._committed_offset[FIRST] = 7  # as the seek says
-        assert consumer.position_of(FIRST) == 7
-        assert consumer.positions[FIRST] == Position(7, None)
-
-    with_consumer(check)
+    loose = cast("Any", consumer)
+    loose._thread.fetch_position = lambda _: 0  # pyright: ignore[reportUnknownLambdaType]
+    consumer.fetched = {FIRST: [FakeRecord(0, timestamp=1000)]}
+    [(_, message)] = await chunks_of(consumer)
+    await consumer.on_partitions_revoked({FIRST})
+    consumer.done(message)
+    for generation, assigned in ((2, set[TP]()), (3, {FIRST})):
+        consumer.app.consumer_generation_id = generation
+        await consumer.on_partitions_assigned(assigned, generation)
+    loose._committed_offset[FIRST] = 7  # as the seek says
+    assert consumer.position_of(FIRST) == 7
+    assert consumer.positions[FIRST] == Position(7, None)
 
 
-def test_records_fetched_while_a_rebalance_begins_are_dropped_and_sought(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        consumer.while_polling = consumer.stop_flow
-        assert await chunks_of(consumer) == []
-        assert consumer.sought == 1
-
-    with_consumer(check)
+@with_consumer
+async def test_records_fetched_while_a_rebalance_begins_are_dropped_and_sought(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    consumer.while_polling = consumer.stop_flow
+    assert await chunks_of(consumer) == []
+    assert consumer.sought == 1
 
 
-def test_the_next_poll_runs_while_chunks_are_passed_on(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        got: list[int] = []
-        async for _, message in consumer.getmany(1.0):
-            consumer.fetched = {FIRST: [FakeRecord(1)]}
-            await asyncio.sleep(0)
-            assert consumer.polls == 2
-            got.append(message.offset)
-        got += [message.offset for _, message in await chunks_of(consumer)]
-        assert got == [0, 1]
-        assert await chunks_of(consumer) == []
-
-    with_consumer(check)
+@with_consumer
+async def test_the_next_poll_runs_while_chunks_are_passed_on(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    got: list[int] = []
+    async for _, message in consumer.getmany(1.0):
+        consumer.fetched = {FIRST: [FakeRecord(1)]}
+        await asyncio.sleep(0)
+        assert consumer.polls == 2
+        got.append(message.offset)
+    got += [message.offset for _, message in await chunks_of(consumer)]
+    assert got == [0, 1]
+    assert await chunks_of(consumer) == []
 
 
 def _rebalance(consumer: FakeBroker) -> None:
@@ -286,188 +269,164 @@ def _generation(consumer: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("overtake", [_rebalance, _generation, ChunkConsumer.perform_seek])
-def test_records_polled_before_a_rebalance_or_seek_are_dropped_and_sought(
-    with_consumer: Any, overtake: Callable[[FakeBroker], Any]
+@with_consumer
+async def test_records_polled_before_a_rebalance_or_seek_are_dropped_and_sought(
+    consumer: FakeBroker, overtake: Callable[[FakeBroker], Any]
 ) -> None:
     """It may be after the present position, whose records would then count as already under way."""
 
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        async for _ in consumer.getmany(1.0):
-            consumer.fetched = {FIRST: [FakeRecord(1)]}
-            await asyncio.sleep(0)
-        done = overtake(consumer)
-        if done is not None:
-            await done
-        sought = consumer.sought
-        assert await chunks_of(consumer) == []
-        assert consumer.sought == sought + 1
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    async for _ in consumer.getmany(1.0):
         consumer.fetched = {FIRST: [FakeRecord(1)]}
-        assert [message.offset for _, message in await chunks_of(consumer)] == [1]
-
-    with_consumer(check)
-
-
-def test_an_error_of_the_poll_ahead_is_raised_by_the_next_poll(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        def fails() -> None:
-            raise ConsumerStoppedError
-
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        async for _ in consumer.getmany(1.0):
-            consumer.while_polling = fails
-        with pytest.raises(ConsumerStoppedError):
-            await chunks_of(consumer)
-
-    with_consumer(check)
+        await asyncio.sleep(0)
+    done = overtake(consumer)
+    if done is not None:
+        await done
+    sought = consumer.sought
+    assert await chunks_of(consumer) == []
+    assert consumer.sought == sought + 1
+    consumer.fetched = {FIRST: [FakeRecord(1)]}
+    assert [message.offset for _, message in await chunks_of(consumer)] == [1]
 
 
-def test_polled_records_that_are_not_done_are_not_passed(with_consumer: Any) -> None:
+@with_consumer
+async def test_an_error_of_the_poll_ahead_is_raised_by_the_next_poll(consumer: FakeBroker) -> None:
+    def fails() -> None:
+        raise ConsumerStoppedError
+
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    async for _ in consumer.getmany(1.0):
+        consumer.while_polling = fails
+    with pytest.raises(ConsumerStoppedError):
+        await chunks_of(consumer)
+
+
+@with_consumer
+async def test_polled_records_that_are_not_done_are_not_passed(consumer: FakeBroker) -> None:
     """It may wait after the chunk in progress, and must not count as done."""
 
-    async def check(consumer: FakeBroker) -> None:
-        loose = cast("Any", consumer)
-        loose._committed_offset |= {FIRST: 0, SECOND: 0}
-        thread = loose._thread
-        thread.fetch_position = {FIRST: 12, SECOND: 12}.get
-        thread.polled[FIRST] = 10
-        consumer.fetched = {FIRST: [FakeRecord(at) for at in range(10)]}
-        [(_, message)] = await chunks_of(consumer)
-        assert consumer.positions[FIRST].offset == 0
-        consumer.done(message)
-        assert consumer.positions[FIRST].offset == 12, "behind the last record there is the end of a transaction"
-        assert consumer.positions[SECOND].offset == 12
-        thread.polled[SECOND] = 10
-        assert consumer.positions[SECOND].offset == 0
-        await consumer.perform_seek()
-        assert consumer.positions[SECOND].offset == 0, (
-            "a poll may have ended behind the seek: it is dropped, and sought again"
-        )
-
-    with_consumer(check)
+    loose = cast("Any", consumer)
+    loose._committed_offset |= {FIRST: 0, SECOND: 0}
+    thread = loose._thread
+    thread.fetch_position = {FIRST: 12, SECOND: 12}.get
+    thread.polled[FIRST] = 10
+    consumer.fetched = {FIRST: [FakeRecord(at) for at in range(10)]}
+    [(_, message)] = await chunks_of(consumer)
+    assert consumer.positions[FIRST].offset == 0
+    consumer.done(message)
+    assert consumer.positions[FIRST].offset == 12, "behind the last record there is the end of a transaction"
+    assert consumer.positions[SECOND].offset == 12
+    thread.polled[SECOND] = 10
+    assert consumer.positions[SECOND].offset == 0
+    await consumer.perform_seek()
+    assert consumer.positions[SECOND].offset == 0, (
+        "a poll may have ended behind the seek: it is dropped, and sought again"
+    )
 
 
-def test_a_concurrent_poll_is_not_passed_either(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        loose = cast("Any", consumer)
-        loose._committed_offset |= {FIRST: 0, SECOND: 0}
-        thread = loose._thread
+@with_consumer
+async def test_a_concurrent_poll_is_not_passed_either(consumer: FakeBroker) -> None:
+    loose = cast("Any", consumer)
+    loose._committed_offset |= {FIRST: 0, SECOND: 0}
+    thread = loose._thread
 
-        def fetch_position(tp: TP) -> int:
-            thread.polled[tp] = 10
-            return 12
+    def fetch_position(tp: TP) -> int:
+        thread.polled[tp] = 10
+        return 12
 
-        thread.fetch_position = fetch_position
-        assert consumer.positions[FIRST].offset == 0
-
-    with_consumer(check)
+    thread.fetch_position = fetch_position
+    assert consumer.positions[FIRST].offset == 0
 
 
-def test_an_assignment_may_change_during_a_seek(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        async def overtaken() -> dict[TP, int]:
-            raise IllegalStateError("No current assignment for partition")
+@with_consumer
+async def test_an_assignment_may_change_during_a_seek(consumer: FakeBroker) -> None:
+    async def overtaken() -> dict[TP, int]:
+        raise IllegalStateError("No current assignment for partition")
 
-        consumer.seek_to_committed = overtaken
-        await consumer.perform_seek()
-
-    with_consumer(check)
+    consumer.seek_to_committed = overtaken
+    await consumer.perform_seek()
 
 
-def test_the_consumer_is_leaving_during_a_rebalance(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        assert not consumer.is_leaving
-        await consumer.on_partitions_revoked({FIRST})
-        assert consumer.is_leaving
-        await consumer.on_partitions_assigned({FIRST}, 2)
-        assert not consumer.is_leaving
-
-    with_consumer(check)
+@with_consumer
+async def test_the_consumer_is_leaving_during_a_rebalance(consumer: FakeBroker) -> None:
+    assert not consumer.is_leaving
+    await consumer.on_partitions_revoked({FIRST})
+    assert consumer.is_leaving
+    await consumer.on_partitions_assigned({FIRST}, 2)
+    assert not consumer.is_leaving
 
 
-def test_a_rebalance_waits_for_the_chunk_in_progress(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        [(_, message)] = await chunks_of(consumer)
+@with_consumer
+async def test_a_rebalance_waits_for_the_chunk_in_progress(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    [(_, message)] = await chunks_of(consumer)
 
-        async def work() -> None:
-            with consumer.working():
-                await asyncio.sleep(0.05)
-                consumer.done(message)
+    async def work() -> None:
+        with consumer.working():
+            await asyncio.sleep(0.05)
+            consumer.done(message)
 
-        working = asyncio.create_task(work())
-        await asyncio.sleep(0)
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await consumer.wait_empty()
+    assert working.done()
+    assert consumer.position_of(FIRST) == 1
+
+
+@with_consumer
+async def test_a_rebalance_without_chunks_in_progress_waits_only_for_faust(consumer: FakeBroker) -> None:
+    ended: list[str] = []
+
+    async def end() -> None:
+        ended.append("Faust's own")
+
+    consumer.commit_and_end_transactions = end
+    async with asyncio.timeout(1):
         await consumer.wait_empty()
-        assert working.done()
-        assert consumer.position_of(FIRST) == 1
-
-    with_consumer(check)
+    assert ended == ["Faust's own"]
 
 
-def test_a_rebalance_without_chunks_in_progress_waits_only_for_faust(
-    with_consumer: Any,
-) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        ended: list[str] = []
-
-        async def end() -> None:
-            ended.append("Faust's own")
-
-        consumer.commit_and_end_transactions = end
-        async with asyncio.timeout(1):
-            await consumer.wait_empty()
-        assert ended == ["Faust's own"]
-
-    with_consumer(check)
-
-
-def test_a_position_has_the_time_of_the_last_done_record(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        cast("Any", consumer)._thread.fetch_position = {}.get
-        cast("Any", consumer)._thread.polled |= {FIRST: 2, SECOND: 1}
-        consumer.fetched = {
-            FIRST: [FakeRecord(0, timestamp=1000), FakeRecord(1, timestamp=2500)],
-            SECOND: [FakeRecord(0, partition=1, timestamp=3000)],
-        }
-        (_, message), _ = await chunks_of(consumer)
-        assert consumer.positions == {FIRST: Position(0, 1.0), SECOND: Position(0, 3.0)}, "the first that waits"
-        consumer.done(message)
-        cast("Any", consumer)._thread.polled[FIRST] = 3
-        assert consumer.positions == {FIRST: Position(2, 2.5), SECOND: Position(0, 3.0)}
-        await consumer.on_partitions_revoked({FIRST})
-        assert cast("Any", consumer)._thread.polled == {SECOND: 1}
-        cast("Any", consumer)._thread.polled[FIRST] = 1
-        assert consumer.positions[FIRST] == Position(0, None)
-
-    with_consumer(check)
+@with_consumer
+async def test_a_position_has_the_time_of_the_last_done_record(consumer: FakeBroker) -> None:
+    cast("Any", consumer)._thread.fetch_position = {}.get
+    cast("Any", consumer)._thread.polled |= {FIRST: 2, SECOND: 1}
+    consumer.fetched = {
+        FIRST: [FakeRecord(0, timestamp=1000), FakeRecord(1, timestamp=2500)],
+        SECOND: [FakeRecord(0, partition=1, timestamp=3000)],
+    }
+    (_, message), _ = await chunks_of(consumer)
+    assert consumer.positions == {FIRST: Position(0, 1.0), SECOND: Position(0, 3.0)}, "the first that waits"
+    consumer.done(message)
+    cast("Any", consumer)._thread.polled[FIRST] = 3
+    assert consumer.positions == {FIRST: Position(2, 2.5), SECOND: Position(0, 3.0)}
+    await consumer.on_partitions_revoked({FIRST})
+    assert cast("Any", consumer)._thread.polled == {SECOND: 1}
+    cast("Any", consumer)._thread.polled[FIRST] = 1
+    assert consumer.positions[FIRST] == Position(0, None)
 
 
-def test_the_next_chunk_is_accepted_without_a_copy(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        for offset in (0, 1):
-            consumer.fetched = {FIRST: [FakeRecord(offset)]}
-            [(_, message)] = await chunks_of(consumer)
-            assert consumer.new_records(message, message.value) is message.value
-
-    with_consumer(check)
+@with_consumer
+async def test_the_next_chunk_is_accepted_without_a_copy(consumer: FakeBroker) -> None:
+    for offset in (0, 1):
+        consumer.fetched = {FIRST: [FakeRecord(offset)]}
+        [(_, message)] = await chunks_of(consumer)
+        assert consumer.new_records(message, message.value) is message.value
 
 
-def test_only_active_or_buffered_partitions_with_records_give_messages(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        def records() -> dict[TP, list[FakeRecord]]:
-            return {CHANGELOG: [], FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+@with_consumer
+async def test_only_active_or_buffered_partitions_with_records_give_messages(consumer: FakeBroker) -> None:
+    def records() -> dict[TP, list[FakeRecord]]:
+        return {CHANGELOG: [], FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
 
-        for active, buffered, expected in (
-            ({CHANGELOG, SECOND}, set[TP](), [SECOND]),
-            ({CHANGELOG, SECOND}, {FIRST}, [FIRST, SECOND]),
-            (None, set[TP](), [FIRST, SECOND]),
-        ):
-            consumer.fetched, consumer.active = records(), active
-            cast("Any", consumer)._buffered_partitions = buffered
-            assert [tp for tp, _ in await chunks_of(consumer)] == expected
-            assert await chunks_of(consumer) == []  # the poll ahead
-
-    with_consumer(check)
+    for active, buffered, expected in (
+        ({CHANGELOG, SECOND}, set[TP](), [SECOND]),
+        ({CHANGELOG, SECOND}, {FIRST}, [FIRST, SECOND]),
+        (None, set[TP](), [FIRST, SECOND]),
+    ):
+        consumer.fetched, consumer.active = records(), active
+        cast("Any", consumer)._buffered_partitions = buffered
+        assert [tp for tp, _ in await chunks_of(consumer)] == expected
+        assert await chunks_of(consumer) == []  # the poll ahead
 
 
 async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[object]]) -> None:
@@ -483,147 +442,129 @@ async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[obje
         await loose._drain_messages(fetcher)
 
 
-def test_dropped_records_of_one_partition_do_not_delay_others(with_consumer: Any) -> None:
+@with_consumer
+async def test_dropped_records_of_one_partition_do_not_delay_others(consumer: FakeBroker) -> None:
     """Of a topic in a poll there is one message, for all partitions."""
 
-    async def check(consumer: FakeBroker) -> None:
-        got = list[TP]()
+    got = list[TP]()
 
-        async def hand_on(first: Any) -> None:
-            got.extend(message.tp for message in (first, *first.others))
+    async def hand_on(first: Any) -> None:
+        got.extend(message.tp for message in (first, *first.others))
 
-        cast("Any", consumer)._read_offset[FIRST] = 5
-        consumer.fetched = {FIRST: [FakeRecord(3)], SECOND: [FakeRecord(9, partition=1)]}
-        await drained(consumer, hand_on)
-        assert got == [FIRST, SECOND]
-
-    with_consumer(check)
+    cast("Any", consumer)._read_offset[FIRST] = 5
+    consumer.fetched = {FIRST: [FakeRecord(3)], SECOND: [FakeRecord(9, partition=1)]}
+    await drained(consumer, hand_on)
+    assert got == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_a_message_waits_for_room_until_the_flow_is_suspended(with_consumer: Any, *, suspended: bool) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        room, ends = asyncio.Event(), list[str]()
-        frees = consumer.stop_flow if suspended else room.set
+@with_consumer
+async def test_a_message_waits_for_room_until_the_flow_is_suspended(consumer: FakeBroker, *, suspended: bool) -> None:
+    room, ends = asyncio.Event(), list[str]()
+    frees = consumer.stop_flow if suspended else room.set
 
-        async def hand_on(_: Any) -> None:
-            asyncio.get_running_loop().call_later(0.01, frees)
-            try:
-                await room.wait()
-            except asyncio.CancelledError:
-                ends.append("abandoned")
-                raise
-            ends.append("handed on")
+    async def hand_on(_: Any) -> None:
+        asyncio.get_running_loop().call_later(0.01, frees)
+        try:
+            await room.wait()
+        except asyncio.CancelledError:
+            ends.append("abandoned")
+            raise
+        ends.append("handed on")
 
-        consumer.fetched = {FIRST: [FakeRecord(3)]}
-        await drained(consumer, hand_on)
-        await asyncio.sleep(0)
-        assert ends == ["abandoned" if suspended else "handed on"]
-
-    with_consumer(check)
+    consumer.fetched = {FIRST: [FakeRecord(3)]}
+    await drained(consumer, hand_on)
+    await asyncio.sleep(0)
+    assert ends == ["abandoned" if suspended else "handed on"]
 
 
 @pytest.mark.parametrize("turns", [0, 3])
-def test_an_error_of_a_message_callback_is_raised(with_consumer: Any, turns: int) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        async def hand_on(_: Any) -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            raise ValueError("refused")
+@with_consumer
+async def test_an_error_of_a_message_callback_is_raised(consumer: FakeBroker, turns: int) -> None:
+    async def hand_on(_: Any) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise ValueError("refused")
 
-        consumer.fetched = {FIRST: [FakeRecord(3)]}
-        with pytest.raises(ValueError, match="refused"):
-            await drained(consumer, hand_on)
-
-    with_consumer(check)
+    consumer.fetched = {FIRST: [FakeRecord(3)]}
+    with pytest.raises(ValueError, match="refused"):
+        await drained(consumer, hand_on)
 
 
 @pytest.mark.parametrize("app_stops", [False, True])
-def test_the_loop_ends_without_an_error_only_when_the_app_stops(with_consumer: Any, *, app_stops: bool) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
-        consumer.fetched = {FIRST: [FakeRecord(3)]}
-        draining = asyncio.create_task(drained(consumer, lambda _: asyncio.Event().wait()))
-        await asyncio.sleep(0.01)
-        draining.cancel()
-        await asyncio.wait([draining])
-        assert draining.cancelled() is not app_stops
-
-    with_consumer(check)
+@with_consumer
+async def test_the_loop_ends_without_an_error_only_when_the_app_stops(consumer: FakeBroker, *, app_stops: bool) -> None:
+    cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
+    consumer.fetched = {FIRST: [FakeRecord(3)]}
+    draining = asyncio.create_task(drained(consumer, lambda _: asyncio.Event().wait()))
+    await asyncio.sleep(0.01)
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert draining.cancelled() is not app_stops
 
 
-def test_nothing_is_polled_during_a_rebalance(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.stop_flow()
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        getting = asyncio.create_task(chunks_of(consumer))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert (consumer.polls, getting.done()) == (0, False)
-        consumer.resume_flow()
-        [(_, message)] = await getting
-        assert message.offset == 0
-
-    with_consumer(check)
-
-
-def test_a_record_that_is_larger_than_a_chunk_may_come_first(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate((5 << 20, 1))]}
-        got = await chunks_of(consumer)
-        assert [[record.offset for record in message.value] for _, message in got] == [[0], [1]]
-
-    with_consumer(check)
-
-
-def test_an_offset_that_the_topic_no_longer_has_is_an_error(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        calls: list[bool] = []
-
-        def allow_skipping(*, may: bool) -> None:
-            calls.append(may)
-
-        cast("Any", consumer)._thread.allow_skipping = allow_skipping
-        consumer.forbid_skipping()
-        assert calls == [False]
-
-    with_consumer(check)
-
-
-def test_a_stop_cancels_the_poll_ahead(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        ended: list[str] = []
-
-        async def end() -> None:
-            ended.append("Faust's own")
-
-        consumer.commit_and_end_transactions = end
-        await consumer.on_stop()
-        ahead = cast("Any", consumer)._ahead = asyncio.create_task(asyncio.Event().wait())
-        await consumer.on_stop()
-        await asyncio.wait([ahead])
-        assert ahead.cancelled()
-        assert len(ended) == 2
-
-    with_consumer(check)
-
-
-def test_an_error_of_an_unused_poll_ahead_is_ignored(with_consumer: Any) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        complaints: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-
-        def fails() -> None:
-            raise ConsumerStoppedError
-
-        consumer.fetched = {FIRST: [FakeRecord(0)]}
-        async for _ in consumer.getmany(1.0):
-            consumer.while_polling = fails
-        loose = cast("Any", consumer)
-        await asyncio.wait([loose._ahead])
+@with_consumer
+async def test_nothing_is_polled_during_a_rebalance(consumer: FakeBroker) -> None:
+    consumer.stop_flow()
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    getting = asyncio.create_task(chunks_of(consumer))
+    for _ in range(5):
         await asyncio.sleep(0)
-        loose._ahead = None
-        gc.collect()
-        assert complaints == []
+    assert (consumer.polls, getting.done()) == (0, False)
+    consumer.resume_flow()
+    [(_, message)] = await getting
+    assert message.offset == 0
 
-    with_consumer(check)
+
+@with_consumer
+async def test_a_record_that_is_larger_than_a_chunk_may_come_first(consumer: FakeBroker) -> None:
+    consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate((5 << 20, 1))]}
+    got = await chunks_of(consumer)
+    assert [[record.offset for record in message.value] for _, message in got] == [[0], [1]]
+
+
+@with_consumer
+async def test_an_offset_that_the_topic_no_longer_has_is_an_error(consumer: FakeBroker) -> None:
+    calls: list[bool] = []
+
+    def allow_skipping(*, may: bool) -> None:
+        calls.append(may)
+
+    cast("Any", consumer)._thread.allow_skipping = allow_skipping
+    consumer.forbid_skipping()
+    assert calls == [False]
+
+
+@with_consumer
+async def test_a_stop_cancels_the_poll_ahead(consumer: FakeBroker) -> None:
+    ended: list[str] = []
+
+    async def end() -> None:
+        ended.append("Faust's own")
+
+    consumer.commit_and_end_transactions = end
+    await consumer.on_stop()
+    ahead = cast("Any", consumer)._ahead = asyncio.create_task(asyncio.Event().wait())
+    await consumer.on_stop()
+    await asyncio.wait([ahead])
+    assert ahead.cancelled()
+    assert len(ended) == 2
+
+
+@with_consumer
+async def test_an_error_of_an_unused_poll_ahead_is_ignored(consumer: FakeBroker) -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    def fails() -> None:
+        raise ConsumerStoppedError
+
+    consumer.fetched = {FIRST: [FakeRecord(0)]}
+    async for _ in consumer.getmany(1.0):
+        consumer.while_polling = fails
+    loose = cast("Any", consumer)
+    await asyncio.wait([loose._ahead])
+    await asyncio.sleep(0)
+    loose._ahead = None
+    gc.collect()
+    assert complaints == []
