@@ -29,7 +29,8 @@ export function leavePerson(address) {
 /** Resolves with what failed. */
 async function signOut(api, everywhere, words) {
   try {
-    const next = await api.signOut(everywhere);
+    // Where to go to sign out of the identity provider too.
+    const { next } = await api.send("POST", `/sign-out?everywhere=${everywhere}`);
     await forgetLists();
     return leavePerson(next);
   } catch (error) {

@@ -1,6 +1,6 @@
 // What a person may decide here, what they decided, and what became of it.
 
-import { quietly } from "./api.js";
+import { pathOf, quietly } from "./api.js";
 import { debounced } from "./dom.js";
 import { hasEnded } from "./states.js";
 
@@ -30,7 +30,7 @@ export class Actions extends EventTarget {
   /** Failing is no harm: nothing can be decided until the next time. */
   async load() {
     this._asked = true;
-    const found = await quietly(this._api.actions(this._inbox.person));
+    const found = await quietly(this._api.get(pathOf(this.person, "actions")));
     if (found !== null) this._know(found);
   }
 
@@ -78,7 +78,7 @@ export class Actions extends EventTarget {
   /** Rejects with a Problem where the service did not record it. `revision` of the instance as it is shown, if it is. */
   async act(action, items, { remark = "", recipient = null, revision = null } = {}) {
     const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null, seen_revision: revision }));
-    this._know(await this._api.act(this._inbox.person, { action, items: named, remark, recipient_id: recipient }));
+    this._know(await this._api.send("POST", pathOf(this.person, "actions"), { action, items: named, remark, recipient_id: recipient }));
   }
 
   get _isWaiting() {

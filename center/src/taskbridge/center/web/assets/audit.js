@@ -1,6 +1,6 @@
 // The auditors' page: who did what, newest first, filtered by what the address says.
 
-import { Latest } from "./api.js";
+import { Latest, search } from "./api.js";
 import { button, element, labelled, offer, recordsTable, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { panelPage } from "./page-head.js";
@@ -109,7 +109,7 @@ class AuditTrail {
     this._isLoading = true;
     this._show();
     const query = { ...this._query(), before: this._items.at(-1)?.seq ?? null, limit: PART };
-    await this._loading.run((signal) => this._api.audit(query, signal), {
+    await this._loading.run((signal) => this._api.get("/v1/audit", query, signal), {
       found: ({ items }) => {
         this._items.push(...items);
         this._complete = items.length < PART;
@@ -186,11 +186,6 @@ class AuditTrail {
 }
 
 const withDetail = (text, detail) => (detail === "" ? text : [text, " ", element("bdi", { class: "faint" }, detail)]);
-
-function search(query) {
-  const given = Object.entries(query).filter(([, value]) => value !== "");
-  return given.length > 0 ? `?${new URLSearchParams(given)}` : "";
-}
 
 /** Lists of entries, of each the earliest first: all that were read about one action are one list, where it began. */
 function byAction(items) {

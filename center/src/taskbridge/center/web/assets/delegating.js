@@ -1,6 +1,6 @@
 // Delegations: whom a person has decide for a time, and the tasks that others delegated to them.
 
-import { Problem, quietly } from "./api.js";
+import { Problem, pathOf, quietly } from "./api.js";
 import { button, debounced, dialog, element, labelled, offer, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { colleaguePicker } from "./people-picker.js";
@@ -26,7 +26,7 @@ export class Delegated extends EventTarget {
   }
 
   async load() {
-    const found = await quietly(this._api.delegated(this._actions.person));
+    const found = await quietly(this._api.get(pathOf(this._actions.person, "delegated-tasks")));
     if (found === null) return;
     this.items = found.items;
     this.dispatchEvent(new CustomEvent("change"));
@@ -73,14 +73,14 @@ export function delegationDialog(api, person, words, apps) {
   function show({ items }) {
     const names = new Map(apps());
     const own = ({ delegation_id: id, delegate: { user_id: user, name }, app_type: type, starts_at: starts, ends_at: ends }) => {
-      const end = button(delegating.end, () => attempt(api.undelegate(person, id)), { "aria-label": `${delegating.end}: ${name || user}` });
+      const end = button(delegating.end, () => attempt(api.send("DELETE", pathOf(person, `delegations/${encodeURIComponent(id)}`))), { "aria-label": `${delegating.end}: ${name || user}` });
       return row([name || user, days(starts, ends), type === null ? words.allApps : (names.get(type) ?? type)], end);
     };
     replace(list, ...(items.length > 0 ? items.map(own) : [element("li", { class: "faint" }, delegating.none)]));
   }
 
   async function showAgents() {
-    const found = await quietly(api.yidaAgents(person));
+    const found = await quietly(api.get(pathOf(person, "yida-agents")));
     const agent = ({ agent, principal, is_for_all: isForAll, starts_at: starts, ends_at: ends }) => {
       const isMine = principal.user_id === person.userId;
       const { user_id: user, name } = isMine ? agent : principal;
@@ -111,7 +111,7 @@ export function delegationDialog(api, person, words, apps) {
     const until = new Date(`${last.value}T00:00`);
     until.setDate(until.getDate() + 1);
     const wanted = { delegate_id: delegate.user_id, app_type: app.value || null, starts_at: from.toISOString(), ends_at: until.toISOString() };
-    if (await attempt(api.delegate(person, wanted))) clear();
+    if (await attempt(api.send("POST", pathOf(person, "delegations"), wanted))) clear();
   }
 
   /** Shows the delegations that an answer has; resolves with whether it came. */
@@ -133,7 +133,7 @@ export function delegationDialog(api, person, words, apps) {
     offer(app, [["", words.allApps], ...apps()]);
     clear();
     showAgents();
-    await attempt(api.delegations(person));
+    await attempt(api.get(pathOf(person, "delegations")));
     replace(picker, (await colleaguePicker(api, person, words, choose)) ?? element("p", { class: "faint" }, words.acting.nobody));
   }
 

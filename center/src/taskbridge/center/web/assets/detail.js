@@ -96,8 +96,9 @@ export class Detail {
   _load() {
     const id = this._shown;
     const request = async (signal) => {
-      const history = this._api.history(id, signal).catch((error) => error);
-      return [await this._api.instance(id, signal), await history];
+      const path = `/v1/instances/${encodeURIComponent(id)}`;
+      const history = this._api.get(`${path}/history`, {}, signal).catch((error) => error);
+      return [await this._api.get(path, {}, signal), await history];
     };
     return this._loading.run(request, {
       found: ([state, history]) => {

@@ -8,56 +8,37 @@ const LONGEST_WAIT_MS = 30_000;
 /** The service comments every 15 s: silence beyond this means that the connection is gone and nobody was told. */
 const SILENCE_MS = 40_000;
 
-/** The events of an SSE body, each `{type, data, id}`; `null` for anything else that arrived and shows life. */
+/**
+ * The events of a stream, each `{event, id, data}` as far as it has them; comments have an empty name. Of the standard,
+ * what the service sends: lines end in LF, and data are one line.
+ */
 export async function* serverSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  let event = { type: "message", data: [], id: null };
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      rest += value;
-      // A CR at the end may be half of a CRLF: it waits for what follows.
-      const lines = rest.split(/\r\n|\n|\r(?!$)/);
-      rest = lines.pop();
-      for (const line of lines) {
-        if (line !== "") {
-          readField(event, line);
-        } else {
-          if (event.data.length > 0) yield { ...event, data: event.data.join("\n") };
-          else if (event.id !== null) yield { ...event, type: "id", data: "" };
-          event = { type: "message", data: [], id: null };
-        }
-      }
-      yield null;
-    }
-  } finally {
-    reader.cancel().catch(() => {});
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) yield Object.fromEntries(event.split("\n").map((line) => line.match(/^([^:]*):? ?(.*)$/).slice(1)));
   }
 }
 
-function readField(event, line) {
-  if (line.startsWith(":")) return;
-  const colon = line.indexOf(":");
-  const name = colon < 0 ? line : line.slice(0, colon);
-  const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-  if (name === "event") event.type = value;
-  else if (name === "data") event.data.push(value);
-  else if (name === "id" && !value.includes("\0")) event.id = value;
-}
-
 /**
- * Keeps one stream open until stopped, and goes on where it ended. Emits
- * "state" (`connecting`, `live`, `waiting`, `paused`, `refused`), "open" (`resumed`: nothing was missed) and "event".
+ * Keeps one stream open until stopped, and goes on where it ended. Calls `onState` (`connecting`, `live`, `waiting`,
+ * `paused`, `refused`, and the problem), `onOpen` (`true`: resumed, nothing was missed) and `onEvent`.
  */
-export class EventStream extends EventTarget {
-  constructor(connect) {
-    super();
+export class EventStream {
+  constructor(connect, { onState, onOpen, onEvent }) {
     this._connect = connect;
+    this._onState = onState;
+    this._onOpen = onOpen;
+    this._onEvent = onEvent;
     this._lastEventId = null;
     this._stop = null;
     this.state = "paused";
+    /** Try now instead of when the back-off ends: the network is back, or somebody looks. */
+    this.wake = () => {};
   }
 
   start() {
@@ -72,19 +53,24 @@ export class EventStream extends EventTarget {
     this._tell("paused");
   }
 
-  /** Try now instead of when the back-off ends: the network is back, or somebody looks. */
-  wake() {
-    this._wake?.();
-  }
-
   async _run(stopped) {
     let wait = FIRST_WAIT_MS;
     while (!stopped.aborted) {
       this._tell("connecting");
+      const attempt = new AbortController();
+      const silence = debounced(() => attempt.abort(), SILENCE_MS);
+      silence();
       try {
-        await this._follow(stopped, () => {
-          wait = FIRST_WAIT_MS;
-        });
+        const resumed = this._lastEventId !== null;
+        const response = await this._connect(this._lastEventId, AbortSignal.any([stopped, attempt.signal]));
+        wait = FIRST_WAIT_MS;
+        this._tell("live");
+        this._onOpen(resumed);
+        for await (const event of serverSentEvents(response.body)) {
+          silence();
+          this._onEvent(event);
+          this._lastEventId = event.id ?? this._lastEventId;
+        }
       } catch (error) {
         if (stopped.aborted) return;
         if (error instanceof Problem && error.isRefusal) {
@@ -93,49 +79,25 @@ export class EventStream extends EventTarget {
           return;
         }
         // An id that is too old, or another service's: everything is read again instead.
-        if (error instanceof Problem && error.status === 400) this._lastEventId = null;
-        if (error instanceof Problem && error.retryAfterS !== null) wait = Math.max(wait, error.retryAfterS * 1000);
+        if (error.status === 400) this._lastEventId = null;
+        wait = Math.max(wait, (error.retryAfterS ?? 0) * 1000);
+      } finally {
+        silence.cancel();
+        attempt.abort();
       }
       if (stopped.aborted) return;
       this._tell("waiting");
-      await this._sleep(wait * (0.75 + Math.random() / 2), stopped);
+      const { promise, resolve } = Promise.withResolvers();
+      this.wake = resolve;
+      setTimeout(resolve, wait * (0.75 + Math.random() / 2));
+      stopped.addEventListener("abort", resolve, { once: true });
+      await promise;
       wait = Math.min(wait * 2, LONGEST_WAIT_MS);
     }
   }
 
-  async _follow(stopped, succeeded) {
-    const attempt = new AbortController();
-    const silence = debounced(() => attempt.abort(), SILENCE_MS);
-    silence();
-    try {
-      const resumed = this._lastEventId !== null;
-      const response = await this._connect(this._lastEventId, AbortSignal.any([stopped, attempt.signal]));
-      succeeded();
-      this._tell("live");
-      this.dispatchEvent(new CustomEvent("open", { detail: { resumed } }));
-      for await (const event of serverSentEvents(response.body)) {
-        silence();
-        if (event === null) continue;
-        this.dispatchEvent(new CustomEvent("event", { detail: event }));
-        if (event.id !== null) this._lastEventId = event.id;
-      }
-    } finally {
-      silence.cancel();
-      attempt.abort();
-    }
-  }
-
-  /** Until then, or until somebody wakes or stops it. */
-  _sleep(ms, stopped) {
-    const { promise, resolve } = Promise.withResolvers();
-    this._wake = resolve;
-    setTimeout(resolve, ms);
-    stopped.addEventListener("abort", resolve, { once: true });
-    return promise;
-  }
-
   _tell(state, problem = null) {
     this.state = state;
-    this.dispatchEvent(new CustomEvent("state", { detail: { state, problem } }));
+    this._onState(state, problem);
   }
 }

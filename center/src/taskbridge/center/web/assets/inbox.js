@@ -1,6 +1,6 @@
 // One person's task center as it stands: a view's items, the counts, and what the stream says about both.
 
-import { Problem, quietly } from "./api.js";
+import { Problem, pathOf, quietly } from "./api.js";
 import { Apps } from "./apps.js";
 import { debounced, webAddress } from "./dom.js";
 import { EventStream } from "./event-stream.js";
@@ -70,10 +70,15 @@ export class Inbox extends EventTarget {
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
     this._refreshShown = debounced(() => this._loadAdded(), COUNTS_AFTER_MS);
     this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
-    this._stream = new EventStream((lastEventId, signal) => api.events(person, lastEventId, signal));
-    this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
-    this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
-    this._stream.addEventListener("event", ({ detail }) => this._onEvent(detail));
+    const connect = (lastEventId, signal) => {
+      const headers = lastEventId === null ? {} : { "last-event-id": lastEventId };
+      return api.open(pathOf(person, "events"), { accept: "text/event-stream", headers, signal });
+    };
+    this._stream = new EventStream(connect, {
+      onState: (state, problem) => this._onState(state, problem),
+      onOpen: (resumed) => this._onOpen(resumed),
+      onEvent: (event) => this._onEvent(event),
+    });
     this._listeners = null;
   }
 
@@ -179,7 +184,7 @@ export class Inbox extends EventTarget {
       return { view, instance_id, task_id, ...seen, ...others };
     });
     const parts = Array.from({ length: Math.ceil(given.length / MARKED) }, (_, index) => given.slice(index * MARKED, (index + 1) * MARKED));
-    const marking = Promise.all(parts.map((part) => this._api.mark(this.person, part)));
+    const marking = Promise.all(parts.map((items) => this._api.send("PUT", pathOf(this.person, "marks"), { items })));
     this._marking = Promise.allSettled([this._marking, marking]);
     try {
       await marking;
@@ -241,7 +246,7 @@ export class Inbox extends EventTarget {
       const page = await this._page(cursor, loading.signal);
       if (loading.signal.aborted) return;
       // What is shown is newer: the stream has changed it.
-      if (page.as_of !== undefined && this.items.length > 0) throw new Problem(0, "");
+      if (page.as_of !== undefined && this.items.length > 0) throw new Problem(0);
       this.asOf = page.as_of ?? null;
       const known = new Set(cursor === null ? [] : this.items.map(keyOf));
       const added = page.items.filter((item) => !known.has(keyOf(item)));
@@ -283,7 +288,7 @@ export class Inbox extends EventTarget {
   /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
   async _page(cursor, signal, { view = this.view, limit = PAGE } = {}) {
     const query = { view, limit, marks: this.hasMarks || null, ...this.filter };
-    const load = (from) => this._afterMarks(() => this._api.tasks(this.person, { ...query, cursor: from }, signal));
+    const load = (from) => this._afterMarks(() => this._api.get(pathOf(this.person, "tasks"), { ...query, cursor: from }, signal));
     let page = await load(cursor);
     while (page.items.length === 0 && page.next_cursor !== null && !signal?.aborted) page = await load(page.next_cursor);
     return page;
@@ -308,7 +313,7 @@ export class Inbox extends EventTarget {
   async _loadRest(signal) {
     const elsewhere = this.isSearch ? this._searched.filter((view) => view !== this.view) : [];
     const requests = [
-      this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
+      this.hasMarks ? this._afterMarks(() => this._api.get(pathOf(this.person, "marked"), { view: this.view }, signal)) : { items: [] },
       ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
     ];
     const answers = await quietly(Promise.all(requests)).catch((error) => (signal?.aborted ? null : Promise.reject(error)));
@@ -336,33 +341,33 @@ export class Inbox extends EventTarget {
   }
 
   async _loadCounts() {
-    this.counts = (await quietly(this._api.counts(this.person))) ?? this.counts;
+    this.counts = (await quietly(this._api.get(pathOf(this.person, "counts")))) ?? this.counts;
     this._changed();
   }
 
   /** Also those of lines that are not shown yet. Where it fails, they are missing until the next unknown app. */
   async _loadApps() {
-    const found = await quietly(this._api.apps(this.person));
+    const found = await quietly(this._api.get(pathOf(this.person, "apps")));
     for (const { app_type: app, process_name: name, source } of found?.items ?? []) this.apps.know(app, name, source);
     this._changed();
   }
 
-  _onState({ state, problem }) {
+  _onState(state, problem) {
     this.live = state;
     if (problem !== null) this._fail(problem);
     this._changed();
   }
 
-  _onOpen({ resumed }) {
+  _onOpen(resumed) {
     // Resumed: what was missed comes as events. Else it may have happened between the page and the stream.
     if (resumed && this.phase === "ready") this._refreshCounts();
     else this.reload();
   }
 
-  _onEvent({ type, data }) {
+  _onEvent({ event, data }) {
     // What was missed cannot be sent any more: it was longer ago than the topic keeps.
-    if (type === "reset") this.reload();
-    if (type !== "notification") return;
+    if (event === "reset") this.reload();
+    if (event !== "notification") return;
     let notification;
     try {
       notification = JSON.parse(data);

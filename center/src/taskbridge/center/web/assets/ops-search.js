@@ -32,7 +32,7 @@ export function callbackSearch(page) {
     history.replaceState(null, "", id === "" ? location.pathname : `#${encodeURIComponent(id)}`);
     replace(answer, id === "" ? null : element("p", { class: "faint" }, words.loading));
     if (id === "") return;
-    await asking.run((signal) => api.callbacks(id, signal), {
+    await asking.run((signal) => api.get("/v1/ops/callbacks", { instance_id: id }, signal), {
       found: (found) => replace(answer, shown(found, page)),
       failed: (problem) => replace(answer, problemShown(problem, words, () => find(id))),
     });

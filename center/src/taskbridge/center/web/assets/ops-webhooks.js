@@ -57,7 +57,7 @@ export function webhooksPanel({ api, words, ops, format, refresh }) {
     buttons.get(key).setAttribute("aria-disabled", "true");
     status.textContent = said.running(id);
     try {
-      const found = await api.actOnWebhooks(id, action);
+      const found = await api.send("POST", `/v1/ops/webhooks/${encodeURIComponent(id)}/${action}`);
       status.textContent = action === "replay" ? said.replayed(id, format.number(found.replayed)) : said.tested(id, found.delivered, found.problem ?? found.status ?? "");
     } catch (error) {
       if (!(error instanceof Problem)) throw error;

@@ -54,7 +54,7 @@ class Operation {
   }
 
   _load() {
-    return this._loading.run((signal) => this._api.overview(signal), {
+    return this._loading.run((signal) => this._api.get("/v1/ops/overview", {}, signal), {
       found: (overview) => {
         this._overview = overview;
         this._show();

@@ -1,31 +1,34 @@
 // Finds whose lists to open, among the people who were imported.
 
-import { Latest, quietly } from "./api.js";
+import { Latest, pathOf, quietly } from "./api.js";
 import { button, debounced, element, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
 const SEARCH_AFTER_MS = 200;
 const MOST = 20;
 
+/** All people, for `peoplePicker`. */
+export const everybody = (api) => (q, signal) => api.get("/v1/people", { q, limit: MOST }, signal);
+
 /** The name of a user; null where none is known to who asks. */
 export async function nameOf(api, { corpId, userId }) {
-  const found = await quietly(api.people(userId, MOST));
+  const found = await quietly(everybody(api)(userId));
   return found?.items.find(({ corp_id: corp, user_id: user }) => corp === corpId && user === userId)?.name ?? null;
 }
 
 /** Finds one of the person's colleagues, as `peoplePicker`; never the one `without` whom it makes no sense. */
 export function colleaguePicker(api, person, words, choose, without = person.userId) {
-  const people = async (q, limit, signal) => {
-    const { items } = await api.colleagues(person, { q, limit: limit + 1 }, signal);
-    return { items: items.filter(({ user_id: user }) => user !== without).slice(0, limit) };
+  const colleagues = async (q, signal) => {
+    const { items } = await api.get(pathOf(person, "colleagues"), { q, limit: MOST + 1 }, signal);
+    return { items: items.filter(({ user_id: user }) => user !== without).slice(0, MOST) };
   };
-  return peoplePicker({ people }, words, choose);
+  return peoplePicker(colleagues, words, choose);
 }
 
-/** A search field and the people it finds; null where nobody was imported. `choose` takes the one who is picked. */
-export async function peoplePicker(api, words, choose) {
-  const everybody = (await quietly(api.people("", MOST)))?.items ?? [];
-  if (everybody.length === 0) return null;
+/** A search field and those of `people(q, signal)` it finds; null where nobody was imported. `choose` takes the one who is picked. */
+export async function peoplePicker(people, words, choose) {
+  const first = (await quietly(people("")))?.items ?? [];
+  if (first.length === 0) return null;
   const searching = new Latest();
   const field = element("input", {
     type: "search",
@@ -48,7 +51,7 @@ export async function peoplePicker(api, words, choose) {
   const later = debounced(() => search(), SEARCH_AFTER_MS);
 
   const search = () =>
-    searching.run((signal) => api.people(field.value.trim(), MOST, signal), {
+    searching.run((signal) => people(field.value.trim(), signal), {
       found: ({ items }) => show(items),
       failed: (problem) => {
         show([]);
@@ -75,6 +78,6 @@ export async function peoplePicker(api, words, choose) {
     (to < 0 ? field : (buttons[to] ?? buttons.at(-1))).focus();
   }
 
-  show(everybody);
+  show(first);
   return element("div", { class: "people-picker" }, labelled(words.signIn.people, field), said, list);
 }

@@ -47,7 +47,7 @@ export function followPerson(api, { preferences, as_of: asOf }) {
   save = () => {
     const present = { language: remembered("language"), theme: theme(), notifications: notifies() };
     // It holds in this browser anyway.
-    quietly(api.prefer(present));
+    quietly(api.send("PUT", "/v1/me/preferences", present));
   };
 }
 

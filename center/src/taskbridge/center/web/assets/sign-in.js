@@ -2,7 +2,7 @@
 
 import { Api, Problem } from "./api.js";
 import { button, element, labelled, offer, ownLink, replace } from "./dom.js";
-import { peoplePicker } from "./people-picker.js";
+import { everybody, peoplePicker } from "./people-picker.js";
 import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
 
@@ -39,7 +39,7 @@ export async function signIn(api, root, words, given) {
       { name: "corpId", label: words.signIn.corp, value: given.corpId || corps[0] || "", choices: corps },
       { name: "userId", label: words.signIn.user, value: given.userId || "" },
     ],
-    picker: (choose) => peoplePicker(api, words, ({ corp_id: corpId, user_id: userId }) => choose({ corpId, userId })),
+    picker: (choose) => peoplePicker(everybody(api), words, ({ corp_id: corpId, user_id: userId }) => choose({ corpId, userId })),
   });
   // A token is a program's or an operator's: whom they looked at ends with the tab.
   const person = JSON.stringify(typed);
@@ -69,7 +69,7 @@ export async function whoIsAsking(api, root, words, said = {}) {
   let { problem = null } = said;
   for (;;) {
     try {
-      const me = await api.me();
+      const me = await api.get("/v1/me");
       followPerson(api, me);
       return me;
     } catch (error) {

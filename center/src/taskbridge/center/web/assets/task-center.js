@@ -57,7 +57,7 @@ class TaskCenter {
 
   /** So that the service worker has it: whose lists they are, and then the lists. */
   async _loadAgain() {
-    await this._api.me().catch(() => {});
+    await this._api.get("/v1/me").catch(() => {});
     await this._inbox.reload();
     this._loadOthers();
   }

@@ -71,10 +71,15 @@ class Waiting {
 
   _goTo(app, process) {
     [this._app, this._process] = [app, process];
-    const given = Object.entries({ corp_id: this._corp, app_type: app, process_name: process }).filter(([, value]) => value !== null);
-    history.replaceState(null, "", `?${new URLSearchParams(given)}`);
+    history.replaceState(null, "", `?${new URLSearchParams([["corp_id", this._corp], ...this._narrowed])}`);
     this._offer();
     this._again();
+  }
+
+  /** As a query. An empty name of a process counts: that of tasks without one. */
+  get _narrowed() {
+    const given = Object.entries({ app_type: this._app, process_name: this._process });
+    return new URLSearchParams(given.filter(([, value]) => value !== null));
   }
 
   async _load() {
@@ -83,8 +88,8 @@ class Waiting {
       replace(this._panels, nothingToShow("search", this._words.waiting.unknownCorp));
       return;
     }
-    const query = { app_type: this._app, process_name: this._process };
-    await this._loading.run((signal) => this._api.waiting(this._corp, query, signal), {
+    const path = `/v1/corps/${encodeURIComponent(this._corp)}/waiting?${this._narrowed}`;
+    await this._loading.run((signal) => this._api.get(path, {}, signal), {
       found: (found) => {
         this._found = found;
         this._learnApps(found.processes);
@@ -152,7 +157,7 @@ async function main() {
 async function corpsOf(api, root) {
   for (;;) {
     try {
-      return (await api.corps()).items;
+      return (await api.get("/v1/corps")).items;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       await new Promise((resolve) => {
