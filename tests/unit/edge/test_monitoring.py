@@ -18,7 +18,7 @@ from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decision import IS_BUILT
-from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes
+from taskbridge.edge.monitoring import Durations, HealthRoutes, Tally
 from taskbridge.edge.verification.credentials import CredentialsFile
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def test_durations_read_as_a_histogram(observed: Sequence[tuple[str, float]]) ->
 @given(st.lists(st.tuples(SOME_ACTIONS, st.sampled_from(["kafka", 'odd"\n']))))
 def test_outcomes_read_as_a_counter(counted: Sequence[tuple[str, str]]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    outcomes = Outcomes("name", "What it is.")
+    outcomes = Tally("name", "What it is.", action=(), outcome=())
     ours.register(outcomes)
     counter = Counter("name", "What it is.", ["action", "outcome"], registry=theirs)
     for action, outcome in counted:

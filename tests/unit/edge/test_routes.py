@@ -116,6 +116,9 @@ def test_both_readings_of_a_null_verify_and_are_stored_as_they_verified(
         assert answer.status_code == 200
     assert [event.raw_parameters for event in publisher.published] == [absent, as_text]
     assert [event.actor_id for event in publisher.published] == ["01690741902689", None]
+    exposition = client.get("/metrics").text
+    for reading, count in (("plain", 1.0), ("literal", 1.0), ("part", 0.0)):
+        assert f'taskbridge_edge_readings_total{{reading="{reading}"}} {count}' in exposition
 
 
 def test_a_task_sent_as_an_object_is_signed_by_its_text(client: EdgeClient, publisher: MemoryPublisher) -> None:

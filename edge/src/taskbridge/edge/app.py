@@ -138,6 +138,7 @@ def create_app(
             delete_extra_keys=settings.delete_extra_keys,
             max_body_bytes=settings.max_body_bytes,
             token_used=token_use.note,
+            reading_used=metrics.readings.count,
             skipped=metrics.count_left_out,
         ),
     )

@@ -10,7 +10,7 @@ from taskbridge.edge import source_events
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN, event_of, locate
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.events import Decided, Mark
-from taskbridge.edge.parsing.parameters import readings, unpacked
+from taskbridge.edge.parsing.parameters import ReadingKind, readings, unpacked
 from taskbridge.edge.verification.replays import mark_of
 from taskbridge.edge.verification.signature import bearer_fault, check_bearer, verify
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, EVENT_TYPES, SPECVERSION
@@ -80,6 +80,8 @@ class Rules:
     delete_extra_keys: Iterable[str] = ()
     token_used: Callable[[Token], None] = _ignore
     """Called with the token that signed a request."""
+    reading_used: Callable[[ReadingKind], None] = _ignore
+    """Called with the reading that an app signed."""
     skipped: Callable[[str], None] = _ignore
     """Called with each optional field that could not be parsed."""
 
@@ -161,12 +163,14 @@ def _proven(
                 refused = rejection
         else:
             rules.token_used(token)
+            rules.reading_used(reading.kind)
             return callback, reading.signed
     assert refused is not None, "there is at least one reading, or an error"
     raise refused
 
 
 IS_BUILT = _Edge is not None
+_PLAIN = ReadingKind.PLAIN  # an enumeration's lookup calls Python
 
 
 class Decision:
@@ -204,6 +208,7 @@ class Decision:
         event_id, app_type, key, record_headers, avro, digest, signer = found
         assert self._known is not None, "the core was built from them"
         self.rules.token_used(self._known.signers(app_type)[signer][1])
+        self.rules.reading_used(_PLAIN)  # the core leaves all others to Python
         return Decided(
             event_id=event_id,
             app_type=app_type,

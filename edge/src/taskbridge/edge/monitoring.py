@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
+from taskbridge.edge.parsing.parameters import ReadingKind
 from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
@@ -52,20 +53,19 @@ class Durations(Collector):
         return [family]
 
 
-class Outcomes(Collector):
-    def __init__(self, name: str, documentation: str) -> None:
-        self._name, self._documentation = name, documentation
-        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+class Tally(Collector):
+    """A counter by labels, for the event loop alone: without a lock, it costs a tenth of the library's."""
 
-    def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
-        """Report these from the start, with 0."""
-        self._counts.update(dict.fromkeys(product(actions, outcomes), 0))
+    def __init__(self, name: str, documentation: str, **labels: Iterable[str]) -> None:
+        """``labels`` are the values of each label that are reported from the start, with 0."""
+        self._name, self._documentation, self._labels = name, documentation, tuple(labels)
+        self._counts = defaultdict[tuple[str, ...], int](int, dict.fromkeys(product(*labels.values()), 0))
 
-    def count(self, action: str, outcome: str) -> None:
-        self._counts[action, outcome] += 1
+    def count(self, *values: str) -> None:
+        self._counts[values] += 1
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily(self._name, self._documentation, labels=["action", "outcome"])
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
         for labels, count in self._counts.items():
             family.add_metric(labels, count)
         return [family]
@@ -79,12 +79,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.outcomes = Outcomes(
+        self.outcomes = Tally(
             "taskbridge_edge_callbacks",
             "Callbacks by action and outcome. The outcome is where the event was stored, or "
             "why the callback was rejected.",
+            action=(*ACTIONS, PUSH, UNKNOWN),
+            outcome=(*Durability, *REASONS, "not-durable", "error", "aborted"),
         )
-        self.outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
+        self.readings = Tally(
+            "taskbridge_edge_readings",
+            "Verified callbacks of Yida by the reading of their parameters that was signed: plain, literal (nulls are "
+            "texts, plus signs not escaped), part (query or body alone), charset (the label's second), or two of them.",
+            reading=ReadingKind,
+        )
         self._seconds = Durations(
             "taskbridge_edge_callback_seconds",
             "Time from the first byte of a callback's body to its response.",
@@ -100,7 +107,7 @@ class Metrics:
             "Time to store a verified event in Kafka or the spool, or to fail.",
             _STEP_BUCKETS,
         )
-        for each in (self.outcomes, self._seconds, self.verify_seconds, self.publish_seconds):
+        for each in (self.outcomes, self.readings, self._seconds, self.verify_seconds, self.publish_seconds):
             self.registry.register(each)
         self._connections_refused = Counter(
             "taskbridge_edge_connections_refused",

@@ -11,9 +11,8 @@ import re
 import zlib
 from binascii import a2b_qp
 from codecs import BOM_UTF8
-from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
-from itertools import combinations
 from typing import TYPE_CHECKING, cast
 
 import multipart
@@ -25,7 +24,10 @@ from taskbridge.edge.parsing import strict_json
 from taskbridge.edge.verification.signature import SIGN, are_distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+Pairs = list[tuple[str, str | None]]
+"""Names and values of a query or a body, in order. A null of JSON is None."""
 
 _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")
@@ -37,31 +39,20 @@ _MAX_EQUALS = 64 << 10
 """In a value with percent escapes. Each costs far more time than an escape, and encoders escape them too."""
 
 
-class Form:
-    """The pairs of one form. Unescaping takes longest, so that its results are stored for further readings."""
+def form_pairs(encoded: bytes, codec: str, *, plus: bool) -> Pairs:
+    """Names and values of a form. With ``plus`` a plus sign is itself, else a space.
 
-    __slots__ = ("_encoded", "_fields")
-
-    def __init__(self, encoded: bytes) -> None:
-        self._encoded = encoded
-        self._fields: dict[bool, list[tuple[bytes, bytes]]] = {}
-
-    def pairs(self, codec: str, *, plus: bool) -> list[tuple[str, str]]:
-        """Names and values. With ``plus`` a plus sign is itself, else a space.
-
-        Raises:
-            Malformed: An escape is broken, the text is not in that character set, or there are more than
-                ``MAX_PARAMETERS``; no list of a million is made.
-        """
-        if plus not in self._fields:  # no character of the supported sets contains a separator's byte
-            pairs = self._encoded.split(b"&", _MAX_PLACES)
-            if len(pairs) > _MAX_PLACES:
-                raise too_many_parameters()
-            fields = [pair.partition(b"=") for pair in pairs if pair]
-            self._fields[plus] = [
-                (_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in fields
-            ]
-        return [(text_of(key, codec), text_of(value, codec)) for key, value in self._fields[plus]]
+    Raises:
+        Malformed: An escape is broken, the text is not in that character set, or there are more than
+            ``MAX_PARAMETERS``; no list of a million is made.
+    """
+    pairs = encoded.split(b"&", _MAX_PLACES)  # no character of the supported sets contains a separator's byte
+    if len(pairs) > _MAX_PLACES:
+        raise too_many_parameters()
+    fields = [pair.partition(b"=") for pair in pairs if pair]
+    # All are unescaped first, so that a broken escape is reported before a wrong character set.
+    unescaped = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in fields]
+    return [(text_of(key, codec), text_of(value, codec)) for key, value in unescaped]
 
 
 def text_of(value: bytes, codec: str) -> str:
@@ -90,8 +81,6 @@ def _unescaped(encoded: bytes, *, plus: bool) -> bytes:
         raise Malformed("percent-escape", "A percent sign is not followed by two hex digits.")
     return found
 
-
-Pairs = list[tuple[str, str | None]]
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -136,9 +125,7 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
 
 
 class Body:
-    """A body of a known kind. Its pairs are stored for further readings of the request."""
-
-    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_form", "_is_large", "_is_utf_8", "_kind", "_read")
+    """A body of a known kind."""
 
     def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         """Raises UnsupportedType if it is neither JSON nor a form nor multipart."""
@@ -147,9 +134,7 @@ class Body:
         self._kind = _kind_of(media_type, self._bytes)
         self._is_large = is_large
         leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
-        self._is_utf_8 = _is_plainly_utf_8(self._bytes) if is_large and leaves_open else None
-        self._read: dict[tuple[bool, bool], Pairs | Rejection] = {}
-        self._form = Form(self._bytes)
+        self._is_utf_8 = _is_plainly_utf_8(self._bytes) if leaves_open else None
 
     @property
     def is_ambiguous(self) -> bool:
@@ -179,24 +164,11 @@ class Body:
             Malformed: It is not in that character set, or has more than ``MAX_PARAMETERS``.
             UnsupportedType: Its label names an unsupported character set, and it is not UTF-8.
         """
-        way = (plus and self.has_plus, other)
-        found = self._read.get(way)
-        if found is None:
-            try:
-                found = self._pairs(*way)
-            except Rejection as rejection:
-                found = rejection
-            self._read[way] = found
-        if isinstance(found, Rejection):
-            raise found
-        return found
-
-    def _pairs(self, plus: bool, other: bool) -> Pairs:  # noqa: FBT001 - as in ``way``
         try:
             if self._kind == _MULTIPART:
                 return self._multipart_pairs(other=other)
             if self._kind == _FORM:
-                return cast("Pairs", self._form.pairs(self.codec(other=other), plus=plus))
+                return form_pairs(self._bytes, self.codec(other=other), plus=plus)
             return self._json_pairs(self.codec(other=other))
         except Malformed as malformed:
             if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):
@@ -276,25 +248,40 @@ def _parts(boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], st
                 value.clear()
 
 
-_NULL = "null"
-"""A null of JSON is signed as the text ``null`` instead of being left out."""
-_PART = "part"
-"""Of query and body only the part with the signature is signed: a gateway or the address added the other."""
-_PLUS = "plus"
-"""A plus sign in a form or query is a plus sign, not a space."""
-_CHARSET = "charset"
-"""Text is in the second of the two character sets of the label."""
-
 _SMALL_BYTES = 64 << 10
-_TURNS = [[frozenset(each) for each in combinations((_NULL, _PART, _PLUS, _CHARSET), size)] for size in range(3)]
-_OF_LARGE = [each for size in _TURNS[:2] for each in size]
-"""Each departure from the first reading alone: at most four differ."""
-_OF_SMALL = [*_OF_LARGE, *_TURNS[2]]
+
+
+class ReadingKind(StrEnum):
+    """How a request is read, in the order of the attempts. Each names the sender that needs it."""
+
+    PLAIN = "plain"
+    """As labelled and as libraries encode by default: JSON, a form, multipart, or the query. A null is absent."""
+    LITERAL = "literal"
+    """A plus sign in a form or query is a plus sign, not a space, and a null of JSON is the text ``null``: connectors
+    that build a query by hand do not escape a plus, and Java's ``String.valueOf`` writes a missing value as ``null``.
+    Yida's page does not say how a missing value is signed."""
+    PART = "part"
+    """Of query and body only the part with the signature is signed: the address in an HTTP connector, or a gateway, has
+    fixed parameters in its query, and some clients send ``{}`` as the body of a request by query."""
+    CHARSET = "charset"
+    """Text is in the second of the two character sets of the label: Apache HttpClient labels text as ISO-8859-1 by
+    default, and clients in China label UTF-8 as GBK."""
+    LITERAL_PART = "literal-part"
+    """Both: a connector with fixed parameters in its address may be any of these clients."""
+    CHARSET_PART = "charset-part"
+
+
+_PARTS = (ReadingKind.PART, ReadingKind.LITERAL_PART, ReadingKind.CHARSET_PART)
+_LITERALS = (ReadingKind.LITERAL, ReadingKind.LITERAL_PART)
+_OTHER_CHARSETS = (ReadingKind.CHARSET, ReadingKind.CHARSET_PART)
+_KINDS = tuple(ReadingKind)
+_KINDS_OF_LARGE = _KINDS[:4]
 
 
 class Reading(Struct, frozen=True, gc=False):
     """One interpretation of a request."""
 
+    kind: ReadingKind
     parameters: Mapping[str, str]
     """Without the nulls of JSON."""
     signed: Mapping[str, str]
@@ -302,7 +289,7 @@ class Reading(Struct, frozen=True, gc=False):
 
 
 def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Reading]:
-    """The possible readings of the request, the likeliest first; at most eleven, of a large request four.
+    """The possible readings of the request, the likeliest first; at most six, of a large request four.
 
     Values are as they would be signed: strings decoded, and other JSON values as their exact text.
 
@@ -314,9 +301,9 @@ def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Re
     request = _Request(query, content_type, body, is_large=is_large)
     refused: Rejection | None = None
     found = False
-    for departures in _OF_LARGE if is_large else _OF_SMALL:
+    for kind in _KINDS_OF_LARGE if is_large else _KINDS:
         try:
-            reading = request.read(departures)
+            reading = request.read(kind)
         except Rejection as rejection:
             refused = refused or rejection
             continue
@@ -327,53 +314,60 @@ def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Re
         raise refused
 
 
-_Pairs = Sequence[tuple[str, str | None]]
-"""Names and values of a query or a body. A null of JSON is None."""
-
-
 class _Request:
-    """A request, with the results of its earlier readings."""
+    """A request. The pairs of its query and its body are stored for further readings."""
 
     def __init__(self, query: bytes, content_type: str | None, body: bytes, *, is_large: bool) -> None:
-        self._query, self._is_large = query, is_large
-        self._query_form = Form(query)
+        self._query = query
         self._body = Body(content_type, body, is_large=is_large) if body else None
+        # A query's plus does not count with a large body, which then has the signed parameters.
+        self._query_has_plus = b"+" in query and not is_large
+        self._read: dict[tuple[bool, bool, bool], Pairs | Rejection] = {}
 
-    def read(self, departures: frozenset[str]) -> Reading | None:
-        """The request with these departures from the first reading; None if one of them changes nothing.
+    def read(self, kind: ReadingKind) -> Reading | None:
+        """The request in this reading; None if the result would be that of an earlier one.
 
         Raises Rejection if it cannot be read like that.
         """
-        plus, charset = _PLUS in departures, _CHARSET in departures
-        if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
+        literal, other, body = kind in _LITERALS, kind in _OTHER_CHARSETS, self._body
+        if other and not (body and body.is_ambiguous):
             return None
-        in_query = self._read_query(plus, charset)
-        in_body = self._body.pairs(plus=plus, other=charset) if self._body else ()
+        query_plus = literal and self._query_has_plus
+        body_plus = literal and body is not None and body.has_plus
+        in_query = self._pairs(None, plus=query_plus, other=other) if self._query else []
+        in_body = self._pairs(body, plus=body_plus, other=other) if body else []
         whole = _together(in_query, in_body)
-        if _PART in departures:
+        if kind in _PARTS:
             query_signs = any(key == SIGN for key, _ in in_query)
             if not in_query or not in_body or query_signs == any(key == SIGN for key, _ in in_body):
                 return None
             whole = dict(in_query if query_signs else in_body)
         if None not in whole.values():  # nearly all
-            return None if _NULL in departures else Reading(whole, whole)  # type: ignore[arg-type]
+            return None if literal and not (query_plus or body_plus) else Reading(kind, whole, whole)  # type: ignore[arg-type]
         parameters = {key: value for key, value in whole.items() if value is not None}
-        if _NULL not in departures:
-            return Reading(parameters, parameters)
-        return Reading(parameters, {key: "null" if value is None else value for key, value in whole.items()})
+        if not literal:
+            return Reading(kind, parameters, parameters)
+        return Reading(kind, parameters, {key: "null" if value is None else value for key, value in whole.items()})
 
-    def _has_plus(self) -> bool:
-        """The query's does not count with a large body, which then has the signed parameters."""
-        return (not self._is_large and b"+" in self._query) or (self._body is not None and self._body.has_plus)
+    def _pairs(self, body: Body | None, *, plus: bool, other: bool) -> Pairs:
+        """Of the body, or of the query. Raises Rejection."""
+        way = (body is None, plus, other)
+        if way not in self._read:
+            try:
+                if body is not None:
+                    self._read[way] = body.pairs(plus=plus, other=other)
+                else:
+                    codec = self._body.codec(other=other) if self._body else _UTF_8
+                    self._read[way] = form_pairs(self._query, codec, plus=plus)
+            except Rejection as rejection:
+                self._read[way] = rejection
+        found = self._read[way]
+        if isinstance(found, Rejection):
+            raise found
+        return found
 
-    def _read_query(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - keywords cost time in each request
-        if not self._query:
-            return ()
-        codec = self._body.codec(other=charset) if self._body else "utf-8"
-        return self._query_form.pairs(codec, plus=plus)
 
-
-def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:
+def _together(in_query: Pairs, in_body: Pairs) -> Mapping[str, str | None]:
     given = len(in_query) + len(in_body)
     if given > MAX_PARAMETERS:
         raise too_many_parameters()
