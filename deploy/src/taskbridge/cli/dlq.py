@@ -107,11 +107,11 @@ RECORDS = StoredRecords[DeadLetter](
 )
 
 
-def replay(connection: Connection, choose: Choose, *, force: bool) -> list[Replayed]:
+def replay(connection: Connection, choose: Choose[DeadLetter], *, force: bool) -> list[Replayed]:
     """Publish the chosen dead letters to their original topic again, each once; with ``force``, old ones too."""
     replays: dict[str, str] = {}
     letters = RECORDS.by_id(connection, replays)
-    chosen = [letters[each] for each in choose({name: each.reason for name, each in letters.items()})]
+    chosen = [letters[each] for each in choose(letters)]
     before = _replayed_before(connection, chosen) if chosen else set[str]()
     oldest_ms = 0 if force else time.time() * 1000 - _RETENTION_MS
 

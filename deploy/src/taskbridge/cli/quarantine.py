@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.cli.stored_records import Replayed, StoredRecords, mark_replayed, publish
+from taskbridge.cli.stored_records import StoredRecords, mark_replayed, publish
 from taskbridge.cli.terminal import progress
 from taskbridge.schemas.cloudevents import event_headers, headers_of, rfc3339
 from taskbridge.schemas.dead_letters import without_replays
@@ -16,7 +16,7 @@ from taskbridge.schemas.json_forms import quarantined_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
@@ -74,41 +74,22 @@ def replay(
     connection: Connection,
     credentials: Path,
     folder: Path,
-    choose: Choose,
-    *,
-    delete_extra_keys: Collection[str],
-    dry_run: bool,
-) -> list[Replayed]:
-    """As ``replayed``, for the commands."""
-
-    def chosen(entries: Sequence[QuarantinedCallback], _: Collection[str]) -> Collection[str]:
-        return choose({each.quarantine_id: each.reason for each in entries})
-
-    found = replayed(connection, credentials, folder, chosen, delete_extra_keys=delete_extra_keys, dry_run=dry_run)
-    return [each.as_replayed() for each in found]
-
-
-def replayed(
-    connection: Connection,
-    credentials: Path,
-    folder: Path,
-    choose: Callable[[Sequence[QuarantinedCallback], Collection[str]], Collection[str]],
+    choose: Choose[QuarantinedCallback],
     *,
     delete_extra_keys: Collection[str] = (),
     dry_run: bool = False,
 ) -> list[Judgement]:
-    """Check the chosen entries by this credentials file, and publish those that pass.
-
-    ``folder`` is the edge's. ``choose`` gets all entries and the ids of those that were replayed, and returns ids.
-    """
+    """Check the chosen entries by this credentials file, and publish those that pass. ``folder`` is the edge's."""
     from taskbridge.edge.verification.credentials import CredentialsFile
 
     apps = CredentialsFile(credentials).current
     window = _windows(folder)
     replays: dict[str, str] = {}
-    entries = list(RECORDS.read(connection, replays))
-    chosen = set(choose(entries, replays))
-    judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=delete_extra_keys, known_before=window)
+    entries = RECORDS.by_id(connection, replays)
+    chosen = set(choose(entries))
+    judgements = judge(
+        entries.values(), chosen, credentials=apps, delete_extra_keys=delete_extra_keys, known_before=window
+    )
     judgements = leave_out_published(connection, judgements)
     return judgements if dry_run else asyncio.run(release(connection, judgements, replays, window=window))
 
@@ -119,14 +100,11 @@ def replay_apps(connection: Connection, credentials: Path, folder: Path, app_typ
     Raises OperatorError if Kafka or the registry does not answer, or did not accept an event. Safe to repeat.
     """
 
-    def choose(entries: Sequence[QuarantinedCallback], replays: Collection[str]) -> list[str]:
-        return [
-            each.quarantine_id
-            for each in entries
-            if each.app_type in app_types and each.reason in _UNKNOWN and each.quarantine_id not in replays
-        ]
+    def choose(entries: Mapping[str, QuarantinedCallback]) -> list[str]:
+        found = entries.items()
+        return [name for name, each in found if each.app_type in app_types and each.reason in _UNKNOWN]
 
-    judgements = replayed(connection, credentials, folder, choose)
+    judgements = replay(connection, credentials, folder, choose)
     for each in judgements:
         if each.outcome == FAILED:
             raise OperatorError(f"callback {each.entry.quarantine_id} could not be replayed: {each.reason}")
@@ -155,11 +133,23 @@ class Judgement:
     """The reason why it is still rejected, or was not delivered."""
     event: TaskEvent | None = None
 
-    def as_replayed(self) -> Replayed:
+    @property
+    def shown(self) -> dict[str, Any]:
         event_id = self.event.event_id if self.event else None
-        shown = {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason, "event_id": event_id}
-        why = self.reason or (f"event {event_id}" if event_id else "")
-        return Replayed(shown, f"  {self.entry.action}  {why}", self.outcome in (REJECTED, FAILED))
+        return {
+            "id": self.entry.quarantine_id,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "event_id": event_id,
+        }
+
+    @property
+    def detail(self) -> str:
+        return f"  {self.entry.action}  {self.reason or (f'event {self.event.event_id}' if self.event else '')}"
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome in (REJECTED, FAILED)
 
 
 def judge(

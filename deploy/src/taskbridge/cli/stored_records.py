@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from taskbridge.cli.terminal import Heartbeat, progress
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
 _BATCH = 200
 
-E = TypeVar("E")
+
+class _Stored(Protocol):
+    @property
+    def reason(self) -> str | None: ...
+
+
+E = TypeVar("E", bound=_Stored)
 R = TypeVar("R")
-Choose = Callable[[Mapping[str, "str | None"]], Collection[str]]
-"""The ids to replay, of those that have these reasons."""
+S = TypeVar("S")
+Choose = Callable[[Mapping[str, E]], Collection[str]]
+"""Returns the ids to replay, of all records by id."""
 
 
 @dataclass(kw_only=True)
@@ -64,18 +71,18 @@ class StoredRecords(Generic[E]):
         return {self.position(each)[1]: each for each in self.read(connection, replays)}
 
     def chosen(
-        self, reasons: Mapping[str, str | None], ids: list[str] | None, reason: str | None, *, everything: bool
+        self, entries: Mapping[str, E], ids: list[str] | None, reason: str | None, *, everything: bool
     ) -> list[str]:
-        """The ids to replay: those given, else all of the reason, else all; ``reasons`` has all by id.
+        """The ids to replay: those given, else all of the reason, else all; ``entries`` has all records by id.
 
         Raises ConfigurationError if an id does not exist, or no record has the reason.
         """
         if ids:
-            check_ids(self.name, ids, reasons)
+            check_ids(self.name, ids, entries)
             return list(dict.fromkeys(ids))
-        found = [each for each, its_reason in reasons.items() if everything or reason == its_reason]
-        if reasons and not found:
-            raise ConfigurationError(self.nothing_for(reason, reasons.values()))
+        found = [name for name, each in entries.items() if everything or reason == each.reason]
+        if entries and not found:
+            raise ConfigurationError(self.nothing_for(reason, [each.reason for each in entries.values()]))
         if not found:
             progress(f"nothing to replay: {self.none}")
         return found
@@ -105,7 +112,7 @@ def check_ids(kind: str, ids: Iterable[str], stored: Collection[str]) -> None:
 
 
 async def publish(
-    connection: Connection, entries: Sequence[E], one: Callable[[AsyncProducer, E], Awaitable[R]], *, size: int = _BATCH
+    connection: Connection, entries: Sequence[S], one: Callable[[AsyncProducer, S], Awaitable[R]], *, size: int = _BATCH
 ) -> list[R]:
     """The outcome of ``one`` for each entry, ``size`` of them at a time, with progress."""
     if not entries:
