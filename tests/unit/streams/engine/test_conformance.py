@@ -22,7 +22,7 @@ from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.protocol.api import Request, RequestStruct
+from aiokafka.protocol.api import Request
 from faust import App, Service
 from faust.tables import TableManager
 from faust.tables.recovery import Recovery as FaustRecovery
@@ -77,7 +77,6 @@ RELIED_ON: list[tuple[Any, str, str, str]] = [
     (AIOKafkaClient, "send", "16472587", "a request, and its answer"),
     (ClusterMetadata, "leader_for_partition", "57979958", "None or below zero where there is none"),
     (Request, "prepare", "26414101", "makes the version that a broker accepts"),
-    (RequestStruct, "encode", "10760379", "the bytes of a request without its header"),
     (Consumer, "_wait_next_records", "44370620", "one poll: records, and the active partitions"),
     (driver.AIOKafkaConsumerThread, "_ensure_consumer", "11547105", "aiokafka's consumer, from the thread that has it"),
     (TableManager, "_update_channels", "61916644", "declares the changelogs' topics, and pauses them"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import structlog
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -16,7 +15,7 @@ from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine import joint_producer
 from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
-from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Produce, Sent, TxnOffsetCommit
+from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Sent, TxnOffsetCommit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +74,7 @@ class FakeKafka:
         name = "Abort" if getattr(request, "_transaction_result", True) is False else type(request).__name__
         self.requests.append(name)
         code = self._code(name)
-        if name == "Produce":
+        if name == "ProduceRequest":
             topics = request._topics
             self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
             return SimpleNamespace(
@@ -141,8 +140,8 @@ def test_a_transaction_over_many_partitions_is_one_request_per_broker(
     assert kafka.requests == [
         "AddPartitionsToTxnRequest",
         "AddOffsetsToTxnRequest",
-        "Produce",
-        "Produce",
+        "ProduceRequest",
+        "ProduceRequest",
         "TxnOffsetCommit",
         "EndTxnRequest",
     ]
@@ -160,7 +159,7 @@ def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, prod
 
 
 def test_a_broken_connection_is_retried(kafka: FakeKafka, producer: JointProducer) -> None:
-    kafka.refusals["Produce"] = [KafkaConnectionError()]
+    kafka.refusals["ProduceRequest"] = [KafkaConnectionError()]
     kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
     write(producer, partitions=1)
     assert kafka.requests[-3:] == 3 * ["EndTxnRequest"]
@@ -331,7 +330,7 @@ def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, 
     kafka.requests.clear()
     with producer.transaction():
         producer.send("states", [(b"k", b"other", [])], partition=0)
-    assert kafka.requests == ["AddPartitionsToTxnRequest", "Produce", "EndTxnRequest"]
+    assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
     assert values(kafka.written["states", 0]) == [b"other"]
 
 
@@ -341,9 +340,3 @@ def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) 
     producer.claim()
     write(producer, partitions=1)
     assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"
-
-
-def test_a_produce_request_has_the_bytes_of_aiokafkas_own() -> None:
-    topics: Any = [("states", [(0, b"first"), (11, b"")]), ("notifications", [(3, b"second")])]
-    ours, own = (of("worker-0", -1, 1000, topics).prepare({0: (3, 13)}) for of in (Produce, ProduceRequest))
-    assert ours.encode() == own.encode()

@@ -22,6 +22,7 @@ import structlog
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import BrokerResponseError
 from aiokafka.errors import KafkaError as ClientError
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -44,7 +45,6 @@ from taskbridge.streams.engine.transaction_requests import (
     TOO_LARGE,
     TRANSPORT,
     Identity,
-    Produce,
     RecordBatches,
     TxnOffsetCommit,
     by_topic,
@@ -318,7 +318,7 @@ class JointProducer:
             return [(at, KafkaError.LEADER_NOT_AVAILABLE, -1) for at in batches]
         topics: Any = [(topic, [(each, batches[topic, each]) for each in found]) for topic, found in by_topic(batches)]
         try:
-            answer = await self._client.send(node, Produce(self._id, _ALL_IN_SYNC, _ANSWER_MS // 2, topics))
+            answer = await self._client.send(node, ProduceRequest(self._id, _ALL_IN_SYNC, _ANSWER_MS // 2, topics))
         except (ClientError, OSError, TimeoutError) as raised:
             return [(at, _error(raised).args[0].code(), -1) for at in batches]
         return [((topic, partition), code, offset) for topic, partition, code, offset in partition_results(answer)]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import structlog
 from aiokafka import codec
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v7
-from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, String, TaggedFields
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from confluent_kafka import KafkaError
 
@@ -173,25 +172,6 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
             topics,
             {},
         )
-
-
-class _ProduceRequest(ProduceRequest_v7):
-    def encode(self) -> bytes:
-        text, number, given = String().encode, Int32.encode, cast("Any", self)
-        parts = [text(given.transactional_id), Int16.encode(given.required_acks), number(given.timeout)]
-        parts.append(number(len(given.topics)))
-        for topic, partitions in given.topics:
-            parts += text(topic), number(len(partitions))
-            for partition, records in partitions:
-                parts += number(partition), number(len(records)), records
-        return b"".join(parts)
-
-
-class Produce(ProduceRequest):
-    """aiokafka's request, encoded in one step: aiokafka copies the records once per level of nesting."""
-
-    def build(self, request_struct_class: Any) -> Any:  # noqa: ARG002 - overridden
-        return super().build(_ProduceRequest)
 
 
 def partition_results(answer: Any) -> Iterator[tuple[str, int, int, Any]]:
