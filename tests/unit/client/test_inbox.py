@@ -14,11 +14,7 @@ from taskbridge.client.testing import FakeKafka, notification
 from taskbridge.schemas.events import Change, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-
-def run(work: Coroutine[None, None, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 20))
+    from collections.abc import Callable
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -46,10 +42,10 @@ def test_on_entering_all_entries_are_there_and_later_changes_follow() -> None:
             }
             assert inbox.counts("ding1", "u-2")[View.PENDING] == 1, "a repeat"
 
-    run(follow())
+    asyncio.run(follow())
 
 
-def test_entries_are_in_the_order_of_the_task_center() -> None:
+async def test_entries_are_in_the_order_of_the_task_center() -> None:
     kafka = FakeKafka()
     kafka.tell(
         notification(instance_id="b", occurred_at=5),
@@ -57,62 +53,42 @@ def test_entries_are_in_the_order_of_the_task_center() -> None:
         notification(instance_id="a", task_id="t-1", occurred_at=5),
         notification(instance_id="c", occurred_at=9),
     )
-
-    async def follow() -> None:
-        async with Inbox(kafka) as inbox:
-            found = [(each.instance_id, each.task_id) for each in inbox.entries("ding1", "u-1", View.PENDING)]
-            assert found == [("c", "t-1"), ("a", "t-1"), ("a", "t-2"), ("b", "t-1")]
-
-    run(follow())
+    async with Inbox(kafka) as inbox:
+        found = [(each.instance_id, each.task_id) for each in inbox.entries("ding1", "u-1", View.PENDING)]
+        assert found == [("c", "t-1"), ("a", "t-1"), ("a", "t-2"), ("b", "t-1")]
 
 
-def test_only_selected_people_have_an_inbox() -> None:
+async def test_only_selected_people_have_an_inbox() -> None:
     kafka = FakeKafka()
     kafka.tell(notification(), notification(recipient_id="u-2"), notification(corp_id="ding2"))
-
-    async def follow() -> None:
-        async with Inbox(kafka, corp="ding1", person=["u-1", "u-3"]) as inbox:
-            assert inbox.people() == [("ding1", "u-1")]
-
-    run(follow())
+    async with Inbox(kafka, corp="ding1", person=["u-1", "u-3"]) as inbox:
+        assert inbox.people() == [("ding1", "u-1")]
 
 
-def test_records_that_cannot_be_shown_are_skipped() -> None:
+async def test_records_that_cannot_be_shown_are_skipped() -> None:
     kafka = FakeKafka(partitions=1)
     kafka.put(b"ding1/u-1", b"no record")
     kafka.tell(notification(view=View.UNKNOWN), notification(), notification(change=Change.UNKNOWN, title="Later"))
-
-    async def follow() -> None:
-        async with Inbox(kafka) as inbox:
-            (entry,) = inbox.entries("ding1", "u-1", View.PENDING)
-            assert entry.title == "Leave"
-            assert sum(inbox.counts("ding1", "u-1").values()) == 1
-
-    run(follow())
+    async with Inbox(kafka) as inbox:
+        (entry,) = inbox.entries("ding1", "u-1", View.PENDING)
+        assert entry.title == "Leave"
+        assert sum(inbox.counts("ding1", "u-1").values()) == 1
 
 
-def test_a_query_raises_the_error_that_ended_the_updates() -> None:
+async def test_a_query_raises_the_error_that_ended_the_updates() -> None:
     kafka = TroubledKafka()
-
-    async def follow() -> None:
-        async with Inbox(kafka) as inbox:
-            kafka.refuse()
-            with pytest.raises(
-                KafkaRefused, match=r"authorization.* lacks Read on topic taskbridge\.task-notifications\.v1"
-            ):
-                await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
-
-    run(follow())
+    async with Inbox(kafka) as inbox:
+        kafka.refuse()
+        with pytest.raises(
+            KafkaRefused, match=r"authorization.* lacks Read on topic taskbridge\.task-notifications\.v1"
+        ):
+            await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
 
 
-def test_an_inbox_can_be_entered_again() -> None:
+async def test_an_inbox_can_be_entered_again() -> None:
     kafka = FakeKafka()
     kafka.tell(notification())
-
-    async def follow() -> None:
-        inbox = Inbox(kafka)
-        for _ in range(2):
-            async with inbox:
-                assert inbox.people() == [("ding1", "u-1")]
-
-    run(follow())
+    inbox = Inbox(kafka)
+    for _ in range(2):
+        async with inbox:
+            assert inbox.people() == [("ding1", "u-1")]

@@ -133,28 +133,24 @@ def test_new_partitions_are_found_within_a_minute(cluster: Cluster) -> None:
     assert cluster.metadata_requests == 4
 
 
-def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One such moment in ten leaves librdkafka without any broker."""
     monkeypatch.setattr(source, "_SILENT_S", 0)
+    async with metadata_broker() as broker:
+        # The interval at which librdkafka requests metadata while it knows a broker.
+        often = {"topic.metadata.refresh.interval.ms": 50}
+        member = Kafka(f"127.0.0.1:{broker.port}", "http://127.0.0.1:9", often).member("group")
 
-    async def scenario() -> None:
-        async with metadata_broker() as broker:
-            # The interval at which librdkafka requests metadata while it knows a broker.
-            often = {"topic.metadata.refresh.interval.ms": 50}
-            member = Kafka(f"127.0.0.1:{broker.port}", "http://127.0.0.1:9", often).member("group")
+        async def until_requested() -> None:
+            before = broker.requests
+            async with asyncio.timeout(30):
+                while broker.requests == before:
+                    await asyncio.to_thread(member.consume, 1, 0.01)
 
-            async def until_requested() -> None:
-                before = broker.requests
-                async with asyncio.timeout(30):
-                    while broker.requests == before:
-                        await asyncio.to_thread(member.consume, 1, 0.01)
-
-            for _ in range(20):
-                await until_requested()
-                broker.is_fenced = True
-                await until_requested()
-                broker.is_fenced = False
+        for _ in range(20):
             await until_requested()
-            await asyncio.to_thread(member.close)
-
-    asyncio.run(scenario())
+            broker.is_fenced = True
+            await until_requested()
+            broker.is_fenced = False
+        await until_requested()
+        await asyncio.to_thread(member.close)

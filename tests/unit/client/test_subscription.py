@@ -47,14 +47,14 @@ async def cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def collected(kafka: FakeKafka, subscription: AsyncIterable[TaskNotification]) -> list[TaskNotification]:
+async def collected(kafka: FakeKafka, subscription: AsyncIterable[TaskNotification]) -> list[TaskNotification]:
     """The notifications until its group has processed everything."""
     found: list[TaskNotification] = []
-    asyncio.run(until_done(kafka, collect(subscription, found)))
+    await until_done(kafka, collect(subscription, found))
     return found
 
 
-def test_each_filter_accepts_one_or_several_values() -> None:
+async def test_each_filter_accepts_one_or_several_values() -> None:
     kafka = FakeKafka()
     selected = notification()
     others = [
@@ -66,7 +66,7 @@ def test_each_filter_accepts_one_or_several_values() -> None:
     ]
     kafka.tell(selected, *others)
     one = subscribe(kafka, group=GROUP, corp="ding1", person="u-1", view="PENDING", app="APP_1", source="yida")
-    assert collected(kafka, one) == [selected]
+    assert await collected(kafka, one) == [selected]
     kafka = FakeKafka()
     kafka.tell(selected, *others)
     two = subscribe(
@@ -78,21 +78,21 @@ def test_each_filter_accepts_one_or_several_values() -> None:
         app=("APP_1", "APP_2"),
         source=["yida", "flowable"],
     )
-    assert len(collected(kafka, two)) == 6
+    assert len(await collected(kafka, two)) == 6
 
 
-def test_a_persons_notifications_come_in_order() -> None:
+async def test_a_persons_notifications_come_in_order() -> None:
     kafka = FakeKafka()
     sent = [notification(recipient_id=f"u-{number % 5}") for number in range(50)]
     kafka.tell(*sent)
-    found = collected(kafka, subscribe(kafka, group=GROUP))
+    found = await collected(kafka, subscribe(kafka, group=GROUP))
     for person in {each.recipient_id for each in sent}:
         assert [each for each in found if each.recipient_id == person] == [
             each for each in sent if each.recipient_id == person
         ]
 
 
-def test_after_a_break_only_unprocessed_notifications_come_again() -> None:
+async def test_after_a_break_only_unprocessed_notifications_come_again() -> None:
     kafka = FakeKafka()
     first, second, third = notification(), notification(), notification()
     kafka.tell(first, second, third)
@@ -102,11 +102,11 @@ def test_after_a_break_only_unprocessed_notifications_come_again() -> None:
             if each == second:
                 break
 
-    asyncio.run(leave_at_the_second())
-    assert collected(kafka, subscribe(kafka, group=GROUP)) == [second, third]
+    await leave_at_the_second()
+    assert await collected(kafka, subscribe(kafka, group=GROUP)) == [second, third]
 
 
-def test_a_notification_whose_body_raised_comes_again() -> None:
+async def test_a_notification_whose_body_raised_comes_again() -> None:
     kafka = FakeKafka()
     sent = [notification(), notification()]
     kafka.tell(*sent)
@@ -118,19 +118,19 @@ def test_a_notification_whose_body_raised_comes_again() -> None:
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            asyncio.run(fail())
-    assert collected(kafka, subscription) == sent
+            await fail()
+    assert await collected(kafka, subscription) == sent
 
 
-def test_a_repeat_is_skipped_within_the_window_only() -> None:
+async def test_a_repeat_is_skipped_within_the_window_only() -> None:
     sent = [notification(), notification(), notification()]
     for window, comes in ((2, [*sent, sent[0]]), (3, sent), (0, [*sent, sent[0], sent[2]])):
         kafka = FakeKafka()
         kafka.tell(*sent, sent[0], sent[2])
-        assert collected(kafka, subscribe(kafka, group=GROUP, dedupe_window=window)) == comes
+        assert await collected(kafka, subscribe(kafka, group=GROUP, dedupe_window=window)) == comes
 
 
-def test_a_processed_notification_is_skipped_after_a_rebalance() -> None:
+async def test_a_processed_notification_is_skipped_after_a_rebalance() -> None:
     kafka = FakeKafka()
     sent = [notification() for _ in range(3)]
     kafka.tell(*sent)
@@ -141,11 +141,11 @@ def test_a_processed_notification_is_skipped_after_a_rebalance() -> None:
             found.append(each)
             kafka.rewind(GROUP)
 
-    asyncio.run(until_done(kafka, collect_with_a_rebalance()))
+    await until_done(kafka, collect_with_a_rebalance())
     assert found == sent
 
 
-def test_with_explicit_acks_only_acks_count() -> None:
+async def test_with_explicit_acks_only_acks_count() -> None:
     kafka = FakeKafka()
     sent = [notification() for _ in range(6)]
     kafka.tell(*sent)
@@ -159,11 +159,11 @@ def test_with_explicit_acks_only_acks_count() -> None:
                 raise KeyError
 
     with pytest.raises(KeyError):
-        asyncio.run(ack_the_third_and_fail_at_the_fifth())
-    assert collected(kafka, subscribe(kafka, group=GROUP)) == sent[3:]
+        await ack_the_third_and_fail_at_the_fifth()
+    assert await collected(kafka, subscribe(kafka, group=GROUP)) == sent[3:]
 
 
-def test_with_explicit_acks_a_skipped_record_acks_nothing() -> None:
+async def test_with_explicit_acks_a_skipped_record_acks_nothing() -> None:
     kafka = FakeKafka()
     kafka.tell(notification(), notification(app_type="APP_2"))
 
@@ -174,10 +174,10 @@ def test_with_explicit_acks_a_skipped_record_acks_nothing() -> None:
                 await collect(subscription, [])
         assert kafka.left(GROUP) == 2
 
-    asyncio.run(look_for_the_second())
+    await look_for_the_second()
 
 
-def test_two_members_share_the_partitions_and_one_inherits_the_other() -> None:
+async def test_two_members_share_the_partitions_and_one_inherits_the_other() -> None:
     kafka = FakeKafka(partitions=4)
     sent = [notification(recipient_id=f"u-{number}") for number in range(40)]
     kafka.tell(*sent[:20])
@@ -191,12 +191,12 @@ def test_two_members_share_the_partitions_and_one_inherits_the_other() -> None:
         await kafka.done(GROUP)
         await cancelled(tasks[1])
 
-    asyncio.run(both())
+    await both()
     assert sorted(each.recipient_id for all_ in found for each in all_) == sorted(each.recipient_id for each in sent)
     assert all(found)
 
 
-def test_an_undecodable_record_is_logged_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_undecodable_record_is_logged_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
     kafka = FakeKafka(partitions=1)
     sent = [notification(), notification()]
     kafka.tell(sent[0])
@@ -204,14 +204,14 @@ def test_an_undecodable_record_is_logged_and_skipped(caplog: pytest.LogCaptureFi
     kafka.put(b"ding1/u-1", None)
     kafka.tell(sent[1])
     with caplog.at_level(logging.ERROR, "taskbridge.client"):
-        assert collected(kafka, subscribe(kafka, group=GROUP)) == sent
+        assert await collected(kafka, subscribe(kafka, group=GROUP)) == sent
     assert [each.getMessage().partition(" error=")[0] for each in caplog.records] == [
         "record_undecodable partition=0 offset=1",
         "record_undecodable partition=0 offset=2",
     ]
 
 
-def test_on_undecodable_may_end_the_loop_with_the_record_unprocessed() -> None:
+async def test_on_undecodable_may_end_the_loop_with_the_record_unprocessed() -> None:
     kafka = FakeKafka(partitions=1)
     kafka.tell(notification())
     kafka.put(b"ding1/u-1", b"no record")
@@ -223,12 +223,12 @@ def test_on_undecodable_may_end_the_loop_with_the_record_unprocessed() -> None:
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            asyncio.run(collect(subscribe(kafka, group=GROUP, on_undecodable=refuse), []))
+            await collect(subscribe(kafka, group=GROUP, on_undecodable=refuse), [])
     assert [(each.partition, each.offset, each.message.value()) for each in reported] == 2 * [(0, 1, b"no record")]
     assert all(isinstance(each.content, Undecodable) for each in reported)
 
 
-def test_a_subscription_waits_for_the_registry_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_subscription_waits_for_the_registry_and_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     kafka = FakeKafka(partitions=1)
     sent = [notification(), notification(), notification()]
     kafka.tell(sent[0])
@@ -250,11 +250,11 @@ def test_a_subscription_waits_for_the_registry_and_logs_it(caplog: pytest.LogCap
         await kafka.done(GROUP)
         await cancelled(running)
 
-    asyncio.run(come_back())
+    await come_back()
     assert (found, [each.getMessage() for each in caplog.records]) == (sent, [away])
 
 
-def test_a_member_that_lost_its_coordinator_joins_again() -> None:
+async def test_a_member_that_lost_its_coordinator_joins_again() -> None:
     """Seen when a broker was killed while a member joined: librdkafka stays in the group, and never reads again."""
     kafka = TroubledKafka()
     sent = [notification() for _ in range(3)]
@@ -267,23 +267,23 @@ def test_a_member_that_lost_its_coordinator_joins_again() -> None:
             if each == sent[1]:
                 kafka.stall()
 
-    asyncio.run(until_done(kafka, collect_and_stall()))
+    await until_done(kafka, collect_and_stall())
     assert found == sent
 
 
-def test_cancelling_leaves_the_group() -> None:
+async def test_cancelling_leaves_the_group() -> None:
     kafka = TroubledKafka()
     found: list[TaskNotification] = []
     sent = [notification()]
     kafka.tell(*sent)
-    asyncio.run(until_done(kafka, collect(subscribe(kafka, group=GROUP), found)))
+    await until_done(kafka, collect(subscribe(kafka, group=GROUP), found))
     assert (found, kafka.consumers) == (sent, [])
 
 
-def test_properties_that_librdkafka_rejects_are_named() -> None:
+async def test_properties_that_librdkafka_rejects_are_named() -> None:
     kafka = Kafka("127.0.0.1:1", "http://127.0.0.1:1", {"sasl.no-such-property": "x"})
     with pytest.raises(ConfigurationError, match=r"sasl\.no-such-property"):
-        asyncio.run(collect(subscribe(kafka, group=GROUP), []))
+        await collect(subscribe(kafka, group=GROUP), [])
 
 
 def test_properties_that_the_guarantees_need_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:

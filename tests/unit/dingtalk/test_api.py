@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,77 +25,58 @@ async def listed(fake: FakeApi, days: Days = WEEK) -> list[str]:
     return [each.process_instance_id async for rows in fake.client.instances(FORM, days) for each in rows]
 
 
-def test_all_pages_of_a_query_are_read() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as fake:
-            assert sorted(await listed(fake)) == [f"I-{n:03}" for n in range(250)]
-            assert fake.dingtalk.calls[wire.GetInstances.path] == 3
-
-    asyncio.run(scenario())
+async def test_all_pages_of_a_query_are_read() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as fake:
+        assert sorted(await listed(fake)) == [f"I-{n:03}" for n in range(250)]
+        assert fake.dingtalk.calls[wire.GetInstances.path] == 3
 
 
-def test_a_full_last_page_is_followed_by_one_more_call() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as fake:
-            assert len(await listed(fake)) == 100
-            assert fake.dingtalk.calls[wire.GetInstances.path] == 2
-
-    asyncio.run(scenario())
+async def test_a_full_last_page_is_followed_by_one_more_call() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as fake:
+        assert len(await listed(fake)) == 100
+        assert fake.dingtalk.calls[wire.GetInstances.path] == 2
 
 
-def test_rows_that_come_twice_hide_no_others() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as fake:
-            fake.dingtalk.faults.repeats = True
-            found = await listed(fake)
-            assert (len(found), len({*found})) == (202, 200)
-
-    asyncio.run(scenario())
+async def test_rows_that_come_twice_hide_no_others() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as fake:
+        fake.dingtalk.faults.repeats = True
+        found = await listed(fake)
+        assert (len(found), len({*found})) == (202, 200)
 
 
-def test_pages_that_lack_a_row_are_returned_before_the_error() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as fake:
-            fake.dingtalk.faults.short_pages = True
-            pages = fake.client.instances(FORM, WEEK)
-            assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
-            with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
-                await anext(pages)
-
-    asyncio.run(scenario())
+async def test_pages_that_lack_a_row_are_returned_before_the_error() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as fake:
+        fake.dingtalk.faults.short_pages = True
+        pages = fake.client.instances(FORM, WEEK)
+        assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
+        with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
+            await anext(pages)
 
 
-def test_rows_that_disappear_during_a_read_hide_no_others() -> None:
+async def test_rows_that_disappear_during_a_read_hide_no_others() -> None:
     """After a deletion later rows move up, onto the page that was read already."""
-
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
-            found = list[str]()
-            async for rows in fake.client.instances(FORM, WEEK):
-                found += (each.process_instance_id for each in rows)
-                for gone in {100: ("I-007",), 200: ("I-008", "I-009")}.get(len(found), ()):
-                    fake.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
-            assert sorted({*found}) == [f"I-{n:03}" for n in range(250)]
-            assert fake.dingtalk.calls[wire.GetInstances.path] == 3 + 2 * 2, "two calls more each time"
-
-    asyncio.run(scenario())
-
-
-def test_rows_that_disappear_on_every_page_end_the_read() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
-            pages = fake.client.instances(FORM, WEEK)
-            for _ in range(6):
-                gone = (await anext(pages))[0].process_instance_id
+    async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
+        found = list[str]()
+        async for rows in fake.client.instances(FORM, WEEK):
+            found += (each.process_instance_id for each in rows)
+            for gone in {100: ("I-007",), 200: ("I-008", "I-009")}.get(len(found), ()):
                 fake.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
-            with pytest.raises(Unreachable, match="rows disappeared while they were read"):
-                await anext(pages)
-            assert fake.dingtalk.calls[wire.GetInstances.path] == 12
-
-    asyncio.run(scenario())
+        assert sorted({*found}) == [f"I-{n:03}" for n in range(250)]
+        assert fake.dingtalk.calls[wire.GetInstances.path] == 3 + 2 * 2, "two calls more each time"
 
 
-def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_status(
+async def test_rows_that_disappear_on_every_page_end_the_read() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
+        pages = fake.client.instances(FORM, WEEK)
+        for _ in range(6):
+            gone = (await anext(pages))[0].process_instance_id
+            fake.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
+        with pytest.raises(Unreachable, match="rows disappeared while they were read"):
+            await anext(pages)
+        assert fake.dingtalk.calls[wire.GetInstances.path] == 12
+
+
+async def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(api_module.wire, "QUERY_ROWS", 100)
@@ -104,120 +84,90 @@ def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_statu
     lives = [filed(f"I-{n:03}", NOW - n % 3 * DAY_MS) for n in range(290)]
     lives += [filed(f"I-{n:03}", NOW - DAY_MS + MINUTE_MS, event_id=f"end {n}", **ended) for n in range(1, 180, 3)]
     lives += [filed(f"J-{n:03}", NOW - DAY_MS) for n in range(60)]
-
-    async def scenario() -> None:
-        async with fake_api(*lives) as fake:
-            assert len({*await listed(fake)}) == 350
-
-    asyncio.run(scenario())
+    async with fake_api(*lives) as fake:
+        assert len({*await listed(fake)}) == 350
 
 
-def test_a_query_is_for_whole_days_of_china() -> None:
+async def test_a_query_is_for_whole_days_of_china() -> None:
     midnight = day_start_ms("2026-09-21")
-
-    async def scenario() -> None:
-        async with fake_api(filed("I-before", midnight - 1), filed("I-after", midnight)) as fake:
-            assert await listed(fake, Days("2026-09-20", "2026-09-20")) == ["I-before"]
-            assert await listed(fake, Days("2026-09-21", "2026-09-21")) == ["I-after"]
-
-    asyncio.run(scenario())
+    async with fake_api(filed("I-before", midnight - 1), filed("I-after", midnight)) as fake:
+        assert await listed(fake, Days("2026-09-20", "2026-09-20")) == ["I-before"]
+        assert await listed(fake, Days("2026-09-21", "2026-09-21")) == ["I-after"]
 
 
-def test_an_instance_its_tasks_and_its_records_are_read() -> None:
+async def test_an_instance_its_tasks_and_its_records_are_read() -> None:
     lives = [
         filed(),
         assigned("T-1", "u-li", "u-wang", at=NOW - 50 * MINUTE_MS),
         happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li", remark="fine"),
         assigned("T-2", "u-chen", at=NOW - 39 * MINUTE_MS),
     ]
-
-    async def scenario() -> None:
-        async with fake_api(*lives) as fake:
-            found = await fake.client.instance("I-1")
-            assert (found.title, found.instance_status, found.approved_result) == ("Request I-1", wire.RUNNING, None)
-            assert span_of(found.modified_time) == (NOW - 40 * MINUTE_MS + 40_000, NOW - 39 * MINUTE_MS + 40_000)
-            [running] = await fake.client.running_tasks("I-1")
-            assert (running.task_id, running.actual_actioner_id) == ("T-2", "u-chen")
-            records = [
-                (each.task_id, each.action_exit, each.operator_user_id, each.remark)
-                for each in await fake.client.operation_records("I-1")
-            ]
-            assert records == [
-                ("null", "submit", "u-zhang", ""),
-                ("T-1", "agree", "u-li", "fine"),
-                ("T-2", "doing", "u-chen", None),
-            ]
-
-    asyncio.run(scenario())
+    async with fake_api(*lives) as fake:
+        found = await fake.client.instance("I-1")
+        assert (found.title, found.instance_status, found.approved_result) == ("Request I-1", wire.RUNNING, None)
+        assert span_of(found.modified_time) == (NOW - 40 * MINUTE_MS + 40_000, NOW - 39 * MINUTE_MS + 40_000)
+        [running] = await fake.client.running_tasks("I-1")
+        assert (running.task_id, running.actual_actioner_id) == ("T-2", "u-chen")
+        records = [
+            (each.task_id, each.action_exit, each.operator_user_id, each.remark)
+            for each in await fake.client.operation_records("I-1")
+        ]
+        assert records == [
+            ("null", "submit", "u-zhang", ""),
+            ("T-1", "agree", "u-li", "fine"),
+            ("T-2", "doing", "u-chen", None),
+        ]
 
 
-def test_a_missing_instance_is_absent() -> None:
+async def test_a_missing_instance_is_absent() -> None:
     lives = [filed("I-1"), filed("I-2"), happened(Action.DELETED, NOW - MINUTE_MS, instance_id="I-2")]
-
-    async def scenario() -> None:
-        async with fake_api(*lives) as fake:
-            with pytest.raises(Absent):
-                await fake.client.instance("I-2")
-            assert [*await fake.client.instances_by_id(["I-1", "I-2", "I-3"])] == ["I-1"]
-
-    asyncio.run(scenario())
+    async with fake_api(*lives) as fake:
+        with pytest.raises(Absent):
+            await fake.client.instance("I-2")
+        assert [*await fake.client.instances_by_id(["I-1", "I-2", "I-3"])] == ["I-1"]
 
 
-def test_many_ids_are_read_in_batches() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(120))) as fake:
-            found = await fake.client.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
-            assert len(found) == 120
-            assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
-
-    asyncio.run(scenario())
+async def test_many_ids_are_read_in_batches() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(120))) as fake:
+        found = await fake.client.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
+        assert len(found) == 120
+        assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
 
 
-def test_the_forms_of_an_app_are_its_process_forms() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as fake:
-            assert [each.form_uuid for each in await fake.client.forms()] == [FORM, "FORM-2"]
-            assert fake.client.app.app_type == APP_TYPE
-
-    asyncio.run(scenario())
+async def test_the_forms_of_an_app_are_its_process_forms() -> None:
+    async with fake_api(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as fake:
+        assert [each.form_uuid for each in await fake.client.forms()] == [FORM, "FORM-2"]
+        assert fake.client.app.app_type == APP_TYPE
 
 
-def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed(at=NOW - MINUTE_MS)) as fake:
-            fake.dingtalk.faults.lag_ms = 2 * MINUTE_MS
-            assert await listed(fake) == []
-            assert (await fake.client.instance("I-1")).process_instance_id == "I-1"
-            fake.clock.pass_s(60)
-            assert await listed(fake) == ["I-1"]
-
-    asyncio.run(scenario())
+async def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
+    async with fake_api(filed(at=NOW - MINUTE_MS)) as fake:
+        fake.dingtalk.faults.lag_ms = 2 * MINUTE_MS
+        assert await listed(fake) == []
+        assert (await fake.client.instance("I-1")).process_instance_id == "I-1"
+        fake.clock.pass_s(60)
+        assert await listed(fake) == ["I-1"]
 
 
-def test_a_query_that_dingtalk_ends_after_5000_rows_is_read_by_fewer_days(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_query_that_dingtalk_ends_after_5000_rows_is_read_by_fewer_days(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(api_module.wire, "SEARCH_ROWS", 100)
     lives = [filed(f"I-{n:03}", NOW - n % 4 * DAY_MS) for n in range(160)]
-
-    async def scenario() -> None:
-        async with fake_api(*lives) as fake:
-            fake.dingtalk.search_rows = 100
-            assert len({*await listed(fake)}) == 160
-            calls = fake.dingtalk.calls[wire.GetInstances.path]
-            assert len({*await listed(fake)}) == 160
-            again = fake.dingtalk.calls[wire.GetInstances.path] - calls
-            assert again == calls - 1, "the limit is known, so no page is refused"
-
-    asyncio.run(scenario())
+    async with fake_api(*lives) as fake:
+        fake.dingtalk.search_rows = 100
+        assert len({*await listed(fake)}) == 160
+        calls = fake.dingtalk.calls[wire.GetInstances.path]
+        assert len({*await listed(fake)}) == 160
+        again = fake.dingtalk.calls[wire.GetInstances.path] - calls
+        assert again == calls - 1, "the limit is known, so no page is refused"
 
 
-def test_more_rows_of_a_day_and_status_than_dingtalk_lists_are_an_error() -> None:
-    async def scenario() -> None:
-        async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(150))) as fake:
-            fake.dingtalk.search_rows = 100
-            with pytest.raises(TooMuch, match="cursorExceedFiveThousand"):
-                await listed(fake)
-
-    asyncio.run(scenario())
+async def test_more_rows_of_a_day_and_status_than_dingtalk_lists_are_an_error() -> None:
+    async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(150))) as fake:
+        fake.dingtalk.search_rows = 100
+        with pytest.raises(TooMuch, match="cursorExceedFiveThousand"):
+            await listed(fake)
 
 
 def lives_of(count: int) -> list[TaskEvent]:
@@ -229,51 +179,40 @@ def lives_of(count: int) -> list[TaskEvent]:
 
 
 @pytest.mark.parametrize(("ids_per_call", "calls"), [(50, 3), (25, 3 + 3 + 1), (10, 15 + 15 + 3)])
-def test_open_tasks_of_several_instances_are_read_by_as_few_calls_as_dingtalk_accepts(
+async def test_open_tasks_of_several_instances_are_read_by_as_few_calls_as_dingtalk_accepts(
     ids_per_call: int, calls: int
 ) -> None:
     ids = [f"I-{n:03}" for n in range(115)]
-
-    async def scenario() -> None:
-        async with fake_api(*lives_of(115)) as fake:
-            fake.dingtalk.ids_per_call = ids_per_call
-            found = await fake.client.running_tasks_of(ids)
-            assert [*found] == ids
-            for each in ids[::50]:
-                assert {(task.task_id, task.actual_actioner_id, task.active_time) for task in found[each]} == {
-                    (task.task_id, task.actual_actioner_id, task.active_time)
-                    for task in await fake.client.running_tasks(each)
-                }
-            assert fake.dingtalk.calls[wire.GetRunningTaskList.path] == calls
-
-    asyncio.run(scenario())
+    async with fake_api(*lives_of(115)) as fake:
+        fake.dingtalk.ids_per_call = ids_per_call
+        found = await fake.client.running_tasks_of(ids)
+        assert [*found] == ids
+        for each in ids[::50]:
+            assert {(task.task_id, task.actual_actioner_id, task.active_time) for task in found[each]} == {
+                (task.task_id, task.actual_actioner_id, task.active_time)
+                for task in await fake.client.running_tasks(each)
+            }
+        assert fake.dingtalk.calls[wire.GetRunningTaskList.path] == calls
 
 
-def test_ids_that_are_all_refused_cost_few_calls_and_hide_none_that_exist_in_other_lists() -> None:
-    async def scenario() -> None:
-        async with fake_api(*lives_of(60)) as fake:
-            gone = [f"gone-{n}" for n in range(150)]
-            assert await fake.client.instances_by_id(gone) == {}
-            assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] < 40
-            found = await fake.client.instances_by_id([*(f"I-{n:03}" for n in range(50)), *gone, "I-050"])
-            assert [*found] == [*(f"I-{n:03}" for n in range(50)), "I-050"]
-
-    asyncio.run(scenario())
+async def test_ids_that_are_all_refused_cost_few_calls_and_hide_none_that_exist_in_other_lists() -> None:
+    async with fake_api(*lives_of(60)) as fake:
+        gone = [f"gone-{n}" for n in range(150)]
+        assert await fake.client.instances_by_id(gone) == {}
+        assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] < 40
+        found = await fake.client.instances_by_id([*(f"I-{n:03}" for n in range(50)), *gone, "I-050"])
+        assert [*found] == [*(f"I-{n:03}" for n in range(50)), "I-050"]
 
 
-def test_a_missing_instance_and_an_unclear_answer_hide_no_open_task_for_good() -> None:
+async def test_a_missing_instance_and_an_unclear_answer_hide_no_open_task_for_good() -> None:
     gone = happened(Action.DELETED, NOW, instance_id="I-003")
-
-    async def scenario() -> None:
-        async with fake_api(*lives_of(8), gone) as fake:
-            found = await fake.client.running_tasks_of([f"I-{n:03}" for n in range(8)])
-            assert sorted(found) == [f"I-{n:03}" for n in range(8) if n != 3]
-            fake.dingtalk.faults.answers_next.append((200, "no list"))
-            assert await fake.client.running_tasks_of(["I-001"]) == {}
-            fake.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
-            assert await fake.client.running_tasks_of(["I-001"]) == {}
-            fake.dingtalk.faults.is_down = True
-            with pytest.raises(Unreachable):
-                await fake.client.running_tasks_of(["I-001"])
-
-    asyncio.run(scenario())
+    async with fake_api(*lives_of(8), gone) as fake:
+        found = await fake.client.running_tasks_of([f"I-{n:03}" for n in range(8)])
+        assert sorted(found) == [f"I-{n:03}" for n in range(8) if n != 3]
+        fake.dingtalk.faults.answers_next.append((200, "no list"))
+        assert await fake.client.running_tasks_of(["I-001"]) == {}
+        fake.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
+        assert await fake.client.running_tasks_of(["I-001"]) == {}
+        fake.dingtalk.faults.is_down = True
+        with pytest.raises(Unreachable):
+            await fake.client.running_tasks_of(["I-001"])

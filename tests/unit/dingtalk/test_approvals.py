@@ -25,24 +25,8 @@ from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
-
-    from support.approvals import Approvals
-
-    Scenario = Callable[[Approvals], Awaitable[None]]
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Callable[[Scenario], None]:
-    def played(scenario: Scenario) -> None:
-        async def run() -> None:
-            async with approvals(tmp_path) as found:
-                await scenario(found)
-
-        asyncio.run(run())
-
-    return played
 
 
 def lists_of(events: Iterable[TaskEvent]) -> set[tuple[str, View, str | None]]:
@@ -70,8 +54,8 @@ LISTS = {
 }
 
 
-def test_an_approval_is_in_the_lists_in_any_order_and_with_any_repetition(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_an_approval_is_in_the_lists_in_any_order_and_with_any_repetition(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         shuffled = [*enumerate(LIFE), *enumerate(LIFE)]
         random.Random(1).shuffle(shuffled)
         for number, each in shuffled:
@@ -91,11 +75,9 @@ def test_an_approval_is_in_the_lists_in_any_order_and_with_any_repetition(play: 
         }
         assert not found.publisher.quarantined
 
-    play(scenario)
 
-
-def test_an_event_is_acknowledged_only_after_the_edge_has_stored_it(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_an_event_is_acknowledged_only_after_the_edge_has_stored_it(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         found.line.opens.clear()
         event_id = await found.gateway.push(*task_event("start"))
         await until(lambda: found.line.requests)
@@ -108,14 +90,10 @@ def test_an_event_is_acknowledged_only_after_the_edge_has_stored_it(play: Callab
         assert answer["headers"]["contentType"] == "application/json"
         assert answer["headers"]["messageId"].startswith(event_id)
 
-    play(scenario)
-
 
 @pytest.mark.parametrize("fault", ["edge away", "edge full"])
-def test_what_the_edge_does_not_store_comes_later_and_is_stored_once(
-    play: Callable[[Scenario], None], fault: str
-) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_what_the_edge_does_not_store_comes_later_and_is_stored_once(tmp_path: Path, fault: str) -> None:
+    async with approvals(tmp_path) as found:
         found.line.is_down = fault == "edge away"
         found.publisher.away = "disk full" if fault == "edge full" else None
         await found.gateway.push(*task_event("start"))
@@ -130,13 +108,9 @@ def test_what_the_edge_does_not_store_comes_later_and_is_stored_once(
         assert found.service.readiness() == {"ready": True, "dingtalk": "connected", "edge": "ok"}
         assert found.outcomes() == {("bpms_task_change", "later"): 1, ("bpms_task_change", "stored"): 1}
 
-    play(scenario)
 
-
-def test_a_connection_that_is_cut_before_the_acknowledgement_gets_the_event_again(
-    play: Callable[[Scenario], None],
-) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_a_connection_that_is_cut_before_the_acknowledgement_gets_the_event_again(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         found.line.opens.clear()
         await found.gateway.push(*task_event("start"))
         await until(lambda: found.line.requests)
@@ -151,11 +125,9 @@ def test_a_connection_that_is_cut_before_the_acknowledgement_gets_the_event_agai
         assert first.content == second.content
         assert len({each.event_id for each in found.publisher.published}) == 1
 
-    play(scenario)
 
-
-def test_a_stop_finishes_what_is_in_work(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_a_stop_finishes_what_is_in_work(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         found.line.opens.clear()
         await found.gateway.push(*task_event("start"))
         await until(lambda: found.line.requests)
@@ -166,11 +138,9 @@ def test_a_stop_finishes_what_is_in_work(play: Callable[[Scenario], None]) -> No
         await until(lambda: not found.gateway.unacknowledged)
         assert found.statuses == ["SUCCESS"]
 
-    play(scenario)
 
-
-def test_pings_are_answered_and_a_disconnect_opens_another_connection(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_pings_are_answered_and_a_disconnect_opens_another_connection(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         await found.gateway.system("ping", '{"opaque": "123"}')
         await until(lambda: found.gateway.answers)
         assert found.gateway.answers[0]["data"] == '{"opaque": "123"}'
@@ -178,11 +148,9 @@ def test_pings_are_answered_and_a_disconnect_opens_another_connection(play: Call
         await until(lambda: found.gateway.is_connected and found.gateway.opened == 2)
         assert found.clock.slept == [1.0]
 
-    play(scenario)
 
-
-def test_too_many_events_in_work_are_to_come_later(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_too_many_events_in_work_are_to_come_later(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         found.line.opens.clear()
         for each in range(101):
             await found.gateway.push(*task_event("start", taskId=each))
@@ -190,8 +158,6 @@ def test_too_many_events_in_work_are_to_come_later(play: Callable[[Scenario], No
         assert found.statuses == ["LATER"]
         found.line.opens.set()
         await until(lambda: len(found.gateway.unacknowledged) == 1)
-
-    play(scenario)
 
 
 @pytest.mark.parametrize(
@@ -203,10 +169,10 @@ def test_too_many_events_in_work_are_to_come_later(play: Callable[[Scenario], No
     ],
     ids=["no task", "no process", "long id"],
 )
-def test_an_event_that_the_edge_finds_malformed_is_given_up_and_in_quarantine(
-    play: Callable[[Scenario], None], given: tuple[str, dict[str, object]]
+async def test_an_event_that_the_edge_finds_malformed_is_given_up_and_in_quarantine(
+    tmp_path: Path, given: tuple[str, dict[str, object]]
 ) -> None:
-    async def scenario(found: Approvals) -> None:
+    async with approvals(tmp_path) as found:
         await found.gateway.push(*given)
         await until(lambda: found.statuses)
         assert found.statuses == ["SUCCESS"], "DingTalk would send it for ever"
@@ -214,22 +180,18 @@ def test_an_event_that_the_edge_finds_malformed_is_given_up_and_in_quarantine(
         assert len(found.publisher.quarantined) == 1
         assert found.service.readiness()["ready"] is True
 
-    play(scenario)
 
-
-def test_an_event_that_is_not_understood_is_not_acknowledged_and_others_are(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_an_event_that_is_not_understood_is_not_acknowledged_and_others_are(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         event_id = await found.gateway.push(*task_event("start"), event_id="good")
         found.gateway.unacknowledged["bad"] = {**found.gateway.unacknowledged[event_id], "data": "[1"}
         await found.gateway.send_again()
         await until(lambda: "LATER" in found.statuses and "good" not in found.gateway.unacknowledged)
         assert found.gateway.unacknowledged.keys() == {"bad"}
 
-    play(scenario)
 
-
-def test_tasks_that_an_end_leaves_open_are_cancelled(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_tasks_that_an_end_leaves_open_are_cancelled(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         for each in (*LIFE, task_event("start", taskId=5, staffId="e")):
             await found.gateway.push(*each)
         found.gateway.approvals[INSTANCE_ID] = [
@@ -240,53 +202,41 @@ def test_tasks_that_an_end_leaves_open_are_cancelled(play: Callable[[Scenario], 
         await until(lambda: not found.gateway.unacknowledged)
         assert lists_of(found.publisher.published) == {each for each in LISTS if each[1] is not View.PENDING}
 
-    play(scenario)
 
-
-def test_an_end_whose_tasks_may_not_be_read_is_stored_and_acknowledged(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_an_end_whose_tasks_may_not_be_read_is_stored_and_acknowledged(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         await found.gateway.push(*instance_event("finish", result="refuse"))
         await until(lambda: found.statuses)
         assert found.statuses == ["SUCCESS"]
         assert [each.approved_result for each in found.publisher.published] == ["refuse"]
 
-    play(scenario)
+
+async def test_remarks_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
+    async with approvals(tmp_path, remarks=False) as found:
+        await found.gateway.push(*task_event("finish", result="agree", remark="private"))
+        await until(lambda: not found.gateway.unacknowledged)
+        [event] = found.publisher.published
+        assert (event.outcome, event.remark) == ("agree", None)
+        assert "private" not in str(event)
 
 
-def test_remarks_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with approvals(tmp_path, remarks=False) as found:
-            await found.gateway.push(*task_event("finish", result="agree", remark="private"))
-            await until(lambda: not found.gateway.unacknowledged)
-            [event] = found.publisher.published
-            assert (event.outcome, event.remark) == ("agree", None)
-            assert "private" not in str(event)
-
-    asyncio.run(run())
-
-
-def test_events_of_other_kinds_are_acknowledged_and_counted(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_events_of_other_kinds_are_acknowledged_and_counted(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         await found.gateway.push("user_add_org", {"userId": ["1"]})
         await until(lambda: found.statuses)
         assert found.statuses == ["SUCCESS"]
         assert not found.line.requests
         assert found.outcomes() == {("other", "ignored"): 1}
 
-    play(scenario)
 
-
-def test_a_refused_secret_is_not_shown_and_tried_again_more_and_more_rarely(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with approvals(tmp_path, app_secret="wrong-secret") as found:
-            await until(lambda: found.gateway.opened > 8)
-            assert found.clock.slept[:8] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
-            details = found.service.readiness()
-            assert details["ready"] is False
-            assert "APPROVALS_APP_KEY" in details["dingtalk"]
-            assert "wrong-secret" not in json.dumps(details)
-
-    asyncio.run(run())
+async def test_a_refused_secret_is_not_shown_and_tried_again_more_and_more_rarely(tmp_path: Path) -> None:
+    async with approvals(tmp_path, app_secret="wrong-secret") as found:
+        await until(lambda: found.gateway.opened > 8)
+        assert found.clock.slept[:8] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+        details = found.service.readiness()
+        assert details["ready"] is False
+        assert "APPROVALS_APP_KEY" in details["dingtalk"]
+        assert "wrong-secret" not in json.dumps(details)
 
 
 LONG_SECRET = "the-secret-that-dingtalk-repeats"
@@ -303,29 +253,28 @@ LONG_SECRET = "the-secret-that-dingtalk-repeats"
     ],
     ids=["not encrypted", "a long message", "a null", "a page", "a gateway's page"],
 )
-def test_without_a_good_address_the_reason_is_said_without_a_secret(answer: httpx2.Response, problem: str) -> None:
+async def test_without_a_good_address_the_reason_is_said_without_a_secret(
+    answer: httpx2.Response, problem: str
+) -> None:
     async def accept(_event: object) -> bool:
         return True
 
-    async def run() -> None:
-        clock = Waiting()
-        transport = httpx2.MockTransport(lambda _request: answer)
-        async with httpx2.AsyncClient(base_url="https://dingtalk.example", transport=transport) as http:
-            corp = Corp("", "key", SecretStr(LONG_SECRET))
-            calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
-            stream = Stream(calls, clock, accept=accept)
-            running = asyncio.create_task(stream.run())
-            await until(lambda: len(clock.slept) > 1)
-            running.cancel()
-        assert stream.problem is not None
-        assert problem in stream.problem
-        assert [each for each in ("the-ticket", LONG_SECRET[:9]) if each in stream.problem] == []
-
-    asyncio.run(run())
+    clock = Waiting()
+    transport = httpx2.MockTransport(lambda _request: answer)
+    async with httpx2.AsyncClient(base_url="https://dingtalk.example", transport=transport) as http:
+        corp = Corp("", "key", SecretStr(LONG_SECRET))
+        calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
+        stream = Stream(calls, clock, accept=accept)
+        running = asyncio.create_task(stream.run())
+        await until(lambda: len(clock.slept) > 1)
+        running.cancel()
+    assert stream.problem is not None
+    assert problem in stream.problem
+    assert [each for each in ("the-ticket", LONG_SECRET[:9]) if each in stream.problem] == []
 
 
-def test_the_health_side_shows_the_connection(play: Callable[[Scenario], None]) -> None:
-    async def scenario(found: Approvals) -> None:
+async def test_the_health_side_shows_the_connection(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
         [connected] = [
             each.value
             for family in found.service.registry.collect()
@@ -336,8 +285,6 @@ def test_the_health_side_shows_the_connection(play: Callable[[Scenario], None]) 
         assert {"/healthz", "/readyz", "/metrics"} <= {
             getattr(each, "path", "") for each in found.service.http().routes
         }
-
-    play(scenario)
 
 
 def test_a_secret_of_the_wrong_shape_is_one_line_without_it() -> None:

@@ -54,19 +54,15 @@ ANY = 1000
         ((504, ""), 2),
     ],
 )
-def test_retries_count_as_dingtalk_counts_them(code: tuple[int, str], counted: int) -> None:
+async def test_retries_count_as_dingtalk_counts_them(code: tuple[int, str], counted: int) -> None:
     """A call that a limit refused is none; one that may have been carried out is."""
-
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
-            await fake.client.instance("I-1")
-            fake.dingtalk.faults.answers_next.extend([code, code])
-            before = fake.clock.now_ms()
-            await fake.client.instance("I-1")
-            assert fake.clock.now_ms() - before >= 3000
-            assert fake.budget.used("ding1") == (2 + counted, 2 + counted)
-
-    asyncio.run(scenario())
+    async with fake_api(filed()) as fake:
+        await fake.client.instance("I-1")
+        fake.dingtalk.faults.answers_next.extend([code, code])
+        before = fake.clock.now_ms()
+        await fake.client.instance("I-1")
+        assert fake.clock.now_ms() - before >= 3000
+        assert fake.budget.used("ding1") == (2 + counted, 2 + counted)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ _TASK = {"app_type": "APP_1", "system_token": "t", "user_id": "u", "process_inst
     ],
 )
 @pytest.mark.parametrize("env", ["sgp_vpc", None])
-def test_the_site_of_the_corp_is_sent_by_calls_that_have_a_field_for_it(
+async def test_the_site_of_the_corp_is_sent_by_calls_that_have_a_field_for_it(
     request_: wire.Request, method: str, name: str | None, env: str | None
 ) -> None:
     """In the query or the body, where the call has its other fields."""
@@ -121,64 +117,52 @@ def test_the_site_of_the_corp_is_sent_by_calls_that_have_a_field_for_it(
         sent.append(json.loads(request.content) if request.content else dict(request.url.params))
         return httpx2.Response(200)
 
-    async def scenario() -> None:
-        clock = FakeClock(NOW)
-        corp = Corp("ding1", "key-1", SecretStr(APP_SECRET), env)
-        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
-            calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
-            await (calls.get(request_, object) if method == "GET" else calls.change(request_, method=method))
-        [fields] = sent
-        assert fields["userId"] == "u"
-        assert {fields.get(each) for each in ("env", "envProfile")} == {None, env if name else None}
-        assert name is None or fields.get(name) == env
-
-    asyncio.run(scenario())
+    clock = FakeClock(NOW)
+    corp = Corp("ding1", "key-1", SecretStr(APP_SECRET), env)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
+        calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
+        await (calls.get(request_, object) if method == "GET" else calls.change(request_, method=method))
+    [fields] = sent
+    assert fields["userId"] == "u"
+    assert {fields.get(each) for each in ("env", "envProfile")} == {None, env if name else None}
+    assert name is None or fields.get(name) == env
 
 
-def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
+async def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry() -> None:
+    async with fake_api(filed()) as fake:
+        await fake.client.instance("I-1")
+        fake.dingtalk.faults.is_down = True
+        with pytest.raises(Unreachable, match="503") as raised:
             await fake.client.instance("I-1")
-            fake.dingtalk.faults.is_down = True
-            with pytest.raises(Unreachable, match="503") as raised:
-                await fake.client.instance("I-1")
-            assert raised.value.retry_at_ms > fake.clock.now_ms()
-            assert fake.budget.used("ding1").day == 4
-            fake.dingtalk.faults.is_down = False
-            fake.dingtalk.faults.answers_next.extend([QPS] * 3)
-            with pytest.raises(TooFast):
-                await fake.client.instance("I-1")
-
-    asyncio.run(scenario())
+        assert raised.value.retry_at_ms > fake.clock.now_ms()
+        assert fake.budget.used("ding1").day == 4
+        fake.dingtalk.faults.is_down = False
+        fake.dingtalk.faults.answers_next.extend([QPS] * 3)
+        with pytest.raises(TooFast):
+            await fake.client.instance("I-1")
 
 
 @pytest.mark.parametrize("refused", [(500, "unclassifiedError"), (504, ""), (429, "")])
-def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
+async def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
+    async with fake_api(filed()) as fake:
+        await fake.client.instance("I-1")
+        fake.dingtalk.faults.answers_next.append(refused)
+        assert await fake.client.instance("I-1")
+
+
+async def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
+    async with fake_api(filed()) as fake:
+        fake.dingtalk.faults.punishes = True
+        with pytest.raises(AddressLimited):
             await fake.client.instance("I-1")
-            fake.dingtalk.faults.answers_next.append(refused)
-            assert await fake.client.instance("I-1")
-
-    asyncio.run(scenario())
-
-
-def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
-            fake.dingtalk.faults.punishes = True
-            with pytest.raises(AddressLimited):
-                await fake.client.instance("I-1")
-            fake.dingtalk.faults.punishes = False
-            fake.clock.pass_s(299)
-            calls_before = sum(fake.dingtalk.calls.values())
-            with pytest.raises(AddressLimited):
-                await fake.client.instance("I-1")
-            assert sum(fake.dingtalk.calls.values()) == calls_before
-            fake.clock.pass_s(2)
-            assert await fake.client.instance("I-1")
-
-    asyncio.run(scenario())
+        fake.dingtalk.faults.punishes = False
+        fake.clock.pass_s(299)
+        calls_before = sum(fake.dingtalk.calls.values())
+        with pytest.raises(AddressLimited):
+            await fake.client.instance("I-1")
+        assert sum(fake.dingtalk.calls.values()) == calls_before
+        fake.clock.pass_s(2)
+        assert await fake.client.instance("I-1")
 
 
 @asynccontextmanager
@@ -198,53 +182,37 @@ async def calls_to(*responses: httpx2.Response) -> AsyncGenerator[tuple[Calls, F
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_the_page_of_a_gateway_says_nothing_of_a_change(status: int) -> None:
+async def test_the_page_of_a_gateway_says_nothing_of_a_change(status: int) -> None:
     """It may have been carried out, so nobody may send it again without looking."""
     page = httpx2.Response(status, html="<html><center>nginx</center></html>")
-
-    async def scenario() -> None:
-        async with calls_to(page) as (calls, _, sent):
-            with pytest.raises(Unreachable) as raised:
-                await calls.change(wire.TerminateInstance(**_TASK), method="PUT")
-            assert not isinstance(raised.value, Unsent)
-            assert len(sent) == 1
-
-    asyncio.run(scenario())
+    async with calls_to(page) as (calls, _, sent):
+        with pytest.raises(Unreachable) as raised:
+            await calls.change(wire.TerminateInstance(**_TASK), method="PUT")
+        assert not isinstance(raised.value, Unsent)
+        assert len(sent) == 1
 
 
-def test_the_page_of_a_gateway_stops_no_other_call() -> None:
+async def test_the_page_of_a_gateway_stops_no_other_call() -> None:
     page, found = httpx2.Response(502, html="<html></html>"), httpx2.Response(200, json={"result": []})
-
-    async def scenario() -> None:
-        async with calls_to(page, found) as (calls, _, sent):
-            assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-            assert len(sent) == 2
-
-    asyncio.run(scenario())
+    async with calls_to(page, found) as (calls, _, sent):
+        assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+        assert len(sent) == 2
 
 
-def test_no_call_is_repeated_before_the_time_that_the_answer_names() -> None:
+async def test_no_call_is_repeated_before_the_time_that_the_answer_names() -> None:
     busy = httpx2.Response(429, headers={"Retry-After": "90"}, json={})
-
-    async def scenario() -> None:
-        async with calls_to(busy) as (calls, clock, sent):
-            with pytest.raises(TooFast) as raised:
-                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-            assert (raised.value.retry_at_ms - clock.now_ms(), len(sent)) == (90_000, 1)
-
-    asyncio.run(scenario())
+    async with calls_to(busy) as (calls, clock, sent):
+        with pytest.raises(TooFast) as raised:
+            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+        assert (raised.value.retry_at_ms - clock.now_ms(), len(sent)) == (90_000, 1)
 
 
 @pytest.mark.parametrize("after", ["2", "soon", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_short_or_unclear_time_is_waited_for_as_without_it(after: str) -> None:
+async def test_a_short_or_unclear_time_is_waited_for_as_without_it(after: str) -> None:
     busy, found = httpx2.Response(503, headers={"Retry-After": after}), httpx2.Response(200, json={"result": []})
-
-    async def scenario() -> None:
-        async with calls_to(busy, found) as (calls, clock, _):
-            assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-            assert (clock.now_ms() - NOW) >= 1000 * (2 if after == "2" else 1)
-
-    asyncio.run(scenario())
+    async with calls_to(busy, found) as (calls, clock, _):
+        assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+        assert (clock.now_ms() - NOW) >= 1000 * (2 if after == "2" else 1)
 
 
 @pytest.mark.parametrize(
@@ -256,77 +224,58 @@ def test_a_short_or_unclear_time_is_waited_for_as_without_it(after: str) -> None
         ([], Refused),
     ],
 )
-def test_a_refusal_with_other_types_is_understood_by_its_code(fields: object, error: type[Exception]) -> None:
-    async def scenario() -> None:
-        async with calls_to(httpx2.Response(400, json=fields)) as (calls, _, _):
-            with pytest.raises(error):
-                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-
-    asyncio.run(scenario())
+async def test_a_refusal_with_other_types_is_understood_by_its_code(fields: object, error: type[Exception]) -> None:
+    async with calls_to(httpx2.Response(400, json=fields)) as (calls, _, _):
+        with pytest.raises(error):
+            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
 
 
-def test_an_error_is_one_line() -> None:
+async def test_an_error_is_one_line() -> None:
     refusal = httpx2.Response(400, json={"code": "c", "message": "first\r\n\x1b[31msecond"})
-
-    async def scenario() -> None:
-        async with calls_to(refusal) as (calls, _, _):
-            with pytest.raises(Refused) as raised:
-                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-            assert str(raised.value).isprintable()
-
-    asyncio.run(scenario())
+    async with calls_to(refusal) as (calls, _, _):
+        with pytest.raises(Refused) as raised:
+            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+        assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("rows", [[], [{"appType": "APP_1"}] * 100], ids=["none", "the same"])
-def test_pages_that_bring_nothing_new_end_a_list(rows: list[object]) -> None:
+async def test_pages_that_bring_nothing_new_end_a_list(rows: list[object]) -> None:
     """Otherwise a wrong count would use up all calls of the month."""
     answer = httpx2.Response(200, json={"data": rows, "totalCount": 3000, "pageNumber": 1})
-
-    async def scenario() -> None:
-        async with calls_to(answer) as (calls, _, sent):
-            organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", SecretStr("t"))
-            with pytest.raises(Unexpected, match=f"returned {min(len(rows), 1)} of"):
-                await OrganisationApi(calls, organisation).applications()
-            assert len(sent) <= 2
-
-    asyncio.run(scenario())
+    async with calls_to(answer) as (calls, _, sent):
+        organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", SecretStr("t"))
+        with pytest.raises(Unexpected, match=f"returned {min(len(rows), 1)} of"):
+            await OrganisationApi(calls, organisation).applications()
+        assert len(sent) <= 2
 
 
-def test_an_empty_page_ends_a_query_that_is_then_not_complete() -> None:
+async def test_an_empty_page_ends_a_query_that_is_then_not_complete() -> None:
     answer = httpx2.Response(200, json={"data": [], "totalCount": 3000, "pageNumber": 1})
-
-    async def scenario() -> None:
-        async with calls_to(answer) as (calls, clock, sent):
-            app = App(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "APP_1", SecretStr("t"), "manager", ())
-            days = Days("2026-09-21", "2026-09-21")
-            with pytest.raises(Unreachable, match="returned 0 of 3000"):
-                [rows async for rows in YidaApi(calls, app, clock).instances("FORM-1", days)]
-            assert len(sent) == 1
-
-    asyncio.run(scenario())
+    async with calls_to(answer) as (calls, clock, sent):
+        app = App(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "APP_1", SecretStr("t"), "manager", ())
+        days = Days("2026-09-21", "2026-09-21")
+        with pytest.raises(Unreachable, match="returned 0 of 3000"):
+            [rows async for rows in YidaApi(calls, app, clock).instances("FORM-1", days)]
+        assert len(sent) == 1
 
 
-def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restarts() -> None:
+async def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restarts() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
-
-    async def scenario() -> None:
-        async with fake_api(filed(), database=database) as fake:
-            fake.dingtalk.faults.calls_per_month = 1
+    async with fake_api(filed(), database=database) as fake:
+        fake.dingtalk.faults.calls_per_month = 1
+        await fake.client.instance("I-1")
+        with pytest.raises(Spent) as raised:
             await fake.client.instance("I-1")
-            with pytest.raises(Spent) as raised:
-                await fake.client.instance("I-1")
-            assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
-        async with fake_api(filed(), database=database) as again:
-            with pytest.raises(Spent, match="ApiCountLimitForOrg"):
-                await again.client.instance("I-1")
-            assert again.dingtalk.calls[wire.GetInstanceById.path] == 0
-            again.clock.pass_s((day_start_ms("2026-10-01") - NOW) / 1000)
-            assert await again.client.instance("I-1")
-
-    asyncio.run(scenario())
+        assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
+    async with fake_api(filed(), database=database) as again:
+        with pytest.raises(Spent, match="ApiCountLimitForOrg"):
+            await again.client.instance("I-1")
+        assert again.dingtalk.calls[wire.GetInstanceById.path] == 0
+        again.clock.pass_s((day_start_ms("2026-10-01") - NOW) / 1000)
+        assert await again.client.instance("I-1")
 
 
-def test_the_allowance_is_never_exceeded_and_survives_restarts() -> None:
+async def test_the_allowance_is_never_exceeded_and_survives_restarts() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=3, per_month=5)
 
@@ -338,49 +287,40 @@ def test_the_allowance_is_never_exceeded_and_survives_restarts() -> None:
                 return made
         return calls
 
-    async def scenario() -> None:
-        async with fake_api(filed(), allowance=allowance, database=database) as fake:
-            assert await spend(fake, 2) == 2
-        async with fake_api(filed(), allowance=allowance, database=database) as fake:
-            assert fake.budget.left("ding1") == 1
-            assert await spend(fake, ANY) == 1
-            fake.clock.pass_s(DAY_MS / 1000)
-            assert await spend(fake, ANY) == 2, "and then the month is used up"
-            with pytest.raises(Spent, match="PER_MONTH") as raised:
-                fake.budget.check("ding1")
-            assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
-
-    asyncio.run(scenario())
+    async with fake_api(filed(), allowance=allowance, database=database) as fake:
+        assert await spend(fake, 2) == 2
+    async with fake_api(filed(), allowance=allowance, database=database) as fake:
+        assert fake.budget.left("ding1") == 1
+        assert await spend(fake, ANY) == 1
+        fake.clock.pass_s(DAY_MS / 1000)
+        assert await spend(fake, ANY) == 2, "and then the month is used up"
+        with pytest.raises(Spent, match="PER_MONTH") as raised:
+            fake.budget.check("ding1")
+        assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
 
 
-def test_calls_are_spaced_by_the_limit_per_second() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed(), allowance=Allowance(per_second=4, per_day=ANY, per_month=ANY)) as fake:
-            before = fake.clock.now_ms()
-            for _ in range(8):
-                await fake.client.instance("I-1")
-            assert fake.clock.now_ms() - before == 2000, "a token and eight calls"
-
-    asyncio.run(scenario())
-
-
-def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
-            for _ in range(3):
-                await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetToken.path] == 1
-            fake.clock.pass_s(7200 - 200)
+async def test_calls_are_spaced_by_the_limit_per_second() -> None:
+    async with fake_api(filed(), allowance=Allowance(per_second=4, per_day=ANY, per_month=ANY)) as fake:
+        before = fake.clock.now_ms()
+        for _ in range(8):
             await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetToken.path] == 2
-            fake.dingtalk.revoke_tokens()
-            await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetToken.path] == 3
-            fake.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
-            with pytest.raises(Refused):
-                await fake.client.instance("I-1")
+        assert fake.clock.now_ms() - before == 2000, "a token and eight calls"
 
-    asyncio.run(scenario())
+
+async def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> None:
+    async with fake_api(filed()) as fake:
+        for _ in range(3):
+            await fake.client.instance("I-1")
+        assert fake.dingtalk.calls[wire.GetToken.path] == 1
+        fake.clock.pass_s(7200 - 200)
+        await fake.client.instance("I-1")
+        assert fake.dingtalk.calls[wire.GetToken.path] == 2
+        fake.dingtalk.revoke_tokens()
+        await fake.client.instance("I-1")
+        assert fake.dingtalk.calls[wire.GetToken.path] == 3
+        fake.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
+        with pytest.raises(Refused):
+            await fake.client.instance("I-1")
 
 
 def broken_token(fake: FakeApi) -> None:
@@ -439,15 +379,12 @@ def test_the_repr_of_a_request_has_no_secret() -> None:
     assert [each for each in (SYSTEM_TOKEN, APP_SECRET, "a-token") if each in shown] == []
 
 
-def test_an_answer_that_is_not_understood_is_an_error() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
+async def test_an_answer_that_is_not_understood_is_an_error() -> None:
+    async with fake_api(filed()) as fake:
+        await fake.client.running_tasks("I-1")
+        fake.dingtalk.faults.answers_next.append((200, "a problem that is none"))
+        with pytest.raises(Unexpected, match="RunningTaskList"):
             await fake.client.running_tasks("I-1")
-            fake.dingtalk.faults.answers_next.append((200, "a problem that is none"))
-            with pytest.raises(Unexpected, match="RunningTaskList"):
-                await fake.client.running_tasks("I-1")
-
-    asyncio.run(scenario())
 
 
 def nested(levels: int) -> httpx2.Response:
@@ -455,59 +392,43 @@ def nested(levels: int) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_an_answer_that_is_nested_too_deeply_is_an_error(status: int) -> None:
+async def test_an_answer_that_is_nested_too_deeply_is_an_error(status: int) -> None:
     response = nested(100_000)
     response.status_code = status
-
-    async def scenario() -> None:
-        async with calls_to(response) as (calls, _, _):
-            with pytest.raises(Unexpected if status == 200 else Refused):
-                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-
-    asyncio.run(scenario())
+    async with calls_to(response) as (calls, _, _):
+        with pytest.raises(Unexpected if status == 200 else Refused):
+            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
 
 
-def test_an_answer_that_is_too_large_is_an_error() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed("I-1", form_data={"field": "x" * (MAX_ANSWER_BYTES + 1)})) as fake:
-            with pytest.raises(Unexpected, match="more than"):
-                await fake.client.instance("I-1")
-
-    asyncio.run(scenario())
-
-
-def test_a_wall_clock_that_is_set_back_stops_no_call() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake:
+async def test_an_answer_that_is_too_large_is_an_error() -> None:
+    async with fake_api(filed("I-1", form_data={"field": "x" * (MAX_ANSWER_BYTES + 1)})) as fake:
+        with pytest.raises(Unexpected, match="more than"):
             await fake.client.instance("I-1")
-            fake.clock.set_by_s(-3600)
-            before_s = fake.clock.monotonic_s()
+
+
+async def test_a_wall_clock_that_is_set_back_stops_no_call() -> None:
+    async with fake_api(filed()) as fake:
+        await fake.client.instance("I-1")
+        fake.clock.set_by_s(-3600)
+        before_s = fake.clock.monotonic_s()
+        await fake.client.instance("I-1")
+        assert fake.clock.monotonic_s() - before_s < 1
+
+
+async def test_a_limit_of_this_address_stops_the_calls_of_all_corps() -> None:
+    async with fake_api(filed()) as fake, open_http("http://127.0.0.1:9", timeout_s=5) as http:
+        fake.dingtalk.faults.punishes = True
+        with pytest.raises(AddressLimited):
             await fake.client.instance("I-1")
-            assert fake.clock.monotonic_s() - before_s < 1
-
-    asyncio.run(scenario())
-
-
-def test_a_limit_of_this_address_stops_the_calls_of_all_corps() -> None:
-    async def scenario() -> None:
-        async with fake_api(filed()) as fake, open_http("http://127.0.0.1:9", timeout_s=5) as http:
-            fake.dingtalk.faults.punishes = True
-            with pytest.raises(AddressLimited):
-                await fake.client.instance("I-1")
-            other = Calls(http, Corp("ding2", "key-2", SecretStr("s")), fake.budget, fake.clock, attempts=1)
-            with pytest.raises(AddressLimited) as raised:
-                await other.get(wire.GetRunningTasks(**_TASK), wire.RunningTaskList)
-            assert 0 < raised.value.retry_at_ms - fake.clock.now_ms() <= 300_000
-            assert fake.budget.used("ding2").month == 0
-
-    asyncio.run(scenario())
+        other = Calls(http, Corp("ding2", "key-2", SecretStr("s")), fake.budget, fake.clock, attempts=1)
+        with pytest.raises(AddressLimited) as raised:
+            await other.get(wire.GetRunningTasks(**_TASK), wire.RunningTaskList)
+        assert 0 < raised.value.retry_at_ms - fake.clock.now_ms() <= 300_000
+        assert fake.budget.used("ding2").month == 0
 
 
-def test_an_error_in_place_of_people_is_no_empty_list() -> None:
-    async def scenario() -> None:
-        async with calls_to(httpx2.Response(200, json={"code": "busy", "message": "later"})) as (calls, _, _):
-            organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", None)
-            with pytest.raises(Unexpected, match="UserList"):
-                await OrganisationApi(calls, organisation).people(["u-li"])
-
-    asyncio.run(scenario())
+async def test_an_error_in_place_of_people_is_no_empty_list() -> None:
+    async with calls_to(httpx2.Response(200, json={"code": "busy", "message": "later"})) as (calls, _, _):
+        organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", None)
+        with pytest.raises(Unexpected, match="UserList"):
+            await OrganisationApi(calls, organisation).people(["u-li"])

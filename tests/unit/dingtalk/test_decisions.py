@@ -50,21 +50,18 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / name) for name in found}
 
 
-def test_apps_and_other_systems_are_read_from_both_files(files: dict[str, str], tmp_path: Path) -> None:
-    async def scenario() -> None:
-        systems = systems_of(settings_of(**files))
-        assert [each[:3] for each in systems.possible("ours")] == [("yida", "APP_1", True), ("erp", None, False)]
-        assert (systems.possible("another"), systems.count) == ([], 2)
-        assert systems.of("ours", "yida", "APP_1") is not None
-        assert systems.of("ours", "yida", "APP_2") is None
-        (tmp_path / "apps_file").write_text(APPS.replace("APP_1", "APP_2"))
-        (tmp_path / "credentials_file").write_text(CREDENTIALS.replace("APP_1", "APP_2"))
-        for each in systems.files:
-            each.reload_if_changed()
-        assert systems.of("ours", "yida", "APP_2") is not None
-        await systems.close()
-
-    asyncio.run(scenario())
+async def test_apps_and_other_systems_are_read_from_both_files(files: dict[str, str], tmp_path: Path) -> None:
+    systems = systems_of(settings_of(**files))
+    assert [each[:3] for each in systems.possible("ours")] == [("yida", "APP_1", True), ("erp", None, False)]
+    assert (systems.possible("another"), systems.count) == ([], 2)
+    assert systems.of("ours", "yida", "APP_1") is not None
+    assert systems.of("ours", "yida", "APP_2") is None
+    (tmp_path / "apps_file").write_text(APPS.replace("APP_1", "APP_2"))
+    (tmp_path / "credentials_file").write_text(CREDENTIALS.replace("APP_1", "APP_2"))
+    for each in systems.files:
+        each.reload_if_changed()
+    assert systems.of("ours", "yida", "APP_2") is not None
+    await systems.close()
 
 
 def test_yida_is_asked_for_agents_with_the_corp_token(files: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -60,68 +59,53 @@ async def checked(forms: tuple[str, ...] = (GONE, FORM)) -> AsyncGenerator[Check
         yield Checked(fake, database, forms)
 
 
-def test_a_form_that_does_not_exist_stops_no_other_form_and_is_reported() -> None:
-    async def run() -> None:
-        async with checked() as found:
-            report = await found.passes.run()
-            assert {each.instance_id for each in found.streams.published} == {"I-1", "I-2"}
-            assert GONE in report.problems[APP_TYPE]
-            assert report.retry_at_ms is None, "no earlier pass would find more"
-            assert [key.form_uuid for key, _ in found.store.cursors.all()] == [FORM]
-
-    asyncio.run(run())
+async def test_a_form_that_does_not_exist_stops_no_other_form_and_is_reported() -> None:
+    async with checked() as found:
+        report = await found.passes.run()
+        assert {each.instance_id for each in found.streams.published} == {"I-1", "I-2"}
+        assert GONE in report.problems[APP_TYPE]
+        assert report.retry_at_ms is None, "no earlier pass would find more"
+        assert [key.form_uuid for key, _ in found.store.cursors.all()] == [FORM]
 
 
-def test_a_form_that_does_not_exist_costs_one_call_a_day_also_after_restarts() -> None:
-    async def run() -> None:
-        async with checked((GONE,)) as found:
-            for _ in range(3):
-                assert GONE in (await found.passes.run()).problems[APP_TYPE]
-            assert found.queries() == 1
-            found.fake.clock.pass_s(DAY_MS / 1000)
-            await found.passes.run()
-            assert found.queries() == 2
-            found.fake.dingtalk.faults.absent.clear()
-            found.fake.clock.pass_s(DAY_MS / 1000)
-            assert (await found.passes.run()).is_whole
-
-    asyncio.run(run())
+async def test_a_form_that_does_not_exist_costs_one_call_a_day_also_after_restarts() -> None:
+    async with checked((GONE,)) as found:
+        for _ in range(3):
+            assert GONE in (await found.passes.run()).problems[APP_TYPE]
+        assert found.queries() == 1
+        found.fake.clock.pass_s(DAY_MS / 1000)
+        await found.passes.run()
+        assert found.queries() == 2
+        found.fake.dingtalk.faults.absent.clear()
+        found.fake.clock.pass_s(DAY_MS / 1000)
+        assert (await found.passes.run()).is_whole
 
 
-def test_an_app_that_does_not_exist_is_reported() -> None:
-    async def run() -> None:
-        async with checked(()) as found:
-            await found.fake.client.forms()
-            found.fake.dingtalk.faults.answers_next.append((400, "invalidState.form.pageInstanceNotFound"))
-            report = await found.passes.run()
-            assert "pageInstanceNotFound" in report.problems[APP_TYPE]
-
-    asyncio.run(run())
+async def test_an_app_that_does_not_exist_is_reported() -> None:
+    async with checked(()) as found:
+        await found.fake.client.forms()
+        found.fake.dingtalk.faults.answers_next.append((400, "invalidState.form.pageInstanceNotFound"))
+        report = await found.passes.run()
+        assert "pageInstanceNotFound" in report.problems[APP_TYPE]
 
 
-def test_a_missing_id_does_not_hide_the_others_of_its_call() -> None:
-    async def run() -> None:
-        async with checked((FORM,)) as found:
-            found.streams.fold(assigned("1", "u-li", at=BEGIN, instance_id=each) for each in ("I-0", "I-1", "I-2"))
-            found.fake.clock.pass_s(2 * DAY_MS / 1000)
-            found.fake.dingtalk.faults.absent.add("I-0")
-            assert (await found.passes.run()).is_whole
-            assert [instance_id for _, _, instance_id, _ in found.store.absences.all()] == ["I-0"]
-            found.fake.clock.pass_s(1.1 * DAY_MS / 1000)
-            await found.passes.run()
-            [deleted] = [each for each in found.streams.published if each.action is Action.DELETED]
-            assert (deleted.instance_id, deleted.corp_id) == ("I-0", CORP_ID)
-
-    asyncio.run(run())
+async def test_a_missing_id_does_not_hide_the_others_of_its_call() -> None:
+    async with checked((FORM,)) as found:
+        found.streams.fold(assigned("1", "u-li", at=BEGIN, instance_id=each) for each in ("I-0", "I-1", "I-2"))
+        found.fake.clock.pass_s(2 * DAY_MS / 1000)
+        found.fake.dingtalk.faults.absent.add("I-0")
+        assert (await found.passes.run()).is_whole
+        assert [instance_id for _, _, instance_id, _ in found.store.absences.all()] == ["I-0"]
+        found.fake.clock.pass_s(1.1 * DAY_MS / 1000)
+        await found.passes.run()
+        [deleted] = [each for each in found.streams.published if each.action is Action.DELETED]
+        assert (deleted.instance_id, deleted.corp_id) == ("I-0", CORP_ID)
 
 
-def test_a_backfill_imports_the_other_forms_and_then_names_the_one_that_does_not_exist() -> None:
-    async def run() -> None:
-        async with checked() as found:
-            await found.catch_up()
-            assert (await estimate(found.api, found.fake.clock, since_ms=BEGIN)).instances == 2
-            with pytest.raises(Absent, match=GONE):
-                await Backfill(found.context, found.api, on_progress=lambda _: None).run(BEGIN)
-            assert {each.instance_id for each in found.streams.published} == {"I-1", "I-2"}
-
-    asyncio.run(run())
+async def test_a_backfill_imports_the_other_forms_and_then_names_the_one_that_does_not_exist() -> None:
+    async with checked() as found:
+        await found.catch_up()
+        assert (await estimate(found.api, found.fake.clock, since_ms=BEGIN)).instances == 2
+        with pytest.raises(Absent, match=GONE):
+            await Backfill(found.context, found.api, on_progress=lambda _: None).run(BEGIN)
+        assert {each.instance_id for each in found.streams.published} == {"I-1", "I-2"}

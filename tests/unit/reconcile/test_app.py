@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -83,68 +82,53 @@ async def following(folder: Path, credentials: str | None = "") -> AsyncGenerato
                 yield found
 
 
-def test_a_new_app_is_followed_and_its_rejected_callbacks_are_replayed_once(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with following(tmp_path) as found:
-            assert found.data.apps == ()
-            for _ in range(2):
-                assert await found.sync() == []
-            assert found.replayed == [["APP_1"]]
-            assert [each.app_type for each in found.data.apps] == ["APP_1"], "passes have it too"
-            found.dingtalk.system_tokens["APP_1"] = "token-2"
-            await found.sync()
-            assert found.replayed == [["APP_1"]] * 2
-            [app] = found.data.apps
-            assert app.system_token.get_secret_value() == "token-2"
-            shown = generate_latest(found.service.metrics.registry).decode()
-            assert f'taskbridge_reconcile_apps{{corp_id="{CORP_ID}",state="listed"}} 1.0' in shown
-
-    asyncio.run(run())
-
-
-def test_a_failed_replay_is_reported_and_repeated(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with following(tmp_path) as found:
-            found.kafka_is_away = True
-            assert await found.sync() == ["Kafka does not answer"]
-            assert CredentialsFile(tmp_path / "credentials.toml").current.count == 1
-            found.kafka_is_away = False
+async def test_a_new_app_is_followed_and_its_rejected_callbacks_are_replayed_once(tmp_path: Path) -> None:
+    async with following(tmp_path) as found:
+        assert found.data.apps == ()
+        for _ in range(2):
             assert await found.sync() == []
-            assert found.replayed == [["APP_1"]]
-
-    asyncio.run(run())
-
-
-def test_without_a_replay_the_callbacks_wait_for_a_process_that_has_one(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with following(tmp_path) as found:
-            await Service(found.settings, found.data).sync_apps(found.calls)
-            assert await found.sync() == []
-            assert found.replayed == [["APP_1"]]
-
-    asyncio.run(run())
+        assert found.replayed == [["APP_1"]]
+        assert [each.app_type for each in found.data.apps] == ["APP_1"], "passes have it too"
+        found.dingtalk.system_tokens["APP_1"] = "token-2"
+        await found.sync()
+        assert found.replayed == [["APP_1"]] * 2
+        [app] = found.data.apps
+        assert app.system_token.get_secret_value() == "token-2"
+        shown = generate_latest(found.service.metrics.registry).decode()
+        assert f'taskbridge_reconcile_apps{{corp_id="{CORP_ID}",state="listed"}} 1.0' in shown
 
 
-def test_problems_are_reported_until_they_are_over(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with following(tmp_path) as found:
-            found.dingtalk.organisation.missing_permissions.add("Yida.App.Read")
-            [problem] = await found.sync()
-            assert "needs the permission Yida.App.Read" in problem
-            found.dingtalk.organisation.missing_permissions.clear()
-            (tmp_path / "credentials.toml").write_text("[[apps")
-            [problem] = await found.sync()
-            assert "not TOML" in problem
-            (tmp_path / "credentials.toml").write_text("")
-            assert await found.sync() == []
-
-    asyncio.run(run())
+async def test_a_failed_replay_is_reported_and_repeated(tmp_path: Path) -> None:
+    async with following(tmp_path) as found:
+        found.kafka_is_away = True
+        assert await found.sync() == ["Kafka does not answer"]
+        assert CredentialsFile(tmp_path / "credentials.toml").current.count == 1
+        found.kafka_is_away = False
+        assert await found.sync() == []
+        assert found.replayed == [["APP_1"]]
 
 
-def test_without_a_credentials_file_the_setting_is_named(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with following(tmp_path, credentials=None) as found:
-            [problem] = await found.sync()
-            assert problem.startswith("RECONCILE_CREDENTIALS_FILE is required")
+async def test_without_a_replay_the_callbacks_wait_for_a_process_that_has_one(tmp_path: Path) -> None:
+    async with following(tmp_path) as found:
+        await Service(found.settings, found.data).sync_apps(found.calls)
+        assert await found.sync() == []
+        assert found.replayed == [["APP_1"]]
 
-    asyncio.run(run())
+
+async def test_problems_are_reported_until_they_are_over(tmp_path: Path) -> None:
+    async with following(tmp_path) as found:
+        found.dingtalk.organisation.missing_permissions.add("Yida.App.Read")
+        [problem] = await found.sync()
+        assert "needs the permission Yida.App.Read" in problem
+        found.dingtalk.organisation.missing_permissions.clear()
+        (tmp_path / "credentials.toml").write_text("[[apps")
+        [problem] = await found.sync()
+        assert "not TOML" in problem
+        (tmp_path / "credentials.toml").write_text("")
+        assert await found.sync() == []
+
+
+async def test_without_a_credentials_file_the_setting_is_named(tmp_path: Path) -> None:
+    async with following(tmp_path, credentials=None) as found:
+        [problem] = await found.sync()
+        assert problem.startswith("RECONCILE_CREDENTIALS_FILE is required")

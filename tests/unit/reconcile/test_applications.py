@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from contextlib import asynccontextmanager
@@ -67,97 +66,79 @@ async def synced(path: Path, text: str = ENTRY) -> AsyncGenerator[Synced]:
         yield Synced(api, credentials, sqlite3.connect(":memory:", isolation_level=None))
 
 
-def test_a_new_app_is_accepted_with_its_corp(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_2"] = "token-2"
-            assert await found.run() == [("added", "APP_2")]
-            assert (found.accepted(), found.accepted("APP_2")) == ([SYSTEM_TOKEN], ["token-2"])
-            assert CredentialsFile(found.path).current.apps("APP_2")[0].corp_id == CORP_ID
-            assert await found.run() == []
-            assert AppTokens(found.database).to_replay() == {"APP_2"}
-
-    asyncio.run(run())
+async def test_a_new_app_is_accepted_with_its_corp(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.listed["APP_2"] = "token-2"
+        assert await found.run() == [("added", "APP_2")]
+        assert (found.accepted(), found.accepted("APP_2")) == ([SYSTEM_TOKEN], ["token-2"])
+        assert CredentialsFile(found.path).current.apps("APP_2")[0].corp_id == CORP_ID
+        assert await found.run() == []
+        assert AppTokens(found.database).to_replay() == {"APP_2"}
 
 
-def test_a_renewed_token_is_accepted_next_to_the_old_one_for_a_day(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            await found.run()
-            found.listed[APP_TYPE] = "renewed"
-            found.api.clock.pass_s(3600)
-            assert await found.run() == [("renewed", APP_TYPE)]
-            found.api.clock.pass_s(DAY_S - 1)
-            assert await found.run() == []
-            assert found.accepted() == ["renewed", SYSTEM_TOKEN]
-            found.api.clock.pass_s(1)
-            assert await found.run() == [("old-token-dropped", APP_TYPE)]
-            assert found.accepted() == ["renewed"]
-
-    asyncio.run(run())
+async def test_a_renewed_token_is_accepted_next_to_the_old_one_for_a_day(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        await found.run()
+        found.listed[APP_TYPE] = "renewed"
+        found.api.clock.pass_s(3600)
+        assert await found.run() == [("renewed", APP_TYPE)]
+        found.api.clock.pass_s(DAY_S - 1)
+        assert await found.run() == []
+        assert found.accepted() == ["renewed", SYSTEM_TOKEN]
+        found.api.clock.pass_s(1)
+        assert await found.run() == [("old-token-dropped", APP_TYPE)]
+        assert found.accepted() == ["renewed"]
 
 
-def test_the_day_begins_when_the_file_has_the_new_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            await found.run()
-            found.listed[APP_TYPE] = "renewed"
-            with monkeypatch.context() as full:
-                full.setattr("os.fchmod", _no_space)
-                with pytest.raises(OperatorError, match="the old file stays"):
-                    await found.run()
-            assert found.accepted() == [SYSTEM_TOKEN]
-            found.api.clock.pass_s(2 * DAY_S)
-            assert await found.run() == [("renewed", APP_TYPE)]
-            assert found.accepted() == ["renewed", SYSTEM_TOKEN]
-
-    asyncio.run(run())
-
-
-def test_tokens_that_a_person_wrote_stay(tmp_path: Path) -> None:
-    async def run() -> None:
-        text = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["mine"]\nsystem_token_files = ["token"]\n'
-        (tmp_path / "token").write_text(f"{SYSTEM_TOKEN}\n")
-        async with synced(tmp_path, text) as found:
-            assert await found.run() == []
-            found.listed[APP_TYPE] = "renewed"
-            assert await found.run() == [("renewed", APP_TYPE)]
-            found.api.clock.pass_s(9 * DAY_S)
-            assert await found.run() == []
-            assert found.accepted() == ["renewed", "mine", SYSTEM_TOKEN]
-
-    asyncio.run(run())
-
-
-def test_a_token_that_comes_back_is_not_dropped(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            await found.run()
-            for token in ("renewed", SYSTEM_TOKEN):
-                found.listed[APP_TYPE] = token
+async def test_the_day_begins_when_the_file_has_the_new_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with synced(tmp_path) as found:
+        await found.run()
+        found.listed[APP_TYPE] = "renewed"
+        with monkeypatch.context() as full:
+            full.setattr("os.fchmod", _no_space)
+            with pytest.raises(OperatorError, match="the old file stays"):
                 await found.run()
-            found.api.clock.pass_s(DAY_S)
-            assert await found.run() == [("old-token-dropped", APP_TYPE)]
-            assert found.accepted() == [SYSTEM_TOKEN]
+        assert found.accepted() == [SYSTEM_TOKEN]
+        found.api.clock.pass_s(2 * DAY_S)
+        assert await found.run() == [("renewed", APP_TYPE)]
+        assert found.accepted() == ["renewed", SYSTEM_TOKEN]
 
-    asyncio.run(run())
+
+async def test_tokens_that_a_person_wrote_stay(tmp_path: Path) -> None:
+    text = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["mine"]\nsystem_token_files = ["token"]\n'
+    (tmp_path / "token").write_text(f"{SYSTEM_TOKEN}\n")
+    async with synced(tmp_path, text) as found:
+        assert await found.run() == []
+        found.listed[APP_TYPE] = "renewed"
+        assert await found.run() == [("renewed", APP_TYPE)]
+        found.api.clock.pass_s(9 * DAY_S)
+        assert await found.run() == []
+        assert found.accepted() == ["renewed", "mine", SYSTEM_TOKEN]
 
 
-def test_a_removed_app_is_reported_each_time_and_stays(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_2"] = "token-2"
+async def test_a_token_that_comes_back_is_not_dropped(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        await found.run()
+        for token in ("renewed", SYSTEM_TOKEN):
+            found.listed[APP_TYPE] = token
             await found.run()
-            del found.listed["APP_2"]
-            for _ in range(2):
-                with structlog.testing.capture_logs() as logs:
-                    assert await found.run() == [("absent", "APP_2")]
-                assert [(each["event"], each["log_level"]) for each in logs] == [("app_absent", "warning")]
-            assert found.accepted("APP_2") == ["token-2"]
-            [(_, report)] = AppTokens(found.database).last()
-            assert (report.listed, report.of("absent")) == (1, ["APP_2"])
+        found.api.clock.pass_s(DAY_S)
+        assert await found.run() == [("old-token-dropped", APP_TYPE)]
+        assert found.accepted() == [SYSTEM_TOKEN]
 
-    asyncio.run(run())
+
+async def test_a_removed_app_is_reported_each_time_and_stays(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.listed["APP_2"] = "token-2"
+        await found.run()
+        del found.listed["APP_2"]
+        for _ in range(2):
+            with structlog.testing.capture_logs() as logs:
+                assert await found.run() == [("absent", "APP_2")]
+            assert [(each["event"], each["log_level"]) for each in logs] == [("app_absent", "warning")]
+        assert found.accepted("APP_2") == ["token-2"]
+        [(_, report)] = AppTokens(found.database).last()
+        assert (report.listed, report.of("absent")) == (1, ["APP_2"])
 
 
 class Killed(BaseException):
@@ -169,140 +150,115 @@ def _killed(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("at", ["replace", "record"])
-def test_after_a_kill_around_the_replacement_callbacks_are_replayed(
+async def test_after_a_kill_around_the_replacement_callbacks_are_replayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """Before or after the file has the new app, the renewed token or the app that came back."""
     place = {"replace": CredentialsText, "record": AppTokens}[at]
-
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_BACK"] = "token-3"
-            await found.run()
-            AppTokens(found.database).replayed(AppTokens(found.database).to_replay())
-            found.path.write_text(ENTRY)
-            found.listed.update({"APP_2": "token-2", APP_TYPE: "renewed"})
-            with monkeypatch.context() as dying:
-                dying.setattr(place, at, _killed)
-                with pytest.raises(Killed):
-                    await found.run()
-            await found.run()
-            assert [found.accepted(each) for each in ("APP_2", APP_TYPE, "APP_BACK")] == [
-                ["token-2"],
-                ["renewed", SYSTEM_TOKEN],
-                ["token-3"],
-            ]
-            assert AppTokens(found.database).to_replay() == {"APP_2", APP_TYPE, "APP_BACK"}
-
-    asyncio.run(run())
+    async with synced(tmp_path) as found:
+        found.listed["APP_BACK"] = "token-3"
+        await found.run()
+        AppTokens(found.database).replayed(AppTokens(found.database).to_replay())
+        found.path.write_text(ENTRY)
+        found.listed.update({"APP_2": "token-2", APP_TYPE: "renewed"})
+        with monkeypatch.context() as dying:
+            dying.setattr(place, at, _killed)
+            with pytest.raises(Killed):
+                await found.run()
+        await found.run()
+        assert [found.accepted(each) for each in ("APP_2", APP_TYPE, "APP_BACK")] == [
+            ["token-2"],
+            ["renewed", SYSTEM_TOKEN],
+            ["token-3"],
+        ]
+        assert AppTokens(found.database).to_replay() == {"APP_2", APP_TYPE, "APP_BACK"}
 
 
-def test_of_two_syncs_at_once_one_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_two_syncs_at_once_one_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command and the service: the second one has read the file before the first one replaces it."""
+    async with synced(tmp_path) as found:
+        found.listed["APP_2"] = "token-2"
+        check = CredentialsText._check_unchanged  # pyright: ignore[reportPrivateUsage]
 
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_2"] = "token-2"
-            check = CredentialsText._check_unchanged  # pyright: ignore[reportPrivateUsage]
+        def late(self: CredentialsText, path: Path) -> None:
+            found.path.write_text(f'{ENTRY}\n[[apps]]\napp_type = "APP_3"\nsystem_tokens = ["token-3"]\n')
+            check(self, path)
 
-            def late(self: CredentialsText, path: Path) -> None:
-                found.path.write_text(f'{ENTRY}\n[[apps]]\napp_type = "APP_3"\nsystem_tokens = ["token-3"]\n')
-                check(self, path)
-
-            with monkeypatch.context() as other:
-                other.setattr(CredentialsText, "_check_unchanged", late)
-                with pytest.raises(OperatorError, match="was changed meanwhile: try again"):
-                    await found.run()
-            assert await found.run() == [("added", "APP_2"), ("absent", "APP_3")]
-            assert [found.accepted(each) for each in ("APP_2", "APP_3")] == [["token-2"], ["token-3"]]
-            assert AppTokens(found.database).to_replay() == {"APP_2"}
-
-    asyncio.run(run())
-
-
-def test_the_callbacks_of_an_entry_that_was_deleted_and_comes_back_are_replayed(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            await found.run()
-            assert AppTokens(found.database).to_replay() == set(), "its entry was there before"
-            found.path.write_text("")
-            assert await found.run() == [("added", APP_TYPE)]
-            assert AppTokens(found.database).to_replay() == {APP_TYPE}
-
-    asyncio.run(run())
-
-
-def test_more_apps_than_a_page_are_read(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path, "") as found:
-            found.listed.update({f"APP_{each}": f"token-{each}" for each in range(150)})
-            assert len(await found.run()) == 150
-            assert found.accepted("APP_149") == ["token-149"]
-
-    asyncio.run(run())
-
-
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_2"] = "token-2"
-            assert await found.run(dry_run=True) == [("added", "APP_2")]
-            assert found.path.read_text() == ENTRY
-            assert (AppTokens(found.database).last(), AppTokens(found.database).to_replay()) == ([], set())
-
-    asyncio.run(run())
-
-
-def test_a_missing_permission_or_a_wrong_corp_token_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.api.dingtalk.organisation.missing_permissions.add("Yida.App.Read")
-            with pytest.raises(Refused, match=r"needs the permission Yida\.App\.Read"):
+        with monkeypatch.context() as other:
+            other.setattr(CredentialsText, "_check_unchanged", late)
+            with pytest.raises(OperatorError, match="was changed meanwhile: try again"):
                 await found.run()
-            found.api.dingtalk.organisation.missing_permissions.clear()
-            found.corp_token = "another"
-            with pytest.raises(Refused, match="corp token must be right") as raised:
-                await found.run()
-            assert "接入密钥不匹配:…" in str(raised.value), "DingTalk repeats the proof, which is a secret"
-            assert found.path.read_text() == ENTRY
+        assert await found.run() == [("added", "APP_2"), ("absent", "APP_3")]
+        assert [found.accepted(each) for each in ("APP_2", "APP_3")] == [["token-2"], ["token-3"]]
+        assert AppTokens(found.database).to_replay() == {"APP_2"}
 
+
+async def test_the_callbacks_of_an_entry_that_was_deleted_and_comes_back_are_replayed(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        await found.run()
+        assert AppTokens(found.database).to_replay() == set(), "its entry was there before"
+        found.path.write_text("")
+        assert await found.run() == [("added", APP_TYPE)]
+        assert AppTokens(found.database).to_replay() == {APP_TYPE}
+
+
+async def test_more_apps_than_a_page_are_read(tmp_path: Path) -> None:
+    async with synced(tmp_path, "") as found:
+        found.listed.update({f"APP_{each}": f"token-{each}" for each in range(150)})
+        assert len(await found.run()) == 150
+        assert found.accepted("APP_149") == ["token-149"]
+
+
+async def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.listed["APP_2"] = "token-2"
+        assert await found.run(dry_run=True) == [("added", "APP_2")]
+        assert found.path.read_text() == ENTRY
+        assert (AppTokens(found.database).last(), AppTokens(found.database).to_replay()) == ([], set())
+
+
+async def test_a_missing_permission_or_a_wrong_corp_token_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    asyncio.run(run())
+    async with synced(tmp_path) as found:
+        found.api.dingtalk.organisation.missing_permissions.add("Yida.App.Read")
+        with pytest.raises(Refused, match=r"needs the permission Yida\.App\.Read"):
+            await found.run()
+        found.api.dingtalk.organisation.missing_permissions.clear()
+        found.corp_token = "another"
+        with pytest.raises(Refused, match="corp token must be right") as raised:
+            await found.run()
+        assert "接入密钥不匹配:…" in str(raised.value), "DingTalk repeats the proof, which is a secret"
+        assert found.path.read_text() == ENTRY
 
 
-def test_without_tokens_in_the_list_the_edition_is_named(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.api.dingtalk.organisation.gives_system_tokens = False
-            with pytest.raises(Unexpected, match="dedicated edition"):
-                await found.run()
-            assert found.path.read_text() == ENTRY
-
-    asyncio.run(run())
+async def test_without_tokens_in_the_list_the_edition_is_named(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.api.dingtalk.organisation.gives_system_tokens = False
+        with pytest.raises(Unexpected, match="dedicated edition"):
+            await found.run()
+        assert found.path.read_text() == ENTRY
 
 
-def test_an_app_without_a_token_is_reported(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed["APP_2"] = " "
-            assert await found.run() == [("without-token", "APP_2")]
-            assert found.path.read_text() == ENTRY
-
-    asyncio.run(run())
+async def test_an_app_without_a_token_is_reported(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.listed["APP_2"] = " "
+        assert await found.run() == [("without-token", "APP_2")]
+        assert found.path.read_text() == ENTRY
 
 
-def test_no_secret_is_shown(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with synced(tmp_path) as found:
-            found.listed[APP_TYPE] = "the-renewed-token"
-            with structlog.testing.capture_logs() as logs:
-                report = await found.report()
-            stored = [*found.database.iterdump()]
-            shown = f"{report!r} {logs} {stored}"
-            secrets = (SYSTEM_TOKEN, "the-renewed-token", CORP_TOKEN, "the-app-secret")
-            assert [each for each in secrets if each in shown] == []
-
-    asyncio.run(run())
+async def test_no_secret_is_shown(tmp_path: Path) -> None:
+    async with synced(tmp_path) as found:
+        found.listed[APP_TYPE] = "the-renewed-token"
+        with structlog.testing.capture_logs() as logs:
+            report = await found.report()
+        stored = [*found.database.iterdump()]
+        shown = f"{report!r} {logs} {stored}"
+        secrets = (SYSTEM_TOKEN, "the-renewed-token", CORP_TOKEN, "the-app-secret")
+        assert [each for each in secrets if each in shown] == []
 
 
 def _no_space(*_: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -65,53 +64,41 @@ async def published_by(found: FakeApi, *, corp_token: str | None, lost: Action |
     return streams
 
 
-def test_with_a_corp_token_a_lost_copy_has_its_time_and_a_page() -> None:
-    async def run() -> None:
-        async with fake_api(*LIFE) as found:
-            streams = await published_by(found, corp_token=FakeOrganisation.corp_token)
-            made = [(each.instance_id, each.recipient_ids, each.occurred_at, each.url) for each in streams.published]
-            minute = COPIED - COPIED % MINUTE_MS
-            assert made == [
-                ("I-1", ("u-li",), minute, "https://yida.example/copies/I-1"),
-                ("I-2", ("u-li",), minute, None),
-            ]
-            assert streams.instances["I-2"].state.url == "https://yida.example/I-2", "a known page stays"
-            calls = {wire.GetToken.path: 1, wire.GetTaskCopies.path: 2, GetNotifyMe.path: 1}
-            assert found.dingtalk.calls == calls, "nobody without a lost copy costs a call more"
-            lines = streams.lines()
-            streams.fold(each for each in LIFE if each.action is Action.COPIED and "u-li" in each.recipient_ids)
-            assert streams.lines() == lines, "late callbacks change no list"
-
-    asyncio.run(run())
+async def test_with_a_corp_token_a_lost_copy_has_its_time_and_a_page() -> None:
+    async with fake_api(*LIFE) as found:
+        streams = await published_by(found, corp_token=FakeOrganisation.corp_token)
+        made = [(each.instance_id, each.recipient_ids, each.occurred_at, each.url) for each in streams.published]
+        minute = COPIED - COPIED % MINUTE_MS
+        assert made == [
+            ("I-1", ("u-li",), minute, "https://yida.example/copies/I-1"),
+            ("I-2", ("u-li",), minute, None),
+        ]
+        assert streams.instances["I-2"].state.url == "https://yida.example/I-2", "a known page stays"
+        calls = {wire.GetToken.path: 1, wire.GetTaskCopies.path: 2, GetNotifyMe.path: 1}
+        assert found.dingtalk.calls == calls, "nobody without a lost copy costs a call more"
+        lines = streams.lines()
+        streams.fold(each for each in LIFE if each.action is Action.COPIED and "u-li" in each.recipient_ids)
+        assert streams.lines() == lines, "late callbacks change no list"
 
 
-def test_without_a_corp_token_a_lost_copy_counts_from_its_instance() -> None:
-    async def run() -> None:
-        async with fake_api(*LIFE) as found:
-            streams = await published_by(found, corp_token=None)
-            minute = CREATED - CREATED % MINUTE_MS
-            assert [(each.occurred_at, each.url) for each in streams.published] == [(minute, None)] * 2
-            assert found.dingtalk.calls[GetNotifyMe.path] == 0
-
-    asyncio.run(run())
+async def test_without_a_corp_token_a_lost_copy_counts_from_its_instance() -> None:
+    async with fake_api(*LIFE) as found:
+        streams = await published_by(found, corp_token=None)
+        minute = CREATED - CREATED % MINUTE_MS
+        assert [(each.occurred_at, each.url) for each in streams.published] == [(minute, None)] * 2
+        assert found.dingtalk.calls[GetNotifyMe.path] == 0
 
 
-def test_no_notices_are_read_if_no_copy_is_lost() -> None:
-    async def run() -> None:
-        async with fake_api(*LIFE) as found:
-            streams = await published_by(found, corp_token="wrong", lost=None)
-            assert (streams.published, found.dingtalk.calls[GetNotifyMe.path]) == ([], 0)
-
-    asyncio.run(run())
+async def test_no_notices_are_read_if_no_copy_is_lost() -> None:
+    async with fake_api(*LIFE) as found:
+        streams = await published_by(found, corp_token="wrong", lost=None)
+        assert (streams.published, found.dingtalk.calls[GetNotifyMe.path]) == ([], 0)
 
 
-def test_a_wrong_corp_token_is_said_without_showing_the_proof() -> None:
-    async def run() -> None:
-        async with fake_api(*LIFE) as found:
-            with pytest.raises(Refused, match=r"corpNotifications/u-li: 400 .*accessKeyNotMatch.*…"):
-                await published_by(found, corp_token="wrong")
-
-    asyncio.run(run())
+async def test_a_wrong_corp_token_is_said_without_showing_the_proof() -> None:
+    async with fake_api(*LIFE) as found:
+        with pytest.raises(Refused, match=r"corpNotifications/u-li: 400 .*accessKeyNotMatch.*…"):
+            await published_by(found, corp_token="wrong")
 
 
 @pytest.mark.parametrize(

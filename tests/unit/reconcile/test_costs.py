@@ -5,7 +5,6 @@ docs/how-to/find-what-was-missed.md quotes the figures of ten days: ``TASKBRIDGE
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import pytest
@@ -29,84 +28,72 @@ CALLS = {2: [21, 3, 0, 75], 10: [77, 8, 1, 352]}
 """By days: for lists, for the open tasks of several instances and of one, and for records."""
 
 
-def test_a_thousand_changed_instances_cost_few_calls_and_nothing_is_missed() -> None:
+async def test_a_thousand_changed_instances_cost_few_calls_and_nothing_is_missed() -> None:
     events = company_life(9, 240 * DAYS, step_ms=DAY_MS // 240)
     dropped, _ = losses(9, events, 0.01)
-
-    async def run() -> None:
-        undisturbed, clock = Streams(), FakeClock(BEGIN)
-        undisturbed.fold(events)
-        async with reconciled(Company(events), clock) as found:
-            for day in range(DAYS + 1):
-                clock.pass_s((BEGIN + (day + 1) * DAY_MS - clock.now_ms()) / 1000)
-                arrived = (each for each in events if (each.occurred_at - BEGIN) // DAY_MS == day)
-                found.streams.fold(each for each in arrived if each.event_id not in dropped)
-                assert (await found.run(clock)).is_whole
-            made = found.dingtalk.calls
-            lists = made[wire.GetFormListInApp.path] + made[wire.GetInstances.path]
-            read = (wire.GetRunningTaskList, wire.GetRunningTasks, wire.GetOperationRecords)
-            assert [lists, *(made[each.path] for each in read)] == CALLS[DAYS]
-            assert sum(CALLS[DAYS]) * 1000 <= MOST * len({each.instance_id for each in events})
-            assert found.streams.lines().keys() == undisturbed.lines().keys()
-            states = [each.state for each in found.streams.instances.values()]
-            outcomes = {
-                task.outcome
-                for state in states
-                if state.lifecycle is Lifecycle.ACTIVE and state.finished_at is not None
-                for task in state.tasks
-            }
-            assert None not in outcomes
-
-    asyncio.run(run())
+    undisturbed, clock = Streams(), FakeClock(BEGIN)
+    undisturbed.fold(events)
+    async with reconciled(Company(events), clock) as found:
+        for day in range(DAYS + 1):
+            clock.pass_s((BEGIN + (day + 1) * DAY_MS - clock.now_ms()) / 1000)
+            arrived = (each for each in events if (each.occurred_at - BEGIN) // DAY_MS == day)
+            found.streams.fold(each for each in arrived if each.event_id not in dropped)
+            assert (await found.run(clock)).is_whole
+        made = found.dingtalk.calls
+        lists = made[wire.GetFormListInApp.path] + made[wire.GetInstances.path]
+        read = (wire.GetRunningTaskList, wire.GetRunningTasks, wire.GetOperationRecords)
+        assert [lists, *(made[each.path] for each in read)] == CALLS[DAYS]
+        assert sum(CALLS[DAYS]) * 1000 <= MOST * len({each.instance_id for each in events})
+        assert found.streams.lines().keys() == undisturbed.lines().keys()
+        states = [each.state for each in found.streams.instances.values()]
+        outcomes = {
+            task.outcome
+            for state in states
+            if state.lifecycle is Lifecycle.ACTIVE and state.finished_at is not None
+            for task in state.tasks
+        }
+        assert None not in outcomes
 
 
-def test_an_answer_for_several_instances_that_lacks_tasks_closes_none() -> None:
+async def test_an_answer_for_several_instances_that_lacks_tasks_closes_none() -> None:
     events = company_life(9, 240)
-
-    async def run() -> None:
-        clock = FakeClock(events[-1].occurred_at + 25 * HOUR_MS)
-        async with reconciled(Company(events), clock) as found:
-            found.streams.fold(events)
-            found.dingtalk.faults.short_lists = True
-            report = await found.run(clock)
-            assert report.is_whole
-            assert report.tally.fetched > found.dingtalk.calls[wire.GetRunningTasks.path] > 0
-            assert Kind.CLOSED not in {kind for _, kind in report.tally.repairs}
-            undisturbed = Streams()
-            undisturbed.fold(events)
-            assert found.streams.lines().keys() == undisturbed.lines().keys()
-
-    asyncio.run(run())
-
-
-def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -> None:
-    events = company_life(9, 240)
-
-    async def run() -> None:
-        undisturbed, clock = Streams(), FakeClock(events[-1].occurred_at + HOUR_MS)
+    clock = FakeClock(events[-1].occurred_at + 25 * HOUR_MS)
+    async with reconciled(Company(events), clock) as found:
+        found.streams.fold(events)
+        found.dingtalk.faults.short_lists = True
+        report = await found.run(clock)
+        assert report.is_whole
+        assert report.tally.fetched > found.dingtalk.calls[wire.GetRunningTasks.path] > 0
+        assert Kind.CLOSED not in {kind for _, kind in report.tally.repairs}
+        undisturbed = Streams()
         undisturbed.fold(events)
-        async with reconciled(Company(events), clock) as found:
-            [api, _] = found.apis
-            ours = [each for each in events if each.app_type == api.app.app_type]
-            found.streams.fold(each for each in ours if each.action is not Action.COPIED)
-            await found.catch_up()
-            people = found.store.states.people(api.app.corp_id, api.app.app_type)
-            everybody = {user_id for each in ours if each.action is Action.COPIED for user_id in each.recipient_ids}
-            copies = Copies(found.context(clock), api)
-            await copies.run(sorted({*people, *everybody}), BEGIN - DAY_MS)
-            assert found.dingtalk.calls == {wire.GetToken.path: 1, wire.GetTaskCopies.path: len({*people, *everybody})}
-            assert copies.tally.repairs[api.app.app_type, Kind.COPY] > 0
-            published = len(found.streams.published)
-            await found.catch_up()
-            await copies.run(people, BEGIN - DAY_MS)
-            assert len(found.streams.published) == published
-            # The real callbacks change nobody's lists any more.
-            lines = found.streams.lines()
-            found.streams.fold(each for each in ours if each.action is Action.COPIED)
-            assert found.streams.lines() == lines
-            assert lines.keys() == {key for key in undisturbed.lines() if key[0] in {each.instance_id for each in ours}}
+        assert found.streams.lines().keys() == undisturbed.lines().keys()
 
-    asyncio.run(run())
+
+async def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -> None:
+    events = company_life(9, 240)
+    undisturbed, clock = Streams(), FakeClock(events[-1].occurred_at + HOUR_MS)
+    undisturbed.fold(events)
+    async with reconciled(Company(events), clock) as found:
+        [api, _] = found.apis
+        ours = [each for each in events if each.app_type == api.app.app_type]
+        found.streams.fold(each for each in ours if each.action is not Action.COPIED)
+        await found.catch_up()
+        people = found.store.states.people(api.app.corp_id, api.app.app_type)
+        everybody = {user_id for each in ours if each.action is Action.COPIED for user_id in each.recipient_ids}
+        copies = Copies(found.context(clock), api)
+        await copies.run(sorted({*people, *everybody}), BEGIN - DAY_MS)
+        assert found.dingtalk.calls == {wire.GetToken.path: 1, wire.GetTaskCopies.path: len({*people, *everybody})}
+        assert copies.tally.repairs[api.app.app_type, Kind.COPY] > 0
+        published = len(found.streams.published)
+        await found.catch_up()
+        await copies.run(people, BEGIN - DAY_MS)
+        assert len(found.streams.published) == published
+        # The real callbacks change nobody's lists any more.
+        lines = found.streams.lines()
+        found.streams.fold(each for each in ours if each.action is Action.COPIED)
+        assert found.streams.lines() == lines
+        assert lines.keys() == {key for key in undisturbed.lines() if key[0] in {each.instance_id for each in ours}}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -148,280 +147,231 @@ async def named(*, per_day: int = 1000) -> AsyncGenerator[Named]:
         yield Named(api, database)
 
 
-def test_people_and_forms_of_states_get_their_names_once() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG, User("u-li", "李雷"), User("u-unseen", "张红"), labels=LABELS)
-            found.see("u-wang", "u-li", form=FORM)
-            assert await found.run() == 3
-            [person, _] = found.topics.logs[PEOPLE.name]
-            assert person.headers() == [CONTENT_TYPE, FROM_DINGTALK]
-            records = [PEOPLE_CODEC.decode(each.its_value or b"") for each in found.topics.logs[PEOPLE.name]]
-            records.sort(key=lambda each: each.user_id)
-            assert records == [PersonRecord("u-li", "李雷"), PersonRecord("u-wang", "王芳", None, "A1")]
-            [form] = found.topics.logs[FORMS.name]
-            assert form.key() == form_key(CORP_ID, FORM)
-            assert FORMS_CODEC.decode(form.its_value or b"") == Form(FORM, "采购", LABELS)
-            calls = found.api.budget.used(CORP_ID).day
-            assert calls == 2, "one for the people, one for the form"
-            for _ in range(3):
-                assert await found.run() == 0
-            assert found.api.budget.used(CORP_ID).day == calls
-
-    asyncio.run(run())
-
-
-def test_a_changed_name_is_read_again_after_a_day_if_it_occurs_again() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG, labels=LABELS)
-            found.see("u-wang", form=FORM)
-            await found.run()
-            found.give(User("u-wang", "王芳华"), labels={"text_1": "总金额"})
-            found.api.clock.pass_s(DAY_S)
-            assert await found.run() == 0, "nothing happened since"
-            found.restart()
-            found.see("u-wang", form=FORM, instance_id="I-2")
-            assert await found.run() == 2
-            assert found.name("u-wang") == "王芳华"
-            assert FORMS_CODEC.decode(found.topics.logs[FORMS.name][-1].its_value or b"").labels == {"text_1": "总金额"}
-            found.see("u-wang", form=FORM, instance_id="I-3")
-            assert await found.run() == 0, "it was read less than a day ago"
-
-    asyncio.run(run())
-
-
-def test_an_unchanged_name_is_not_written_again() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.see("u-wang")
-            await found.run()
-            found.api.clock.pass_s(DAY_S)
-            found.see("u-wang", instance_id="I-2")
-            found.restart()
+async def test_people_and_forms_of_states_get_their_names_once() -> None:
+    async with named() as found:
+        found.give(WANG, User("u-li", "李雷"), User("u-unseen", "张红"), labels=LABELS)
+        found.see("u-wang", "u-li", form=FORM)
+        assert await found.run() == 3
+        [person, _] = found.topics.logs[PEOPLE.name]
+        assert person.headers() == [CONTENT_TYPE, FROM_DINGTALK]
+        records = [PEOPLE_CODEC.decode(each.its_value or b"") for each in found.topics.logs[PEOPLE.name]]
+        records.sort(key=lambda each: each.user_id)
+        assert records == [PersonRecord("u-li", "李雷"), PersonRecord("u-wang", "王芳", None, "A1")]
+        [form] = found.topics.logs[FORMS.name]
+        assert form.key() == form_key(CORP_ID, FORM)
+        assert FORMS_CODEC.decode(form.its_value or b"") == Form(FORM, "采购", LABELS)
+        calls = found.api.budget.used(CORP_ID).day
+        assert calls == 2, "one for the people, one for the form"
+        for _ in range(3):
             assert await found.run() == 0
-            assert (found.calls, len(found.topics.logs[PEOPLE.name])) == (2, 1)
+        assert found.api.budget.used(CORP_ID).day == calls
 
-    asyncio.run(run())
+
+async def test_a_changed_name_is_read_again_after_a_day_if_it_occurs_again() -> None:
+    async with named() as found:
+        found.give(WANG, labels=LABELS)
+        found.see("u-wang", form=FORM)
+        await found.run()
+        found.give(User("u-wang", "王芳华"), labels={"text_1": "总金额"})
+        found.api.clock.pass_s(DAY_S)
+        assert await found.run() == 0, "nothing happened since"
+        found.restart()
+        found.see("u-wang", form=FORM, instance_id="I-2")
+        assert await found.run() == 2
+        assert found.name("u-wang") == "王芳华"
+        assert FORMS_CODEC.decode(found.topics.logs[FORMS.name][-1].its_value or b"").labels == {"text_1": "总金额"}
+        found.see("u-wang", form=FORM, instance_id="I-3")
+        assert await found.run() == 0, "it was read less than a day ago"
+
+
+async def test_an_unchanged_name_is_not_written_again() -> None:
+    async with named() as found:
+        found.give(WANG)
+        found.see("u-wang")
+        await found.run()
+        found.api.clock.pass_s(DAY_S)
+        found.see("u-wang", instance_id="I-2")
+        found.restart()
+        assert await found.run() == 0
+        assert (found.calls, len(found.topics.logs[PEOPLE.name])) == (2, 1)
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_an_import_wins_before_and_after_the_first_reading(before: bool) -> None:  # noqa: FBT001
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.see("u-wang")
-            if not before:
-                await found.run()
+async def test_an_import_wins_before_and_after_the_first_reading(before: bool) -> None:  # noqa: FBT001
+    async with named() as found:
+        found.give(WANG)
+        found.see("u-wang")
+        if not before:
+            await found.run()
+        found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
+        calls = found.calls
+        found.api.clock.pass_s(DAY_S)
+        found.see("u-wang", instance_id="I-2")
+        assert await found.run() == 0
+        assert (found.name("u-wang"), found.calls - calls) == ("Wang Fang", 0)
+
+
+async def test_an_import_during_the_call_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with named() as found:
+        found.give(WANG)
+        found.see("u-wang")
+        asked = OrganisationApi.people
+
+        async def people(api: OrganisationApi, ids: Sequence[str]) -> list[User]:
             found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
-            calls = found.calls
-            found.api.clock.pass_s(DAY_S)
-            found.see("u-wang", instance_id="I-2")
-            assert await found.run() == 0
-            assert (found.name("u-wang"), found.calls - calls) == ("Wang Fang", 0)
+            return await asked(api, ids)
 
-    asyncio.run(run())
-
-
-def test_an_import_during_the_call_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.see("u-wang")
-            asked = OrganisationApi.people
-
-            async def people(api: OrganisationApi, ids: Sequence[str]) -> list[User]:
-                found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
-                return await asked(api, ids)
-
-            monkeypatch.setattr(OrganisationApi, "people", people)
-            assert await found.run() == 0
-            assert found.name("u-wang") == "Wang Fang"
-
-    asyncio.run(run())
+        monkeypatch.setattr(OrganisationApi, "people", people)
+        assert await found.run() == 0
+        assert found.name("u-wang") == "Wang Fang"
 
 
 @pytest.mark.parametrize("was_read", [True, False])
 @pytest.mark.parametrize("compacted", [True, False])
-def test_a_deleted_person_does_not_come_back(was_read: bool, compacted: bool) -> None:  # noqa: FBT001
+async def test_a_deleted_person_does_not_come_back(was_read: bool, compacted: bool) -> None:  # noqa: FBT001
     """Also if the tombstone is compacted away before it is read, as far as there was a record."""
-
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG, User("u-li", "李雷"))
-            found.see("u-li")
-            if was_read:
-                found.see("u-wang", "u-li")
-            await found.run()
-            found.import_(None, "u-wang")
-            if compacted and was_read:
-                found.topics.compact(PEOPLE.name)
-                found.restart()
-            else:
-                await found.run()
-                found.topics.compact(PEOPLE.name)
-            for _ in range(2):
-                found.restart()
-                found.api.clock.pass_s(2 * DAY_S)
-                found.see("u-wang", "u-li")
-                await found.run()
-                assert (found.name("u-wang"), found.name("u-li")) == (None, "李雷")
-
-    asyncio.run(run())
-
-
-def test_after_an_import_a_deleted_person_is_back() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.see("u-wang")
-            found.import_(None, "u-wang")
-            await found.run()
-            found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
-            await found.run()
-            counts = {each.record: each.names for each in found.states.names.counts() if each.kind == PERSON}
-            assert counts == {"imported": 1}
-
-    asyncio.run(run())
-
-
-def test_a_new_topic_deletes_nobody() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.see("u-wang")
-            await found.run()
-            found.topics = FakeTopics()
+    async with named() as found:
+        found.give(WANG, User("u-li", "李雷"))
+        found.see("u-li")
+        if was_read:
+            found.see("u-wang", "u-li")
+        await found.run()
+        found.import_(None, "u-wang")
+        if compacted and was_read:
+            found.topics.compact(PEOPLE.name)
             found.restart()
-            found.api.clock.pass_s(DAY_S)
-            found.see("u-wang")
-            assert await found.run() == 1
+        else:
+            await found.run()
+            found.topics.compact(PEOPLE.name)
+        for _ in range(2):
+            found.restart()
+            found.api.clock.pass_s(2 * DAY_S)
+            found.see("u-wang", "u-li")
+            await found.run()
+            assert (found.name("u-wang"), found.name("u-li")) == (None, "李雷")
 
-    asyncio.run(run())
+
+async def test_after_an_import_a_deleted_person_is_back() -> None:
+    async with named() as found:
+        found.see("u-wang")
+        found.import_(None, "u-wang")
+        await found.run()
+        found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
+        await found.run()
+        counts = {each.record: each.names for each in found.states.names.counts() if each.kind == PERSON}
+        assert counts == {"imported": 1}
 
 
-def test_labels_of_a_deleted_import_come_from_dingtalk() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(labels=LABELS)
-            found.see(form=FORM)
-            key = form_key(CORP_ID, FORM)
-            found.topics.append(FORMS.name, key, FORMS_CODEC.encode(Form(FORM, "mine", {"text_1": "mine"})))
+async def test_a_new_topic_deletes_nobody() -> None:
+    async with named() as found:
+        found.give(WANG)
+        found.see("u-wang")
+        await found.run()
+        found.topics = FakeTopics()
+        found.restart()
+        found.api.clock.pass_s(DAY_S)
+        found.see("u-wang")
+        assert await found.run() == 1
+
+
+async def test_labels_of_a_deleted_import_come_from_dingtalk() -> None:
+    async with named() as found:
+        found.give(labels=LABELS)
+        found.see(form=FORM)
+        key = form_key(CORP_ID, FORM)
+        found.topics.append(FORMS.name, key, FORMS_CODEC.encode(Form(FORM, "mine", {"text_1": "mine"})))
+        assert await found.run() == 0
+        found.topics.append(FORMS.name, key, None)
+        assert await found.run() == 1
+
+
+async def test_half_of_the_calls_of_a_day_is_left_to_passes() -> None:
+    async with named(per_day=6) as found:
+        people = [User(f"u-{each}", f"N{each}") for each in range(500)]
+        found.give(*people)
+        found.see(*(each.userid for each in people))
+        await found.run()
+        assert (found.calls, found.api.budget.left(CORP_ID)) == (3, 3)
+        found.api.clock.pass_s(DAY_S)
+        await found.run()
+        assert found.calls == 6, "the others the next day"
+
+
+async def test_people_whom_the_application_may_not_see_cost_one_call_a_day() -> None:
+    async with named() as found:
+        found.give(WANG)
+        found.api.dingtalk.organisation.hidden.add("u-wang")
+        found.see("u-wang", "u-unknown")
+        for _ in range(3):
             assert await found.run() == 0
-            found.topics.append(FORMS.name, key, None)
-            assert await found.run() == 1
-
-    asyncio.run(run())
+        assert found.calls == 1
 
 
-def test_half_of_the_calls_of_a_day_is_left_to_passes() -> None:
-    async def run() -> None:
-        async with named(per_day=6) as found:
-            people = [User(f"u-{each}", f"N{each}") for each in range(500)]
-            found.give(*people)
-            found.see(*(each.userid for each in people))
+async def test_a_missing_permission_is_said_and_not_called_for_a_day_again() -> None:
+    async with named() as found:
+        found.give(WANG, labels=LABELS)
+        found.api.dingtalk.organisation.missing_permissions.add("qyapi_get_member")
+        found.see("u-wang", form=FORM)
+        with pytest.raises(OperatorError, match="qyapi_get_member"):
             await found.run()
-            assert (found.calls, found.api.budget.left(CORP_ID)) == (3, 3)
-            found.api.clock.pass_s(DAY_S)
-            await found.run()
-            assert found.calls == 6, "the others the next day"
-
-    asyncio.run(run())
-
-
-def test_people_whom_the_application_may_not_see_cost_one_call_a_day() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.api.dingtalk.organisation.hidden.add("u-wang")
-            found.see("u-wang", "u-unknown")
-            for _ in range(3):
-                assert await found.run() == 0
-            assert found.calls == 1
-
-    asyncio.run(run())
-
-
-def test_a_missing_permission_is_said_and_not_called_for_a_day_again() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG, labels=LABELS)
-            found.api.dingtalk.organisation.missing_permissions.add("qyapi_get_member")
-            found.see("u-wang", form=FORM)
-            with pytest.raises(OperatorError, match="qyapi_get_member"):
-                await found.run()
-            assert found.topics.ends == {FORMS.name: 1}, "labels need another permission"
-            await found.run()
-            assert found.calls == 1
-            found.api.dingtalk.organisation.missing_permissions.clear()
-            found.api.clock.pass_s(DAY_S)
-            assert await found.run() == 1
-
-    asyncio.run(run())
+        assert found.topics.ends == {FORMS.name: 1}, "labels need another permission"
+        await found.run()
+        assert found.calls == 1
+        found.api.dingtalk.organisation.missing_permissions.clear()
+        found.api.clock.pass_s(DAY_S)
+        assert await found.run() == 1
 
 
 @pytest.mark.parametrize("answer", [(400, "failure.form.broken"), (200, "not understood")])
-def test_a_refused_form_or_batch_of_people_stops_no_other(answer: tuple[int, str]) -> None:
-    async def run() -> None:
-        async with named() as found:
-            people = [User(f"u-{each:02}", f"N{each}") for each in range(PEOPLE_PER_CALL + 1)]
-            found.give(*people, labels=LABELS)
-            found.see(form=FORM)
-            found.api.clock.pass_s(1)
-            found.see(form="FORM-BROKEN", instance_id="I-2")
-            found.api.dingtalk.faults.answers_next.append(answer)
-            with pytest.raises(OperatorError):
-                await found.run()
-            assert found.topics.ends == {FORMS.name: 1}
-            found.see(*(each.userid for each in people))
-            found.api.dingtalk.faults.answers_next.append((400, "failure.person.broken"))
-            with pytest.raises(OperatorError):
-                await found.run()
-            assert found.topics.ends == {FORMS.name: 1, PEOPLE.name: 1}
-            calls = found.calls
-            assert (await found.run(), found.calls) == (0, calls), "it is not called for a day again"
-
-    asyncio.run(run())
+async def test_a_refused_form_or_batch_of_people_stops_no_other(answer: tuple[int, str]) -> None:
+    async with named() as found:
+        people = [User(f"u-{each:02}", f"N{each}") for each in range(PEOPLE_PER_CALL + 1)]
+        found.give(*people, labels=LABELS)
+        found.see(form=FORM)
+        found.api.clock.pass_s(1)
+        found.see(form="FORM-BROKEN", instance_id="I-2")
+        found.api.dingtalk.faults.answers_next.append(answer)
+        with pytest.raises(OperatorError):
+            await found.run()
+        assert found.topics.ends == {FORMS.name: 1}
+        found.see(*(each.userid for each in people))
+        found.api.dingtalk.faults.answers_next.append((400, "failure.person.broken"))
+        with pytest.raises(OperatorError):
+            await found.run()
+        assert found.topics.ends == {FORMS.name: 1, PEOPLE.name: 1}
+        calls = found.calls
+        assert (await found.run(), found.calls) == (0, calls), "it is not called for a day again"
 
 
-def test_forms_of_apps_that_are_not_reconciled_hide_no_others() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(labels=LABELS)
-            found.see(form=FORM)
-            found.api.clock.pass_s(1)
-            with found.states.transaction():
-                for at in range(1001):
-                    now = found.api.clock.now_ms()
-                    found.states.store(TaskState(f"I-{at}", CORP_ID, "APP_OTHER", now, now, form_uuid=f"OTHER-{at}"))
-            assert await found.run() == 1
-
-    asyncio.run(run())
+async def test_forms_of_apps_that_are_not_reconciled_hide_no_others() -> None:
+    async with named() as found:
+        found.give(labels=LABELS)
+        found.see(form=FORM)
+        found.api.clock.pass_s(1)
+        with found.states.transaction():
+            for at in range(1001):
+                now = found.api.clock.now_ms()
+                found.states.store(TaskState(f"I-{at}", CORP_ID, "APP_OTHER", now, now, form_uuid=f"OTHER-{at}"))
+        assert await found.run() == 1
 
 
-def test_while_dingtalk_is_away_nothing_is_concluded() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.give(WANG)
-            found.see("u-wang")
-            found.api.dingtalk.faults.is_down = True
-            with pytest.raises(OperatorError):
-                await found.run()
-            found.api.dingtalk.faults.is_down = False
-            assert await found.run() == 1
-
-    asyncio.run(run())
+async def test_while_dingtalk_is_away_nothing_is_concluded() -> None:
+    async with named() as found:
+        found.give(WANG)
+        found.see("u-wang")
+        found.api.dingtalk.faults.is_down = True
+        with pytest.raises(OperatorError):
+            await found.run()
+        found.api.dingtalk.faults.is_down = False
+        assert await found.run() == 1
 
 
-def test_a_form_that_is_gone_is_not_read_again_at_once() -> None:
-    async def run() -> None:
-        async with named() as found:
-            found.see(form=FORM)
-            for _ in range(2):
-                assert await found.run() == 0
-            assert found.api.dingtalk.calls[GetFormComponentDefinitionList.path] == 1
-
-    asyncio.run(run())
+async def test_a_form_that_is_gone_is_not_read_again_at_once() -> None:
+    async with named() as found:
+        found.see(form=FORM)
+        for _ in range(2):
+            assert await found.run() == 0
+        assert found.api.dingtalk.calls[GetFormComponentDefinitionList.path] == 1
 
 
 def test_states_that_an_older_version_stored_are_seen() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -99,211 +98,174 @@ async def followed(*life: TaskEvent, quiet_ms: int = QUIET_MS, per_day: int = 10
         yield Followed(found, Streams(), Store(database), rules)
 
 
-def test_an_unknown_outcome_is_read_once() -> None:
-    async def run() -> None:
-        async with followed(*LIFE) as found:
-            found.streams.fold(CALLBACKS)
+async def test_an_unknown_outcome_is_read_once() -> None:
+    async with followed(*LIFE) as found:
+        found.streams.fold(CALLBACKS)
+        await found.read_back.run()
+        assert found.state.tasks[0].outcome == "agree"
+        assert {each.recovered_by for each in found.streams.published} == {"read-back"}
+        calls = found.calls
+        assert calls == 3
+        for _ in range(3):
+            found.api.clock.pass_s(24 * 3600)
             await found.read_back.run()
-            assert found.state.tasks[0].outcome == "agree"
-            assert {each.recovered_by for each in found.streams.published} == {"read-back"}
-            calls = found.calls
-            assert calls == 3
-            for _ in range(3):
-                found.api.clock.pass_s(24 * 3600)
-                await found.read_back.run()
-            assert found.calls == calls, "its own repairs are no change to read"
-
-    asyncio.run(run())
+        assert found.calls == calls, "its own repairs are no change to read"
 
 
-def test_consecutive_callbacks_cause_one_read_after_the_last() -> None:
-    async def run() -> None:
-        start = NOW - 18 * MINUTE_MS
-        later = [
-            assigned("2", "u-wu", at=start),
-            happened(Action.COMPLETED, start + 9 * MINUTE_MS, task_id="2", actor_id="u-wu", outcome="disagree"),
-        ]
-        async with followed(*LIFE, *later) as found:
-            found.streams.fold([*CALLBACKS, later[0]])
+async def test_consecutive_callbacks_cause_one_read_after_the_last() -> None:
+    start = NOW - 18 * MINUTE_MS
+    later = [
+        assigned("2", "u-wu", at=start),
+        happened(Action.COMPLETED, start + 9 * MINUTE_MS, task_id="2", actor_id="u-wu", outcome="disagree"),
+    ]
+    async with followed(*LIFE, *later) as found:
+        found.streams.fold([*CALLBACKS, later[0]])
+        await found.read_back.run()
+        assert found.calls == 0
+        found.streams.fold([callback_of(later[1])])
+        await found.read_back.work_for(9 * 60)
+        assert found.calls == 0
+        await found.read_back.work_for(5 * 60)
+        assert found.calls == 3
+        assert [each.outcome for each in found.state.tasks] == ["agree", "disagree"]
+
+
+async def test_unknown_assignees_are_read_and_do_not_count_as_lost() -> None:
+    async with followed(*LIFE[:2]) as found:
+        found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
+        await found.read_back.run()
+        assert found.state.tasks[0].assignee_ids == ("u-li",)
+        assert [each.is_lost for each in found.store.findings.counts()] == [False]
+
+
+async def test_an_instance_that_stays_open_is_read_once_until_the_next_callback() -> None:
+    # Every task is decided and the instance has not ended. DingTalk knows no more either.
+    async with followed(*LIFE) as found:
+        found.streams.fold(LIFE)
+        for _ in range(2):
             await found.read_back.run()
-            assert found.calls == 0
-            found.streams.fold([callback_of(later[1])])
-            await found.read_back.work_for(9 * 60)
-            assert found.calls == 0
-            await found.read_back.work_for(5 * 60)
-            assert found.calls == 3
-            assert [each.outcome for each in found.state.tasks] == ["agree", "disagree"]
-
-    asyncio.run(run())
+            await found.catch_up()
+        calls = found.calls
+        assert 0 < calls <= 3
+        found.streams.fold([happened(Action.COPIED, NOW - 25 * MINUTE_MS, recipient_ids=("u-qi",))])
+        await found.read_back.run()
+        assert found.calls > calls
 
 
-def test_unknown_assignees_are_read_and_do_not_count_as_lost() -> None:
-    async def run() -> None:
-        async with followed(*LIFE[:2]) as found:
-            found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
-            await found.read_back.run()
-            assert found.state.tasks[0].assignee_ids == ("u-li",)
-            assert [each.is_lost for each in found.store.findings.counts()] == [False]
-
-    asyncio.run(run())
-
-
-def test_an_instance_that_stays_open_is_read_once_until_the_next_callback() -> None:
-    async def run() -> None:
-        # Every task is decided and the instance has not ended. DingTalk knows no more either.
-        async with followed(*LIFE) as found:
-            found.streams.fold(LIFE)
-            for _ in range(2):
-                await found.read_back.run()
-                await found.catch_up()
-            calls = found.calls
-            assert 0 < calls <= 3
-            found.streams.fold([happened(Action.COPIED, NOW - 25 * MINUTE_MS, recipient_ids=("u-qi",))])
-            await found.read_back.run()
-            assert found.calls > calls
-
-    asyncio.run(run())
-
-
-def test_nothing_is_read_if_it_is_off_or_nothing_is_open() -> None:
-    async def run() -> None:
-        async with followed(*LIFE, quiet_ms=0) as found:
-            found.streams.fold(CALLBACKS)
-            before = found.api.clock.now_ms()
-            await found.read_back.work_for(3600)
-            assert found.api.clock.now_ms() - before == 3600_000
-            assert found.calls == 0
-        async with followed(*LIFE[:2]) as found:
-            found.streams.fold(LIFE[:2])
-            await found.read_back.run()
-            assert found.calls == 0
-
-    asyncio.run(run())
+async def test_nothing_is_read_if_it_is_off_or_nothing_is_open() -> None:
+    async with followed(*LIFE, quiet_ms=0) as found:
+        found.streams.fold(CALLBACKS)
+        before = found.api.clock.now_ms()
+        await found.read_back.work_for(3600)
+        assert found.api.clock.now_ms() - before == 3600_000
+        assert found.calls == 0
+    async with followed(*LIFE[:2]) as found:
+        found.streams.fold(LIFE[:2])
+        await found.read_back.run()
+        assert found.calls == 0
 
 
 @pytest.mark.parametrize(("per_day", "calls"), [(6, 3), (13, 9)])
-def test_half_of_the_calls_are_reserved_for_passes(per_day: int, calls: int) -> None:
-    async def run() -> None:
-        lives = [
-            each
-            for number in range(9)
-            for each in (
-                filed(f"I-{number}", at=BEGIN),
-                assigned("1", "u-li", at=BEGIN, instance_id=f"I-{number}"),
-            )
-        ]
-        async with followed(*lives, per_day=per_day) as found:
-            found.streams.fold(
-                each for number in range(9) for each in (assigned("1", at=BEGIN, instance_id=f"I-{number}"),)
-            )
-            await found.read_back.run()
-            assert found.calls == calls
-            found.api.clock.pass_s(24 * 3600)
-            await found.read_back.run()
-            assert found.calls == 2 * calls, "the next day it continues"
-
-    asyncio.run(run())
+async def test_half_of_the_calls_are_reserved_for_passes(per_day: int, calls: int) -> None:
+    lives = [
+        each
+        for number in range(9)
+        for each in (
+            filed(f"I-{number}", at=BEGIN),
+            assigned("1", "u-li", at=BEGIN, instance_id=f"I-{number}"),
+        )
+    ]
+    async with followed(*lives, per_day=per_day) as found:
+        found.streams.fold(
+            each for number in range(9) for each in (assigned("1", at=BEGIN, instance_id=f"I-{number}"),)
+        )
+        await found.read_back.run()
+        assert found.calls == calls
+        found.api.clock.pass_s(24 * 3600)
+        await found.read_back.run()
+        assert found.calls == 2 * calls, "the next day it continues"
 
 
-def test_a_recent_change_in_dingtalk_is_read_after_the_settle_time() -> None:
-    async def run() -> None:
-        decided = happened(Action.COMPLETED, NOW - 5 * MINUTE_MS, task_id="1", actor_id="u-li", outcome="agree")
-        async with followed(*LIFE[:2], decided) as found:
-            found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
-            await found.read_back.run()
-            assert (found.calls, found.streams.published) == (1, [])
-            await found.read_back.work_for(19 * 60)
-            assert found.calls == 1
-            await found.read_back.work_for(3 * 60)
-            assert found.state.tasks[0].outcome == "agree"
-
-    asyncio.run(run())
+async def test_a_recent_change_in_dingtalk_is_read_after_the_settle_time() -> None:
+    decided = happened(Action.COMPLETED, NOW - 5 * MINUTE_MS, task_id="1", actor_id="u-li", outcome="agree")
+    async with followed(*LIFE[:2], decided) as found:
+        found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
+        await found.read_back.run()
+        assert (found.calls, found.streams.published) == (1, [])
+        await found.read_back.work_for(19 * 60)
+        assert found.calls == 1
+        await found.read_back.work_for(3 * 60)
+        assert found.state.tasks[0].outcome == "agree"
 
 
-def test_a_missing_instance_is_left_to_passes_and_stops_no_other() -> None:
-    async def run() -> None:
-        async with followed(*LIFE) as found:
-            found.streams.fold(
-                [filed("I-0", at=BEGIN - MINUTE_MS), assigned("9", at=BEGIN - MINUTE_MS, instance_id="I-0")]
-            )
-            found.streams.fold(CALLBACKS)
-            await found.read_back.run()
-            assert found.state.tasks[0].outcome == "agree"
-            calls = found.calls
-            await found.read_back.run()
-            assert found.calls == calls
-
-    asyncio.run(run())
+async def test_a_missing_instance_is_left_to_passes_and_stops_no_other() -> None:
+    async with followed(*LIFE) as found:
+        found.streams.fold([filed("I-0", at=BEGIN - MINUTE_MS), assigned("9", at=BEGIN - MINUTE_MS, instance_id="I-0")])
+        found.streams.fold(CALLBACKS)
+        await found.read_back.run()
+        assert found.state.tasks[0].outcome == "agree"
+        calls = found.calls
+        await found.read_back.run()
+        assert found.calls == calls
 
 
-def test_after_a_pass_there_is_nothing_to_read() -> None:
-    async def run() -> None:
-        async with followed(*LIFE) as found:
-            found.streams.fold(CALLBACKS)
-            found.api.clock.pass_s(24 * 3600)
-            await found.make_pass()
-            calls = found.calls
-            await found.read_back.run()
-            # Whether it ended is unknown: one call shows that nothing was modified since.
-            assert found.calls <= calls + 1
-
-    asyncio.run(run())
+async def test_after_a_pass_there_is_nothing_to_read() -> None:
+    async with followed(*LIFE) as found:
+        found.streams.fold(CALLBACKS)
+        found.api.clock.pass_s(24 * 3600)
+        await found.make_pass()
+        calls = found.calls
+        await found.read_back.run()
+        # Whether it ended is unknown: one call shows that nothing was modified since.
+        assert found.calls <= calls + 1
 
 
-def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_the_end() -> None:
+async def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_the_end() -> None:
     end = filed(at=NOW - 29 * MINUTE_MS, event_id="end", instance_status="COMPLETED", approved_result="agree")
-
-    async def run() -> None:
-        async with followed(*LIFE) as found:
-            found.streams.fold(CALLBACKS)
-            await found.make_pass()
-            assert (found.calls, found.state.tasks[0].outcome) == (2, None)
-            found.api.clock.pass_s(24 * 3600)
-            await found.make_pass()
-            assert found.state.tasks[0].outcome == "agree"
-        async with followed(*LIFE, end) as found:
-            found.streams.fold(CALLBACKS)
-            await found.make_pass()
-            assert (found.calls, found.state.tasks[0].outcome) == (3, "agree")
-        async with followed(*LIFE) as found:
-            found.streams.fold(CALLBACKS[2:])
-            await found.make_pass()
-            assert (found.state.title, found.state.tasks[0].outcome) == ("Request I-1", None)
-            found.api.clock.pass_s(24 * 3600)
-            await found.make_pass()
-            assert found.state.tasks[0].outcome == "agree", "what was repaired meanwhile does not hide it"
-
-    asyncio.run(run())
+    async with followed(*LIFE) as found:
+        found.streams.fold(CALLBACKS)
+        await found.make_pass()
+        assert (found.calls, found.state.tasks[0].outcome) == (2, None)
+        found.api.clock.pass_s(24 * 3600)
+        await found.make_pass()
+        assert found.state.tasks[0].outcome == "agree"
+    async with followed(*LIFE, end) as found:
+        found.streams.fold(CALLBACKS)
+        await found.make_pass()
+        assert (found.calls, found.state.tasks[0].outcome) == (3, "agree")
+    async with followed(*LIFE) as found:
+        found.streams.fold(CALLBACKS[2:])
+        await found.make_pass()
+        assert (found.state.title, found.state.tasks[0].outcome) == ("Request I-1", None)
+        found.api.clock.pass_s(24 * 3600)
+        await found.make_pass()
+        assert found.state.tasks[0].outcome == "agree", "what was repaired meanwhile does not hide it"
 
 
-def test_a_company_with_read_backs_sees_its_callbacks_and_dingtalks_outcomes() -> None:
+async def test_a_company_with_read_backs_sees_its_callbacks_and_dingtalks_outcomes() -> None:
     events = company_life(21, 150)
-
-    async def run() -> None:
-        clock, expected = FakeClock(events[0].occurred_at), Streams()
-        expected.fold(events)
-        async with reconciled(Company(events), clock) as found:
-            rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=QUIET_MS)
-            read_back = ReadBack(found.context(clock, rules), found.apis, found.budget)
-            for event in events:
-                await read_back.work_for((event.occurred_at - clock.now_ms()) / 1000)
-                found.streams.fold([callback_of(event) if event.action is Action.COMPLETED else event])
-            await read_back.work_for(3600)
-            assert {each.recovered_by for each in found.streams.published} == {"read-back"}
-            lines = found.streams.lines()
-            assert lines.keys() == expected.lines().keys()
-            for key, line in expected.lines().items():
-                assert (lines[key].status, lines[key].actor_id) == (line.status, line.actor_id)
-            outcomes = {
-                task.outcome
-                for each in found.streams.instances.values()
-                for task in each.state.tasks
-                if task.status is Status.COMPLETED and each.state.lifecycle is not Lifecycle.DELETED
-            }
-            assert None not in outcomes
-            assert {each.missing for each in found.store.callbacks.all()} == {0}
-
-    asyncio.run(run())
+    clock, expected = FakeClock(events[0].occurred_at), Streams()
+    expected.fold(events)
+    async with reconciled(Company(events), clock) as found:
+        rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=QUIET_MS)
+        read_back = ReadBack(found.context(clock, rules), found.apis, found.budget)
+        for event in events:
+            await read_back.work_for((event.occurred_at - clock.now_ms()) / 1000)
+            found.streams.fold([callback_of(event) if event.action is Action.COMPLETED else event])
+        await read_back.work_for(3600)
+        assert {each.recovered_by for each in found.streams.published} == {"read-back"}
+        lines = found.streams.lines()
+        assert lines.keys() == expected.lines().keys()
+        for key, line in expected.lines().items():
+            assert (lines[key].status, lines[key].actor_id) == (line.status, line.actor_id)
+        outcomes = {
+            task.outcome
+            for each in found.streams.instances.values()
+            for task in each.state.tasks
+            if task.status is Status.COMPLETED and each.state.lifecycle is not Lifecycle.DELETED
+        }
+        assert None not in outcomes
+        assert {each.missing for each in found.store.callbacks.all()} == {0}
 
 
 FINISHED_AT = NOW - 30 * MINUTE_MS
@@ -312,68 +274,51 @@ END = filed(
 )
 
 
-def test_a_pass_first_reads_an_instance_that_ended_with_a_pending_task() -> None:
+async def test_a_pass_first_reads_an_instance_that_ended_with_a_pending_task() -> None:
     """Its completion was lost: people see a task that nobody can decide. The calls are enough for nothing else."""
-
-    async def run() -> None:
-        others = [filed(f"J-{number}", at=BEGIN) for number in range(5)]
-        async with followed(*LIFE, END, *others, per_day=2) as found:
-            found.streams.fold([*LIFE[:2], END, filed("I-0", at=BEGIN - MINUTE_MS)])
-            found.streams.fold([assigned("9", "u-li", at=BEGIN - MINUTE_MS, instance_id="I-0")])
-            assert found.state.tasks[0].status is Status.PENDING
-            await found.make_pass()
-            assert (found.state.tasks[0].status, found.state.tasks[0].outcome) == (Status.COMPLETED, "agree")
-            assert found.calls == 2
-
-    asyncio.run(run())
+    others = [filed(f"J-{number}", at=BEGIN) for number in range(5)]
+    async with followed(*LIFE, END, *others, per_day=2) as found:
+        found.streams.fold([*LIFE[:2], END, filed("I-0", at=BEGIN - MINUTE_MS)])
+        found.streams.fold([assigned("9", "u-li", at=BEGIN - MINUTE_MS, instance_id="I-0")])
+        assert found.state.tasks[0].status is Status.PENDING
+        await found.make_pass()
+        assert (found.state.tasks[0].status, found.state.tasks[0].outcome) == (Status.COMPLETED, "agree")
+        assert found.calls == 2
 
 
-def test_an_instance_that_dingtalk_too_has_open_is_read_once() -> None:
-    async def run() -> None:
-        async with followed(*LIFE[:2]) as found:
-            found.streams.fold([*LIFE[:2], structs.replace(END, instance_status=None)])
-            await found.make_pass()
-            first = found.calls
-            await found.make_pass()
-            assert found.calls - first == 2, "the forms, and the instances of one"
-            assert found.api.dingtalk.calls[wire.GetInstanceById.path] == 1
-
-    asyncio.run(run())
+async def test_an_instance_that_dingtalk_too_has_open_is_read_once() -> None:
+    async with followed(*LIFE[:2]) as found:
+        found.streams.fold([*LIFE[:2], structs.replace(END, instance_status=None)])
+        await found.make_pass()
+        first = found.calls
+        await found.make_pass()
+        assert found.calls - first == 2, "the forms, and the instances of one"
+        assert found.api.dingtalk.calls[wire.GetInstanceById.path] == 1
 
 
-def test_the_read_back_reads_ended_instances_first() -> None:
-    async def run() -> None:
-        older = BEGIN - MINUTE_MS
-        async with followed(*LIFE, END, filed("I-0", at=older), per_day=6) as found:
-            found.streams.fold([*LIFE[:2], END, assigned("9", at=older, instance_id="I-0")])
-            await found.read_back.run()
-            assert found.state.tasks[0].status is Status.COMPLETED
-
-    asyncio.run(run())
+async def test_the_read_back_reads_ended_instances_first() -> None:
+    older = BEGIN - MINUTE_MS
+    async with followed(*LIFE, END, filed("I-0", at=older), per_day=6) as found:
+        found.streams.fold([*LIFE[:2], END, assigned("9", at=older, instance_id="I-0")])
+        await found.read_back.run()
+        assert found.state.tasks[0].status is Status.COMPLETED
 
 
-def test_an_instance_that_dingtalk_cannot_read_stops_no_pass() -> None:
+async def test_an_instance_that_dingtalk_cannot_read_stops_no_pass() -> None:
     """It ended with a pending task, so it is read first. What other instances lost is found all the same."""
-
-    async def run() -> None:
-        async with followed(*LIFE, END, filed("I-2", at=BEGIN)) as found:
-            found.streams.fold([structs.replace(each, instance_id="I-0") for each in (*LIFE[:2], END)])
-            found.api.dingtalk.faults.broken.add("I-0")
-            report = await Passes(found.context, [found.api.client]).run()
-            assert report.is_whole
-            assert {"I-1", "I-2"} <= found.streams.instances.keys()
-
-    asyncio.run(run())
+    async with followed(*LIFE, END, filed("I-2", at=BEGIN)) as found:
+        found.streams.fold([structs.replace(each, instance_id="I-0") for each in (*LIFE[:2], END)])
+        found.api.dingtalk.faults.broken.add("I-0")
+        report = await Passes(found.context, [found.api.client]).run()
+        assert report.is_whole
+        assert {"I-1", "I-2"} <= found.streams.instances.keys()
 
 
-def test_an_instance_that_dingtalk_cannot_read_stops_no_other_read_back_for_long() -> None:
-    async def run() -> None:
-        async with followed(*LIFE) as found:
-            found.streams.fold([structs.replace(each, instance_id="I-0") for each in CALLBACKS])
-            found.streams.fold(CALLBACKS)
-            found.api.dingtalk.faults.broken.add("I-0")
-            for _ in range(2):
-                await found.read_back.run()
-            assert found.state.tasks[0].outcome == "agree"
-
-    asyncio.run(run())
+async def test_an_instance_that_dingtalk_cannot_read_stops_no_other_read_back_for_long() -> None:
+    async with followed(*LIFE) as found:
+        found.streams.fold([structs.replace(each, instance_id="I-0") for each in CALLBACKS])
+        found.streams.fold(CALLBACKS)
+        found.api.dingtalk.faults.broken.add("I-0")
+        for _ in range(2):
+            await found.read_back.run()
+        assert found.state.tasks[0].outcome == "agree"

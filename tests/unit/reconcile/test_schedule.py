@@ -140,33 +140,29 @@ async def world(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: object) -
         yield found
 
 
-def test_a_restart_makes_no_pass_before_the_next_one_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch) as found:
-            for _ in range(23):
-                service = await found.serve(HOUR_S)
-                assert service.problem is None, "the last pass was complete"
-            assert found.passes == 1
-            await found.serve(2 * HOUR_S)
-            assert found.passes == 2
-
-    asyncio.run(run())
-
-
-def test_a_failed_read_back_starts_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch, read_back_quiet=60) as found:
-            found.kafka_is_away = lambda: found.passes > 0 and found.clock.now_ms() // HOUR_MS % 2 == 0
-            service = await found.serve(4 * HOUR_S + 600)
-            assert found.passes == 1
-            assert service.problem is None or "Kafka does not answer" in service.problem
-            found.kafka_is_away = lambda: False
-            assert (await found.serve(HOUR_S)).problem is None
-
-    asyncio.run(run())
+async def test_a_restart_makes_no_pass_before_the_next_one_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, monkeypatch) as found:
+        for _ in range(23):
+            service = await found.serve(HOUR_S)
+            assert service.problem is None, "the last pass was complete"
+        assert found.passes == 1
+        await found.serve(2 * HOUR_S)
+        assert found.passes == 2
 
 
-def test_after_incomplete_passes_a_restart_continues_the_growing_pauses(
+async def test_a_failed_read_back_starts_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path, monkeypatch, read_back_quiet=60) as found:
+        found.kafka_is_away = lambda: found.passes > 0 and found.clock.now_ms() // HOUR_MS % 2 == 0
+        service = await found.serve(4 * HOUR_S + 600)
+        assert found.passes == 1
+        assert service.problem is None or "Kafka does not answer" in service.problem
+        found.kafka_is_away = lambda: False
+        assert (await found.serve(HOUR_S)).problem is None
+
+
+async def test_after_incomplete_passes_a_restart_continues_the_growing_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def passes_in_a_day(folder: Path, restarts: int) -> int:
@@ -177,93 +173,78 @@ def test_after_incomplete_passes_a_restart_continues_the_growing_pauses(
             # A pass ends with its first call.
             return found.dingtalk.calls[wire.GetToken.path]
 
-    async def run() -> None:
-        undisturbed = await passes_in_a_day(tmp_path / "undisturbed", 1)
-        assert undisturbed == 11, "after 1, 2, 4 minutes …"
-        assert await passes_in_a_day(tmp_path / "restarted", 24) == undisturbed
-
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "restarted").mkdir()
-    asyncio.run(run())
+    undisturbed = await passes_in_a_day(tmp_path / "undisturbed", 1)
+    assert undisturbed == 11, "after 1, 2, 4 minutes …"
+    assert await passes_in_a_day(tmp_path / "restarted", 24) == undisturbed
 
 
-def test_while_kafka_refuses_repairs_the_pauses_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch) as found:
-            found.streams.is_away = lambda: True
-            service = await found.serve(DAY_S)
-            assert found.passes == 11
-            assert service.problem == "Kafka does not accept the event"
-
-    asyncio.run(run())
+async def test_while_kafka_refuses_repairs_the_pauses_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path, monkeypatch) as found:
+        found.streams.is_away = lambda: True
+        service = await found.serve(DAY_S)
+        assert found.passes == 11
+        assert service.problem == "Kafka does not accept the event"
 
 
-def test_a_pass_that_made_no_call_is_tried_again_every_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch) as found:
-            found.kafka_is_away = lambda: found.clock.now_ms() < NOW + HOUR_MS
-            service = await found.serve(HOUR_S - 60)
-            assert (found.counted, service.problem) == (0, "Kafka does not answer")
-            service = await found.serve(120)
-            assert (found.passes, service.problem) == (1, None)
-
-    asyncio.run(run())
-
-
-def test_a_repair_that_kafka_refuses_costs_the_read_back_one_reading_in_each_quiet_time(
+async def test_a_pass_that_made_no_call_is_tried_again_every_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch, read_back_quiet=HOUR_S) as found:
-            found.dingtalk.company.happened(DECISION)
-            found.streams.fold(LIFE)
-            await found.serve(600)
-            calls = found.counted
-            found.streams.fold([structs.replace(DECISION, outcome=None)])
-            found.streams.is_away = lambda: True
-            await found.serve(6 * HOUR_S)
-            assert 0 < found.counted - calls <= 3 * 7
-
-    asyncio.run(run())
+    async with world(tmp_path, monkeypatch) as found:
+        found.kafka_is_away = lambda: found.clock.now_ms() < NOW + HOUR_MS
+        service = await found.serve(HOUR_S - 60)
+        assert (found.counted, service.problem) == (0, "Kafka does not answer")
+        service = await found.serve(120)
+        assert (found.passes, service.problem) == (1, None)
 
 
-def test_a_wall_clock_that_was_wrong_delays_no_pass_beyond_the_interval(
+async def test_a_repair_that_kafka_refuses_costs_the_read_back_one_reading_in_each_quiet_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch) as found:
-            found.clock.set_by_s(400 * DAY_S)
-            await found.serve(HOUR_S)
-            found.clock.set_by_s(-400 * DAY_S)
-            await found.serve(DAY_S + HOUR_S)
-            assert found.passes == 2
+    async with world(tmp_path, monkeypatch, read_back_quiet=HOUR_S) as found:
+        found.dingtalk.company.happened(DECISION)
+        found.streams.fold(LIFE)
+        await found.serve(600)
+        calls = found.counted
+        found.streams.fold([structs.replace(DECISION, outcome=None)])
+        found.streams.is_away = lambda: True
+        await found.serve(6 * HOUR_S)
+        assert 0 < found.counted - calls <= 3 * 7
 
-    asyncio.run(run())
+
+async def test_a_wall_clock_that_was_wrong_delays_no_pass_beyond_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, monkeypatch) as found:
+        found.clock.set_by_s(400 * DAY_S)
+        await found.serve(HOUR_S)
+        found.clock.set_by_s(-400 * DAY_S)
+        await found.serve(DAY_S + HOUR_S)
+        assert found.passes == 2
 
 
 def test_no_number_of_failed_passes_is_too_large() -> None:
     assert app.pause_s(0, now_ms=0, failures=100_000, every_s=DAY_S) == DAY_S
 
 
-def test_a_pass_by_the_command_is_made_instead_of_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pass_by_the_command_is_made_instead_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The administrator corrects what DingTalk refuses, and sees at once whether that was all."""
+    async with world(tmp_path, monkeypatch) as found:
 
-    async def run() -> None:
-        async with world(tmp_path, monkeypatch) as found:
+        def load_settings(*_: object) -> ReconcileSettings:
+            return found.settings
 
-            def load_settings(*_: object) -> ReconcileSettings:
-                return found.settings
-
-            monkeypatch.setattr(reconcile_runs, "load_settings", load_settings)
-            monkeypatch.setattr(reconcile_runs, "open_data", partial(open_data, clock=found.clock))
-            found.dingtalk.faults.denied[wire.GetFormListInApp.path] = "qyapi_yida"
-            assert "qyapi_yida" in str((await found.serve(HOUR_S)).problem)
-            found.dingtalk.faults.denied.clear()
-            found.clock.until_s += HOUR_S
-            done = await asyncio.to_thread(reconcile_runs.one_pass, {})
-            assert done["problems"] == {}
-            passes = found.passes
-            assert (await found.serve(HOUR_S)).problem is None
-            assert found.passes == passes
-
-    asyncio.run(run())
+        monkeypatch.setattr(reconcile_runs, "load_settings", load_settings)
+        monkeypatch.setattr(reconcile_runs, "open_data", partial(open_data, clock=found.clock))
+        found.dingtalk.faults.denied[wire.GetFormListInApp.path] = "qyapi_yida"
+        assert "qyapi_yida" in str((await found.serve(HOUR_S)).problem)
+        found.dingtalk.faults.denied.clear()
+        found.clock.until_s += HOUR_S
+        done = await asyncio.to_thread(reconcile_runs.one_pass, {})
+        assert done["problems"] == {}
+        passes = found.passes
+        assert (await found.serve(HOUR_S)).problem is None
+        assert found.passes == passes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -84,29 +83,24 @@ def test_old_repairs_are_found_by_an_index(tmp_path: Path) -> None:
     assert "repaired_at" in str(plan)
 
 
-def test_a_scrape_and_the_status_are_read_by_connections_of_their_own(tmp_path: Path) -> None:
+async def test_a_scrape_and_the_status_are_read_by_connections_of_their_own(tmp_path: Path) -> None:
     """SQLite refuses the service's connection in another thread. In the event loop they would delay all else."""
+    with local_data(tmp_path, FakeClock(THEN)) as data:
+        data.store.findings.record(repairs(3), work="reconcile")
+        http = Service(settings_in(tmp_path), data).http()
+        loop, threads = threading.get_ident(), set[int]()
+        opened_again = LocalData.opened_again
 
-    async def run() -> None:
-        with local_data(tmp_path, FakeClock(THEN)) as data:
-            data.store.findings.record(repairs(3), work="reconcile")
-            http = Service(settings_in(tmp_path), data).http()
-            loop, threads = threading.get_ident(), set[int]()
-            opened_again = LocalData.opened_again
+        def noted(given: LocalData) -> AbstractContextManager[LocalData]:
+            threads.add(threading.get_ident())
+            return opened_again(given)
 
-            def noted(given: LocalData) -> AbstractContextManager[LocalData]:
-                threads.add(threading.get_ident())
-                return opened_again(given)
-
-            with patch.object(LocalData, "opened_again", noted):
-                async with httpx2.AsyncClient(transport=httpx2.ASGITransport(http), base_url="http://r") as client:
-                    metrics, status = await client.get("/metrics"), await client.get("/status")
-            assert (
-                'taskbridge_reconcile_repairs_total{app_type="APP_1",kind="decision",work="reconcile"} 3.0'
-                in metrics.text
-            )
-            assert [each["events"] for each in status.json()["found"]] == [3]
-            assert threads
-            assert loop not in threads
-
-    asyncio.run(run())
+        with patch.object(LocalData, "opened_again", noted):
+            async with httpx2.AsyncClient(transport=httpx2.ASGITransport(http), base_url="http://r") as client:
+                metrics, status = await client.get("/metrics"), await client.get("/status")
+        assert (
+            'taskbridge_reconcile_repairs_total{app_type="APP_1",kind="decision",work="reconcile"} 3.0' in metrics.text
+        )
+        assert [each["events"] for each in status.json()["found"]] == [3]
+        assert threads
+        assert loop not in threads

@@ -242,7 +242,7 @@ def test_half_an_answer_is_a_failure(tmp_path: Path) -> None:
     assert "ClientPayloadError" in result.problem
 
 
-def test_an_attempt_without_a_thread_to_resolve_the_name_delays_no_other(
+async def test_an_attempt_without_a_thread_to_resolve_the_name_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, refusals = threading.Thread.start, ["can't start new thread"]
@@ -254,16 +254,13 @@ def test_an_attempt_without_a_thread_to_resolve_the_name_delays_no_other(
 
     async def nobody(*_: str) -> None: ...
 
-    async def run() -> None:
-        async with serving(Receiver()) as port:
-            sender = DeliveryClient(endpoint_of(tmp_path, f"http://localhost:{port}/"), Guard(LOOPBACK), nobody)
-            first, second = [await sender.attempt(delivery_of(sender.endpoint)) for _ in range(2)]
-            await sender.close()
-        assert "can't start new thread" in first.problem
-        assert second.delivered, second.problem
-
     monkeypatch.setattr(threading.Thread, "start", begin)
-    asyncio.run(run())
+    async with serving(Receiver()) as port:
+        sender = DeliveryClient(endpoint_of(tmp_path, f"http://localhost:{port}/"), Guard(LOOPBACK), nobody)
+        first, second = [await sender.attempt(delivery_of(sender.endpoint)) for _ in range(2)]
+        await sender.close()
+    assert "can't start new thread" in first.problem
+    assert second.delivered, second.problem
 
 
 def test_a_receiver_that_does_not_listen_is_named(tmp_path: Path) -> None:

@@ -116,70 +116,58 @@ class Service:
                 await runner.cleanup()
 
 
-def test_changes_of_an_entry_arrive_in_order_through_failures(sqlite: Database, tmp_path: Path) -> None:
+async def test_changes_of_an_entry_arrive_in_order_through_failures(sqlite: Database, tmp_path: Path) -> None:
     service, calls = Service(sqlite, tmp_path), iter(range(10_000))
     changes = [(f"I{number % 5}", str(number)) for number in range(100)]
-
-    async def run() -> None:
-        service.answers["erp"] = lambda _request: 500 if next(calls) % 3 == 0 else 204
-        async with service.running("erp"):
-            service.add(*changes)
-            await service.until(lambda: len(service.got.get("erp", ())) >= len(changes))
-
-    asyncio.run(run())
+    service.answers["erp"] = lambda _request: 500 if next(calls) % 3 == 0 else 204
+    async with service.running("erp"):
+        service.add(*changes)
+        await service.until(lambda: len(service.got.get("erp", ())) >= len(changes))
 
     for instance in range(5):
         mine = [title for instance_id, title in service.got["erp"] if instance_id == f"I{instance}"]
         assert mine == [title for instance_id, title in changes if instance_id == f"I{instance}"]
 
 
-def test_a_silent_endpoint_takes_nothing_from_the_others(sqlite: Database, tmp_path: Path) -> None:
+async def test_a_silent_endpoint_takes_nothing_from_the_others(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
+    never = asyncio.Event()
 
-    async def run() -> None:
-        never = asyncio.Event()
+    async def silent() -> int:
+        await never.wait()
+        return 204
 
-        async def silent() -> int:
-            await never.wait()
-            return 204
-
-        service.answers["dead"] = lambda _request: silent()
-        async with service.running("dead", "erp"):
-            service.add(*((f"I{number}", "t") for number in range(200)))
-            await service.until(lambda: len(service.got.get("erp", ())) == 200)
-            never.set()
-
-    asyncio.run(run())
+    service.answers["dead"] = lambda _request: silent()
+    async with service.running("dead", "erp"):
+        service.add(*((f"I{number}", "t") for number in range(200)))
+        await service.until(lambda: len(service.got.get("erp", ())) == 200)
+        never.set()
 
 
-def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: Database, tmp_path: Path) -> None:
+async def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
+    arrived = asyncio.Event()
 
-    async def run() -> None:
-        arrived = asyncio.Event()
+    async def slow() -> int:
+        arrived.set()
+        await asyncio.Event().wait()
+        return 204
 
-        async def slow() -> int:
-            arrived.set()
-            await asyncio.Event().wait()
-            return 204
-
-        service.answers["erp"] = lambda _request: slow()
-        service.grace_s = 0.1
-        async with service.running("erp"):
-            service.add(("I1", "first"), ("I1", "second"))
-            await arrived.wait()
-        service.answers.clear()
-        with sqlite.write() as connection:  # the claim of the former process is over
-            connection.execute(store.queues.update().values(claimed_until=0))
-        async with service.running("erp"):
-            await service.until(lambda: len(service.got.get("erp", ())) == 2)
-
-    asyncio.run(run())
+    service.answers["erp"] = lambda _request: slow()
+    service.grace_s = 0.1
+    async with service.running("erp"):
+        service.add(("I1", "first"), ("I1", "second"))
+        await arrived.wait()
+    service.answers.clear()
+    with sqlite.write() as connection:  # the claim of the former process is over
+        connection.execute(store.queues.update().values(claimed_until=0))
+    async with service.running("erp"):
+        await service.until(lambda: len(service.got.get("erp", ())) == 2)
 
     assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
 
 
-def test_what_is_claimed_while_it_stops_is_still_sent(
+async def test_what_is_claimed_while_it_stops_is_still_sent(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, claim = Service(sqlite, tmp_path), store.Queues.claim
@@ -191,23 +179,20 @@ def test_what_is_claimed_while_it_stops_is_still_sent(
             stops.wait(30)
         return found
 
-    async def run() -> None:
-        monkeypatch.setattr(store.Queues, "claim", slow)
-        async with service.running("erp"):
-            service.add(("I1", "t"))
-            await asyncio.to_thread(claimed.wait, 30)
-            stopping = asyncio.create_task(service.dispatcher.stop())
-            await asyncio.sleep(0)
-            stops.set()
-            await stopping
-
-    asyncio.run(run())
+    monkeypatch.setattr(store.Queues, "claim", slow)
+    async with service.running("erp"):
+        service.add(("I1", "t"))
+        await asyncio.to_thread(claimed.wait, 30)
+        stopping = asyncio.create_task(service.dispatcher.stop())
+        await asyncio.sleep(0)
+        stops.set()
+        await stopping
 
     assert service.got["erp"] == [("I1", "t")]
     assert store.waiting(sqlite, ["erp"]) == {}
 
 
-def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
+async def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
     service, failures, open_now, most = Service(sqlite, tmp_path), 0, 0, 0
 
     async def fails() -> int:
@@ -221,18 +206,15 @@ def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Datab
         failures, open_now = failures + 1, open_now - 1
         return 500
 
-    async def run() -> None:
-        service.answers["erp"] = lambda _request: fails()
-        async with service.running("erp"):
-            service.add(*((f"I{number}", "t") for number in range(100)))
-            await service.until(lambda: len(service.got.get("erp", ())) > 50)
-
-    asyncio.run(run())
+    service.answers["erp"] = lambda _request: fails()
+    async with service.running("erp"):
+        service.add(*((f"I{number}", "t") for number in range(100)))
+        await service.until(lambda: len(service.got.get("erp", ())) > 50)
 
     assert most == 1
 
 
-def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
+async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, queried = Service(sqlite, tmp_path), list[str]()
@@ -243,48 +225,37 @@ def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
         queried.append(endpoint)
         return next_due(database, endpoint)
 
-    async def run() -> None:
-        service.answers["away"] = lambda _request: 500
-        async with service.running("away", "erp"):
-            service.add(*((f"I{number}", "t") for number in range(50)))
-            await service.until(lambda: store.states(sqlite)["away"].failing_since is not None)
-            monkeypatch.setattr(store, "next_due", counted)
-            service.add(*(("I1", str(number)) for number in range(20)))
-            await service.until(lambda: len(service.got.get("erp", ())) == 70)
-
-    asyncio.run(run())
+    service.answers["away"] = lambda _request: 500
+    async with service.running("away", "erp"):
+        service.add(*((f"I{number}", "t") for number in range(50)))
+        await service.until(lambda: store.states(sqlite)["away"].failing_since is not None)
+        monkeypatch.setattr(store, "next_due", counted)
+        service.add(*(("I1", str(number)) for number in range(20)))
+        await service.until(lambda: len(service.got.get("erp", ())) == 70)
 
     assert "away" not in queried
 
 
-def test_an_endpoint_may_get_less_than_one_request_a_second(sqlite: Database, tmp_path: Path) -> None:
+async def test_an_endpoint_may_get_less_than_one_request_a_second(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
-
-    async def run() -> None:
-        async with service.running("erp", line="requests_per_s = 0.01"):
-            service.add(("I1", "t"), ("I2", "t"))
-            await service.until(lambda: "erp" in service.got)
-
-    asyncio.run(run())
+    async with service.running("erp", line="requests_per_s = 0.01"):
+        service.add(("I1", "t"), ("I2", "t"))
+        await service.until(lambda: "erp" in service.got)
 
     assert len(service.got["erp"]) == 1
 
 
-def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
+async def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
-
-    async def run() -> None:
-        async with service.running("erp", "other"):
-            store.set_enabled(sqlite, "erp", reason="moves")
-            await service.dispatcher.use(service.endpoints, store.states(sqlite))
-            service.add(("I1", "t"))
-            await service.until(lambda: "other" in service.got)
-            assert "erp" not in service.got
-            store.set_enabled(sqlite, "erp", reason=None)
-            await service.dispatcher.use(service.endpoints, store.states(sqlite))
-            await service.until(lambda: "erp" in service.got)
-
-    asyncio.run(run())
+    async with service.running("erp", "other"):
+        store.set_enabled(sqlite, "erp", reason="moves")
+        await service.dispatcher.use(service.endpoints, store.states(sqlite))
+        service.add(("I1", "t"))
+        await service.until(lambda: "other" in service.got)
+        assert "erp" not in service.got
+        store.set_enabled(sqlite, "erp", reason=None)
+        await service.dispatcher.use(service.endpoints, store.states(sqlite))
+        await service.until(lambda: "erp" in service.got)
 
 
 def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
@@ -317,7 +288,7 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
     assert "finish" in failed
 
 
-def test_an_error_of_any_kind_is_reported_and_tried_again(
+async def test_an_error_of_any_kind_is_reported_and_tried_again(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, claim = Service(sqlite, tmp_path), store.Queues.claim
@@ -326,19 +297,16 @@ def test_an_error_of_any_kind_is_reported_and_tried_again(
     def broken(*_arguments: object, **_options: object) -> None:
         raise IntegrityError("INSERT", {}, ValueError("of an index"))
 
-    async def run() -> None:
-        monkeypatch.setattr(store.Queues, "claim", broken)
-        async with service.running("erp"):
-            await service.until(lambda: service.dispatcher.problem == "deliveries to erp wait: IntegrityError")
-            monkeypatch.setattr(store.Queues, "claim", claim)
-            service.add(("I1", "t"))
-            await service.until(lambda: "erp" in service.got)
-            await service.until(lambda: service.dispatcher.problem is None)
-
-    asyncio.run(run())
+    monkeypatch.setattr(store.Queues, "claim", broken)
+    async with service.running("erp"):
+        await service.until(lambda: service.dispatcher.problem == "deliveries to erp wait: IntegrityError")
+        monkeypatch.setattr(store.Queues, "claim", claim)
+        service.add(("I1", "t"))
+        await service.until(lambda: "erp" in service.got)
+        await service.until(lambda: service.dispatcher.problem is None)
 
 
-def test_an_idle_endpoint_costs_no_transaction_that_writes(
+async def test_an_idle_endpoint_costs_no_transaction_that_writes(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
@@ -353,19 +321,16 @@ def test_an_idle_endpoint_costs_no_transaction_that_writes(
         claims.append(most)
         return claim(queues, connection, most)
 
-    async def run() -> None:
-        async with service.running("erp"):
-            monkeypatch.setattr(store, "next_due", looked)
-            monkeypatch.setattr(store.Queues, "claim", claimed)
-            await service.until(lambda: len(looks) > 20)
-            assert len(claims) <= 1
-            service.add(("I1", "t"))
-            await service.until(lambda: "erp" in service.got)
-
-    asyncio.run(run())
+    async with service.running("erp"):
+        monkeypatch.setattr(store, "next_due", looked)
+        monkeypatch.setattr(store.Queues, "claim", claimed)
+        await service.until(lambda: len(looks) > 20)
+        assert len(claims) <= 1
+        service.add(("I1", "t"))
+        await service.until(lambda: "erp" in service.got)
 
 
-def test_it_stops_in_order_while_the_database_is_away(
+async def test_it_stops_in_order_while_the_database_is_away(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service(sqlite, tmp_path)
@@ -373,19 +338,16 @@ def test_it_stops_in_order_while_the_database_is_away(
     def away(*_arguments: object, **_options: object) -> None:
         raise DatabaseUnavailable("the database does not answer")
 
-    async def run() -> None:
-        monkeypatch.setattr(store.Queues, "finish", away)
-        async with service.running("erp"):
-            service.add(("I1", "t"))
-            await service.until(lambda: service.dispatcher.problem == "the database does not answer")
-
-    asyncio.run(run())
+    monkeypatch.setattr(store.Queues, "finish", away)
+    async with service.running("erp"):
+        service.add(("I1", "t"))
+        await service.until(lambda: service.dispatcher.problem == "the database does not answer")
 
     assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1, "the next process repeats what it could not record"
 
 
 @pytest.mark.parametrize("renewed", ["ca.pem", "client.pem"])
-def test_a_renewed_certificate_is_used_without_a_restart(
+async def test_a_renewed_certificate_is_used_without_a_restart(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: str
 ) -> None:
     monkeypatch.setattr(schedule, "DELAYS_S", (0.001,) * 10_000)
@@ -404,33 +366,26 @@ def test_a_renewed_certificate_is_used_without_a_restart(
         await service.dispatcher.use(service.file.current.by_name, store.states(sqlite))
         return service.file.problem
 
-    async def run() -> None:
-        for name in ("ca.pem", "client.pem"):
-            write(name, trustme.CA() if name == renewed else authority)
-        line = 'ca_file = "ca.pem"\ncertificate_file = "client.pem"'
-        async with service.running("erp", tls=tls, line=line):
-            service.add(("I1", "t"))
-            await service.until(lambda: store.states(sqlite)["erp"].failing_since is not None)
-            before = service.file.current
-            (tmp_path / renewed).write_bytes(b"\xff")
-            assert "ca_file, certificate_file: " in (await reload() or "")
-            assert service.file.current is before
-            write(renewed, authority)
-            assert await reload() is None
-            await service.until(lambda: "erp" in service.got)
-
-    asyncio.run(run())
+    for name in ("ca.pem", "client.pem"):
+        write(name, trustme.CA() if name == renewed else authority)
+    line = 'ca_file = "ca.pem"\ncertificate_file = "client.pem"'
+    async with service.running("erp", tls=tls, line=line):
+        service.add(("I1", "t"))
+        await service.until(lambda: store.states(sqlite)["erp"].failing_since is not None)
+        before = service.file.current
+        (tmp_path / renewed).write_bytes(b"\xff")
+        assert "ca_file, certificate_file: " in (await reload() or "")
+        assert service.file.current is before
+        write(renewed, authority)
+        assert await reload() is None
+        await service.until(lambda: "erp" in service.got)
 
 
-def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
+async def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
-
-    async def run() -> None:
-        service.answers["erp"] = lambda _request: 410
-        async with service.running("erp"):
-            service.add(("I1", "t"))
-            await service.until(lambda: store.states(sqlite)["erp"].disabled is not None)
-
-    asyncio.run(run())
+    service.answers["erp"] = lambda _request: 410
+    async with service.running("erp"):
+        service.add(("I1", "t"))
+        await service.until(lambda: store.states(sqlite)["erp"].disabled is not None)
 
     assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from taskbridge.runtime.follow.positions import rebuild
 from taskbridge.schemas.events import Action, Person, PersonRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from taskbridge.runtime.database import Database
 
@@ -30,13 +31,11 @@ GATEWAY = 504, "GatewayTimeout"
 QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 
 
-def run(database: Database, scenario: Callable[[World], Awaitable[None]]) -> None:
-    async def test() -> None:
-        async with acting(database) as world:
-            world.assign(("I-1", "11", "ann"))
-            await scenario(world)
-
-    asyncio.run(test())
+@asynccontextmanager
+async def with_a_task(database: Database) -> AsyncGenerator[World]:
+    async with acting(database) as world:
+        world.assign(("I-1", "11", "ann"))
+        yield world
 
 
 def executed_requests(world: World) -> list[wire.ExecuteTask]:
@@ -47,8 +46,8 @@ def executed(world: World) -> list[tuple[Any, ...]]:
     return [(each.user_id, each.task_id, each.out_result, each.remark) for each in executed_requests(world)]
 
 
-def test_an_app_that_is_removed_while_a_decision_is_claimed_ends_it_as_not_sent(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_an_app_that_is_removed_while_a_decision_is_claimed_ends_it_as_not_sent(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.act("agree", ("I-1", "11"))
         advance = world.store.advance
 
@@ -60,11 +59,9 @@ def test_an_app_that_is_removed_while_a_decision_is_claimed_ends_it_as_not_sent(
         await world.work()
         assert (world.statuses, executed(world)) == ([("FAILED", "unsent")], [])
 
-    run(database, scenario)
 
-
-def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_it(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_it(database: Database) -> None:
+    async with with_a_task(database) as world:
         [first] = world.act("agree", ("I-1", "11"), remark="好的")
         assert (first.status, world.act("refuse", ("I-1", "11"))) == ("REQUESTED", [first]), "one is under way"
         await world.work()
@@ -81,11 +78,9 @@ def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_i
             ("ann", "action_ended", f"{its_id} DONE"),
         ]
 
-    run(database, scenario)
 
-
-def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.assign(("I-2", "not-a-number", "ann"), ("I-3", "31", "bob"))
         world.happens(filed("I-4", originator=Person("ann", "Ann")))
         world.arrive(assigned("51", "ann", at=NOW, instance_id="other:I-5", source="other", app_type="other"))
@@ -112,11 +107,9 @@ def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(datab
         await world.work()
         assert (world.stored, world.trail, world.dingtalk.changes) == ([], [], [])
 
-    run(database, scenario)
 
-
-def test_a_decision_on_a_request_that_changed_after_it_was_seen_is_refused(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_decision_on_a_request_that_changed_after_it_was_seen_is_refused(database: Database) -> None:
+    async with with_a_task(database) as world:
         seen = world.revision_of("I-1")
         world.happens(replace(assigned("11", "ann", at=NOW), title="20,000 instead of 200"))
         [changed] = world.act("agree", ("I-1", "11"), seen=seen)
@@ -124,11 +117,9 @@ def test_a_decision_on_a_request_that_changed_after_it_was_seen_is_refused(datab
         [seen_again] = world.act("agree", ("I-1", "11"), seen=world.revision_of("I-1"))
         assert seen_again.status == "REQUESTED"
 
-    run(database, scenario)
 
-
-def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"))
         world.act("refuse", ("I-1", "11"), ("I-2", "21"), ("I-3", "31"), remark="")
         # Somebody else decided a second ago, and the callback has not come yet.
@@ -142,11 +133,9 @@ def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
         ]
         assert executed(world) == [("ann", 11, "DISAGREE", "拒绝")], "a remark is required there"
 
-    run(database, scenario)
 
-
-def test_a_request_is_returned_to_its_originator(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_request_is_returned_to_its_originator(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.act("return", ("I-1", "11"), remark="金额有误")
         await world.work()
         [returned] = world.dingtalk.changes
@@ -158,11 +147,9 @@ def test_a_request_is_returned_to_its_originator(sqlite_database: Database) -> N
         [again] = world.act("agree", ("I-1", "111"), by="u-zhang")
         assert again.status == "REQUESTED", "the originator has it now"
 
-    run(sqlite_database, scenario)
 
-
-def test_a_request_is_returned_to_an_earlier_step(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_request_is_returned_to_an_earlier_step(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.happens(
             assigned("10", "bob", at=NOW - 3000),
             happened(Action.COMPLETED, NOW - 2000, task_id="10", actor_id="bob"),
@@ -179,11 +166,9 @@ def test_a_request_is_returned_to_an_earlier_step(sqlite_database: Database) -> 
         [again] = world.act("agree", ("I-1", "111"), by="bob")
         assert again.status == "REQUESTED", "who decided there has it again"
 
-    run(sqlite_database, scenario)
 
-
-def test_what_has_no_known_steps_is_not_returned(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_has_no_known_steps_is_not_returned(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.arrive(assigned("21", "ann", at=NOW, instance_id="I-2"))
         world.act("return", ("I-2", "21"))
         world.dingtalk.faults.is_down = True
@@ -193,11 +178,9 @@ def test_what_has_no_known_steps_is_not_returned(sqlite_database: Database) -> N
         await world.work(pass_s=60)
         assert world.statuses == [("REFUSED", "")]
 
-    run(sqlite_database, scenario)
 
-
-def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         world.happens(filed("I-2", NOW - 2000, originator=Person("ann", "Ann")))
         world.assign(("I-2", "21", "cai"))
@@ -212,12 +195,12 @@ def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> Non
         [again] = world.act("agree", ("I-1", "110"), by="bob")
         assert again.status == "REQUESTED", "the task is the colleague's now"
 
-    run(database, scenario)
-
 
 @pytest.mark.parametrize("comes", ["callback", "nothing"])
-def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(sqlite_database: Database, comes: str) -> None:
-    async def scenario(world: World) -> None:
+async def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(
+    sqlite_database: Database, comes: str
+) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.dingtalk.faults.lost_answers = 1
         world.act("agree", ("I-1", "11"))
         await world.work()
@@ -227,11 +210,9 @@ def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(sqlite_d
         await world.work(pass_s=11)
         assert (world.statuses, len(executed(world))) == ([("DONE", "")], 1)
 
-    run(sqlite_database, scenario)
 
-
-def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.assign(("I-0", "10", "ann"))
         world.act("agree", ("I-0", "10"))
         await world.work()  # it has a token now
@@ -248,11 +229,9 @@ def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(sql
         await world.work()
         assert (again.status, len(executed(world))) == ("REQUESTED", 2)
 
-    run(sqlite_database, scenario)
 
-
-def test_a_callback_that_does_not_come_is_read_back(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_callback_that_does_not_come_is_read_back(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.act("agree", ("I-1", "11"))
         await world.work()
         await world.work(pass_s=59)
@@ -260,11 +239,9 @@ def test_a_callback_that_does_not_come_is_read_back(database: Database) -> None:
         await world.work(pass_s=2)
         assert world.statuses == [("DONE", "")]
 
-    run(database, scenario)
 
-
-def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.dingtalk.faults.lost_answers = 1
         world.act("agree", ("I-1", "11"))
         await world.work()
@@ -272,14 +249,12 @@ def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> No
         await world.work()
         assert world.statuses == [("OVERTAKEN", "")]
 
-    run(database, scenario)
-
 
 @pytest.mark.parametrize("by", ["ann", "bob"])
-def test_a_decision_that_was_never_sent_is_not_done_by_what_happens_at_the_source(
+async def test_a_decision_that_was_never_sent_is_not_done_by_what_happens_at_the_source(
     sqlite_database: Database, by: str
 ) -> None:
-    async def scenario(world: World) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.urls = "http://127.0.0.1:9", world.urls[1]
         world.dispatcher = world.replica()
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
@@ -297,11 +272,9 @@ def test_a_decision_that_was_never_sent_is_not_done_by_what_happens_at_the_sourc
         await world.work(pass_s=5)
         assert world.statuses == [("OVERTAKEN", "")] * 3
 
-    run(sqlite_database, scenario)
 
-
-def test_a_withdrawal_is_not_done_by_an_approval(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_withdrawal_is_not_done_by_an_approval(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.assign(("I-0", "10", "ann"), ("I-2", "21", "ann"))
         world.act("agree", ("I-0", "10"))
         await world.work()  # it has a token now
@@ -319,11 +292,9 @@ def test_a_withdrawal_is_not_done_by_an_approval(database: Database) -> None:
         await world.work()
         assert [each for each, _ in world.statuses] == ["DONE", "OVERTAKEN", "DONE"]
 
-    run(database, scenario)
 
-
-def test_a_decision_is_not_done_by_another_one_of_the_same_person(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_decision_is_not_done_by_another_one_of_the_same_person(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         for number, (action, outcome) in enumerate(
             [("agree", "disagree"), ("agree", "agree"), ("return", "同意"), ("hand_over", "agree"), ("refuse", None)]
@@ -338,12 +309,10 @@ def test_a_decision_is_not_done_by_another_one_of_the_same_person(sqlite_databas
             await world.work()
         assert [each for each, _ in world.statuses] == ["OVERTAKEN", "DONE", "OVERTAKEN", "OVERTAKEN", "DONE"]
 
-    run(sqlite_database, scenario)
-
 
 @pytest.mark.parametrize("ends", ["the colleague has it", "the request is cancelled", "it is approved"])
-def test_a_hand_over_is_done_when_the_colleague_has_the_task(sqlite_database: Database, ends: str) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_hand_over_is_done_when_the_colleague_has_the_task(sqlite_database: Database, ends: str) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         named = {"instance_id": "erp:7", "source": ERP, "app_type": ERP}
         world.act("hand_over", of_erp(world), to="bob")
@@ -360,11 +329,9 @@ def test_a_hand_over_is_done_when_the_colleague_has_the_task(sqlite_database: Da
         await world.work()
         assert world.statuses == [("DONE" if ends == "the colleague has it" else "OVERTAKEN", "")]
 
-    run(sqlite_database, scenario)
 
-
-def test_what_is_read_back_is_done_by_the_recorded_word(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_is_read_back_is_done_by_the_recorded_word(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.rows.know("ding1", PersonRecord("bob", "Bob"))
         world.dingtalk.faults.lost_answers = 1
         world.act("hand_over", ("I-1", "11"), to="bob")
@@ -380,12 +347,12 @@ def test_what_is_read_back_is_done_by_the_recorded_word(sqlite_database: Databas
         await world.work(pass_s=11)
         assert [each for each, _ in world.statuses] == ["DONE", "OVERTAKEN"]
 
-    run(sqlite_database, scenario)
-
 
 @pytest.mark.parametrize("refused", [QPS, (400, "InvalidAuthentication")])
-def test_what_dingtalk_has_not_looked_at_is_sent_again(sqlite_database: Database, refused: tuple[int, str]) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_dingtalk_has_not_looked_at_is_sent_again(
+    sqlite_database: Database, refused: tuple[int, str]
+) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.assign(("I-0", "10", "ann"))
         world.act("agree", ("I-0", "10"))
         await world.work()  # it has a token now
@@ -395,11 +362,9 @@ def test_what_dingtalk_has_not_looked_at_is_sent_again(sqlite_database: Database
             await world.work(pass_s=3)
         assert ([each for each, _ in world.statuses], len(executed(world))) == (["ACCEPTED"] * 2, 2)
 
-    run(sqlite_database, scenario)
 
-
-def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.urls = "http://127.0.0.1:9", world.urls[1]
         back, world.dispatcher = world.dispatcher, world.replica()
         world.assign(("I-2", "21", "ann"))
@@ -416,11 +381,9 @@ def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sq
         await world.work(pass_s=60)
         assert (world.statuses[1][0], executed(world)) == ("ACCEPTED", [("ann", 21, "AGREE", "ok")])
 
-    run(sqlite_database, scenario)
 
-
-def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.assign(("I-2", "21", "ann"))
         world.act("agree", ("I-1", "11"), ("I-2", "21"))
         for each, received in zip(world.stored, (True, False), strict=True):
@@ -436,11 +399,9 @@ def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(databa
             await world.work(pass_s=121)
         assert (world.statuses, executed(world)) == ([("DONE", ""), ("FAILED", "unconfirmed")], [])
 
-    run(database, scenario)
 
-
-def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.dingtalk.faults.is_down = True
         world.act("agree", ("I-1", "11"))
         for _ in range(3):
@@ -455,19 +416,15 @@ def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlit
         await world.work(pass_s=121)
         assert world.statuses == [("FAILED", "unconfirmed")]
 
-    run(sqlite_database, scenario)
 
-
-def test_of_two_replicas_one_sends(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_of_two_replicas_one_sends(database: Database) -> None:
+    async with with_a_task(database) as world:
         other = world.replica()
         world.assign(*((f"M-{each}", str(each), "ann") for each in range(20)))
         world.act("agree", *((f"M-{each}", str(each)) for each in range(20)))
         ours, theirs = await asyncio.gather(world.dispatcher.step(), other.step())
         await asyncio.gather(*ours, *theirs)
         assert sorted(task for _, task, _, _ in executed(world)) == [*range(20)]
-
-    run(database, scenario)
 
 
 class Pausing(FakeClock):
@@ -488,8 +445,8 @@ class Pausing(FakeClock):
 
 
 @pytest.mark.parametrize("late_s", [95, 121])
-def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Database, late_s: int) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Database, late_s: int) -> None:
+    async with with_a_task(database) as world:
         slow_clock = Pausing(world.clock)
         slow = world.replica(slow_clock)
         world.act("agree", ("I-1", "11"))
@@ -513,11 +470,9 @@ def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Database,
         result = "DISAGREE" if late_s > 120 else "AGREE"
         assert executed(world) == [("ann", 11, result, "ok")]
 
-    run(database, scenario)
 
-
-def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(database: Database) -> None:
+    async with with_a_task(database) as world:
         many = [(f"M-{each}", str(1000 + each)) for each in range(200)]
         world.assign(*((*each, "ann") for each in many), ("I-2", "21", "bob"))
         world.act("return", *many)
@@ -531,22 +486,18 @@ def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(data
         await asyncio.wait(under_way)
         assert executed(world) == [("bob", 21, "AGREE", "ok")]
 
-    run(database, scenario)
 
-
-def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.act("agree", ("I-1", "11"))
         await world.work()
         rebuild(database, FOLLOWED)
         await world.work()
         assert world.statuses == [("ACCEPTED", "")]
 
-    run(database, scenario)
 
-
-def test_a_delegate_decides_on_behalf_within_the_delegation_only(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_a_delegate_decides_on_behalf_within_the_delegation_only(database: Database) -> None:
+    async with with_a_task(database) as world:
         for user in ("ann", "bob", "cai"):
             world.rows.know("ding1", PersonRecord(user, user.title()))
         world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"), ("I-4", "41", "cai"))
@@ -579,16 +530,16 @@ def test_a_delegate_decides_on_behalf_within_the_delegation_only(database: Datab
         assert [each.action_id for each in world.store.shown(("ding1", "bob"), now=NOW)] == [action.action_id]
         assert [each.action_id for each in world.store.shown(("ding1", "ann"), now=NOW)] == [action.action_id]
 
-    run(database, scenario)
-
 
 def of_erp(world: World) -> tuple[str, str]:
     world.arrive(assigned("T-1", "ann", at=NOW, instance_id="erp:7", source=ERP, app_type=ERP))
     return "erp:7", "T-1"
 
 
-def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(
+    sqlite_database: Database,
+) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.other.answers = [Response(status_code=500), Response(status_code=429)]
         [action] = world.act("refuse", of_erp(world), remark="=no")
         for _ in range(3):
@@ -609,12 +560,10 @@ def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(
         }
         assert world.stored[0].status == "ACCEPTED"
 
-    run(sqlite_database, scenario)
-
 
 @pytest.mark.parametrize("again", ["refuse", "agree"])
-def test_what_was_not_confirmed_is_requested_again_with_the_same_id(database: Database, again: str) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_was_not_confirmed_is_requested_again_with_the_same_id(database: Database, again: str) -> None:
+    async with with_a_task(database) as world:
         world.other.answers = [Response(status_code=504)] * 30
         task = of_erp(world)
         [first] = world.act("refuse", task)
@@ -641,11 +590,11 @@ def test_what_was_not_confirmed_is_requested_again_with_the_same_id(database: Da
             (again, f"erp:7 T-1 {second.action_id}"),
         ], "both are on record"
 
-    run(database, scenario)
 
-
-def test_what_was_not_confirmed_is_done_if_its_event_comes_before_it_is_sent_again(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_was_not_confirmed_is_done_if_its_event_comes_before_it_is_sent_again(
+    sqlite_database: Database,
+) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.other.answers = [Response(status_code=504)] * 30
         task = of_erp(world)
         world.act("refuse", task)
@@ -658,11 +607,9 @@ def test_what_was_not_confirmed_is_done_if_its_event_comes_before_it_is_sent_aga
         await world.work(pass_s=60)
         assert [each for each, _ in world.statuses] == ["DONE"]
 
-    run(sqlite_database, scenario)
 
-
-def test_what_is_refused_again_and_again_uses_no_more_calls(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_what_is_refused_again_and_again_uses_no_more_calls(database: Database) -> None:
+    async with with_a_task(database) as world:
         for _ in range(5):
             [action] = world.act("return", ("I-1", "11"), to="no-such-step")
             assert action.status == "REQUESTED"
@@ -677,11 +624,9 @@ def test_what_is_refused_again_and_again_uses_no_more_calls(database: Database) 
         await world.work()
         assert (later.status, len(executed(world))) == ("REQUESTED", 1)
 
-    run(database, scenario)
 
-
-def test_another_system_refuses_with_its_own_words(sqlite_database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_another_system_refuses_with_its_own_words(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
         world.other.answers = [JSONResponse({"detail": "the budget is closed"}, 409)]
         world.act("agree", of_erp(world))
         await world.work()
@@ -690,11 +635,9 @@ def test_another_system_refuses_with_its_own_words(sqlite_database: Database) ->
         [again] = world.act("agree", ("erp:7", "T-1"))
         assert again.detail == "not-possible"
 
-    run(sqlite_database, scenario)
 
-
-def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:
-    async def scenario(world: World) -> None:
+async def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:
+    async with with_a_task(database) as world:
         world.act("agree", ("I-1", "11"))
         await world.work()
         world.deliver()
@@ -705,8 +648,6 @@ def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:
         assert (world.store.shown(("ding1", "ann"), now=world.clock.now_ms()), len(world.stored)) == ([], 1)
         world.store.purge(now=world.clock.now_ms() + 30 * 86_400_000)
         assert world.stored == []
-
-    run(database, scenario)
 
 
 def check_ends(world: World, tasks: Sequence[tuple[str, str, str]]) -> None:
@@ -747,13 +688,13 @@ def disturb(world: World, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_under_faults_and_kills_no_decision_is_sent_twice_and_none_is_lost_without_a_word(
+async def test_under_faults_and_kills_no_decision_is_sent_twice_and_none_is_lost_without_a_word(
     database: Database, seed: int
 ) -> None:
     chance = random.Random(seed)
     tasks = [(f"I-{each}", str(1000 + each), chance.choice(["ann", "bob"])) for each in range(20)]
 
-    async def scenario(world: World) -> None:
+    async with with_a_task(database) as world:
         world.assign(*tasks)
         left = list(tasks)
         while left or any(each.due_at for each in world.stored):
@@ -765,5 +706,3 @@ def test_under_faults_and_kills_no_decision_is_sent_twice_and_none_is_lost_witho
                 world.deliver()
         world.deliver()
         check_ends(world, tasks)
-
-    run(database, scenario)

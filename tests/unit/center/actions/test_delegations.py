@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -188,18 +187,15 @@ def test_the_agents_at_yida_are_read_once_and_cannot_use_up_the_calls_of_the_cor
     assert served.agents_read == 2
 
 
-def test_the_people_of_a_corp_share_the_calls_for_agents_at_yida(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_people_of_a_corp_share_the_calls_for_agents_at_yida(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: 1.0))
 
     async def none(_: Person) -> list[Agent]:
         return []
 
-    async def test() -> None:
-        read = limited(none)
-        for number in range(120):
-            assert await read(("ours", f"user{number}")) == []
-        with pytest.raises(TooManyQueries):
-            await read(("ours", "ann"))
-        assert await read(("theirs", "dan")) == []
-
-    asyncio.run(test())
+    read = limited(none)
+    for number in range(120):
+        assert await read(("ours", f"user{number}")) == []
+    with pytest.raises(TooManyQueries):
+        await read(("ours", "ann"))
+    assert await read(("theirs", "dan")) == []

@@ -467,7 +467,7 @@ def test_old_rows_are_deleted(world: World) -> None:
         assert len(world.stored()) == count
 
 
-def test_a_stop_ends_between_two_messages_and_the_rest_is_sent_later(
+async def test_a_stop_ends_between_two_messages_and_the_rest_is_sent_later(
     world: World, receivers: tuple[Mailbox, Hook]
 ) -> None:
     mailbox, _ = receivers
@@ -477,15 +477,11 @@ def test_a_stop_ends_between_two_messages_and_the_rest_is_sent_later(
     for user in ("ann", "bob", "cai"):
         world.person(user, f"{user}@company.example")
     world.task("I-1", "ann", "bob", "cai", at=now_ms() - HOUR_MS)
-
-    async def stopped() -> None:
-        running = asyncio.create_task(world.replica(rules=rules).run())
-        loop = asyncio.get_running_loop()
-        mailbox.accepted = lambda: cast("None", loop.call_soon_threadsafe(running.cancel))
-        with pytest.raises(asyncio.CancelledError):
-            await running
-
-    asyncio.run(stopped())
+    running = asyncio.create_task(world.replica(rules=rules).run())
+    loop = asyncio.get_running_loop()
+    mailbox.accepted = lambda: cast("None", loop.call_soon_threadsafe(running.cancel))
+    with pytest.raises(asyncio.CancelledError):
+        await running
     done = [row for row in world.stored() if row.done_at is not None]
     assert 1 <= len(done) == len(world.mails) <= 3
     mailbox.accepted = lambda: None
