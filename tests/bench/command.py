@@ -30,7 +30,7 @@ def flags_of(part: str, about: str = "") -> argparse.ArgumentParser:
         description=about,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="where the page and its plots are written")
+    parser.add_argument("--out", type=Path, default=OUT, help="where the page is written")
     return parser
 
 

@@ -14,7 +14,7 @@ from tests.bench.center.company import write_backlog, write_busy, write_states
 from tests.bench.center.installations import DATABASES, Center, catch_up, check_checkout
 from tests.bench.center.many_streams import measure_streams
 from tests.bench.center.queries import Contender, measure_queries, prove_same_answers
-from tests.bench.center.report import Found, write_page
+from tests.bench.center.report import Found, write_report
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.servers import build_go
 from tests.bench.machine import before
@@ -71,7 +71,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
                 with center:
                     center.until_ready()
                     found.streams[center.name] = measure_streams(setup, center, arguments.streams)
-    return write_page(arguments.out / "center.md", found, command=_command(arguments), earlier=earlier)
+    return write_report(arguments.out / "center.md", found, command=_command(arguments), earlier=earlier)
 
 
 def _start(stack: ExitStack, folder: Path, arguments: argparse.Namespace) -> Setup:

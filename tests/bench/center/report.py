@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.center.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, median_ms
 from tests.bench.center.queries import KINDS, RATE
-from tests.bench.machine import machine_section
+from tests.bench.page import listed, table, write_page
 from tests.bench.spreads import EXPLAINED, Bound, estimate, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.center.callbacks import Times
@@ -43,47 +42,43 @@ class Found:
     ended: list[str] = field(default_factory=list[str])
 
 
-def write_page(page: Path, found: Found, *, command: str, earlier: Before) -> Path:
-    lines = ["# The task center", "", f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. {EXPLAINED}", ""]
+def write_report(page: Path, found: Found, *, command: str, earlier: Before) -> Path:
+    lines = [EXPLAINED, ""]
     if found.filled:
         lines += _catch_up(found)
     if found.latencies:
         lines += _queries(found)
     if found.callbacks:
-        lines += callbacks_section(found.callbacks, found.ended)
+        lines += _callbacks(found)
     for name, facts in found.streams.items():
-        lines += [f"## Open event streams, {name}", "", "A tenth of them listen to one person.", ""]
-        lines += [*(f"- {each}" for each in facts), ""]
-    lines += machine_section(_LIBRARIES, earlier)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(lines) + "\n", "utf-8")
-    return page
+        lines += listed(f"Open event streams, {name}", ["A tenth of them listen to one person.", *facts])
+    return write_page(page, "The task center", lines, command=command, libraries=_LIBRARIES, earlier=earlier)
 
 
 def _catch_up(found: Found) -> list[str]:
     names = [*found.filled]
     states = next(iter(found.filled.values())).states
-    lines = [
+    rows: list[list[str]] = []
+    for title, measured in (("filling", found.filled), ("backlog", found.backlog)):
+        runs = [measured[name] for name in names if name in measured]
+        rows += [
+            [f"{title}: states", *(f"{each.states:,}" for each in runs)],
+            [f"{title}: states/s", *(f"{each.per_second:,.0f}" for each in runs)],
+            [f"{title}: states per CPU second of the center", *(_per(each, each.center_cpu_s) for each in runs)],
+            [f"{title}: states per CPU second of the server", *(_per(each, each.server_cpu_s) for each in runs)],
+            [f"{title}: memory of the center, MiB", *(f"{each.memory_mb:.0f}" for each in runs)],
+            [f"{title}: size of the database, MiB", *(f"{each.database_mb:,.0f}" for each in runs)],
+        ]
+    return [
         "## Catching up",
         "",
         f"A new database is filled from {states:,} states with {found.entries:,} list entries. The backlog is the",
         "state after each event of new instances, which came while the center was stopped.",
         "",
-        _row(["", *names]),
-        _row(["---"] * (len(names) + 1)),
+        *table(["", *names], rows),
+        f"The target is {_CATCH_UP}.",
+        "",
     ]
-    for title, measured in (("filling", found.filled), ("backlog", found.backlog)):
-        runs = [measured[name] for name in names if name in measured]
-        lines += [
-            _row([f"{title}: states", *(f"{each.states:,}" for each in runs)]),
-            _row([f"{title}: states/s", *(f"{each.per_second:,.0f}" for each in runs)]),
-            _row([f"{title}: states per CPU second of the center", *(_per(each, each.center_cpu_s) for each in runs)]),
-            _row([f"{title}: states per CPU second of the server", *(_per(each, each.server_cpu_s) for each in runs)]),
-            _row([f"{title}: memory of the center, MiB", *(f"{each.memory_mb:.0f}" for each in runs)]),
-            _row([f"{title}: size of the database, MiB", *(f"{each.database_mb:,.0f}" for each in runs)]),
-        ]
-    lines += ["", f"The target is {_CATCH_UP}.", ""]
-    return lines
 
 
 def _per(each: CaughtUp, cpu_s: float) -> str:
@@ -92,16 +87,7 @@ def _per(each: CaughtUp, cpu_s: float) -> str:
 
 def _queries(found: Found) -> list[str]:
     names = [*dict.fromkeys(name for name, _ in found.latencies)]
-    lines = [
-        f"## Queries, {RATE} a second",
-        "",
-        f"Of a person with {found.tasks:,} handled tasks, at a fixed rate, each kind by itself. Latencies count from",
-        "when a request was due: p50 / p99, and CPU time for each query, in milliseconds. All contenders give the",
-        "same answers.",
-        "",
-        _row(["query", *names, "target of p99"]),
-        _row(["---"] * (len(names) + 2)),
-    ]
+    rows: list[list[str]] = []
     for kind in KINDS:
         cells = [kind.title]
         for name in names:
@@ -116,12 +102,30 @@ def _queries(found: Found) -> list[str]:
             for name in names
             if bound is not None
         ]
-        lines.append(_row([*cells, f"{bound}: {', '.join(verdicts)}" if bound else ""]))
-    return [*lines, ""]
+        rows.append([*cells, f"{bound}: {', '.join(verdicts)}" if bound else ""])
+    return [
+        f"## Queries, {RATE} a second",
+        "",
+        f"Of a person with {found.tasks:,} handled tasks, at a fixed rate, each kind by itself. Latencies count from",
+        "when a request was due: p50 / p99, and CPU time for each query, in milliseconds. All contenders give the",
+        "same answers.",
+        "",
+        *table(["query", *names, "target of p99"], rows),
+    ]
 
 
-def callbacks_section(callbacks: Mapping[str, Mapping[str, Sequence[Times]]], ended: Iterable[str]) -> list[str]:
-    lines = [
+def _callbacks(found: Found) -> list[str]:
+    rows: list[list[str]] = []
+    for name, times in found.callbacks.items():
+        for condition, rounds in times.items():
+            answered = spread(statistics.median(each.answered) for each in rounds)
+            arrived = [spread(each.quantile(share) for each in rounds) for share in (0.0, 0.5, 0.99)]
+            cells = [each.text(1) for each in (answered, *arrived)]
+            rows.append([f"{name}, {condition}", str(len(rounds[0].arrived)), *cells])
+    known = {name: median_ms(times[AT_REST]) for name, times in found.callbacks.items()}
+    verdicts = [f"{name} {each.text(1)} ms, {_ARRIVED.verdict(each)}" for name, each in known.items()]
+    head = ["", "callbacks a round", "the edge's answer, p50 ms", "arrived: least ms", "p50 ms", "p99 ms"]
+    return [
         "## From a callback to an open event stream",
         "",
         "One callback after the other, each a new task; from when it is posted, signed, over an open connection, until",
@@ -129,19 +133,8 @@ def callbacks_section(callbacks: Mapping[str, Mapping[str, Sequence[Times]]], en
         f"Before, Kafka has {WARM_UP_PER_S:,} events a second for {WARM_UP_S} s.",
         "A figure is the median of the rounds' named quantiles, its range in brackets.",
         "",
-        "| | callbacks a round | the edge's answer, p50 ms | arrived: least ms | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
+        *table(head, rows),
+        f"The target is a p50 of {_ARRIVED} {AT_REST}: {'; '.join(verdicts)}.",
+        *found.ended,
+        "",
     ]
-    for name, times in callbacks.items():
-        for condition, found in times.items():
-            answered = spread(statistics.median(each.answered) for each in found)
-            arrived = [spread(each.quantile(share) for each in found) for share in (0.0, 0.5, 0.99)]
-            cells = [each.text(1) for each in (answered, *arrived)]
-            lines.append(_row([f"{name}, {condition}", str(len(found[0].arrived)), *cells]))
-    known = {name: median_ms(times[AT_REST]) for name, times in callbacks.items()}
-    verdicts = [f"{name} {each.text(1)} ms, {_ARRIVED.verdict(each)}" for name, each in known.items()]
-    return [*lines, "", f"The target is a p50 of {_ARRIVED} {AT_REST}: {'; '.join(verdicts)}.", *ended, ""]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -27,10 +27,6 @@ class Results:
     )
     warmed: dict[tuple[str, str], Warmed] = field(default_factory=dict[tuple[str, str], "Warmed"])
 
-    def warmings(self) -> dict[str, str]:
-        """For each server and kind, how long warming up took, and how steady the figure was then."""
-        return {f"{name}, {kind}": f"warmed up for {found}" for (name, kind), found in self.warmed.items()}
-
     def of(self, server: str, kind: str, figure: Callable[[Window], float]) -> Spread:
         return spread(map(figure, self.windows[server, kind]))
 

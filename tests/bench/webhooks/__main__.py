@@ -17,7 +17,7 @@ from tests.bench.streams.setup import start
 from tests.bench.webhooks.installations import Webhooks
 from tests.bench.webhooks.outpost import Outpost
 from tests.bench.webhooks.receiver import Receiver
-from tests.bench.webhooks.report import Found, write_page
+from tests.bench.webhooks.report import Found, write_report
 from tests.bench.webhooks.windows import Bench, Measured, measure_isolation
 
 from taskbridge.local.host import require_space
@@ -55,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if arguments.outpost is not None:
             with Outpost(setup, arguments.outpost, receiver, endpoints, in_flight=arguments.in_flight) as peer:
                 found.measured[peer.name] = _peer(peer, Bench(peer, receiver, endpoints), arguments)
-    return write_page(arguments.out / "webhooks.md", found, command=_command(arguments), earlier=earlier)
+    return write_report(arguments.out / "webhooks.md", found, command=_command(arguments), earlier=earlier)
 
 
 def _webhooks(webhooks: Webhooks, bench: Bench, found: Found, arguments: argparse.Namespace) -> Measured:

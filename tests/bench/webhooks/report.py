@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.machine import machine_section
+from tests.bench.page import table, write_page
 from tests.bench.spreads import EXPLAINED, Bound, estimate, spread
 from tests.bench.webhooks.outpost import OUTPOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.bench.machine import Before
@@ -35,17 +34,14 @@ class Found:
     ended: list[str] = field(default_factory=list[str])
 
 
-def write_page(page: Path, found: Found, *, command: str, earlier: Before) -> Path:
+def write_report(page: Path, found: Found, *, command: str, earlier: Before) -> Path:
     lines = [
-        "# Webhooks",
-        "",
-        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}. {EXPLAINED}",
+        EXPLAINED,
         "",
         "Each notification is for one endpoint of a receiver, which is a process of its own and verifies every",
         "signature. All must arrive, and for each list entry in order, or no figure counts.",
         "",
         *_table(found),
-        "",
         "- The rate is that of the last nine tenths of a backlog. CPU time is for all of it, from Kafka to the",
         "  recorded attempt; memory is the service's.",
         "- The silent endpoint accepts connections and never answers. Backlogs with it and without it take turns.",
@@ -56,13 +52,11 @@ def write_page(page: Path, found: Found, *, command: str, earlier: Before) -> Pa
             "  has the same receiver, signatures, endpoints and requests at once, but promises no order. Its backlog",
             "  is posted to its API before it may deliver: the rate leaves that out, CPU time includes it.",
         ]
-    lines += [*(f"- {each}" for each in found.ended), "", *machine_section(_LIBRARIES, earlier), ""]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(lines), "utf-8")
-    return page
+    lines += [*(f"- {each}" for each in found.ended), ""]
+    return write_page(page, "Webhooks", lines, command=command, libraries=_LIBRARIES, earlier=earlier)
 
 
-def _table(found: Found) -> Iterable[str]:
+def _table(found: Found) -> list[str]:
     every = found.measured.values()
 
     def windows(value: Callable[[Window], float], digits: int = 0) -> list[str]:
@@ -74,20 +68,15 @@ def _table(found: Found) -> Iterable[str]:
     kept = [f"{each.kept().text()}, {_KEPT.verdict(each.kept())}" if each.isolated else "-" for each in every]
     most = [f"{max(window.memory_mb for window in each.isolated):.0f}" if each.isolated else "-" for each in every]
     rates = [estimate(window.per_second for window in each.alone) for each in every]
-    return [
-        _row(["", *found.measured]),
-        _row(["---"] * (len(found.measured) + 1)),
-        _row(["deliveries/s", *windows(lambda each: each.per_second)]),
-        _row([f"goal: {_RATE}", *(_RATE.verdict(each) for each in rates)]),
-        _row(["deliveries per CPU second of the service", *windows(lambda each: each.per_cpu_second)]),
-        _row(["CPU ms of its servers per delivery", *windows(lambda each: each.server_cpu_ms, 2)]),
-        _row(["memory, MiB", *windows(lambda each: each.memory_mb)]),
-        _row(["notification to delivery at rest, p50 / p99 ms", *(latency(each.rest) for each in every)]),
-        _row([f"at {found.per_second}/s, p50 / p99 ms", *(latency(each.paced) for each in every)]),
-        _row([f"rate next to a silent endpoint with {found.silent:,} waiting", *kept]),
-        _row(["memory then, MiB", *most]),
+    rows = [
+        ["deliveries/s", *windows(lambda each: each.per_second)],
+        [f"goal: {_RATE}", *(_RATE.verdict(each) for each in rates)],
+        ["deliveries per CPU second of the service", *windows(lambda each: each.per_cpu_second)],
+        ["CPU ms of its servers per delivery", *windows(lambda each: each.server_cpu_ms, 2)],
+        ["memory, MiB", *windows(lambda each: each.memory_mb)],
+        ["notification to delivery at rest, p50 / p99 ms", *(latency(each.rest) for each in every)],
+        [f"at {found.per_second}/s, p50 / p99 ms", *(latency(each.paced) for each in every)],
+        [f"rate next to a silent endpoint with {found.silent:,} waiting", *kept],
+        ["memory then, MiB", *most],
     ]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return table(["", *found.measured], rows)

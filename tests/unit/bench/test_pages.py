@@ -8,7 +8,8 @@ from tests.bench.center.callbacks import AT_REST, Times
 from tests.bench.center.installations import SQLITE, CaughtUp
 from tests.bench.center.queries import KINDS
 from tests.bench.center.queries import Latency as QueryLatency
-from tests.bench.center.report import Found, write_page
+from tests.bench.center.report import Found
+from tests.bench.center.report import write_report as write_center
 from tests.bench.edge.callbacks import Kind
 from tests.bench.edge.comparisons import Results as EdgeResults
 from tests.bench.edge.comparisons import watched as watched_of_edge
@@ -98,7 +99,7 @@ def test_the_center(tmp_path: Path) -> None:
     found.streams = {SQLITE: ["A fact."]}
     times = [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]
     found.callbacks, found.ended = {SQLITE: {AT_REST: times}}, [ENDED.ended]
-    text = write_page(tmp_path / "center.md", found, command="the command", earlier=before()).read_text()
+    text = write_center(tmp_path / "center.md", found, command="the command", earlier=before()).read_text()
     assert "| filling: states/s | 2,000 |" in text
     assert "| filling: states per CPU second of the server | - |" in text
     assert f"| {page} | 3.0 (3.0-3.0) / 30.5 (30.0-31.0); 2.00 (2.00-2.00) | at most 20: SQLite missed |" in text
