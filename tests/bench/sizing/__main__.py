@@ -12,7 +12,7 @@ from tests.bench.command import NotCounted, at_least, flags_of, progress, run_be
 from tests.bench.machine import before
 from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild
-from tests.bench.sizing.report import Found, write_page
+from tests.bench.sizing.report import Found, write_report
 from tests.bench.sizing.traffic import measure_traffic
 from tests.bench.streams.setup import start
 
@@ -21,8 +21,6 @@ from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse
-
-    from tests.bench.sizing.holding import Holding
 
 _DISK_MB = 15_000
 _RATES = (10, 100, 1000)
@@ -42,15 +40,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
             rates = {rate: rate * seconds for rate, seconds in zip(_RATES, _SECONDS, strict=True)}
             traffic, spooled = measure_traffic(setup, kafka_pid, rates)
             rebuilds = [measure_rebuild(setup, each) for each in arguments.rebuilt]
-            holdings: list[Holding] = []
-            page = arguments.out
-            for each in arguments.instances:
-                holdings.append(measure_holding(setup, each))
-                # Where possible: the largest number takes as long as all the others.
-                if len(holdings) > 1:
-                    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)
-                    page = write_page(arguments.out, found, command=_command(arguments))
-    return page
+            holdings = [measure_holding(setup, each) for each in arguments.instances]
+    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)
+    return write_report(arguments.out / "sizes.md", found, command=_command(arguments))
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -59,8 +51,8 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = flags_of("sizing")
-    parser.set_defaults(out=Path("docs/how-to"))
+    parser = flags_of("sizing", "Measure the tables of docs/how-to/size-it.md.")
+    parser.set_defaults(out=Path())
     number = at_least(1000)
     parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The size of many instances on Kafka, on a worker's disk and in the task center, and the time until each has them."""
+"""The size of many instances on Kafka and on a worker's disk, and the time until a worker has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from tests.bench.center.installations import SQLITE, Center, catch_up
 from tests.bench.machine import bytes_below, resident_mb, size_of, tree_seconds
 from tests.bench.services import wait_until
 from tests.bench.streams.contenders import TASKBRIDGE
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from tests.bench.center.installations import CaughtUp
     from tests.bench.streams.setup import Setup
 
 
@@ -75,8 +73,6 @@ class Holding:
     """The same of keys and values alone, as they are before Kafka's clients compress them."""
     store_bytes: int
     memory_mb: float
-    center: CaughtUp
-    """On SQLite."""
     empty_disk: Started
     standby: Started
     """From the death of the only other worker, with all of it on standby."""
@@ -171,8 +167,6 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
         own_disk = second.until_ready(active=partitions)
         second.end(signal.SIGTERM)
         on_kafka = topics_bytes(setup, (INSTANCES, topics.TASK_STATES.name))
-        setup.progress("and in the task center")
-        center = stack.enter_context(Center(setup, SQLITE, stack))
         found = Holding(
             instances=instances,
             entries=entries,
@@ -180,7 +174,6 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
             plain=plain,
             store_bytes=_table_bytes(second.folder, "instances"),
             memory_mb=memory_mb,
-            center=catch_up(center, setup),
             empty_disk=empty_disk,
             standby=standby,
             own_disk=own_disk,
