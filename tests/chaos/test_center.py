@@ -432,8 +432,7 @@ def test_lists_are_those_of_the_states_and_no_event_stream_misses_a_change(
 
 @pytest.mark.timeout(300)
 def test_a_damaged_sqlite_file_is_reported_and_rebuilt(connection: Connection, tmp_path: Path) -> None:
-    replica = CenterProcess(tmp_path, connection)
-    try:
+    with CenterProcess(tmp_path, connection) as replica:
         replica.start()
         with States(connection, 7):
             wait_until(replica.is_ready, 120, what="the center is ready")
@@ -463,6 +462,3 @@ def test_a_damaged_sqlite_file_is_reported_and_rebuilt(connection: Connection, t
         replica.start()
         wait_until(replica.is_ready, 60, what="the lists are filled again")
         assert [*wrong_lists(replica, right)] == []
-    finally:
-        replica.kill()
-        replica.show_log()

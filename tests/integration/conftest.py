@@ -86,9 +86,8 @@ def as_if_nothing_ran(stack: Endpoints) -> None:
 
 @pytest.fixture
 def streams_service(connection: Connection, tmp_path: Path) -> Generator[Worker]:
-    worker = Worker(tmp_path, connection)
-    yield worker
-    worker.kill()
+    with Worker(tmp_path, connection) as worker:
+        yield worker
 
 
 @pytest.fixture(name="read_topic")

@@ -322,17 +322,15 @@ def bridge(broker: OwnBroker, stack: Endpoints) -> Generator[Connection]:
 
 @pytest.fixture(scope="module")
 def worker(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Generator[Worker]:
-    worker = Worker(tmp_path_factory.mktemp("worker"), bridge)
-    yield worker
-    worker.kill()
+    with Worker(tmp_path_factory.mktemp("worker"), bridge) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")
 def center(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]:
-    center = CenterProcess(tmp_path_factory.mktemp("center"), bridge)
-    center.start()
-    yield center
-    center.kill()
+    with CenterProcess(tmp_path_factory.mktemp("center"), bridge) as center:
+        center.start()
+        yield center
 
 
 @dataclass(frozen=True)

@@ -225,9 +225,8 @@ def bridge(own_kafka: Connection) -> Connection:
 
 @pytest.fixture
 def worker(bridge: Connection, tmp_path: Path) -> Generator[Worker]:
-    worker = Worker(tmp_path, bridge)
-    yield worker
-    worker.kill()
+    with Worker(tmp_path, bridge) as worker:
+        yield worker
 
 
 PAGE = (ROOT / "docs" / "consumers" / "data-platform.md").read_text("utf-8")

@@ -51,9 +51,8 @@ def away(folder: Path, connection: Connection) -> RunningEdge:
 
 @pytest.fixture
 def edge(tmp_path: Path, connection: Connection) -> Generator[RunningEdge]:
-    edge = away(tmp_path, connection)
-    yield edge
-    edge.kill_if_running()
+    with away(tmp_path, connection) as edge:
+        yield edge
 
 
 def task_ids(connection: Connection, messages: list[Message], instance_id: str) -> list[str | None]:

@@ -104,25 +104,24 @@ def shown_log(log: Path) -> str:
 
 @pytest.fixture
 def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
-    worker = Worker(tmp_path, connection)
-    worker.start()
-    yield worker
-    worker.kill()
+    with Worker(tmp_path, connection) as worker:
+        worker.start()
+        yield worker
 
 
 @pytest.fixture
 def center(connection: Connection, tmp_path: Path) -> Generator[CenterProcess]:
-    center = CenterProcess(tmp_path, connection)
-    center.start()
-    yield center
-    center.kill()
+    with CenterProcess(tmp_path, connection) as center:
+        center.start()
+        yield center
 
 
 @pytest.fixture
 def edge(connection: Connection, tmp_path: Path) -> Generator[RunningEdge]:
-    edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
-    yield edge
-    edge.kill_if_running()
+    with RunningEdge(
+        tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url
+    ) as edge:
+        yield edge
 
 
 @pytest.fixture

@@ -50,14 +50,13 @@ def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(
     form = {"form_uuid": "F-1", "form_data": {"textField_x": "蓝海传媒", "textField_y": "1"}}
     produce(connection, [replace(some, event_id=str(uuid.uuid4()), **about, **form)])
     streams_service.start()
-    center = CenterProcess(
+    with CenterProcess(
         tmp_path,
         connection,
         CENTER_SSO_PROXIES="127.0.0.0/8",
         CENTER_SSO_CORP_ID=corp_id,
         CENTER_SSO_MAPPED_ID="ldap",
-    )
-    try:
+    ) as center:
         center.start()
         eventually(center.is_ready, what="the lists are complete")
         path = f"/v1/instances/{instance_id}"
@@ -78,6 +77,3 @@ def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(
         assert {each["user_id"]: each["name"] for each in history["people"]} == {"u1": "王芳", "u2": "李雷"}
         imports(connection, "forms", tmp_path / "forms.csv", forms.replace("合同方", "对方"))
         eventually(lambda: labels() == {"textField_x": "对方"}, what="a new label is followed")
-    finally:
-        center.kill()
-        center.show_log()

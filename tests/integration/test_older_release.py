@@ -98,13 +98,9 @@ def test_topics_of_older_releases_are_listed_and_deleted_on_request_once_nobody_
 
 
 def test_a_worker_waits_for_the_end_of_workers_of_an_older_release(kafka: Connection, tmp_path: Path) -> None:
-    worker = Worker(tmp_path, kafka)
-    try:
+    with Worker(tmp_path, kafka) as worker:
         with older_worker(kafka):
             worker.start()
             problem = "workers of an older release are running: older. Stop them; this worker starts then"
             wait_until(lambda: worker.readiness().get("problems") == [problem], what="it says what it waits for")
         wait_until(worker.is_ready, what="the worker is ready")
-    finally:
-        worker.kill()
-        worker.show_log()

@@ -34,10 +34,8 @@ pytestmark = pytest.mark.integration
 def center(workers: tuple[Worker, Worker], connection: Connection, tmp_path: Path) -> Generator[CenterProcess]:
     urls = ",".join(f"http://127.0.0.1:{each.port}" for each in workers)
     nobody = "http://127.0.0.1:9"
-    found = CenterProcess(tmp_path, connection, CENTER_STREAMS_URLS=urls, CENTER_EDGE_URLS=nobody)
-    yield found
-    found.kill()
-    found.show_log()
+    with CenterProcess(tmp_path, connection, CENTER_STREAMS_URLS=urls, CENTER_EDGE_URLS=nobody) as found:
+        yield found
 
 
 def get(center: CenterProcess, path: str, **query: str) -> dict[str, Any]:

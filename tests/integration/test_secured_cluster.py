@@ -109,15 +109,14 @@ def edge(
     operator = as_user(cluster, "operator")
     taskbridge(operator, cluster.config_file("operator"), "topics", "apply", "--replication", "3")
     taskbridge(operator, cluster.config_file("operator"), "schemas", "register")
-    edge = RunningEdge(
+    with RunningEdge(
         tmp_path_factory.mktemp("edge"),
         bootstrap_servers=cluster.secured_servers,
         registry_url=cluster.registry_url,
         EDGE_KAFKA_CONFIG_FILE=cluster.config_file("edge"),
-    )
-    edge.start()
-    yield edge
-    edge.kill_if_running()
+    ) as edge:
+        edge.start()
+        yield edge
 
 
 @pytest.fixture
@@ -128,20 +127,16 @@ def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_
     config = cluster.config_file("streams", OAUTH)
     # A session that a busy machine does not end: three brokers start while others compile.
     given = {"STREAMS_KAFKA_CONFIG_FILE": config, "STREAMS_SESSION_TIMEOUT_S": "30"}
-    worker = Worker(tmp_path, as_user(cluster, "streams"), **given)
-    yield worker
-    worker.kill()
-    worker.show_log()
+    with Worker(tmp_path, as_user(cluster, "streams"), **given) as worker:
+        yield worker
 
 
 @pytest.fixture
 def center(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Generator[CenterProcess]:
     del edge
     config = cluster.config_file("center", PLAIN)
-    center = CenterProcess(tmp_path, as_user(cluster, "center"), CENTER_KAFKA_CONFIG_FILE=config)
-    yield center
-    center.kill()
-    center.show_log()
+    with CenterProcess(tmp_path, as_user(cluster, "center"), CENTER_KAFKA_CONFIG_FILE=config) as center:
+        yield center
 
 
 @pytest.fixture

@@ -38,10 +38,8 @@ __all__ = ["databases"]
 
 @pytest.fixture
 def center(connection: Connection, tmp_path: Path) -> Generator[CenterProcess]:
-    found = CenterProcess(tmp_path, connection)
-    yield found
-    found.kill()
-    found.show_log()
+    with CenterProcess(tmp_path, connection) as found:
+        yield found
 
 
 @pytest.fixture

@@ -47,9 +47,8 @@ def outside(cluster: SplitCluster, stack: Endpoints) -> Generator[Connection]:
 
 @pytest.fixture
 def edge(outside: Connection, tmp_path: Path) -> Generator[RunningEdge]:
-    edge = RunningEdge(tmp_path, bootstrap_servers=outside.bootstrap_servers, registry_url=outside.registry_url)
-    yield edge
-    edge.kill_if_running()
+    with RunningEdge(tmp_path, bootstrap_servers=outside.bootstrap_servers, registry_url=outside.registry_url) as edge:
+        yield edge
 
 
 def test_topics_have_three_replicas_with_two_in_sync_and_less_is_reported(
@@ -112,8 +111,7 @@ def test_a_broker_behind_a_broken_network_costs_no_callback_and_changes_no_state
 ) -> None:
     found(outside)
     outside.registry.register(ALL)
-    worker = Worker(tmp_path, outside)
-    try:
+    with Worker(tmp_path, outside) as worker:
         edge.start()
         worker.start()
         wait_until(edge.is_whole, what="the edge reaches Kafka")
@@ -136,9 +134,6 @@ def test_a_broker_behind_a_broken_network_costs_no_callback_and_changes_no_state
         wait_until(worker.is_ready, what="the worker is ready again")
         assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
         assert worker.end(signal.SIGTERM) == 0
-    finally:
-        worker.kill()
-        worker.show_log()
 
 
 def runs(worker: Worker) -> bool:

@@ -74,23 +74,20 @@ def receiver() -> Generator[OtlpReceiver]:
 @pytest.fixture
 def edge(tmp_path: Path, connection: Connection, receiver: OtlpReceiver) -> Generator[RunningEdge]:
     """Its Kafka does not answer."""
-    edge = RunningEdge(
+    with RunningEdge(
         tmp_path,
         bootstrap_servers=f"127.0.0.1:{free_port()}",
         registry_url=connection.registry_url,
         **receiver.environment,
-    )
-    yield edge
-    edge.kill_if_running()
+    ) as edge:
+        yield edge
 
 
 @pytest.fixture
 def worker(tmp_path: Path, connection: Connection, receiver: OtlpReceiver) -> Generator[Worker]:
     # It is frozen for a while, and must not lose its partitions meanwhile, however slow the machine is.
-    worker = Worker(tmp_path, connection, STREAMS_SESSION_TIMEOUT_S="30", **receiver.environment)
-    yield worker
-    worker.kill()
-    worker.show_log()
+    with Worker(tmp_path, connection, STREAMS_SESSION_TIMEOUT_S="30", **receiver.environment) as worker:
+        yield worker
 
 
 def test_one_trace_leads_from_the_post_through_spool_and_fold_to_the_notification(  # noqa: PLR0917

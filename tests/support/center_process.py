@@ -52,16 +52,13 @@ def without_kafka(
         fill(database, topic.name, read=1, of=1)
     rows.close()
     database.close()
-    try:
+    with process:
         process.start()
         deadline = time.monotonic() + 60
         while not process.is_ready():
             assert time.monotonic() < deadline, process.log_path.read_text()
             time.sleep(0.05)
         yield process
-    finally:
-        process.kill()
-        process.show_log()
 
 
 class Line(NamedTuple):

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
@@ -104,7 +104,8 @@ def show_log(path: Path) -> None:
 class ForkedService:
     """One of our services that a test may stop, kill and start again, on the same port and data folder.
 
-    ``name`` begins its settings; ``environment`` is added to them.
+    ``name`` begins its settings; ``environment`` is added to them. As a context it is not started, but killed at the
+    end, and a failed test shows its log.
     """
 
     def __init__(self, name: str, code: str, folder: Path, connection: Connection, **environment: str) -> None:
@@ -124,6 +125,13 @@ class ForkedService:
         self.process: Forked | subprocess.Popen[bytes] | None = None
         """None while nothing was started since its end was seen."""
         self._code = code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.show_log()
 
     def start(self) -> None:
         self.process = Forked(self._code, environment=self.environment, log=self.log_path)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("aiohttp", "sqlalchemy", "psycopg", "msgspec", "confluent-kafka")
 _RATE = Bound(1000, is_least=True)
-_REST_MS = Bound(20)
 _KEPT = Bound(0.9, is_least=True)
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
@@ -90,7 +90,10 @@ class OwnStack:
 
 
 class RunningEdge:
-    """The edge on a port and a data folder of its own, which stay the same over its restarts."""
+    """The edge on a port and a data folder of its own, which stay the same over its restarts.
+
+    As a context it is not started, but killed at the end, and a failed test shows its log.
+    """
 
     def __init__(self, folder: Path, *, bootstrap_servers: str, registry_url: str, **environment: str) -> None:
         self.port = free_port()
@@ -115,6 +118,12 @@ class RunningEdge:
         self.sockets: Sequence[socket.socket] = ()
         """What listens already, and is handed over at each start."""
         self.process: subprocess.Popen[bytes] | Forked | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_if_running()
 
     def start(self, *prefix: str) -> None:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once.
