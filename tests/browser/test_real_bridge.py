@@ -269,7 +269,7 @@ def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_ex
     expect(remark).to_be_focused()
     assert serious_findings(page) == []
     press(page, "拒绝")
-    expect(page.locator(".detail .deciding [role=alert]")).to_have_text("请填写原因。")
+    expect(remark).to_have_js_property("validationMessage", "请填写原因。")
     remark.fill("预算不足")
     press(page, "拒绝")
     expect(said).to_have_text("拒绝：已提交，等待确认…")

@@ -3,8 +3,8 @@
 const NAMES_MAX = 3;
 
 export class Apps {
-  constructor() {
-    this._names = new Map();
+  constructor(apps = []) {
+    this._names = new Map(apps.map((app) => [app, new Set()]));
     this._sources = new Set();
   }
 
@@ -17,7 +17,7 @@ export class Apps {
     return this._sources.size > 1 ? [...this._sources].toSorted() : [];
   }
 
-  know(app, name, source) {
+  know(app, name = null, source = null) {
     if (source) this._sources.add(source);
     const names = this._names.get(app) ?? new Set();
     if (name) names.add(name);

@@ -1,7 +1,7 @@
 // The auditors' page: who did what, newest first, filtered by what the address says.
 
 import { Latest, search } from "./api.js";
-import { button, element, labelled, offer, recordsTable, replace } from "./dom.js";
+import { UNTOUCHED, button, element, labelled, offer, recordsTable, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { panelPage } from "./page-head.js";
 import { pageApi, signInAs } from "./sign-in.js";
@@ -13,83 +13,56 @@ const PSEUDONYM = /^person-[0-9a-f]{16}$/;
 const NO_FILTERS = { person: "", action: "", day: "" };
 
 class AuditTrail {
-  constructor(root, api, me) {
-    this._root = root;
+  constructor(root, api, words, me) {
     this._api = api;
-    this._me = me;
-    const given = new URLSearchParams(location.search);
-    this._filters = Object.fromEntries(Object.keys(NO_FILTERS).map((name) => [name, given.get(name) ?? ""]));
+    this._words = words;
+    this._format = new Format(words.tag);
     this._items = [];
     this._complete = false;
     this._loading = new Latest();
-  }
-
-  start() {
-    this.draw(chosenWords());
+    const { title } = words.audit;
+    this._body = element("div");
+    this._form = this._filterForm(me);
+    panelPage(root, words, { title }, element("section", { class: "panel audit", "aria-label": title }, this._form, this._body));
+    const given = new URLSearchParams(location.search);
+    this._fillIn(Object.fromEntries(Object.keys(NO_FILTERS).map((name) => [name, given.get(name) ?? ""])));
     this._load();
   }
 
-  draw(words) {
-    this._words = words;
-    this._format = new Format(words.tag);
-    const form = this._filterForm();
-    this._body = element("div");
-    const { title } = words.audit;
-    const panel = element("section", { class: "panel audit", "aria-label": title }, form, this._body);
-    panelPage(this._root, words, { title, onLanguage: (next) => this.draw(next) }, panel);
-    this._show();
-  }
-
-  _filterForm() {
+  /** A person is an organisation, a slash and a user: of the reader's own organisation, the user alone. */
+  _filterForm({ corp_id: corp, mode }) {
     const { audit } = this._words;
-    const person = element("input", {
-      type: "search",
-      placeholder: this._me.corp_id === null ? null : audit.personHint,
-      autocomplete: "off",
-      spellcheck: "false",
-      maxlength: "513",
-      on: { input: () => person.setCustomValidity("") },
-    });
-    const action = offer(element("select"), Object.entries({ "": audit.allActions, ...audit.actions }));
-    const day = element("input", { type: "date" });
-    this._fields = { person, action, day };
-    this._fillIn();
+    const only = corp === null ? { pattern: "[^\\/]+\\/.+" } : { pattern: "[^\\/]+(\\/.+)?", placeholder: audit.personHint };
+    const person = element("input", { type: "search", name: "person", title: audit.wrongPerson, maxlength: "513", ...only, ...UNTOUCHED });
     // A program's token is in no link.
-    this._csv = this._me.mode === "token" ? null : element("a", { class: "quiet-button", download: "audit.csv" }, audit.csv);
+    this._csv = mode === "token" ? null : element("a", { class: "quiet-button", download: "audit.csv" }, audit.csv);
     const apply = (event) => {
       event.preventDefault();
-      const whose = this._personOf(person.value.trim());
-      person.setCustomValidity(whose === null ? audit.wrongPerson : "");
-      if (form.reportValidity()) this._filter({ person: whose, action: action.value, day: day.value });
+      const { person: typed, ...others } = Object.fromEntries(new FormData(form));
+      const whose = typed.trim();
+      if (form.reportValidity()) this._filter({ person: whose === "" || whose.includes("/") ? whose : `${corp}/${whose}`, ...others });
     };
     const form = element(
       "form",
       { class: "find-form", role: "search", "aria-label": audit.filters, on: { change: apply, submit: apply } },
       labelled(audit.person, person),
-      labelled(audit.action, action),
-      labelled(audit.day, day),
+      labelled(this._words.columns.action, offer(element("select", { name: "action" }), Object.entries({ "": audit.allActions, ...audit.actions }))),
+      labelled(this._words.columns.day, element("input", { type: "date", name: "day" })),
       button(audit.clear, () => this._filter(NO_FILTERS)),
       this._csv,
     );
     return form;
   }
 
-  _fillIn() {
-    for (const [name, value] of Object.entries(this._filters)) this._fields[name].value = value;
-    this._fields.person.setCustomValidity("");
-  }
-
-  /** Corp, slash, user; null where the corp is missing. */
-  _personOf(typed) {
-    if (typed === "" || /^[^/]+\/./.test(typed)) return typed;
-    return this._me.corp_id === null || typed.includes("/") ? null : `${this._me.corp_id}/${typed}`;
+  _fillIn(filters) {
+    this._filters = filters;
+    for (const [name, value] of Object.entries(filters)) this._form.elements[name].value = value;
   }
 
   _filter(filters) {
     if (JSON.stringify(filters) === JSON.stringify(this._filters)) return;
-    this._filters = filters;
+    this._fillIn(filters);
     history.replaceState(null, "", location.pathname + search(filters));
-    this._fillIn();
     [this._items, this._complete] = [[], false];
     this._load();
   }
@@ -140,16 +113,16 @@ class AuditTrail {
   }
 
   _table() {
-    const { columns, title } = this._words.audit;
+    const { columns, audit } = this._words;
     const shown = [
-      [columns.at, ([row]) => this._format.time(row.at)],
-      [columns.who, ([row]) => this._who(row)],
+      [audit.time, ([row]) => this._format.time(row.at)],
+      [audit.who, ([row]) => this._who(row)],
       [columns.action, (entries) => this._done(entries)],
-      [columns.about, ([row]) => this._about(row), "long"],
-      [columns.address, ([row]) => row.address || null],
-      [columns.number, (entries) => numbersOf(entries), "mono"],
+      [audit.about, ([row]) => this._about(row), "long"],
+      [audit.address, ([row]) => row.address || null],
+      [audit.number, (entries) => numbersOf(entries), "mono"],
     ];
-    return recordsTable(title, shown, byAction(this._items));
+    return recordsTable(audit.title, shown, byAction(this._items));
   }
 
   /** What was done; of an action on a task, also how often it was sent and what became of it. */
@@ -204,12 +177,7 @@ function numbersOf(entries) {
   return first === last ? String(first) : `${first} … ${last}`;
 }
 
-async function main() {
-  const root = document.querySelector("#page");
-  const api = pageApi();
-  const words = chosenWords();
-  const me = await signInAs(api, root, words, ({ auditor }) => auditor, words.audit.signIn);
-  new AuditTrail(root, api, me).start();
-}
-
-main();
+const root = document.querySelector("#page");
+const api = pageApi();
+const me = await signInAs(api, root, "audit", ({ auditor }) => auditor);
+new AuditTrail(root, api, chosenWords(), me);

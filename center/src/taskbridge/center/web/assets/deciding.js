@@ -10,7 +10,7 @@ const REMARK_MAX = 1000;
 const NEEDS_REMARK = new Set(["refuse", "return"]);
 
 /** A sentence about an action and whether it is bad news; null where there is nothing to say. */
-export function actionSaid(action, words) {
+function actionSaid(action, words) {
   const { acting } = words;
   if (action === undefined || action.status === "DONE") return null;
   const what = acting.names[action.action];
@@ -219,18 +219,12 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
 const originatorOf = ({ originator }) => originator?.name ?? originator?.user_id ?? "";
 
 function remarkField(words) {
-  const field = element("textarea", { class: "deciding-remark", rows: "2", maxlength: String(REMARK_MAX), data: { keep: "remark" }, "aria-invalid": "false" });
-  const problem = element("span", { class: "deciding-said", "data-bad": true, role: "alert" });
-  const label = labelled(words.acting.remark, field);
-  label.append(problem);
+  const field = element("textarea", { class: "deciding-remark", rows: "2", maxlength: String(REMARK_MAX), data: { keep: "remark" } });
   const check = (action) => {
-    const missing = NEEDS_REMARK.has(action) && field.value.trim() === "";
-    problem.textContent = missing ? words.acting.remarkNeeded : "";
-    field.setAttribute("aria-invalid", String(missing));
-    if (missing) field.focus();
-    return !missing;
+    field.setCustomValidity(NEEDS_REMARK.has(action) && field.value.trim() === "" ? words.acting.remarkNeeded : "");
+    return field.reportValidity();
   };
-  return { label, field, check };
+  return { label: labelled(words.acting.remark, field), field, check };
 }
 
 async function attempt(act, words) {

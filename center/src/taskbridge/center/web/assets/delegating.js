@@ -48,10 +48,10 @@ export function delegationDialog(api, person, words, apps) {
 
   const form = element(
     "form",
-    { class: "delegating", on: { submit: (event) => (event.preventDefault(), send()) } },
+    { class: "delegating", on: { input: () => (last.min = first.value), submit: (event) => (event.preventDefault(), send()) } },
     chosen,
     picker,
-    element("div", { class: "line" }, labelled(delegating.from, first), labelled(delegating.until, last), labelled(delegating.app, app)),
+    element("div", { class: "line" }, labelled(delegating.from, first), labelled(delegating.until, last), labelled(words.columns.app, app)),
     element("div", { class: "line" }, element("button", { type: "submit", class: "primary-button" }, delegating.add), button(words.close, () => root.close())),
   );
   const root = dialog(delegating.title, {}, list, agents, form, said);
@@ -94,17 +94,13 @@ export function delegationDialog(api, person, words, apps) {
   function clear() {
     choose(null);
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
-    for (const day of [first, last]) day.value = today;
+    first.value = last.value = last.min = today;
     app.value = "";
   }
 
   async function send() {
     if (delegate === null) {
       say(delegating.choose);
-      return;
-    }
-    if (last.value < first.value) {
-      say(delegating.wrongDays);
       return;
     }
     const from = new Date(`${first.value}T00:00`);

@@ -28,7 +28,6 @@ export class Detail {
     this._item = null;
     this._loading = new Latest();
     this._again = debounced(() => this._load(), AGAIN_AFTER_MS);
-    this._listening = new AbortController();
     this._body = element("div", { class: "detail-body", tabindex: "-1" });
     this._marks = new MarkTools(inbox, words);
     this.root = element(
@@ -37,21 +36,14 @@ export class Detail {
       element("div", { class: "detail-bar" }, button([icon("back"), words.detail.back], close, { class: "back" }), this._marks.root),
       this._body,
     );
-    const { signal } = this._listening;
-    inbox.addEventListener("change", () => this._marks.refresh(), { signal });
-    inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail), { signal });
-    actions.addEventListener("change", () => this._deciding?.render(), { signal });
+    inbox.addEventListener("change", () => this._marks.refresh());
+    inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail));
+    actions.addEventListener("change", () => this._deciding?.render());
     this._empty();
   }
 
   get instanceId() {
     return this._shown;
-  }
-
-  dispose() {
-    this._listening.abort();
-    this._loading.cancel();
-    this._again.cancel();
   }
 
   focus() {
@@ -235,8 +227,8 @@ export class Detail {
       facts(
         [words.instance, id(state.instance_id)],
         [words.task, id(this._item?.task_id)],
-        [words.app, id(state.app_type)],
-        [words.process, id(state.process_code)],
+        [this._words.columns.app, id(state.app_type)],
+        [this._words.columns.process, id(state.process_code)],
         [words.revision, id(state.revision)],
       ),
       copy,

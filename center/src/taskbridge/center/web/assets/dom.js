@@ -84,6 +84,9 @@ export function button(text, click, properties = {}) {
   return element("button", { type: "button", class: "quiet-button", ...properties, on: { click } }, text);
 }
 
+/** Of a field whose text the browser neither completes nor corrects. */
+export const UNTOUCHED = { autocomplete: "off", autocapitalize: "none", spellcheck: "false" };
+
 export function labelled(text, field, properties = {}) {
   return element("label", properties, element("span", {}, text), field);
 }

@@ -410,7 +410,8 @@ export class Inbox extends EventTarget {
     const isUnsure = !known && this.cursor !== null && notification.entered_at == null && notification.change === "UPDATED";
     const isShown = notification.change !== "REMOVED" && at !== null && !isUnsure && this._matches(item);
     this.items = isShown ? rest.toSpliced(at, 0, item) : rest;
-    if (isShown && !known) {
+    // A page may have it already: it is new all the same.
+    if (isShown && (!known || notification.change === "ADDED")) {
       this._see(item);
       this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
     }

@@ -11,8 +11,9 @@ const MOST = 3;
 const isOffered = "Notification" in globalThis && "serviceWorker" in navigator;
 
 export class Notifications {
-  constructor(inbox) {
+  constructor(inbox, words) {
     this._inbox = inbox;
+    this._words = words;
     this._arrived = [];
     this._soon = debounced(() => this._show(this._arrived.splice(0)), TOGETHER_MS);
     inbox.staysLive = this._areOn;
@@ -24,10 +25,9 @@ export class Notifications {
   }
 
   /** Turns them on and off: an item of a menu; none where the browser has no notifications. */
-  items(words) {
-    this._words = words;
+  get items() {
     if (!isOffered) return [];
-    const { on, off, blocked } = words.notifications;
+    const { on, off, blocked } = this._words.notifications;
     const isBlocked = () => Notification.permission === "denied";
     return [{ text: () => (isBlocked() ? blocked : this._areOn ? off : on), disabled: isBlocked, act: () => this._toggle() }];
   }

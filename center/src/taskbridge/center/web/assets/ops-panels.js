@@ -49,41 +49,37 @@ function stateShown({ reachable, ready, degraded }, { ops }) {
   return badge(state, ops.states[state]);
 }
 
+/** That a service cannot be reached, is not ready or has another problem, and why, as far as it says; null where all is well. */
+export function serviceSaid(kind, { url, replica = url, reachable, ready, degraded, problem }, ops) {
+  const say = ops.notices;
+  const service = `${say.services[kind]} ${replica}`;
+  const said = !reachable ? say.away(service) : !ready ? say.notReady(service) : degraded ? say.degraded(service) : service;
+  if (problem) return say.why(said, problemTold(problem, ops));
+  return said === service ? null : said;
+}
+
 /** What an operator should know first: `[[level, sentence]]`, the worst on top; empty when all is well. */
 export function notices({ edges, workers, partitions, center, missed, webhooks, dead_letters: letters, quarantine }, { ops, format }) {
   const say = ops.notices;
-  const why = (problem) => problemTold(problem ?? "?", ops);
   const found = [];
-  const note = (level, sentence) => found.push([level, sentence]);
-  for (const { url, reachable, ready, degraded, problem, spool } of edges) {
-    if (!reachable) note("bad", say.edgeDown(url));
-    else if (!ready) note("bad", say.edgeNotReady(url));
-    else if (degraded) note("warn", say.edgeDegraded(url, why(problem)));
-    if (spool?.records > 0) note("warn", say.spool(format.number(spool.records), format.seconds(spool.oldest_age_s)));
+  const note = (level, sentence) => sentence && found.push([level, sentence]);
+  const service = (kind, each, level = "bad") => note(each.reachable ? "warn" : level, serviceSaid(kind, each, ops));
+  for (const edge of edges) {
+    note(edge.reachable && edge.ready ? "warn" : "bad", serviceSaid("edge", edge, ops));
+    if (edge.spool?.records > 0) note("warn", say.spool(format.number(edge.spool.records), format.seconds(edge.spool.oldest_age_s)));
   }
-  for (const { url, reachable, ready, problem } of workers) {
-    if (!reachable) note("bad", say.workerDown(url));
-    else if (!ready) note("warn", say.workerNotReady(url));
-    else if (problem) note("warn", say.workerProblem(url, why(problem)));
-  }
+  for (const worker of workers) service("worker", worker);
   const orphans = orphaned(partitions, workers);
   if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
   for (const { partition, lag_seconds: lag } of partitions) {
     if (lag > LAG_MATTERS_S) note("warn", say.lag(partition, format.seconds(lag)));
   }
-  for (const { replica, reachable, ready, problem } of center.replicas) {
-    if (!reachable) note("bad", say.replicaDown(replica));
-    else if (!ready) note("warn", say.replicaNotReady(replica, why(problem)));
-    else if (problem) note("warn", say.replicaProblem(replica, why(problem)));
-  }
+  for (const replica of center.replicas) service("replica", replica);
   if (center.filled < 1) note("warn", say.filling(format.percent(center.filled)));
-  if (missed && !missed.reachable) note("warn", say.reconcileDown(missed.url));
-  for (const { url, reachable, ready, problem } of webhooks?.services ?? []) {
-    if (!reachable) note("bad", say.webhooksDown(url, why(problem)));
-    else if (problem || !ready) note("warn", say.webhooksProblem(url, why(problem)));
-  }
+  if (missed) service("reconcile", { ready: true, ...missed }, "warn");
+  for (const each of webhooks?.services ?? []) service("webhooks", each);
   for (const { id, state, disabled, failing_since: since, waiting, given_up: givenUp } of webhooks?.endpoints ?? []) {
-    if (state === "disabled") note("bad", say.endpointDisabled(id, why(disabled)));
+    if (state === "disabled") note("bad", say.endpointDisabled(id, problemTold(disabled ?? "?", ops)));
     else if (state === "failing") note("warn", say.endpointFailing(id, format.ago(since), format.number(waiting)));
     if (givenUp > 0) note("warn", say.givenUp(id, format.number(givenUp)));
   }
@@ -157,7 +153,7 @@ function replicas({ replicas: rows }, page) {
   const { ops, format } = page;
   const columns = [
     [ops.replica, (row) => row.replica],
-    [ops.columns.status, (row) => stateShown(row, page)],
+    [page.words.columns.status, (row) => stateShown(row, page)],
     [ops.lag, (row) => format.number(row.lag_records)],
     [ops.connections, (row) => format.number(row.sse_connections)],
     [ops.since, (row) => format.ago(row.since)],
@@ -207,7 +203,7 @@ const reasonOf = ({ ops, format }) => ({ reason, replayed_at: at }) => {
 };
 
 export function quarantineColumns(page) {
-  const { columns } = page.ops;
+  const { columns } = page.words;
   return [
     [columns.at, (row) => page.format.moment(row.received_at)],
     [columns.action, (row) => actionTold(row.action, page.ops)],
@@ -218,7 +214,7 @@ export function quarantineColumns(page) {
 }
 
 export function deadLetterColumns(page) {
-  const { columns } = page.ops;
+  const { columns } = page.words;
   return [
     [columns.at, (row) => page.format.moment(row.at)],
     [columns.reason, reasonOf(page)],
@@ -228,22 +224,22 @@ export function deadLetterColumns(page) {
   ];
 }
 
-function errors(found, { ops, format }) {
+function errors(found, { ops, format, words: { columns: named } }) {
   const columns = [
-    [ops.columns.at, (row) => format.moment(row.at)],
+    [named.at, (row) => format.moment(row.at)],
     [ops.worker, (row) => row.worker],
-    [ops.columns.detail, (row) => row.message, "long"],
+    [named.detail, (row) => row.message, "long"],
   ];
   return found.length > 0 ? recordsTable(ops.headings.errors, columns, found) : noneShown(ops.nothing.errors);
 }
 
-function missed({ url, reachable, days }, { ops, format }) {
+function missed(found, { ops, format, words: { columns: named } }) {
   const columns = [
-    [ops.columns.day, (row) => row.day],
-    [ops.columns.app, (row) => row.app_type],
-    [ops.columns.missing, (row) => format.number(row.missing)],
-    [ops.columns.added, (row) => format.number(row.added)],
+    [named.day, (row) => row.day],
+    [named.app, (row) => row.app_type],
+    [named.missing, (row) => format.number(row.missing)],
+    [named.added, (row) => format.number(row.added)],
   ];
-  if (!reachable) return ops.notices.reconcileDown(url);
-  return days.length > 0 ? recordsTable(ops.headings.missed, columns, days) : noneShown(ops.nothing.missed);
+  if (!found.reachable) return serviceSaid("reconcile", found, ops);
+  return found.days.length > 0 ? recordsTable(ops.headings.missed, columns, found.days) : noneShown(ops.nothing.missed);
 }

@@ -1,9 +1,10 @@
 // "Was this callback received, and what became of it?" by the id of an instance.
 
 import { Latest } from "./api.js";
-import { element, icon, recordsTable, replace } from "./dom.js";
+import { UNTOUCHED, element, icon, recordsTable, replace } from "./dom.js";
 import { namesIn } from "./format.js";
 import { deadLetterColumns, quarantineColumns, reasonTold } from "./ops-panels.js";
+import { panel } from "./page-head.js";
 import { problemShown } from "./states.js";
 import { isEnd, timelineShown } from "./timeline.js";
 
@@ -12,15 +13,7 @@ const VERDICT_ICONS = { known: "check", replayed: "check", unknown: "search" };
 export function callbackSearch(page) {
   const { api, words, ops } = page;
   const asking = new Latest();
-  const field = element("input", {
-    type: "search",
-    name: "instance_id",
-    "aria-label": ops.findHint,
-    placeholder: ops.findHint,
-    autocomplete: "off",
-    spellcheck: "false",
-    maxlength: "512",
-  });
+  const field = element("input", { type: "search", "aria-label": ops.findHint, placeholder: ops.findHint, maxlength: "512", ...UNTOUCHED });
   const answer = element("div", { class: "find-answer", "aria-live": "polite" });
   const submit = (event) => (event.preventDefault(), find(field.value));
   const form = element("form", { class: "find-form", role: "search", on: { submit } }, icon("search"), field, element("button", { type: "submit", class: "primary-button" }, ops.find));
@@ -38,13 +31,7 @@ export function callbackSearch(page) {
     });
   }
 
-  return {
-    root: element("section", { class: "panel find" }, element("header", {}, element("h2", {}, ops.findTitle)), form, answer),
-    find,
-    get sought() {
-      return field.value.trim();
-    },
-  };
+  return { root: panel("find", ops.findTitle, null, form, answer), find };
 }
 
 function shown(found, page) {
@@ -56,11 +43,11 @@ function shown(found, page) {
   const part = (heading, ...content) => element("section", { class: "find-part" }, element("h3", {}, heading), ...content);
   const rows = (heading, columns, entries) => (entries.length > 0 ? part(heading, recordsTable(heading, columns, entries)) : null);
   const notified = [
-    [ops.columns.at, (row) => format.moment(row.occurred_at)],
-    [ops.columns.who, ({ recipient_id: id }) => (names.has(id) ? `${name(id)} ${id}` : id)],
-    [ops.columns.view, (row) => words.views[row.view] ?? row.view],
-    [ops.columns.change, (row) => ops.changes[row.change] ?? row.change],
-    [ops.columns.status, (row) => words.statuses[row.status] ?? row.status],
+    [words.columns.at, (row) => format.moment(row.occurred_at)],
+    [words.columns.who, ({ recipient_id: id }) => (names.has(id) ? `${name(id)} ${id}` : id)],
+    [words.columns.view, (row) => words.views[row.view] ?? row.view],
+    [words.columns.change, (row) => ops.changes[row.change] ?? row.change],
+    [words.columns.status, (row) => words.statuses[row.status] ?? row.status],
   ];
   return [
     element(
@@ -71,7 +58,7 @@ function shown(found, page) {
     ),
     state?.title ? element("p", { class: "find-title" }, element("bdi", {}, state.title)) : null,
     events ? part(ops.openInstance, ...[timelineShown(events, { words, format, name })].flat()) : null,
-    rows(ops.headings.quarantine, [...quarantineColumns(page), [ops.columns.detail, (row) => row.detail, "long"]], quarantined),
+    rows(ops.headings.quarantine, [...quarantineColumns(page), [words.columns.detail, (row) => row.detail, "long"]], quarantined),
     rows(ops.headings["dead-letters"], deadLetterColumns(page), letters),
     rows(ops.notifications, notified, notifications),
     element("p", { class: "faint" }, ops.searched(format.number(searched.quarantine_records), format.number(searched.dead_letter_records), format.full(searched.since), searched.complete)),

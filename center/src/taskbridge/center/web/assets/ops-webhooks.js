@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { button, element, recordsTable } from "./dom.js";
-import { badge, problemTold } from "./ops-panels.js";
+import { badge, problemTold, serviceSaid } from "./ops-panels.js";
 import { panel } from "./page-head.js";
 import { sayProblem } from "./states.js";
 
@@ -11,7 +11,8 @@ const FAILURES = 10;
 
 /** A function that draws the panel. */
 export function webhooksPanel({ api, words, ops, format, refresh }) {
-  const { webhooks: said, columns } = ops;
+  const { webhooks: said } = ops;
+  const { columns } = words;
   const running = new Set();
   const buttons = new Map();
   // One element for all drawings: only a change within it is read aloud.
@@ -72,7 +73,7 @@ export function webhooksPanel({ api, words, ops, format, refresh }) {
   return ({ services, endpoints }) => {
     const lag = services.reduce((sum, service) => sum + (service.lag_records ?? 0), 0);
     const away = services.filter(({ reachable }) => !reachable);
-    const problems = away.map(({ url, problem }) => element("p", { class: "edge-problem" }, element("bdi", {}, ops.notices.webhooksDown(url, problemTold(problem ?? "?", ops)))));
+    const problems = away.map((service) => element("p", { class: "edge-problem" }, element("bdi", {}, serviceSaid("webhooks", service, ops))));
     const tables = services.length > away.length ? [recordsTable(ops.headings.webhooks, shown, endpoints), status, failures(endpoints)] : [];
     return panel("webhooks", ops.headings.webhooks, said.hint(format.number(lag)), ...problems, ...tables);
   };

@@ -13,78 +13,6 @@ import { chosenWords } from "./words.js";
 
 const EVERY_MS = 5000;
 
-class Operation {
-  constructor(root, api) {
-    this._root = root;
-    this._api = api;
-    this._overview = null;
-    this._loading = new Latest();
-  }
-
-  start() {
-    this.draw(chosenWords());
-    const sought = readAddress();
-    if (sought !== "") this._search.find(sought);
-    this._refresh = whileVisible(() => this._load(), EVERY_MS);
-    addEventListener("online", () => this._refresh());
-  }
-
-  draw(words) {
-    const sought = this._search?.sought ?? "";
-    const page = { api: this._api, words, ops: words.ops, format: new Format(words.tag), refresh: () => this._refresh() };
-    this._page = page;
-    this._live = liveSign({ ...words.live, ...words.ops.live });
-    this._search = callbackSearch(page);
-    const webhooks = webhooksPanel(page);
-    this._shown = [
-      { name: "notices", part: (overview) => notices(overview, page), draw: (found) => noticesShown(found, page) },
-      ...PANELS.map(({ name, part, hint, content }) => {
-        const draw = (found) => panel(name, words.ops.headings[name], hint?.(found, page), ...[content(found, page, name)].flat());
-        return { name, part, draw };
-      }),
-      { name: "webhooks", part: (overview) => overview.webhooks ?? undefined, draw: webhooks },
-    ];
-    this._panels = element("div", { class: "panels" });
-    this._drawn = new Map();
-    const frame = { title: words.ops.title, own: [this._live.root], other: [ownLink("/waiting", words.waiting.title)], onLanguage: (next) => this.draw(next) };
-    panelPage(this._root, words, frame, this._search.root, this._panels);
-    if (sought !== "") this._search.find(sought);
-    this._live.show("connecting");
-    if (this._overview !== null) this._show();
-  }
-
-  _load() {
-    return this._loading.run((signal) => this._api.get("/v1/ops/overview", {}, signal), {
-      found: (overview) => {
-        this._overview = overview;
-        this._show();
-        this._live.show("live");
-      },
-      failed: (problem) => {
-        // The token was taken back: the page asks for another.
-        if (problem.isRefusal) location.reload();
-        this._live.show("waiting");
-        if (this._overview === null) replace(this._panels, problemShown(problem, this._page.words, () => this._refresh()));
-      },
-    });
-  }
-
-  /** Only what changed is drawn again, and no plot while somebody reads its values. */
-  _show() {
-    if (this._drawn.size === 0) replace(this._panels);
-    for (const { name, part, draw } of this._shown) {
-      const found = part(this._overview);
-      const signature = JSON.stringify(found);
-      const known = this._drawn.get(name);
-      if (known?.signature === signature || known?.root.matches(".panel:has(.plot-area:focus, .plot-area:hover, .table-scroller:focus)")) continue;
-      const root = draw(found);
-      if (known) exchange(known.root, root);
-      else this._panels.append(root);
-      this._drawn.set(name, { signature, root });
-    }
-  }
-}
-
 /** The focus stays where it is, and who has scrolled a table to its last columns is not thrown back to the first. */
 function exchange(old, made) {
   const tables = (root) => [...root.querySelectorAll(".table-scroller")];
@@ -105,12 +33,58 @@ function readAddress() {
   }
 }
 
-async function main() {
-  const root = document.querySelector("#page");
-  const api = pageApi();
-  const words = chosenWords();
-  await signInAs(api, root, words, ({ operator }) => operator, words.ops.signIn);
-  new Operation(root, api).start();
+const root = document.querySelector("#page");
+const api = pageApi();
+await signInAs(api, root, "ops", ({ operator }) => operator);
+const words = chosenWords();
+
+const page = { api, words, ops: words.ops, format: new Format(words.tag), refresh: () => refresh() };
+const live = liveSign({ ...words.live, ...words.ops.live });
+const callbacks = callbackSearch(page);
+const webhooks = webhooksPanel(page);
+const panels = element("div", { class: "panels" });
+const parts = [
+  { name: "notices", part: (overview) => notices(overview, page), draw: (found) => noticesShown(found, page) },
+  ...PANELS.map(({ name, part, hint, content }) => {
+    const draw = (found) => panel(name, words.ops.headings[name], hint?.(found, page), ...[content(found, page, name)].flat());
+    return { name, part, draw };
+  }),
+  { name: "webhooks", part: (overview) => overview.webhooks ?? undefined, draw: webhooks },
+];
+const drawn = new Map();
+const loading = new Latest();
+
+/** Only what changed is drawn again, and no plot while somebody reads its values. */
+function show(overview) {
+  if (drawn.size === 0) replace(panels);
+  for (const { name, part, draw } of parts) {
+    const found = part(overview);
+    const signature = JSON.stringify(found);
+    const known = drawn.get(name);
+    if (known?.signature === signature || known?.made.matches(".panel:has(.plot-area:focus, .plot-area:hover, .table-scroller:focus)")) continue;
+    const made = draw(found);
+    if (known) exchange(known.made, made);
+    else panels.append(made);
+    drawn.set(name, { signature, made });
+  }
 }
 
-main();
+const load = () =>
+  loading.run((signal) => api.get("/v1/ops/overview", {}, signal), {
+    found: (overview) => {
+      show(overview);
+      live.show("live");
+    },
+    failed: (problem) => {
+      // The token was taken back: the page asks for another.
+      if (problem.isRefusal) location.reload();
+      live.show("waiting");
+      if (drawn.size === 0) replace(panels, problemShown(problem, words, () => refresh()));
+    },
+  });
+
+panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)] }, callbacks.root, panels);
+live.show("connecting");
+callbacks.find(readAddress());
+const refresh = whileVisible(load, EVERY_MS);
+addEventListener("online", refresh);

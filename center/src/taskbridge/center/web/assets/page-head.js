@@ -1,27 +1,26 @@
 // What all pages have: the name, the way to other pages, language and appearance at the top, and panels below.
 
-import { element, icon, ownLink, replace } from "./dom.js";
-import { LANGUAGES, chooseLanguage } from "./words.js";
-import { setTheme, theme } from "./preferences.js";
+import { button, element, icon, ownLink, replace } from "./dom.js";
+import { rememberLanguage, setTheme, theme } from "./preferences.js";
 
 const THEMES = ["auto", "light", "dark"];
 const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 
-/** `onLanguage(words)` draws the page again; `own` are elements of the page itself. */
-export function pageHead(words, { title, other = [], onLanguage, own = [] }) {
+/** `own` are elements of the page itself. */
+export function pageHead(words, { title, other = [], own = [] }) {
   return element(
     "header",
     { class: "page-head" },
     element("div", { class: "brand" }, element("h1", {}, title)),
     ...own,
-    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words, onLanguage), themeButton(words)),
+    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words), themeButton(words)),
   );
 }
 
 /** A page of panels: `content` below the page's head. */
 export function panelPage(root, words, { title, other = [], ...head }, ...content) {
   document.title = `${title} · taskbridge`;
-  const others = [...other, ownLink("/", words.tasks)];
+  const others = [...other, ownLink("/", words.product)];
   replace(root, pageHead(words, { title, other: others, ...head }), element("main", { class: "operation" }, ...content));
 }
 
@@ -54,30 +53,23 @@ export function whileVisible(load, ms) {
   return again;
 }
 
-function languageButton(words, onLanguage) {
-  const next = Object.values(LANGUAGES).find((other) => other !== words);
-  const button = element("button", { type: "button", class: "tool language", "aria-label": words.otherLabel }, words.other);
-  button.addEventListener("click", () => {
-    chooseLanguage(next);
-    onLanguage(next);
-    document.querySelector(".language")?.focus();
-  });
-  return button;
+/** The page is loaded again: its address says what it shows. */
+function languageButton(words) {
+  const change = async () => {
+    await rememberLanguage(words.tag === "en" ? "zh-CN" : "en");
+    location.reload();
+  };
+  return button(words.other, change, { class: "tool", "aria-label": words.otherLabel });
 }
 
 function themeButton(words) {
-  const button = element("button", { type: "button", class: "tool theme" });
+  const made = button("", () => (setTheme(THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length]), show()), { class: "tool" });
   const show = () => {
-    button.setAttribute("aria-label", words.theme[theme()]);
-    button.title = words.theme[theme()];
-    replace(button, icon(THEME_ICONS[theme()]));
+    made.ariaLabel = made.title = words.theme[theme()];
+    replace(made, icon(THEME_ICONS[theme()]));
   };
-  button.addEventListener("click", () => {
-    setTheme(THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length]);
-    show();
-  });
   show();
-  return button;
+  return made;
 }
 
 /** A quiet word on whether what is shown is live. */

@@ -1,7 +1,7 @@
 // Finds whose lists to open, among the people who were imported.
 
 import { Latest, pathOf, quietly } from "./api.js";
-import { button, debounced, element, labelled, replace } from "./dom.js";
+import { UNTOUCHED, button, debounced, element, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
 const SEARCH_AFTER_MS = 200;
@@ -32,9 +32,8 @@ export async function peoplePicker(people, words, choose) {
   const searching = new Latest();
   const field = element("input", {
     type: "search",
-    autocomplete: "off",
-    spellcheck: "false",
     maxlength: "200",
+    ...UNTOUCHED,
     on: {
       input: () => later(),
       keydown: async (event) => {

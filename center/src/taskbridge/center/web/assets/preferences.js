@@ -44,17 +44,15 @@ export function followPerson(api, { preferences, as_of: asOf }) {
     if (chosen) setTheme(chosen);
     if (notifications !== null) setNotifies(notifications);
   }
-  save = () => {
-    const present = { language: remembered("language"), theme: theme(), notifications: notifies() };
-    // It holds in this browser anyway.
-    quietly(api.send("PUT", "/v1/me/preferences", present));
-  };
+  // Where that fails, it holds in this browser anyway.
+  save = () => quietly(api.send("PUT", "/v1/me/preferences", { language: remembered("language"), theme: theme(), notifications: notifies() }));
 }
 
+/** Resolves once the service has it too. */
 export function rememberLanguage(tag) {
   remember("language", tag);
   document.documentElement.lang = tag;
-  save?.();
+  return save?.();
 }
 
 /** Whether new tasks are to be shown by the browser. */

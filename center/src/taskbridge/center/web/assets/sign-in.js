@@ -1,13 +1,16 @@
 // Who is asking, and about whom: the user enters what /v1/me leaves open.
 
 import { Api, Problem } from "./api.js";
-import { button, element, labelled, offer, ownLink, replace } from "./dom.js";
+import { UNTOUCHED, button, element, labelled, offer, ownLink, replace } from "./dom.js";
 import { everybody, peoplePicker } from "./people-picker.js";
 import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
+import { chosenWords } from "./words.js";
 
 const TOKEN = "token";
 const PERSON = "person";
+/** A field that somebody must fill in, and not with spaces. */
+const TYPED = { required: true, pattern: ".*\\S.*", maxlength: "512", ...UNTOUCHED };
 
 /** The page's API: with the token of this tab, if there is one. */
 export const pageApi = () => new Api({ token: async () => keptForTab(TOKEN) });
@@ -32,13 +35,14 @@ export async function signIn(api, root, words, given) {
   const known = given.corpId && given.userId ? given : (lastPerson() ?? (given.choose ? null : own));
   if (known !== null) return { ...known, me };
   const corps = (me.corps ?? []).filter((corp) => corp !== "*");
+  const corp = corps.length > 1 ? offer(element("select", { name: "corpId" }), corps.map((each) => [each, each])) : element("input", { name: "corpId", ...TYPED });
+  corp.value = given.corpId || corps[0] || "";
+  const user = element("input", { name: "userId", ...TYPED });
+  user.value = given.userId || "";
   const typed = await ask(root, words, {
     title: words.signIn.personTitle,
     text: words.signIn.personText,
-    fields: [
-      { name: "corpId", label: words.signIn.corp, value: given.corpId || corps[0] || "", choices: corps },
-      { name: "userId", label: words.signIn.user, value: given.userId || "" },
-    ],
+    fields: [labelled(words.signIn.corp, corp), labelled(words.signIn.user, user)],
     picker: (choose) => peoplePicker(everybody(api), words, ({ corp_id: corpId, user_id: userId }) => choose({ corpId, userId })),
   });
   // A token is a program's or an operator's: whom they looked at ends with the tab.
@@ -50,59 +54,61 @@ export async function signIn(api, root, words, given) {
 
 /**
  * Resolves with the `/v1/me` of somebody who may enter. Others are asked for a token, and are told why; people who
- * signed in are first shown `only`, whom the page is for, and the way back.
+ * signed in are first shown whom the page is for, and the way back. `page` has its own words for that.
  */
-export async function signInAs(api, root, words, mayEnter, { title, text, refused, only }) {
+export async function signInAs(api, root, page, mayEnter) {
+  const words = chosenWords();
+  const { title, text, refused, only } = words[page].signIn;
   let problem = null;
   for (;;) {
     const me = await whoIsAsking(api, root, words, { title, text, problem });
     if (mayEnter(me)) return me;
     forgetToken();
-    if (me.mode === "sso") await offerWayBack(root, words, only, me);
-    else problem = refused;
+    if (me.mode !== "sso") problem = refused;
+    else await offerLink(root, words, only[0], only[1](me.user_name ?? me.user_id), "/", words.product);
     await askToken(root, words, { title, text, problem });
+  }
+}
+
+/** What `request` resolves with. Its failure is shown in place of the page, with a button to try again. */
+export async function insist(root, words, request) {
+  for (;;) {
+    try {
+      return await request();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      const { promise, resolve } = Promise.withResolvers();
+      replace(root, element("main", { class: "sign-in" }, problemShown(error, words, resolve)));
+      await promise;
+    }
   }
 }
 
 /** Resolves with `/v1/me`, once somebody may ask. */
 export async function whoIsAsking(api, root, words, said = {}) {
   let { problem = null } = said;
+  const request = () => api.get("/v1/me").catch((error) => (error.status === 401 ? error : Promise.reject(error)));
   for (;;) {
-    try {
-      const me = await api.get("/v1/me");
+    const me = await insist(root, words, request);
+    if (!(me instanceof Problem)) {
       followPerson(api, me);
       return me;
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      if (error.status !== 401) {
-        await new Promise((resolve) => {
-          replace(root, element("main", { class: "sign-in" }, problemShown(error, words, resolve)));
-        });
-        continue;
-      }
-      if (keptForTab(TOKEN) !== null) problem = words.signIn.wrongToken;
-      forgetToken();
-      if (error.isSignIn && problem === null) await offerSignIn(root, words);
-      await askToken(root, words, { title: words.signIn.tokenTitle, text: words.signIn.tokenText, ...said, problem });
     }
+    if (keptForTab(TOKEN) !== null) problem = words.signIn.wrongToken;
+    forgetToken();
+    if (me.isSignIn && problem === null) {
+      const { title, text } = words.signIn;
+      const href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
+      // Inside DingTalk everybody is signed in already.
+      if (navigator.userAgent.includes("DingTalk")) location.replace(href);
+      await offerLink(root, words, title, text, href, title);
+    }
+    await askToken(root, words, { title: words.signIn.tokenTitle, text: words.signIn.tokenText, ...said, problem });
   }
 }
 
-/** The way to the identity provider; resolves when somebody would rather use a token. */
-function offerSignIn(root, words) {
-  const { title, text, enter } = words.signIn;
-  const href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
-  // Inside DingTalk everybody is signed in already.
-  if (navigator.userAgent.includes("DingTalk")) location.replace(href);
-  return offerLink(root, words, { title, text, href, enter });
-}
-
-/** The way to the task center, for people whom this page is not for; resolves when somebody would rather use a token. */
-function offerWayBack(root, words, [title, text], { user_id: id, user_name: name }) {
-  return offerLink(root, words, { title, text: text(name ?? id), href: "/", enter: words.tasks });
-}
-
-function offerLink(root, words, { title, text, href, enter }) {
+/** A link to where people enter; resolves when somebody would rather use a token. */
+function offerLink(root, words, title, text, href, enter) {
   const { promise, resolve } = Promise.withResolvers();
   const link = ownLink(href, enter, "primary-button");
   showForm(root, "div", title, {}, element("p", { class: "faint" }, text), link, button(words.signIn.useToken, resolve));
@@ -117,7 +123,7 @@ function showForm(root, tag, title, properties, ...content) {
 }
 
 async function askToken(root, words, said) {
-  const fields = [{ name: "token", label: words.signIn.token, value: "", secret: true }];
+  const fields = [labelled(words.signIn.token, element("input", { name: "token", type: "password", ...TYPED }))];
   const { token } = await ask(root, words, { ...said, fields });
   keepForTab(TOKEN, token);
 }
@@ -135,12 +141,9 @@ function lastPerson() {
 async function ask(root, words, { title, text, fields, problem = null, picker = async () => null }) {
   const { promise, resolve } = Promise.withResolvers();
   const picked = await picker(resolve);
-  const inputs = fields.map(inputOf);
   const submit = (event) => {
     event.preventDefault();
-    const missing = inputs.find((input) => input.value.trim() === "");
-    if (missing) missing.focus();
-    else resolve(Object.fromEntries(inputs.map(({ name, value }) => [name, value.trim()])));
+    resolve(Object.fromEntries([...new FormData(event.target)].map(([name, value]) => [name, value.trim()])));
   };
   showForm(
     root,
@@ -150,17 +153,9 @@ async function ask(root, words, { title, text, fields, problem = null, picker = 
     picked,
     element("p", { class: "faint" }, text),
     problem === null ? null : element("p", { class: "problem", role: "alert" }, problem),
-    ...fields.map(({ label }, index) => labelled(label, inputs[index])),
+    ...fields,
     element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
   );
-  (picked?.querySelector("input") ?? inputs.find((input) => input.value === "") ?? inputs[0]).focus();
+  (root.querySelector("input[type=search], input:invalid") ?? root.querySelector("input, select")).focus();
   return promise;
-}
-
-function inputOf({ name, value, secret = false, choices = [] }) {
-  if (choices.length > 1) return offer(element("select", { name }), choices.map((choice) => [choice, choice]), value);
-  const typed = { required: true, autocomplete: "off", autocapitalize: "none", spellcheck: "false", maxlength: "512" };
-  const input = element("input", { name, type: secret ? "password" : "text", ...typed });
-  input.value = value;
-  return input;
 }

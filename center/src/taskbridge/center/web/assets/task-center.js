@@ -5,9 +5,8 @@ import { Actions } from "./actions.js";
 import { severalDialog } from "./deciding.js";
 import { Delegated, delegationDialog } from "./delegating.js";
 import { Detail } from "./detail.js";
-import { button, element, icon, ownLink, replace } from "./dom.js";
+import { button, closing, dialog, element, icon, ownLink, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
-import { helpDialog } from "./help.js";
 import { listMenu } from "./list-menu.js";
 import { CHANGES } from "./mark-tools.js";
 import { Notifications } from "./notifications.js";
@@ -22,23 +21,18 @@ const DETAIL_AFTER_MS = 120;
 const WIDE = matchMedia("(min-width: 60rem)");
 
 class TaskCenter {
-  constructor(root, api, person, me) {
-    this._root = root;
+  constructor(root, api, words, person, me) {
     this._api = api;
+    this._words = words;
     this._me = me;
     this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
     this._name = this._isOwn ? (me.user_name ?? null) : null;
     // An operator sees somebody else's lists, and not what that person marked.
     this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
+    this._inbox.view = readAddress().view ?? VIEWS[0];
     this._actions = new Actions(api, this._inbox);
     this._delegated = new Delegated(api, this._actions);
-    this._notifications = new Notifications(this._inbox);
-    const { view } = readAddress();
-    if (view !== null) this._inbox.view = view;
-  }
-
-  start() {
-    this.draw(chosenWords());
+    this._draw(root, words);
     this._inbox.addEventListener("change", () => this._onChange());
     addEventListener("hashchange", () => this._followAddress());
     document.addEventListener("keydown", (event) => this._onKey(event));
@@ -72,18 +66,11 @@ class TaskCenter {
     this._chip.replaceWith(this._who());
   }
 
-  /** Everything again in another language; the inbox and what is selected stay. */
-  draw(words) {
-    const shown = this._detail?.instanceId ?? null;
-    const item = this._list?.current ?? null;
-    this._list?.dispose();
-    this._detail?.dispose();
-    this._words = words;
-    const apps = () => this._inbox.apps.labels(words);
-    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, apps);
+  _draw(root, words) {
+    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, () => this._inbox.apps.labels(words));
     this._menu = listMenu(this._api, this._inbox, words, {
       settings: [
-        ...this._notifications.items(words),
+        ...new Notifications(this._inbox, words).items,
         { text: () => (this._actions.any ? words.delegating.title : null), act: () => void this._delegationDialog.open() },
       ],
       say: (text) => this._list.say(text),
@@ -100,12 +87,11 @@ class TaskCenter {
     this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
     this._live = liveSign(words.live);
-    this._help = helpDialog(words);
+    const keys = words.keys.flatMap(([names, meaning]) => [element("dt", {}, ...names.map((name) => element("kbd", {}, name))), element("dd", {}, meaning)]);
+    this._help = dialog(words.help, { class: "small", closedby: "any" }, element("dl", { class: "keys" }, ...keys), closing(words));
     this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
     const dialogs = [this._help, this._severalDialog.root, this._delegatedDialog.root, this._delegationDialog.root];
-    replace(this._root, button(words.skip, () => this._list.focus(), { class: "primary-button skip" }), this._head(words), this._main, ...dialogs);
-    this._list.mark(item);
-    this._show(shown, item);
+    replace(root, button(words.skip, () => this._list.focus(), { class: "primary-button skip" }), this._head(words), this._main, ...dialogs);
     this._onChange();
   }
 
@@ -114,7 +100,7 @@ class TaskCenter {
     this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
     const own = [this._live.root, this._who(), this._account, help];
     const other = this._me.operator ? [ownLink("/ops", words.ops.title)] : [];
-    return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
+    return pageHead(words, { title: words.product, other, own });
   }
 
   /** Whose list it is: by name where that is known. */
@@ -283,13 +269,9 @@ function switchPerson() {
   leavePerson("/");
 }
 
-async function main() {
-  const root = document.querySelector("#page");
-  const asked = new URLSearchParams(location.search);
-  const api = pageApi();
-  const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id"), choose: asked.has("choose") };
-  const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
-  new TaskCenter(root, api, { corpId, userId }, me).start();
-}
-
-main();
+const root = document.querySelector("#page");
+const asked = new URLSearchParams(location.search);
+const api = pageApi();
+const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id"), choose: asked.has("choose") };
+const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
+new TaskCenter(root, api, chosenWords(), { corpId, userId }, me);

@@ -1,6 +1,6 @@
 // The list of a person's tasks: views, search, filter, rows. The page and the web component both show this one.
 
-import { button, debounced, element, icon, offer, redraw, webAddress } from "./dom.js";
+import { UNTOUCHED, button, debounced, element, icon, offer, redraw, webAddress } from "./dom.js";
 import { Format } from "./format.js";
 import { VIEWS, keyOf } from "./inbox.js";
 import { TaskRows } from "./task-rows.js";
@@ -100,8 +100,7 @@ export class TaskList extends EventTarget {
       class: "search-field",
       placeholder: words.search,
       "aria-label": words.searchLabel,
-      autocomplete: "off",
-      spellcheck: "false",
+      ...UNTOUCHED,
       maxlength: "200",
       enterkeyhint: "search",
       part: "search",
@@ -110,7 +109,6 @@ export class TaskList extends EventTarget {
         keydown: (event) => this._onSearchKey(event),
       },
     });
-    this._field.value = this._inbox.filter.q;
     this._apps = this._filter("app_type", "app-filter", words.appLabel);
     this._sources = this._filter("source", "source-filter", words.sourceLabel);
     const toggleOverdue = () => this._inbox.narrow({ overdue: this._inbox.filter.overdue === "" ? "true" : "" });

@@ -1,23 +1,22 @@
 // What waits in an organisation: by process and by person, for operators and the owners of apps.
 
-import { Latest, Problem } from "./api.js";
+import { Latest } from "./api.js";
+import { Apps } from "./apps.js";
 import { button, element, labelled, offer, ownLink, recordsTable, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { noneShown, panel, panelPage, whileVisible } from "./page-head.js";
-import { pageApi, whoIsAsking } from "./sign-in.js";
+import { insist, pageApi, whoIsAsking } from "./sign-in.js";
 import { nothingToShow, problemShown, statusShown } from "./states.js";
 import { chosenWords } from "./words.js";
 
 const EVERY_MS = 60_000;
-/** Whose names stand for an app, at most. */
-const PROCESSES = 3;
 
 class Waiting {
   /** `corps` are those to choose from. */
-  constructor(root, api, me, corps) {
-    this._root = root;
+  constructor(root, api, words, me, corps) {
     this._api = api;
-    this._found = null;
+    this._words = words;
+    this._format = new Format(words.tag);
     this._loading = new Latest();
     const asked = new URLSearchParams(location.search);
     this._corps = corps;
@@ -26,18 +25,8 @@ class Waiting {
     this._own = me.mode === "sso" && !me.operator ? me.owned_apps : null;
     this._app = asked.get("app_type") ?? this._own?.[0] ?? null;
     this._process = asked.get("process_name");
-    /** By their ids: processes of the apps that were found. */
-    this._apps = new Map((this._own ?? []).map((app) => [app, new Set()]));
-  }
-
-  start() {
-    this.draw(chosenWords());
-    this._again = whileVisible(() => this._load(), EVERY_MS);
-  }
-
-  draw(words) {
-    this._words = words;
-    this._format = new Format(words.tag);
+    /** Apps stay to choose from while one of them is shown. */
+    this._apps = new Apps(this._own ?? []);
     const select = (name, choose) => element("select", { name, on: { change: ({ target }) => choose(target.value) } });
     this._corpField = select("corp_id", (corp) => this._chooseCorp(corp));
     this._appField = select("app_type", (app) => this._goTo(app || null, null));
@@ -45,27 +34,26 @@ class Waiting {
       "form",
       { class: "find-form waiting-form" },
       this._own === null ? labelled(words.signIn.corp, this._corpField) : null,
-      labelled(words.waiting.app, this._appField),
+      labelled(words.columns.app, this._appField),
     );
-    this._panels = element("div", { class: "panels", "aria-live": "polite" });
-    const frame = { title: words.waiting.title, onLanguage: (next) => this.draw(next) };
-    panelPage(this._root, words, frame, element("section", { class: "panel", hidden: this._own?.length === 0 }, form), this._panels);
+    const ownsNone = this._own?.length === 0;
+    this._panels = element("div", { class: "panels", "aria-live": "polite" }, ownsNone ? nothingToShow("inbox", words.waiting.noApps) : null);
+    panelPage(root, words, { title: words.waiting.title }, element("section", { class: "panel", hidden: ownsNone }, form), this._panels);
     this._offer();
-    this._show();
+    this._again = whileVisible(() => this._load(), EVERY_MS);
   }
 
   /** Which organisation and app: only what there is to choose. */
   _offer() {
-    const { waiting: words, listComma: comma } = this._words;
     const corps = this._corps.includes(this._corp) || this._corp === "" ? this._corps : [this._corp, ...this._corps];
-    const apps = [...this._apps].map(([app, processes]) => [app, [...processes].slice(0, PROCESSES).join(comma) || app]);
+    const apps = this._apps.labels(this._words);
     offer(this._corpField, corps.map((corp) => [corp, corp]), this._corp);
-    offer(this._appField, this._own === null ? [["", words.allApps], ...apps] : apps, this._app ?? "");
+    offer(this._appField, this._own === null ? [["", this._words.allApps], ...apps] : apps, this._app ?? "");
   }
 
   _chooseCorp(corp) {
     this._corp = corp;
-    this._apps.clear();
+    this._apps = new Apps();
     this._goTo(null, null);
   }
 
@@ -91,40 +79,24 @@ class Waiting {
     const path = `/v1/corps/${encodeURIComponent(this._corp)}/waiting?${this._narrowed}`;
     await this._loading.run((signal) => this._api.get(path, {}, signal), {
       found: (found) => {
-        this._found = found;
-        this._learnApps(found.processes);
-        this._show();
+        if (this._app !== null) this._apps.know(this._app);
+        for (const { app_type: app, process_name: name } of found.processes) this._apps.know(app, name);
+        this._offer();
+        this._show(found);
       },
-      failed: (problem) => {
-        this._found = null;
-        replace(this._panels, problemShown(problem, this._words, () => this._again()));
-      },
+      failed: (problem) => replace(this._panels, problemShown(problem, this._words, () => this._again())),
     });
   }
 
-  /** Apps stay to choose from while one of them is shown. */
-  _learnApps(processes) {
-    if (this._app !== null && !this._apps.has(this._app)) this._apps.set(this._app, new Set());
-    for (const { app_type: app, process_name: name } of processes) {
-      if (!this._apps.has(app)) this._apps.set(app, new Set());
-      if (name !== null) this._apps.get(app).add(name);
-    }
-    this._offer();
-  }
-
-  _show() {
-    const { _found: found, _words: { waiting: words } } = this;
-    if (found === null) {
-      replace(this._panels, this._own?.length === 0 ? nothingToShow("inbox", words.noApps) : null);
-      return;
-    }
+  _show({ processes, people, complete }) {
+    const { columns, waiting: words } = this._words;
     const name = ({ app_type: app, process_name: process }) => (this._process === null ? button(process ?? app, () => this._goTo(app, process ?? "")) : (process ?? app));
     replace(
       this._panels,
       this._process === null ? null : button(words.allProcesses, () => this._goTo(this._app, null)),
-      this._panel(words.processes, [words.process, name, "row"], found.processes),
-      this._panel(words.people, [words.person, (person) => this._person(person), "row"], found.people),
-      found.complete ? null : element("p", { class: "faint" }, words.more),
+      this._panel(words.processes, [columns.process, name, "row"], processes),
+      this._panel(words.people, [words.person, (person) => this._person(person), "row"], people),
+      complete ? null : element("p", { class: "faint" }, words.more),
     );
   }
 
@@ -135,36 +107,20 @@ class Waiting {
   }
 
   _panel(label, first, rows) {
-    const { _format: format, _words: { waiting: words } } = this;
+    const { _format: format, _words: words } = this;
     const columns = [
       first,
-      [words.pending, (row) => format.number(row.pending)],
-      [words.overdue, ({ overdue }) => (overdue === 0 ? "0" : statusShown("OVERDUE", this._words, format.number(overdue)))],
-      [words.oldest, ({ oldest_at: at }) => element("time", { datetime: at, title: format.full(at) }, format.ago(at))],
+      [words.statuses.PENDING, (row) => format.number(row.pending)],
+      [words.due.overdue, ({ overdue }) => (overdue === 0 ? "0" : statusShown("OVERDUE", words, format.number(overdue)))],
+      [words.waiting.oldest, ({ oldest_at: at }) => element("time", { datetime: at, title: format.full(at) }, format.ago(at))],
     ];
-    return panel("", label, null, rows.length > 0 ? recordsTable(label, columns, rows) : noneShown(words.none));
+    return panel("", label, null, rows.length > 0 ? recordsTable(label, columns, rows) : noneShown(words.waiting.none));
   }
 }
 
-async function main() {
-  const root = document.querySelector("#page");
-  const api = pageApi();
-  const me = await whoIsAsking(api, root, chosenWords());
-  new Waiting(root, api, me, await corpsOf(api, root)).start();
-}
-
-/** Which organisations there are to choose from; asks again where the service cannot say. */
-async function corpsOf(api, root) {
-  for (;;) {
-    try {
-      return (await api.get("/v1/corps")).items;
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      await new Promise((resolve) => {
-        replace(root, element("main", { class: "operation" }, problemShown(error, chosenWords(), resolve)));
-      });
-    }
-  }
-}
-
-main();
+const root = document.querySelector("#page");
+const api = pageApi();
+const me = await whoIsAsking(api, root, chosenWords());
+const words = chosenWords();
+const { items: corps } = await insist(root, words, () => api.get("/v1/corps"));
+new Waiting(root, api, words, me, corps);
