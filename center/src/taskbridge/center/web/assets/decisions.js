@@ -16,11 +16,11 @@ function decision(task, words, format, name) {
   return element(
     "li",
     {},
-    actor === null ? null : element("bdi", { class: "decision-by" }, name(actor)),
+    actor === null ? null : element("b", { class: "decision-by" }, element("bdi", {}, name(actor))),
     // A word that only the sender knows is better than none.
     decisionShown(task, words) ?? statusShown(status, words, outcome || words.statuses[status]),
     ...stepShown(task, words),
-    format.time(at),
+    element("span", { class: "note" }, format.time(at)),
     remark ? element("p", { class: "form-text" }, element("bdi", {}, remark)) : null,
   );
 }

@@ -33,7 +33,7 @@ export class Detail {
     this.root = element(
       "section",
       { class: "detail", "aria-label": words.detail.label },
-      element("div", { class: "detail-bar" }, button([icon("back"), words.detail.back], close, { class: "back" }), this._marks.root),
+      element("div", { class: "detail-bar" }, button([icon("back"), words.detail.back], close, { class: "tool back" }), this._marks.root),
       this._body,
     );
     inbox.addEventListener("change", () => this._marks.refresh());
@@ -244,7 +244,7 @@ function section(heading, ...content) {
 /** Labels with what is known of them; those of which nothing is known are left out. */
 function facts(...entries) {
   const known = entries.filter(([, shown]) => shown !== null);
-  return element("dl", { class: "facts" }, ...known.flatMap(([label, shown]) => [element("dt", {}, label), element("dd", {}, shown)]));
+  return element("dl", { class: "facts" }, ...known.flatMap(([label, shown]) => [element("dt", { class: "note" }, label), element("dd", { class: "line" }, shown)]));
 }
 
 /** Where people decided before, oldest first: by the step's id, its name. */

@@ -26,7 +26,7 @@ export function formShown(form, labels, words) {
 function field(name, value, labels, words) {
   const label = labelOf(name, labels);
   const id = label === name ? {} : { title: name };
-  return [element("dt", { class: FIELD_ID.test(label) ? "mono" : "", ...id }, element("bdi", {}, label)), element("dd", {}, shown(value, labels, words))];
+  return [element("dt", { class: FIELD_ID.test(label) ? "note mono" : "note", ...id }, element("bdi", {}, label)), element("dd", {}, shown(value, labels, words))];
 }
 
 const labelOf = (name, labels) => (Object.hasOwn(labels, name) ? labels[name] : name);

@@ -102,7 +102,7 @@ function orphaned(partitions, workers) {
 export function noticesShown(found, { ops }) {
   const notice = ([level, sentence]) => element("li", { class: "line", data: { level } }, icon(level === "info" ? "clock" : "warning"), element("span", {}, sentence));
   const well = () => element("li", { class: "well line" }, icon("check"), element("b", {}, ops.well), element("span", {}, ops.wellText));
-  return element("ul", { class: "notices" }, ...(found.length > 0 ? found.map(notice) : [well()]));
+  return element("ul", { class: "notices line" }, ...(found.length > 0 ? found.map(notice) : [well()]));
 }
 
 function flowPlot({ minutes, actions }, { ops, format }) {

@@ -16,7 +16,7 @@ export function callbackSearch(page) {
   const field = element("input", { type: "search", "aria-label": ops.findHint, placeholder: ops.findHint, maxlength: "512", ...UNTOUCHED });
   const answer = element("div", { class: "find-answer", "aria-live": "polite" });
   const submit = (event) => (event.preventDefault(), find(field.value));
-  const form = element("form", { class: "find-form", role: "search", on: { submit } }, icon("search"), field, element("button", { type: "submit", class: "primary-button" }, ops.find));
+  const form = element("form", { class: "find-form", role: "search", on: { submit } }, element("div", { class: "search" }, icon("search"), field), element("button", { type: "submit", class: "primary-button" }, ops.find));
 
   async function find(given) {
     const id = given.trim();

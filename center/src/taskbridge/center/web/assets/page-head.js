@@ -11,7 +11,7 @@ export function pageHead(words, { title, other = [], own = [] }) {
   return element(
     "header",
     { class: "page-head" },
-    element("div", { class: "brand" }, element("h1", {}, title)),
+    element("div", { class: "brand line" }, element("h1", {}, title)),
     ...own,
     element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words), themeButton(words)),
   );
@@ -34,7 +34,7 @@ export function panel(name, heading, hint, ...content) {
 }
 
 /** In place of a table that would be empty. */
-export const noneShown = (sentence) => element("p", { class: "panel-none line" }, icon("check"), sentence);
+export const noneShown = (sentence) => element("p", { class: "panel-none faint line" }, icon("check"), sentence);
 
 /**
  * `load` now, `ms` after each end, and when somebody looks at the page again. Nobody reads a hidden one. Gives what
@@ -75,7 +75,7 @@ function themeButton(words) {
 /** A quiet word on whether what is shown is live. */
 export function liveSign(words) {
   const text = element("span", { class: "live-text" });
-  const sign = element("div", { class: "live", role: "status" }, text);
+  const sign = element("div", { class: "live note", role: "status" }, text);
   return {
     root: sign,
     show(state) {

@@ -63,7 +63,7 @@ export async function peoplePicker(people, words, choose) {
     const row = (person) => {
       const { name, department, user_id: user, corp_id: corp } = person;
       const more = [department, user, severalCorps ? corp : null].filter(Boolean).map((text) => element("bdi", { class: "faint" }, text));
-      return element("li", {}, button([element("bdi", {}, name || user), ...more], () => choose(person), { class: null }));
+      return element("li", {}, button([element("bdi", {}, name || user), ...more], () => choose(person), { class: "line" }));
     };
     replace(list, ...items.map(row));
     said.textContent = words.signIn.found(items.length, items.length === MOST);

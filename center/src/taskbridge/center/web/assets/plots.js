@@ -44,7 +44,7 @@ export function line({ times, values, label, help, format, kind }) {
 
 /** A figure whose values can be read with the pointer and with the arrow keys. */
 function readable({ shapes, times, most, label, help, format, say, legend }) {
-  const readout = element("div", { class: "plot-readout", role: "status" });
+  const readout = element("div", { class: "plot-readout line", role: "status" });
   const cursor = svg("rect", { class: "plot-cursor", x: 0, y: 0, width: 1, height: HEIGHT, hidden: true });
   const area = element(
     "div",
@@ -76,12 +76,12 @@ function readable({ shapes, times, most, label, help, format, say, legend }) {
   });
   show(null);
   const ends = times.length > 0 ? [times[0], times[Math.floor(times.length / 2)], times.at(-1)] : [];
-  const axis = element("div", { class: "plot-axis", "aria-hidden": "true" }, ...ends.map((time) => element("span", {}, format.clock(time))));
+  const axis = element("div", { class: "plot-axis note", "aria-hidden": "true" }, ...ends.map((time) => element("span", {}, format.clock(time))));
   return element("figure", { class: "plot" }, readout, area, axis);
 }
 
 function key(kind, name, value) {
-  return element("span", { class: "plot-key" }, element("i", { class: `kind-${kind}`, "aria-hidden": "true" }), name, element("b", {}, value));
+  return element("span", { class: "plot-key line" }, element("i", { class: `kind-${kind}`, "aria-hidden": "true" }), name, element("b", {}, value));
 }
 
 /** Names with numbers, the longest bar the greatest: `[[name, number, kind]]`. */

@@ -119,7 +119,7 @@ export class TaskList extends EventTarget {
     this._rows.addEventListener("end", () => this._goOn());
     this._note = element("div", { class: "list-note" });
     this._state = element("div", { class: "list-state" });
-    this._foot = element("div", { class: "list-foot" });
+    this._foot = element("div", { class: "list-foot note" });
     this._scroller = element("div", { class: "list-scroller", part: "scroller" }, this._note, this._rows.root, this._state, this._foot);
     this._said = element("p", { class: "unseen", role: "status", "aria-live": "polite" });
     this._announce = debounced(() => this._sayArrivals(), ANNOUNCE_AFTER_MS);
@@ -129,7 +129,7 @@ export class TaskList extends EventTarget {
       "section",
       { class: "task-list", part: "list" },
       element("div", { class: "tabs", role: "tablist", "aria-label": words.viewsLabel, part: "tabs" }, ...this._tabs),
-      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._overdue, this._sources, this._apps, ...this._tools),
+      element("div", { class: "list-tools line" }, element("div", { class: "search" }, icon("search"), this._field), this._overdue, this._sources, this._apps, ...this._tools),
       this._panel,
       this._said,
     );
@@ -242,8 +242,8 @@ export class TaskList extends EventTarget {
     const { _words: words, _format: format } = this;
     const toggle = () => button(showsHidden ? words.marks.hide : words.marks.show, () => this._inbox.showHidden(!showsHidden), { data: { keep: "hidden" } });
     redraw(this._note, [hiddenCount, showsHidden, asOf], () => [
-      asOf === null ? null : element("p", { class: "as-of", role: "status" }, words.asOf(format.moment(asOf))),
-      hiddenCount > 0 ? element("p", {}, words.marks.hiddenCount(hiddenCount), toggle()) : null,
+      asOf === null ? null : element("p", { class: "as-of line", role: "status" }, words.asOf(format.moment(asOf))),
+      hiddenCount > 0 ? element("p", { class: "line" }, words.marks.hiddenCount(hiddenCount), toggle()) : null,
     ]);
   }
 

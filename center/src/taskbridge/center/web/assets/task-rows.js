@@ -186,7 +186,7 @@ export class TaskRows extends EventTarget {
         element("bdi", { class: `row-title cut ${title ? "" : "untitled"}` }, title || words.untitled),
         element(
           "span",
-          { class: "row-more cut" },
+          { class: "row-more cut note" },
           ...[who, process, step].filter(Boolean).flatMap((each, index) => [
             index > 0 ? element("span", { class: "dot", "aria-hidden": "true" }, "·") : null,
             element("bdi", { class: each === who ? "cut" : "cut row-process" }, each),

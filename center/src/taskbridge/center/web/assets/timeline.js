@@ -28,15 +28,15 @@ function step(event, { words, format, name }) {
   const submitted = action === "CREATED" && event.recipient_ids?.length > 0;
   return element(
     "li",
-    { class: "step", data: { action } },
-    element("span", { class: "step-icon" }, icon(submitted ? "send" : (ICONS[action] ?? "clock"))),
+    { class: "step" },
+    element("span", { class: "step-icon", data: { status: action } }, icon(submitted ? "send" : (ICONS[action] ?? "clock"))),
     element(
       "div",
       { class: "step-main" },
       element("p", { class: "step-said" }, element("bdi", {}, said)),
       element(
         "p",
-        { class: "step-when" },
+        { class: "step-when line note" },
         format.time(event.occurred_at),
         ...stepShown(event, words),
         late > LATE_MS ? element("span", { class: "step-late" }, words.detail.late(format.seconds(late / 1000))) : null,
