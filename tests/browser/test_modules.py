@@ -175,7 +175,7 @@ def test_times_are_as_exact_as_their_place_needs(run: RunModule, language: str, 
 
 
 def test_an_unknown_person_who_is_signed_in_needs_no_token(run: RunModule) -> None:
-    say = "({ sayProblem }, problem) => sayProblem(problem, { problems: { forbidden: 1, unknownPerson: 2 } })"
+    say = "({ sayProblem }, problem) => sayProblem(problem, { problems: { 403: 1, unknownPerson: 2 } })"
     kind = "urn:taskbridge:problem:"
     kinds = [run("states.js", say, {"status": 403, "kind": kind + each}) for each in ("unknown-person", "forbidden")]
     assert kinds == [2, 1]

@@ -28,15 +28,10 @@ const whyNotSaid = (reason, { acting }) => (reason === null ? null : { text: act
 
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
 export class DecidingPanel {
-  constructor(api, actions, words, item) {
+  constructor(api, actions, words) {
     this._api = api;
     this._actions = actions;
     this._words = words;
-    this.item = item;
-    /** Of the instance as it is shown. */
-    this.revision = null;
-    /** Whether the task still waits there. */
-    this.isOpen = true;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
     this._step = element("select");
@@ -44,12 +39,13 @@ export class DecidingPanel {
     this._buttons = element("div", { class: "deciding-buttons line" });
     this._picker = element("div", { class: "deciding-picker" });
     this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._steps, this._buttons, this._picker, this._said);
-    this.render();
   }
 
-  /** Earlier steps, to which the request may be returned: a map from ids to names. */
-  set steps(steps) {
+  /** `revision`: of the instance as it is shown. `isOpen`: the task still waits there. `steps`: names of earlier ones by their ids. */
+  show(item, { revision, isOpen, steps }) {
+    Object.assign(this, { item, revision, isOpen });
     offer(this._step, [["", this._words.acting.originator], ...steps]);
+    this.render();
   }
 
   focus() {

@@ -127,13 +127,10 @@ export class Detail {
   _decidingOf(item) {
     if (item === null) return null;
     const same = this._deciding && taskKey(this._deciding.item) === taskKey(item);
-    if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
-    this._deciding.item = item;
-    this._deciding.revision = this._state.revision;
+    if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words);
     // The callback may come before the row leaves, and the row leaves before these details.
-    this._deciding.isOpen = (this._task(this._state)?.status ?? "PENDING") === "PENDING";
-    this._deciding.steps = earlierSteps(this._state, item);
-    this._deciding.render();
+    const isOpen = (this._task(this._state)?.status ?? "PENDING") === "PENDING";
+    this._deciding.show(item, { revision: this._state.revision, isOpen, steps: earlierSteps(this._state, item) });
     return this._deciding.root;
   }
 

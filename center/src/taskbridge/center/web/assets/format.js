@@ -22,6 +22,7 @@ export class Format {
     const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
     this._moment = new Intl.DateTimeFormat(language, moment);
     this._number = new Intl.NumberFormat(language);
+    this._short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1, roundingMode: "floor" });
     this._percent = new Intl.NumberFormat(language, { style: "percent" });
   }
 
@@ -36,9 +37,7 @@ export class Format {
 
   /** For a badge: short for any number. */
   count(value) {
-    if (!Number.isFinite(value)) return "";
-    if (value < 1000) return String(value);
-    return value < 100_000 ? `${Math.floor(value / 100) / 10}k` : "99k+";
+    return Number.isFinite(value) ? this._short.format(value).toLowerCase() : "";
   }
 
   /** "3 minutes ago", "14:05", "3 May": as exact as a list needs it. */
@@ -54,8 +53,7 @@ export class Format {
   }
 
   full(iso) {
-    const time = Date.parse(iso ?? "");
-    return Number.isNaN(time) ? "" : this._full.format(time);
+    return formatted(this._full, iso);
   }
 
   /** An element. */
@@ -65,19 +63,16 @@ export class Format {
 
   /** For a column of a table: the year only where it is another one. */
   moment(iso, now = Date.now()) {
-    const time = Date.parse(iso ?? "");
-    if (Number.isNaN(time)) return "";
-    return new Date(time).getFullYear() === new Date(now).getFullYear() ? this._moment.format(time) : this._full.format(time);
+    const isThisYear = new Date(iso).getFullYear() === new Date(now).getFullYear();
+    return formatted(isThisYear ? this._moment : this._full, iso);
   }
 
   day(iso) {
-    const time = Date.parse(iso ?? "");
-    return Number.isNaN(time) ? "" : this._day.format(time);
+    return formatted(this._day, iso);
   }
 
   clock(iso) {
-    const time = Date.parse(iso ?? "");
-    return Number.isNaN(time) ? "" : this._clock.format(time);
+    return formatted(this._clock, iso);
   }
 
   bytes(value) {
@@ -95,6 +90,11 @@ export class Format {
     if (value < 120) return Math.round(value) + seconds;
     return value < 7200 ? Math.round(value / 60) + minutes : Math.round(value / 3600) + hours;
   }
+}
+
+function formatted(format, iso) {
+  const time = Date.parse(iso ?? "");
+  return Number.isNaN(time) ? "" : format.format(time);
 }
 
 /** The names that the service sends with an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */

@@ -66,12 +66,5 @@ export function problemShown(problem, words, retry) {
 export function sayProblem(problem, words) {
   const { problems } = words;
   if (problem?.kind?.endsWith(":unknown-person")) return problems.unknownPerson;
-  const known = {
-    0: problems.unreachable,
-    401: problems.unauthorized,
-    403: problems.forbidden,
-    429: problems.limited,
-    503: problems.unavailable,
-  };
-  return known[problem?.status] ?? problems.other(problem?.status ?? "?");
+  return problems[problem?.status] ?? problems.other(problem?.status ?? "?");
 }

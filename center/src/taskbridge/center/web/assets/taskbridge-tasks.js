@@ -6,8 +6,8 @@ import { Inbox, VIEWS } from "./inbox.js";
 import { approvalPage, TaskList } from "./task-list.js";
 import { wordsFor } from "./words.js";
 
-const SHEETS = ["base.css", "list.css", "taskbridge-tasks.css"];
-let sheets = null;
+/** One set for all elements of a page. Fetched, and not linked: so the portal's policy need not allow our styles. */
+const SHEETS = Promise.all(["base.css", "list.css", "taskbridge-tasks.css"].map(styleSheet));
 
 /**
  * Attributes: `base` (the streams service's address; by default where this module came from), `corp-id`, `user-id`,
@@ -72,7 +72,7 @@ export class TaskbridgeTasks extends HTMLElement {
     if (this.#starting || !this.isConnected) return;
     this.#starting = true;
     queueMicrotask(async () => {
-      const made = await styleSheets();
+      const made = await SHEETS;
       this.#starting = false;
       this.#stop();
       if (!this.isConnected) return;
@@ -140,12 +140,6 @@ export class TaskbridgeTasks extends HTMLElement {
     this.#told[name] = value;
     this.dispatchEvent(new CustomEvent(`taskbridge-${name}`, { detail, bubbles: true, composed: true }));
   }
-}
-
-/** One set for all elements of a page. Fetched, and not linked: so the portal's policy need not allow our styles. */
-function styleSheets() {
-  sheets ??= Promise.all(SHEETS.map(styleSheet));
-  return sheets;
 }
 
 async function styleSheet(name) {

@@ -68,12 +68,12 @@ export const EN = {
   retry: "Try again",
   filling: (percent) => [`The lists are being read: ${percent}`, "They appear here by themselves."],
   problems: {
-    unreachable: ["The service cannot be reached", "Check the network. This page goes on by itself."],
-    unauthorized: ["The access token is not valid, or no longer", "Sign in again."],
+    0: ["The service cannot be reached", "Check the network. This page goes on by itself."],
+    401: ["The access token is not valid, or no longer", "Sign in again."],
     unknownPerson: ["Signed in, but not known here", "Your sign-on id has not been imported, or somebody else has it too. Ask an administrator."],
-    forbidden: ["Not allowed", "This token may not see the tasks of this organisation or user."],
-    unavailable: ["The service is restoring its data", "That usually takes a few seconds."],
-    limited: ["Too many requests", "Wait a moment and try again."],
+    403: ["Not allowed", "This token may not see the tasks of this organisation or user."],
+    503: ["The service is restoring its data", "That usually takes a few seconds."],
+    429: ["Too many requests", "Wait a moment and try again."],
     other: (status) => [`The service answered with an error (${status})`, "Try again later. If it stays, tell the operator."],
   },
   live: {
