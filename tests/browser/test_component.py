@@ -79,14 +79,3 @@ def test_a_token_comes_from_the_portal(embedded: Embedded, open_page: OpenPage) 
     page.evaluate("document.querySelector('taskbridge-tasks').setAttribute('token-provider', 'giveToken')")
     expect(page.locator(".row")).to_have_count(11)
     assert "error" in {name for name, _ in page.evaluate("events")}
-
-
-def test_an_origin_that_is_not_allowed_reads_nothing(open_page: OpenPage) -> None:
-    fake = FakeTaskCenter()
-    fake.fill()
-    with serving(fake), portal(lambda: fake.url, component=False) as url:
-        page = open_page(url)
-        answer = page.evaluate(
-            "(url) => fetch(url).then(() => 'read', () => 'refused')", f"{fake.url}/v1/corps/{CORP}/users/{ME}/counts"
-        )
-        assert answer == "refused"

