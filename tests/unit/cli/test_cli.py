@@ -263,6 +263,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             "taskbridge: --center-port and --streams-port are both 8500: choose different ports",
         ),
         (
+            ("up", "--credentials", "/nowhere/c.toml"),
+            "taskbridge: credentials file /nowhere/c.toml does not exist: check --credentials",
+        ),
+        (
             ("tail", "t", "--data-dir", "/nowhere"),
             "taskbridge: no bridge runs in /nowhere; start it with 'taskbridge up --data-dir",
         ),
@@ -308,12 +312,6 @@ def test_a_data_folder_that_cannot_be_created_is_one_readable_line(
     assert err.endswith("\n")
     assert len(err.splitlines()) == 1
     assert "--data-dir" in err
-
-
-def test_a_missing_credentials_file_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
-    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "center", "streams"), free_ports(3), strict=True)]
-    ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
-    assert_one_readable_line(ended, "credentials file /nowhere/c.toml does not exist: check --credentials")
 
 
 def test_a_port_in_use_for_the_fake_dingtalk_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:

@@ -45,52 +45,40 @@ system_token = "token"
 SYNC_SECONDS, KAFKA = doctor_checks.sync_seconds, doctor_checks.kafka
 
 
+def of_service(prefix: str, folder: Path, **more: str) -> dict[str, str]:
+    """A correct service without Kafka and registry."""
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "DATA_DIR": str(folder / prefix.lower()),
+        "PORT": "0",
+    }
+    return {f"{prefix}_{name}": value for name, value in (settings | more).items()}
+
+
 @pytest.fixture
 def environment(tmp_path: Path, disk_folder: Callable[[], Path]) -> dict[str, str]:
-    """A correct edge without Kafka and registry."""
     credentials = tmp_path / "credentials.toml"
     write_credentials(credentials, SYSTEM_TOKEN)
     credentials.chmod(0o600)
-    return {
-        "EDGE_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
-        "EDGE_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
-        "EDGE_CREDENTIALS_FILE": str(credentials),
-        "EDGE_DATA_DIR": str(disk_folder() / "edge"),
-        "EDGE_SPOOL_MAX_BYTES": "1000",
-        "EDGE_PORT": str(free_port()),
-    }
+    more = {"CREDENTIALS_FILE": str(credentials), "SPOOL_MAX_BYTES": "1000", "PORT": str(free_port())}
+    return of_service("EDGE", disk_folder(), **more)
 
 
 @pytest.fixture
 def streams_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
-    return {
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
-        "STREAMS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
-        "STREAMS_DATA_DIR": str(disk_folder() / "streams"),
-        "STREAMS_PORT": "0",
-    }
+    return of_service("STREAMS", disk_folder())
 
 
 @pytest.fixture
 def center_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
-    return {
-        "CENTER_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
-        "CENTER_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
-        "CENTER_DATA_DIR": str(disk_folder() / "center"),
-        "CENTER_PORT": "0",
-    }
+    return of_service("CENTER", disk_folder())
 
 
 @pytest.fixture
 def webhooks_environment(disk_folder: Callable[[], Path], tmp_path: Path) -> dict[str, str]:
-    return {
-        "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
-        "WEBHOOKS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
-        "WEBHOOKS_ENDPOINTS_FILE": str(tmp_path / "endpoints.toml"),
-        "WEBHOOKS_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "WEBHOOKS_DATA_DIR": str(disk_folder() / "webhooks"),
-        "WEBHOOKS_PORT": "0",
-    }
+    file = str(tmp_path / "endpoints.toml")
+    return of_service("WEBHOOKS", disk_folder(), ENDPOINTS_FILE=file, ALLOWED_NETWORKS="127.0.0.0/8")
 
 
 def of_endpoint(environment: Mapping[str, str], url: str, *lines: str) -> list[Finding]:
@@ -148,12 +136,9 @@ def test_an_edge_without_kafka_and_registry_reports_only_these(
     assert f"Kafka at {NOBODY} does not answer (" in next(each.says for each in found if each.check == "kafka")
 
 
-def test_a_correct_worker_has_no_findings(streams_environment: dict[str, str]) -> None:
-    assert {each.state for each in before_kafka(streams_environment)} == {State.OK}
-
-
-def test_a_correct_center_has_no_findings(center_environment: dict[str, str]) -> None:
-    assert {each.state for each in before_kafka(center_environment)} == {State.OK}
+@pytest.mark.parametrize("service", ["streams", "center"])
+def test_a_correct_service_has_no_findings(request: pytest.FixtureRequest, service: str) -> None:
+    assert {each.state for each in before_kafka(request.getfixturevalue(f"{service}_environment"))} == {State.OK}
 
 
 def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
