@@ -55,8 +55,8 @@ from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import UNUSED_TOPICS
+from taskbridge.streams.transactions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

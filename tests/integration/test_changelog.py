@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.streams.faust_app import faust_app
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
 from taskbridge.streams.tables.recovery import TableRecovery
 from taskbridge.streams.tables.store import instances_table
+from taskbridge.streams.transactions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -46,7 +46,7 @@ from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.offsets import describe_group
+from taskbridge.streams.transactions.offsets import describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

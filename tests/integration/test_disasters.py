@@ -26,8 +26,6 @@ from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.engine.transaction_requests import Membership
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import RECREATED, ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
 from taskbridge.streams.table_versions import (
     REBUILD,
     VERSION_KEY,
@@ -39,6 +37,15 @@ from taskbridge.streams.table_versions import (
 )
 from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, fence, write_positions
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import (
+    RECREATED,
+    ChangelogCut,
+    Lineage,
+    RecordedPosition,
+    SourceTopic,
+    read_position,
+)
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.start import Prepared
-    from taskbridge.streams.positions import Committed
+    from taskbridge.streams.transactions.positions import Committed
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

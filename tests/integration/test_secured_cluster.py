@@ -61,8 +61,8 @@ from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.offsets import Offsets, describe_group
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, instances_changelog
+from taskbridge.streams.transactions.offsets import Offsets, describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

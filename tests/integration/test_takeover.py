@@ -18,9 +18,9 @@ from faust.types import TP
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
 from taskbridge.streams.engine.transaction_requests import Membership
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import Lineage, SourceTopic, write_metadata
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, fence
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import Lineage, SourceTopic, write_metadata
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:

@@ -36,10 +36,10 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import age_of
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.rebuild.operation import delete_topics
 from taskbridge.streams.table_versions import REBUILD, VERSION_KEY, VERSION_TOPIC, instances_changelog
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -1,4 +1,4 @@
-//! One chunk of a partition's records, folded into stored instances and notifications. Mirrors `streams/cores/python.py`.
+//! One chunk of a partition's records, folded into stored instances and notifications. Mirrors `streams/fold/python.py`.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! The fold of a chunk of records.
 //!
-//! The Python implementation (`streams/cores/python.py` and what it imports) is the specification; both give the same bytes.
+//! The Python implementation (`streams/fold/python.py` and what it imports) is the specification; both give the same bytes.
 //! `vectors` compares this one with results that Python exported, `tests/unit/streams/test_native_core.py` compares both on
 //! random input.
 

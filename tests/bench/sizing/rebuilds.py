@@ -23,10 +23,10 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_position
 from taskbridge.streams.rebuild.command import rebuild
 from taskbridge.streams.table_versions import instances_changelog
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import POSITION_KEY, RecordedPosition, write_position
 
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup

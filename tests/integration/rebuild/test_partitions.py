@@ -28,8 +28,8 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import REBUILD_ID, announce
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.instances.pending_notifications import instance_key
-from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.table_versions import Versions, instances_changelog
+from taskbridge.streams.transactions.positions import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

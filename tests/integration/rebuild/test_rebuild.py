@@ -41,9 +41,9 @@ from taskbridge.streams.fold.instance import DETAILS, Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of, are_events_lost, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE
-from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.rebuild.operation import alone
 from taskbridge.streams.table_versions import VERSION_TOPIC, Versions, instances_changelog
+from taskbridge.streams.transactions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.cores.core import Read
+    from taskbridge.streams.fold.core import Read
 
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, THIRD_STATE_ID, FOURTH_STATE_ID, NEVER_SEEN = (

@@ -28,10 +28,10 @@ from taskbridge.schemas.events import (
     Person,
     View,
 )
-from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
-from taskbridge.streams.cores.native import RULES
-from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.core import MAX_PUBLISHED_BYTES
 from taskbridge.streams.fold.instance import FORM_BYTES
+from taskbridge.streams.fold.native import RULES
+from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.fold.rejections import Refusal, Refused
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.errors import RecordError
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.cores.core import Folded
+    from taskbridge.streams.fold.core import Folded
 
 
 PATH = Path(__file__).parents[2] / "vectors" / "fold-vectors.json"

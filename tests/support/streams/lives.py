@@ -27,7 +27,7 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import accept
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.offsets import describe_group
+from taskbridge.streams.transactions.offsets import describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

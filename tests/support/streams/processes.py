@@ -17,8 +17,8 @@ from support.streams.lives import caught_up, lives, produce, read_topic, topics_
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.instances.pending_notifications import PENDING_PREFIX, instance_key
-from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import instances_changelog
+from taskbridge.streams.transactions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -105,7 +105,7 @@ with served(FakeDingTalk(Company(), SystemClock(), system_tokens={"APP_1": "t"})
 STARTS_STREAMS = """
 from importlib.metadata import entry_points
 import taskbridge.streams.app
-from taskbridge.streams.cores.native import IS_BUILT
+from taskbridge.streams.fold.native import IS_BUILT
 engine = entry_points(group="faust.transports", name="chunks")
 print([each.load().__module__ for each in engine])
 print("native:", IS_BUILT)

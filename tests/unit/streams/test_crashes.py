@@ -23,9 +23,9 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.schemas.views import views
-from taskbridge.streams.cores.native import IS_BUILT, NativeCore
-from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.fold.native import IS_BUILT, NativeCore
+from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.fold.stored_instance import unpack
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
     from taskbridge.schemas.views import Entry
-    from taskbridge.streams.cores.core import Core, Read
+    from taskbridge.streams.fold.core import Core, Read
     from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.records import Chunk
 

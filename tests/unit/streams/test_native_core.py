@@ -38,10 +38,10 @@ from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
-from taskbridge.streams.cores.native import IS_BUILT, NativeCore
-from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.core import MAX_PUBLISHED_BYTES, NONE, Folded
 from taskbridge.streams.fold.instance import DETAILS, StepMarks, unnamed_assignees
+from taskbridge.streams.fold.native import IS_BUILT, NativeCore
+from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, are_events_lost, unpack
 from taskbridge.streams.tables.store import OFFSET_KEY, PartitionNotHeld
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.cores.core import Core
+    from taskbridge.streams.fold.core import Core
     from taskbridge.streams.fold.instance import Instance
 
 pytestmark = WHERE_THE_CORE_IS

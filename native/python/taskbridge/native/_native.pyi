@@ -91,7 +91,7 @@ class BatchBuilder:
         """The batch, whose records ``pack`` compresses by its codec. Call it once."""
 
 class Folded:
-    """The result of a chunk, ready for Kafka and the store: ``streams.cores.core``."""
+    """The result of a chunk, ready for Kafka and the store: ``streams.fold.core``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...

@@ -18,17 +18,18 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
 from taskbridge.streams.contract.start import Contract, Prepared, notification_bytes, until_connected
-from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
+from taskbridge.streams.fold.native import choose_core
+from taskbridge.streams.instances.pending_notifications import PendingInstances
 from taskbridge.streams.instances.task_agent import TaskAgent
-from taskbridge.streams.instances.upkeep import PendingInstances, Upkeep
+from taskbridge.streams.instances.upkeep import Upkeep
 from taskbridge.streams.monitoring.progress import Health, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
-from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.tables.store import instances_table, remove_other_versions
 from taskbridge.streams.transactions.group_commit import GroupCommit, fence
+from taskbridge.streams.transactions.offsets import Offsets
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.start import Found, Situation, problem
-from taskbridge.streams.positions import (
+from taskbridge.streams.table_versions import REBUILD, VERSION_TOPIC, Versions, instances_changelog
+from taskbridge.streams.transactions.positions import (
     RECREATED,
     Bounds,
     ChangelogCut,
@@ -24,7 +25,6 @@ from taskbridge.streams.positions import (
     write_metadata,
     write_position,
 )
-from taskbridge.streams.table_versions import REBUILD, VERSION_TOPIC, Versions, instances_changelog
 
 EVENTS, NOTIFICATIONS, INSTANCES, VERSION = (
     each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), VERSION_TOPIC)

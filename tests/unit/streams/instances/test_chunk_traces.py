@@ -22,13 +22,13 @@ from support.tracing import (
 )
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.cores.native import NativeCore
-from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.native import NativeCore
+from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.instances.chunk_traces import follow, trace_of
 
 if TYPE_CHECKING:
     from taskbridge.runtime.otel import Tracing
-    from taskbridge.streams.cores.core import Core, Folded
+    from taskbridge.streams.fold.core import Core, Folded
     from taskbridge.streams.records import Chunk
 
 PLACE = TP(TASK_EVENTS.name, 3)

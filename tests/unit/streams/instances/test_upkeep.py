@@ -23,11 +23,12 @@ from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of
 from taskbridge.streams.fold.views import is_finished, notifications
 from taskbridge.streams.instances.pending_notifications import (
     Pending,
+    PendingInstances,
     pending_key,
     read_pending,
     write_pending,
 )
-from taskbridge.streams.instances.upkeep import PendingInstances, is_expired, removals
+from taskbridge.streams.instances.upkeep import is_expired, removals
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:

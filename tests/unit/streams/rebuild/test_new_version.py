@@ -13,9 +13,9 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import EARLIEST, LATEST, fold
 from taskbridge.streams.fold.stored_instance import are_events_lost, pack, unpack
-from taskbridge.streams.positions import Bounds, RecordedPosition, write_position
 from taskbridge.streams.rebuild.copies import Located
 from taskbridge.streams.rebuild.new_version import are_positions_lost, complete_from, known_state
+from taskbridge.streams.transactions.positions import Bounds, RecordedPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

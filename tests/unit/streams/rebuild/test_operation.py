@@ -8,16 +8,16 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions import Committed
 from taskbridge.streams.rebuild import operation as rebuild_operation
 from taskbridge.streams.rebuild.operation import Workers
+from taskbridge.streams.transactions.positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pytest
 
-    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.transactions.offsets import Offsets
 
 
 class Positions:

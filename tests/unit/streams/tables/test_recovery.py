@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from faust.types import TP
 
-from taskbridge.streams.positions import Bounds
 from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.recovery import (
     Assignment,
@@ -16,6 +15,7 @@ from taskbridge.streams.tables.recovery import (
     starting_point,
 )
 from taskbridge.streams.tables.store import StorePosition
+from taskbridge.streams.transactions.positions import Bounds
 
 NOW = 10**12
 DAY = 24 * 60 * 60 * 1000

@@ -16,7 +16,6 @@ import pytest
 
 from support.streams.faust_app import faust_app
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.positions import PositionUnreadable
 from taskbridge.streams.table_versions import REBUILD, instances_changelog
 from taskbridge.streams.tables.store import (
     PartitionNotHeld,
@@ -26,6 +25,7 @@ from taskbridge.streams.tables.store import (
     explaining_unreadable,
     instances_table,
 )
+from taskbridge.streams.transactions.positions import PositionUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

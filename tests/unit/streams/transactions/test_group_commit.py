@@ -13,7 +13,8 @@ from faust.types import TP
 
 from taskbridge.streams.engine.joint_producer import Fenced
 from taskbridge.streams.engine.transaction_requests import Membership, Sent
-from taskbridge.streams.positions import (
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
+from taskbridge.streams.transactions.positions import (
     POSITION_KEY,
     Lineage,
     RecordedPosition,
@@ -21,7 +22,6 @@ from taskbridge.streams.positions import (
     write_metadata,
     write_position,
 )
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence

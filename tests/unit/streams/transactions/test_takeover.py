@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from taskbridge.runtime.kafka import NotAllowed
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.positions import Committed, Lineage, SourceTopic
+from taskbridge.streams.transactions.positions import Committed, Lineage, SourceTopic
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:

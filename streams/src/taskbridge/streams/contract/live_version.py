@@ -31,7 +31,7 @@ from taskbridge.streams.table_versions import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.transactions.offsets import Offsets
 
 REBUILD_ID = "taskbridge-streams-rebuild"
 """The consumer group of a rebuild, which is its only member, and its transactional id."""

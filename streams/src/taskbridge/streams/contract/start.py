@@ -22,8 +22,6 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.offsets import Offsets, readers_of
-from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
     REBUILD,
@@ -32,6 +30,8 @@ from taskbridge.streams.table_versions import (
     Versions,
     instances_changelog,
 )
+from taskbridge.streams.transactions.offsets import Offsets, readers_of
+from taskbridge.streams.transactions.positions import Lineage, SourceTopic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

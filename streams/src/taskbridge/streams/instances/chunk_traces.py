@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.runtime.otel import Span, Tracing
-    from taskbridge.streams.cores.core import Folded
+    from taskbridge.streams.fold.core import Folded
     from taskbridge.streams.records import Chunk, Record
 
 

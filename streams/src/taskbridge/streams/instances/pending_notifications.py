@@ -6,21 +6,24 @@ key: they are published once, before anything that happens to the instance after
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, Change, Lifecycle, TaskEvent, event_id_for
+from taskbridge.streams.fold.core import notification_record
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, shown, unpack
 from taskbridge.streams.fold.views import Shown, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.streams.fold.core import Read
     from taskbridge.streams.records import RecordWithHeaders
 
 PENDING_PREFIX, PENDING_END = b"\x00untold\x00", b"\x00untold\x01"  # spellchecker:disable-line - a stored key
@@ -123,3 +126,41 @@ def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordW
     state = unpack(stored, states).state
     is_deleted = state.lifecycle is Lifecycle.DELETED
     return key, None if is_deleted else states.encode(state), state_headers(state, deleted=is_deleted)
+
+
+class InstanceChanges(NamedTuple):
+    """What is written for instances without an event."""
+
+    gone: Collection[bytes] = ()
+    """Keys to delete from changelog and store."""
+    states: Sequence[RecordWithHeaders] = ()
+    notifications: Sequence[RecordWithHeaders] = ()
+
+
+@dataclass(eq=False)
+class PendingInstances:
+    """The pending notifications of the live version, whose number only ever falls."""
+
+    states: Codec[TaskState]
+    notifications: Codec[TaskNotification]
+    published: set[int] = field(default_factory=set[int])
+    """Partitions without pending notifications."""
+
+    def of(self, partition: int, keys: Iterable[bytes], read: Read) -> InstanceChanges:
+        """What is pending for these instances, which must be published before anything else about them."""
+        if partition in self.published:
+            return InstanceChanges()
+        names = [pending_key(key) for key in dict.fromkeys(keys)]
+        found = {name: written for name, written in zip(names, read(names), strict=True) if written is not None}
+        stored = read([instance_key(name) for name in found])
+        states: list[RecordWithHeaders] = []
+        notifications: list[RecordWithHeaders] = []
+        for (name, written), instance in zip(found.items(), stored, strict=True):
+            if instance is None:
+                continue
+            pending = read_pending(written)
+            if not pending.is_published:
+                states.append(state_record(instance_key(name), instance, self.states))
+            changed = notifications_of(pending, instance, self.states)
+            notifications += [notification_record(each, self.notifications) for each in changed]
+        return InstanceChanges(found, states, notifications)

@@ -12,8 +12,8 @@ import structlog
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.cores.core import Core, Folded, fold_within_limits, split_by_partition
 from taskbridge.streams.engine.app import consumer_of
+from taskbridge.streams.fold.core import Core, Folded, fold_within_limits, split_by_partition
 from taskbridge.streams.fold.rejections import Rejected, dead_letter
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.instances.chunk_traces import ChunkTrace, follow, trace_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.otel import Tracing
     from taskbridge.streams.engine.transport import ChunkMessage
-    from taskbridge.streams.instances.upkeep import InstanceChanges, PendingInstances
+    from taskbridge.streams.instances.pending_notifications import InstanceChanges, PendingInstances
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.records import Chunk, RecordWithHeaders
 

@@ -10,35 +10,32 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
 from taskbridge.schemas.cloudevents import state_headers
-from taskbridge.schemas.events import Action, TaskNotification, TaskState
+from taskbridge.schemas.events import Action, TaskNotification
 from taskbridge.schemas.topics import REPLAYED_DAYS
-from taskbridge.streams.cores.core import Read, notification_record
+from taskbridge.streams.fold.core import notification_record
 from taskbridge.streams.fold.instance import Instance, fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import (
     PENDING_END,
     PENDING_PREFIX,
+    InstanceChanges,
+    PendingInstances,
     instance_key,
-    notifications_of,
     own_event,
-    pending_key,
-    read_pending,
-    state_record,
 )
 from taskbridge.streams.tables.store import PartitionNotHeld, Store, explaining_unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection
 
-    from taskbridge.schemas.codec import Codec
     from taskbridge.streams.instances.task_agent import TaskAgent
     from taskbridge.streams.records import RecordWithHeaders
 
@@ -53,15 +50,6 @@ _PUBLISHED = 200
 """Instances in one transaction: about 30 ms of the loop's time, in which no event is folded."""
 
 log = structlog.get_logger(__name__)
-
-
-class InstanceChanges(NamedTuple):
-    """What is written for instances without an event."""
-
-    gone: Collection[bytes] = ()
-    """Keys to delete from changelog and store."""
-    states: Sequence[RecordWithHeaders] = ()
-    notifications: Sequence[RecordWithHeaders] = ()
 
 
 @dataclass(eq=False)
@@ -158,32 +146,3 @@ def removals(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
         state, "expired", {"revision": state.revision}, action=Action.DELETED, source=state.source, at=now_ms
     )
     return notifications(instance, fold(instance, event), event)
-
-
-@dataclass(eq=False)
-class PendingInstances:
-    """The pending notifications of the live version, whose number only ever falls."""
-
-    states: Codec[TaskState]
-    notifications: Codec[TaskNotification]
-    published: set[int] = field(default_factory=set[int])
-    """Partitions without pending notifications."""
-
-    def of(self, partition: int, keys: Iterable[bytes], read: Read) -> InstanceChanges:
-        """What is pending for these instances, which must be published before anything else about them."""
-        if partition in self.published:
-            return InstanceChanges()
-        names = [pending_key(key) for key in dict.fromkeys(keys)]
-        found = {name: written for name, written in zip(names, read(names), strict=True) if written is not None}
-        stored = read([instance_key(name) for name in found])
-        states: list[RecordWithHeaders] = []
-        notifications: list[RecordWithHeaders] = []
-        for (name, written), instance in zip(found.items(), stored, strict=True):
-            if instance is None:
-                continue
-            pending = read_pending(written)
-            if not pending.is_published:
-                states.append(state_record(instance_key(name), instance, self.states))
-            changed = notifications_of(pending, instance, self.states)
-            notifications += [notification_record(each, self.notifications) for each in changed]
-        return InstanceChanges(found, states, notifications)

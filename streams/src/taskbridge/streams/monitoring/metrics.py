@@ -10,10 +10,10 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from taskbridge.schemas.dead_letters import DlqReason
-from taskbridge.streams.positions import REASONS
+from taskbridge.streams.transactions.positions import REASONS
 
 if TYPE_CHECKING:
-    from taskbridge.streams.cores.core import Folded
+    from taskbridge.streams.fold.core import Folded
     from taskbridge.streams.monitoring.progress import Snapshot
     from taskbridge.streams.records import Chunk
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
-    from taskbridge.streams.offsets import Offsets
     from taskbridge.streams.tables.recovery import Recovery
+    from taskbridge.streams.transactions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

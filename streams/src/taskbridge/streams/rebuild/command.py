@@ -42,11 +42,11 @@ from taskbridge.streams.instances.pending_notifications import (
     read_pending,
     write_pending,
 )
-from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
 from taskbridge.streams.rebuild.operation import CannotRun, Operation, delete_topics, operation, wait_for, write_all
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.group_commit import write_positions
+from taskbridge.streams.transactions.positions import RecordedPosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

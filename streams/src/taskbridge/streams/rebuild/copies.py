@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import rocksdict
 
 from taskbridge.runtime.partition_reader import PartitionReader
-from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.store import WITHOUT_WAL
+from taskbridge.streams.transactions.positions import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.transactions.offsets import Offsets
 
 _BATCH_RECORDS = 2000
 _BUFFER_BYTES = 64 << 20
@@ -87,7 +87,7 @@ class TopicCopy(Copy):
         self._offsets = offsets
         self._next: dict[int, int] = {}
         self.positions: dict[int, bytes] = {}
-        """The position record of each partition of a changelog: see ``streams.positions``."""
+        """The position record of each partition of a changelog: see ``streams.transactions.positions``."""
         self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:

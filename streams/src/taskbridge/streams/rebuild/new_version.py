@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from taskbridge.schemas.codec import Codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.contract.start import notification_bytes
-from taskbridge.streams.cores.core import fold_within_limits
-from taskbridge.streams.cores.native import choose_core
+from taskbridge.streams.fold.core import fold_within_limits
 from taskbridge.streams.fold.instance import EARLIEST, LATEST, from_published
+from taskbridge.streams.fold.native import choose_core
 from taskbridge.streams.fold.stored_instance import (
     StoreUnreadable,
     age_of,
@@ -37,10 +37,10 @@ from taskbridge.streams.instances.pending_notifications import (
     write_pending,
 )
 from taskbridge.streams.instances.upkeep import is_expired
-from taskbridge.streams.positions import Bounds, is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
 from taskbridge.streams.records import RecordWithHeaders, target_partition
 from taskbridge.streams.table_versions import instances_changelog
+from taskbridge.streams.transactions.positions import Bounds, is_after_loss, position_if_readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -28,11 +28,11 @@ from taskbridge.schemas.topics import TASK_EVENTS, Topic
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.offsets import Offsets, readers_of
 from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import UNUSED_TOPICS, VERSION_TOPIC, Versions
 from taskbridge.streams.transactions.group_commit import fence
+from taskbridge.streams.transactions.offsets import Offsets, readers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence

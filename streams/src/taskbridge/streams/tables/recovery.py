@@ -18,12 +18,12 @@ from faust import Service
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import consumer_of, poll, tables_of
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY, Bounds, RecordedPosition, read_position
 from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
 from taskbridge.streams.tables.store import Store, StorePosition, explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Overtaken
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import POSITION_KEY, Bounds, RecordedPosition, read_position
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping

@@ -23,8 +23,8 @@ import structlog
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.engine.app import declare_table
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.positions import POSITION_KEY, PositionUnreadable
 from taskbridge.streams.table_versions import FIRST_VERSION, REBUILD_HINT, instances_changelog, instances_table_name
+from taskbridge.streams.transactions.positions import POSITION_KEY, PositionUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping

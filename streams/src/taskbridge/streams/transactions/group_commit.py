@@ -7,7 +7,7 @@ little load, a single event is a transaction of its own, at once.
 The positions in the events are part of the transaction, with the group's metadata. The group's coordinator refuses them
 from a member whose generation is over, and the whole transaction fails. So the effects of an event and the position
 after it become visible together or not at all, and a worker that was away too long writes nothing. The changelogs store
-the positions too: see ``streams.positions``.
+the positions too: see ``streams.transactions.positions``.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from confluent_kafka import TopicPartition
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.engine.transaction_requests import Membership, Sent
-from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_metadata, write_position
 from taskbridge.streams.records import EncodedRecords, PythonRecords
+from taskbridge.streams.transactions.positions import POSITION_KEY, RecordedPosition, write_metadata, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from faust.types import TP
 
-    from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.positions import SourceTopic
 
 _RECORDS = 20_000
 _BYTES = 32 << 20

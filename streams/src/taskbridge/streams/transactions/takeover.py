@@ -7,7 +7,7 @@ for both, in this order, because a transaction's outcome reaches positions and c
 The metadata of a committed offset names the owner, which writes it before anything else. An owner that left the group
 is dead or frozen: its producers are claimed, which aborts its open transaction at once instead of after its timeout.
 
-After the restoration, the group's positions are compared with those in the changelogs: see ``streams.positions``.
+After the restoration, the group's positions are compared with those in the changelogs: see ``positions``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import structlog
 from confluent_kafka import KafkaException
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions import Bounds, is_after_loss, resume_position
+from taskbridge.streams.transactions.positions import Bounds, is_after_loss, resume_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from faust.types import TP
 
-    from taskbridge.streams.offsets import Offsets
-    from taskbridge.streams.positions import Committed, RecordedPosition
     from taskbridge.streams.transactions.group_commit import GroupCommit
+    from taskbridge.streams.transactions.offsets import Offsets
+    from taskbridge.streams.transactions.positions import Committed, RecordedPosition
 
 log = structlog.get_logger(__name__)
 

@@ -11,15 +11,15 @@ from support.streams.fold_inputs import EVENTS, REGISTRY, FakeRecord, event, rea
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from taskbridge.streams.cores.core import fold_within_limits
-from taskbridge.streams.cores.native import IS_BUILT, NativeCore
-from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.core import fold_within_limits
+from taskbridge.streams.fold.native import IS_BUILT, NativeCore
+from taskbridge.streams.fold.python import PythonCore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.cores.core import Folded
+    from taskbridge.streams.fold.core import Folded
 
     FoldEvents = Callable[..., Folded]
 

@@ -10,9 +10,9 @@ from taskbridge.schemas.cloudevents import CONTENT_TYPE, NOTIFICATION_TYPES, SPE
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import AHEAD_MS, FIRST_MS, ID_NAMESPACE, LAST_MS, MAX_ID_CHARACTERS, Action, Change, View
-from taskbridge.streams.cores.core import NONE, Core, Folded, Read
-from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.core import NONE, Core, Folded, Read
 from taskbridge.streams.fold.instance import EVERY_FIELD, FORM_BYTES
+from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.fold.rejections import Refusal, Rejected
 from taskbridge.streams.fold.stored_instance import age_of, are_events_lost, pack, unpack
 from taskbridge.streams.records import Chunk, native

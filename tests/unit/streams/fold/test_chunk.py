@@ -20,8 +20,8 @@ from taskbridge.schemas.events import Action, Status
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
-from taskbridge.streams.cores.python import ChunkResult, fold_chunk
 from taskbridge.streams.fold.instance import EARLIEST, fold
+from taskbridge.streams.fold.python import ChunkResult, fold_chunk
 from taskbridge.streams.fold.rejections import dead_letter
 from taskbridge.streams.fold.stored_instance import (
     StoreUnreadable,

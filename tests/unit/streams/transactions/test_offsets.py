@@ -11,9 +11,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
-from taskbridge.streams import offsets
-from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import Committed
+from taskbridge.streams.transactions import offsets
+from taskbridge.streams.transactions.offsets import Offsets
+from taskbridge.streams.transactions.positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskEvent, TaskNotification, View
-from taskbridge.streams.cores.core import NONE, Core, Folded, Read, notification_record
+from taskbridge.streams.fold.core import NONE, Core, Folded, Read, notification_record
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import Refusal, Rejected, accept
 from taskbridge.streams.fold.stored_instance import pack, shown

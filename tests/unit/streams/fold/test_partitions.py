@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.streams.cores.core import split_by_partition, target_partition
+from taskbridge.streams.fold.core import split_by_partition, target_partition
 
 PARTITIONS = 5
 

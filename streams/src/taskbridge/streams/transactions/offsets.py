@@ -18,7 +18,7 @@ from faust.types import TP
 
 from taskbridge.runtime.kafka import COORDINATOR_RETRY_S, LIBRDKAFKA, Admin, is_coordinator_moving
 from taskbridge.runtime.topic_admin import describe_topics
-from taskbridge.streams.positions import Bounds, Committed, read_metadata
+from taskbridge.streams.transactions.positions import Bounds, Committed, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
