@@ -135,7 +135,7 @@ class AnsweringCenter:
         yield lambda _: None
 
     def lists_router(self, **options: Any) -> APIRouter:
-        return lists_router(self.access, self.queries, self.marks, self.threads, **options)
+        return lists_router(self.access, self.queries, self.threads, **options)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

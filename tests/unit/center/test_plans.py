@@ -113,7 +113,7 @@ def ask_everything(database: Database) -> None:
     queries.apps(*U0)
     caller = Caller("sso", corp_id="corp", user_id="u7")
     queries.people("n1", ["corp"], 20)
-    marks.listed(U0, "created")
+    queries.marked(U0, "created")
     marks.change(U0, [Marked("created", f"I-{each}", None, {"read": 1, "pinned": None}) for each in range(200)])
     marks.purge()
     acting.request(caller, [ActionRequest("u8", "I-8", "7", "agree", "", "")], Systems(), address="", now=BEGAN)

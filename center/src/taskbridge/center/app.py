@@ -316,7 +316,6 @@ class Center:
             lists_router(
                 self.access,
                 self._queries,
-                self._marks,
                 self._threads,
                 apps_of=lambda person: self._reminders().apps_of(person),
             ),

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from support.center_rows import fill, items, state
 from support.sign_in import SAME_SITE, Served, me, sign_in, signing_in
 from taskbridge.center.api import marks as module
-from taskbridge.center.api.marks import LISTED, MarksStore, orphaned
+from taskbridge.center.api.marks import MarksStore, listed_statement, orphaned
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import page_statement
 from taskbridge.center.tables import entries, instances, marks
@@ -38,7 +38,7 @@ def pending(number: int, *, updated_at: int = 1_000, user: str = "ann") -> Any:
         title=f"{number}",
         began_at=number,
         updated_at=updated_at,
-        tasks=(TaskEntry("T-1", Status.PENDING, (user,), None, None, number),),
+        tasks=(TaskEntry("T-1", Status.PENDING, (user,), None, None, number, due_at=number),),
     )
 
 
@@ -131,6 +131,7 @@ def test_pinned_and_hidden_entries_are_listed_wherever_they_are(client: TestClie
         (False, LATER),
         (True, None),
     ]
+    assert found[-1]["due_at"] == "1970-01-01T00:00:00.003Z", "as in the list"
     mark(client, {"instance_id": "I-90", "pinned": False}, {"instance_id": "I-50", "hidden_until": None})
     found = client.get(f"{ANN}/marked?view=pending").json()["items"]
     assert [each["instance_id"] for each in found] == ["I-90", "I-3"]
@@ -204,7 +205,7 @@ def test_marks_are_read_and_deleted_by_indexes(center: AnsweringCenter) -> None:
         listen(connection, "before_cursor_execute", explained, retval=True)
         for name, statement in {
             "page": page,
-            "listed": LISTED,
+            "listed": listed_statement(waits_for=True),
             "orphaned": select(marks.c.instance_id).where(orphaned(5)),
         }.items():
             cursor = connection.execute(statement, given).cursor

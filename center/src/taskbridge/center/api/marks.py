@@ -6,12 +6,12 @@ few, and next to each other in the primary key, so that a page can show them whe
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, or_, select
 
-from taskbridge.center.api.json_forms import item_json
-from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
+from taskbridge.center.api.waits_for import waits_for_columns
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     HIDDEN,
@@ -25,7 +25,6 @@ from taskbridge.center.tables import (
     marks,
     of_instance,
     people,
-    read_entry,
     unchecked,
 )
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
@@ -37,7 +36,7 @@ from taskbridge.schemas.topics import TASK_STATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import BindParameter, Label, RowMapping
+    from sqlalchemy import BindParameter, Label, RowMapping, Select
 
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.views import Entry
@@ -80,19 +79,20 @@ def mark_columns(instance_id: ColumnElement[str], task_id: ColumnElement[str]) -
 _NAME = select(people.c.name).where(
     people.c.corp_id == marks.c.corp_id, people.c.user_id == entries.c.unnamed_originator
 )
-LISTED = (
-    select(
-        marks.c.instance_id,
-        marks.c.task_id,
-        entries.c.item,
-        _NAME.scalar_subquery().label("name"),
-        *mark_columns(marks.c.instance_id, marks.c.task_id),
-        *waits_for_columns(_CORP, entries.c.instance),
+
+
+@lru_cache
+def listed_statement(*, waits_for: bool) -> Select[*tuple[Any, ...]]:
+    """The pinned and the hidden entries of a view; one that is both occurs twice."""
+    its = marks.c.instance_id, marks.c.task_id
+    more = waits_for_columns(_CORP, entries.c.instance) if waits_for else []
+    name = _NAME.scalar_subquery().label("name")
+    return (
+        select(*its, entries.c.entered_at, entries.c.item, name, *mark_columns(*its), *more)
+        .where(*_OF_VIEW, _KEPT, or_(marks.c.kind == PINNED, marks.c.value > bindparam("now")), _its_entry())
+        .order_by(marks.c.kind, *its)
+        .limit(LISTED_MAX)
     )
-    .where(*_OF_VIEW, _KEPT, or_(marks.c.kind == PINNED, marks.c.value > bindparam("now")), _its_entry())
-    .order_by(marks.c.kind, marks.c.instance_id, marks.c.task_id)
-    .limit(LISTED_MAX)
-)
 
 
 def orphaned(now: int) -> ColumnElement[bool]:
@@ -145,24 +145,9 @@ class MarksStore:
             among_its_entries(corp_id=bindparam("corp_id"), user_id=bindparam("user_id")),
         )
 
-    def listed(self, person: Person, view: str) -> dict[str, Any]:
-        """The pinned and the hidden entries of a view, newest first."""
-        now = now_ms()
-        given = _given(person) | {"view": CODES_BY_NAME[view], "now": now}
-        with self._database.read() as connection, self._complete(connection):
-            rows = connection.execute(LISTED, given).mappings().all()
-        found: dict[tuple[str, str], tuple[Entry, dict[str, Any]]] = {}
-        for row in rows:
-            instance_id, task_id = row["instance_id"], row["task_id"]
-            entry, waits = read_entry(row["item"]), waits_for_json(row) if view == _CREATED else None
-            shown = item_json(instance_id, task_id or None, view, entry, row["name"], waits_for=waits)
-            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(row, view, entry, now)}
-        order = sorted(found, key=lambda key: (-found[key][0].entered_at, *key))
-        return {"items": [found[key][1] for key in order]}
-
     def change(self, person: Person, changed: Sequence[Marked]) -> None:
         """Mark entries. What is not in the person's lists any more has no marks, and is left out."""
-        given = _given(person)
+        given = dict(zip(("corp_id", "user_id"), map(clean, person), strict=True))
         wanted: dict[tuple[Any, ...], int | None] = {}
         with self._database.write() as connection, self._complete(connection):
             self._database.lock(connection, lock_of(person))
@@ -181,7 +166,3 @@ class MarksStore:
     def purge(self) -> int:
         """Delete the marks of entries that are gone, and those that no longer hide; returns how many."""
         return self._database.purge(marks, orphaned(now_ms()))
-
-
-def _given(person: Person) -> dict[str, str]:
-    return {"corp_id": clean(person[0]), "user_id": clean(person[1])}

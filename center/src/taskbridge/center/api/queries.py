@@ -27,7 +27,7 @@ from taskbridge.center.api.json_forms import (
     users_of_events,
     users_of_state,
 )
-from taskbridge.center.api.marks import mark_columns, marks_json
+from taskbridge.center.api.marks import listed_statement, mark_columns, marks_json
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
@@ -35,6 +35,7 @@ from taskbridge.center.reminders.waiting import names_of
 from taskbridge.center.search import text_of_query
 from taskbridge.center.tables import (
     CODES_BY_NAME,
+    READ_MARK,
     entries,
     events,
     forms,
@@ -57,11 +58,10 @@ from taskbridge.schemas.views import began_at_of, concerns
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Select, Subquery
+    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, RowMapping, Select, Subquery
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.tables import Complete, Person
-    from taskbridge.schemas.views import Entry
 
     Statement = Select[*tuple[Any, ...]]
 
@@ -310,34 +310,33 @@ class Queries:
             rows = connection.execute(statement, given).mappings().all()
             seen(rows[0]["epoch"])
         rows = [row for row in rows if row["instance_id"] is not None]
-        # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
-        shown = sorted(rows, key=lambda row: (-row["entered_at"], row["instance_id"], row["task_id"]))[: query.limit]
+        shown = _in_order(rows)[: query.limit]
         if len(rows) > query.limit:
             last = PageCursor(*(shown[-1][each] for each in PageCursor._fields))
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
-        items: list[dict[str, Any]] = []
-        for row in shown:
-            entry, place = read_entry(row["item"]), (row["instance_id"], row["task_id"] or None)
-            due_at = _due_at(entry, due) if query.view == _PENDING else None
-            waits = waits_for_json(row) if query.view == _CREATED else None
-            items.append(item_json(*place, query.view, entry, row["name"], due_at, waits))
-            if query.marks:
-                items[-1]["marks"] = marks_json(row, query.view, entry, now_ms())
-        return {"items": items, "next_cursor": next_cursor}
+        return {"items": [_item(row, query.view, due) for row in shown], "next_cursor": next_cursor}
+
+    def marked(self, person: Person, view: str) -> dict[str, Any]:
+        """The pinned and the hidden entries of a view, newest first."""
+        corp_id, user_id = map(clean, person)
+        given = {"corp_id": corp_id, "user_id": user_id, "view": CODES_BY_NAME[view], "now": now_ms()}
+        with self._database.read() as connection, self._complete(connection):
+            rows = connection.execute(listed_statement(waits_for=view == _CREATED), given).mappings().all()
+        each_once = {(row["instance_id"], row["task_id"]): row for row in rows}
+        return {"items": [_item(row, view, self._due_rules()) for row in _in_order(each_once.values())]}
 
     def delegated(self, delegate: Person) -> list[dict[str, Any]]:
         """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
         due, now = self._due_rules(), self._now()
         corp_id, user_id = map(clean, delegate)
         with self._database.read() as connection, self._complete(connection):
-            rows = connection.execute(delegated_statement((corp_id, user_id), now), {"corp_id": corp_id}).all()
-            names = names_of(connection, corp_id, {row[-1] for row in rows})
-        found: list[dict[str, Any]] = []
-        for _, instance_id, task_id, item, name, whose in sorted(rows, key=lambda row: (-row[0], row[1], row[2])):
-            entry = read_entry(item)
-            shown = item_json(instance_id, task_id or None, _PENDING, entry, name, _due_at(entry, due))
-            found.append({**shown, "on_behalf_of": {"user_id": whose, "name": names.get(whose)}})
-        return found
+            statement = delegated_statement((corp_id, user_id), now)
+            rows = connection.execute(statement, {"corp_id": corp_id}).mappings().all()
+            names = names_of(connection, corp_id, {row["user_id"] for row in rows})
+        return [
+            _item(row, _PENDING, due) | {"on_behalf_of": {"user_id": row["user_id"], "name": names.get(row["user_id"])}}
+            for row in _in_order(rows)
+        ]
 
     def _read_bound(
         self, corp_id: str, user_id: str, view: int, after: PageCursor | None, _period: int
@@ -421,11 +420,19 @@ class Queries:
         return name, Preferences.model_validate_json(data or b"{}").model_dump()
 
 
-def _due_at(entry: Entry, due: DueRules) -> int | None:
-    """Of a pending entry. What has ended at its source is not due."""
-    if entry.finished_at is not None:
-        return None
-    return due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
+def _in_order(rows: Iterable[RowMapping]) -> list[RowMapping]:
+    """Newest first. SQL promises no order of a subquery in order; Python compares ids as the databases do."""
+    return sorted(rows, key=lambda row: (-row["entered_at"], row["instance_id"], row["task_id"]))
+
+
+def _item(row: RowMapping, view: str, due: DueRules) -> dict[str, Any]:
+    """An entry as the API shows it, with the marks that the row has."""
+    entry, due_at = read_entry(row["item"]), None
+    if view == _PENDING and entry.finished_at is None:  # what has ended at its source is not due
+        due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
+    place = row["instance_id"], row["task_id"] or None
+    shown = item_json(*place, view, entry, row["name"], due_at, waits_for_json(row))
+    return shown | {"marks": marks_json(row, view, entry, now_ms())} if READ_MARK in row else shown
 
 
 def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.api.marks import MarksStore
     from taskbridge.center.tables import Person
 
 Q_MAX = 200
@@ -116,7 +115,6 @@ class JsonAnswer(Response):
 def lists_router(  # noqa: C901 - one handler after the other
     access: Access,
     queries: Queries,
-    marks_store: MarksStore,
     threads: Threads,
     *,
     apps_of: Callable[[Person], list[str]] = lambda _: [],
@@ -182,7 +180,7 @@ def lists_router(  # noqa: C901 - one handler after the other
     @router.get(f"{user}/marked", summary="Pinned and hidden entries of a view", response_model=models.MarkedOut)
     async def marked(_: Own, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
         """Returns the entries that the person pinned, or hid until later: newest first, at most 400. Others get 403."""
-        return await answer(marks_store.listed, (corp_id, user_id), view)
+        return await answer(queries.marked, (corp_id, user_id), view)
 
     @router.get(f"{user}/counts", summary="Number of entries in each view", response_model=models.CountsOut)
     async def counts(_: Reader, corp_id: CorpId, user_id: UserId) -> Response:

@@ -12,7 +12,7 @@ from taskbridge.center.tables import entries, people
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Label, RowMapping
 
-_COLUMNS = _USER_ID, _NAME, _PEOPLE = "waits_for_id", "waits_for_name", "waits_for_people"
+_USER_ID, _NAME, _PEOPLE = "waits_for_id", "waits_for_name", "waits_for_people"
 
 
 def waits_for_columns(corp_id: ColumnElement[str], instance: ColumnElement[int]) -> list[Label[Any]]:
@@ -28,6 +28,7 @@ def waits_for_columns(corp_id: ColumnElement[str], instance: ColumnElement[int])
 
 
 def waits_for_json(row: RowMapping) -> dict[str, Any] | None:
-    """As an item shows it; None if nobody has a pending task."""
-    user_id, name, count = (row[each] for each in _COLUMNS)
-    return None if user_id is None else {"user_id": user_id, "name": name, "others": count - 1}
+    """As an item shows it; None if nobody has a pending task, or the row has no such columns."""
+    if _USER_ID not in row or row[_USER_ID] is None:
+        return None
+    return {"user_id": row[_USER_ID], "name": row[_NAME], "others": row[_PEOPLE] - 1}
