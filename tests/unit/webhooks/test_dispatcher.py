@@ -311,7 +311,6 @@ async def test_an_idle_endpoint_costs_no_transaction_that_writes(
 ) -> None:
     service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
     looks, claims = list[str](), list[int]()
-    monkeypatch.setattr(module, "_IDLE_LOOKS", 1_000_000)
 
     def looked(database: Database, endpoint: str) -> int | None:
         looks.append(endpoint)

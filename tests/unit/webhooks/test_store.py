@@ -139,8 +139,10 @@ def test_what_a_dead_replica_claimed_is_delivered_by_another(database: Database)
     add(database, ("a", "a1"))
     add(database, ("a", "a2"))
     [lost] = claim(database)
+    assert store.next_due(database, ERP) is None, "another replica sends it"
     with database.write() as connection:
         connection.execute(update(queues).values(claimed_until=now_ms() - 1))
+    assert store.next_due(database, ERP) is not None
 
     [again] = claim(database, by="two")
     assert again.webhook_id == "a1"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
-_IDLE_LOOKS = 10
 _RETRY_S = 1.0
 _GATHER_S = 0.005
 """Attempts that end within it are recorded together: a transaction costs as much as several of them."""
@@ -161,9 +160,8 @@ class Courier:
         if self._running or pause_s:
             await self._woken_within(pause_s or _LOOK_S)
             return
-        # Nothing is claimed while nothing is due: that is a transaction that writes. At times it is, because what a
-        # dead replica had claimed is due later than it seems.
-        for _look in range(_IDLE_LOOKS):
+        # Nothing is claimed while nothing is due: that is a transaction that writes.
+        while True:
             due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
             pause_s = _LOOK_S if due is None else (due - now_ms()) / 1000
             if pause_s <= 0 or await self._woken_within(pause_s):

@@ -315,8 +315,8 @@ def _is_first(connection: Connection, endpoint: str, results: Sequence[Result]) 
 
 
 def next_due(database: Database, endpoint: str) -> int | None:
-    """When the next queue that nobody has claimed is due."""
-    is_free = queues.c.claimed_until <= queues.c.next_at
+    """When the next queue that nobody has claimed is due; that of a dead replica too, once its claim is over."""
+    is_free = queues.c.claimed_until <= _clock(database, literal(now_ms()))
     with database.read() as connection:
         return connection.scalar(select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoint, is_free))
 
