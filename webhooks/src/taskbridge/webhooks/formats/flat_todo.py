@@ -42,6 +42,8 @@ async def send(sending: Sending, call: Call) -> Answer:
     if sending.options.token is not None:
         headers["authorization"] = f"Bearer {sending.options.token.get_secret_value()}"
     answer = await call("POST", sending.url, headers, to_json(body))
+    if answer.is_success and answer.body.strip() in (b"", b"{}"):
+        return answer
     return accepted(answer, "the receiver", is_documented=_is_success)
 
 
