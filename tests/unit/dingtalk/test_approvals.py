@@ -181,6 +181,14 @@ async def test_an_event_that_the_edge_finds_malformed_is_given_up_and_in_quarant
         assert found.service.readiness()["ready"] is True
 
 
+async def test_an_event_that_is_too_large_for_the_edge_is_given_up(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        await found.gateway.push(*task_event("start", note="x" * (1 << 20)))
+        await until(lambda: found.statuses)
+        assert found.statuses == ["SUCCESS"], "DingTalk would send it for ever"
+        assert [outcome for _, outcome in found.outcomes()] == ["refused"]
+
+
 async def test_an_event_that_is_not_understood_is_not_acknowledged_and_others_are(tmp_path: Path) -> None:
     async with approvals(tmp_path) as found:
         event_id = await found.gateway.push(*task_event("start"), event_id="good")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 10.0
 _END_S = 20.0
 _CALLS_PER_SECOND, _ATTEMPTS = 10.0, 2
-_OK, _MALFORMED = 200, 400
+_OK, _REFUSED = 200, (400, 413)
 _CHARACTERS = 200
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -47,7 +47,7 @@ class EdgeUnavailable(OperatorError):
 
 
 class EdgeRefused(TaskbridgeError):
-    """The edge says that the message is malformed. It has put it in quarantine; a repetition is useless."""
+    """The edge says that the message is malformed, and has put it in quarantine, or too large: it never accepts it."""
 
 
 class Metrics:
@@ -56,7 +56,7 @@ class Metrics:
         self.events = Counter(
             "taskbridge_approvals_events",
             "Events of DingTalk, by type and outcome: stored, ignored (changes no list), refused (malformed, and in the"
-            " edge's quarantine), or later (not acknowledged).",
+            " edge's quarantine, or too large), or later (not acknowledged).",
             ["type", "outcome"],
             registry=self.registry,
         )
@@ -137,7 +137,7 @@ class Service:
             raise EdgeUnavailable(
                 f"the edge does not answer ({type(error).__name__}); check APPROVALS_EDGE_URL"
             ) from None
-        if response.status_code == _MALFORMED:
+        if response.status_code in _REFUSED:
             raise EdgeRefused(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
         if response.status_code != _OK:
             raise EdgeUnavailable(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
