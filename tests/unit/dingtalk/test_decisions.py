@@ -9,11 +9,13 @@ import pytest
 
 from support.dingtalk import FaultyDingTalk
 from support.sign_in import settings_of
-from taskbridge.center.actions.systems import Agent, systems_of
+from taskbridge.center.actions.systems import Agent, Systems, systems_of
 from taskbridge.dingtalk import organisation
 from taskbridge.dingtalk.calls import Refused
+from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime.clock import SystemClock
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +64,12 @@ async def test_apps_and_other_systems_are_read_from_both_files(files: dict[str, 
         each.reload_if_changed()
     assert systems.of("ours", "yida", "APP_2") is not None
     await systems.close()
+
+
+def test_two_extensions_for_one_source_are_refused(files: dict[str, str]) -> None:
+    both = [YidaApps.of(settings_of(**files)) for _ in range(2)]
+    with pytest.raises(ConfigurationError, match="have one source"):
+        Systems([each for each in both if each is not None])
 
 
 def test_yida_is_asked_for_agents_with_the_corp_token(files: dict[str, str]) -> None:

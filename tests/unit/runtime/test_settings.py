@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel
 
+from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.access import on_loopback
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, load_settings, parse_toml
 from taskbridge.runtime.topic_admin import partitions_setting
@@ -61,6 +62,11 @@ def test_a_setting_that_is_missing_because_it_is_misspelled_is_named_next_to_its
     with pytest.raises(ConfigurationError) as caught:
         load_settings(StreamsSettings, {**GIVEN, "STREAMS_SCHEMA_REGISTRY_URI": "", "STREAMS_SCHEMA_REGISTRY_URL": ""})
     assert "STREAMS_SCHEMA_REGISTRY_URI: no such setting (nearest: STREAMS_SCHEMA_REGISTRY_URL)" in str(caught.value)
+
+
+def test_a_setting_of_an_extension_that_is_not_installed_is_an_error_that_says_so() -> None:
+    with pytest.raises(ConfigurationError, match=r"CENTER_APPS_FILE: .* of an extension that is not installed"):
+        load_settings(CenterSettings, {"CENTER_APPS_FILE": "apps.toml"})
 
 
 def test_what_kubernetes_adds_for_services_of_these_names_is_no_setting() -> None:

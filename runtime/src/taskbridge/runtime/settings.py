@@ -171,7 +171,8 @@ def _problem_of(settings_class: type[BaseModel], error: ErrorDetails) -> str:
         return f"{prefix}{name.upper()} is no longer a setting: {why}. Remove it"
     elif error["type"] == _UNKNOWN:
         near = get_close_matches(name, settings_class.model_fields, n=1)
-        says = "".join(["no such setting", *(f" (nearest: {prefix}{each.upper()})" for each in near)])
+        named = getattr(settings_class, "unknown", "no such setting")
+        says = "".join([named, *(f" (nearest: {prefix}{each.upper()})" for each in near)])
     return f"{prefix}{name.upper()}: {says}"
 
 

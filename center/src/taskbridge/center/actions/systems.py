@@ -14,6 +14,7 @@ from taskbridge.runtime import extensions
 from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -123,6 +124,9 @@ class Systems:
         files: Sequence[ReloadedFile[Any]] = (),
     ) -> None:
         self._connected = {each.source: each for each in connected}
+        if len(self._connected) < len(connected):
+            sources = ", ".join(sorted(each.source for each in connected))
+            raise ConfigurationError(f"{extensions.SYSTEMS}: two extensions have one source ({sources}); uninstall one")
         self._endpoints = endpoints
         self.files = [*(file for each in connected for file in each.files), *files]
 
