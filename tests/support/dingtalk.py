@@ -148,12 +148,12 @@ class FaultyDingTalk(FakeDingTalk):
     def _listed(self, app_type: str) -> list[TrueInstance]:
         return self._known(app_type, late_ms=self.faults.lag_ms)
 
-    def _cut(self, rows: list[Any], given: Given) -> tuple[int, list[Any]]:
+    def _cut(self, rows: list[Any], given: Given) -> list[Any]:
         if self.faults.repeats:
             step = int(given.fields.get(wire.PAGE_SIZE, 10)) - 1
             rows = [row for at in range(0, len(rows), step) for row in rows[max(0, at - 1) : at + step]]
-        page, found = super()._cut(rows, given)
-        return page, found[:-1] if self.faults.short_pages else found
+        found = super()._cut(rows, given)
+        return found[:-1] if self.faults.short_pages else found
 
     def _time(self, at_ms: int) -> str:
         if not self.faults.exact_times:

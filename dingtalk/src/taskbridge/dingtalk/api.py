@@ -138,13 +138,7 @@ class YidaApi:
         """
         found: dict[str, list[wire.RunningTask]] = {}
         for each in await self._in_lists(self._listed_tasks, ids):
-            task = wire.RunningTask(
-                task_id=each.task_id,
-                actual_actioner_id=each.actual_action_executor_id,
-                create_time=each.create_time,
-                active_time=each.active_time,
-            )
-            found.setdefault(str(each.process_instance_id), []).append(task)
+            found.setdefault(str(each.process_instance_id), []).append(each)
         return found
 
     async def _listed_tasks(self, ids: Sequence[str]) -> list[wire.ListedTask]:

@@ -113,7 +113,6 @@ class Application(Struct, frozen=True, rename="camel", omit_defaults=True):
 class ApplicationPage(Struct, frozen=True, rename="camel"):
     data: list[Application]
     total_count: int
-    page_number: int = 1
 
 
 class Agent(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -61,9 +61,6 @@ class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     form_uuid: str
     instance_status: str | None = None
-    approved_result: str | None = None
-    create_from_time: str | None = field(default=None, name="createFromTimeGMT")
-    create_to_time: str | None = field(default=None, name="createToTimeGMT")
     modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
     modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
     order_config_json: str | None = None
@@ -249,7 +246,6 @@ class Instance(Struct, frozen=True, rename="camel", omit_defaults=True):
 class InstancePage(Struct, frozen=True, rename="camel"):
     data: list[Instance]
     total_count: int
-    page_number: int = 1
 
 
 class InstanceList(Struct, frozen=True):
@@ -270,12 +266,10 @@ class Form(Struct, frozen=True, rename="camel", omit_defaults=True):
 class FormPage(Struct, frozen=True, rename="camel"):
     data: list[Form]
     total_count: int
-    current_page: int = 1
 
 
 class FormList(Struct, frozen=True):
     result: FormPage
-    success: bool = True
 
     @property
     def data(self) -> list[Form]:
@@ -300,14 +294,10 @@ class RunningTaskList(Struct, frozen=True):
     result: list[RunningTask]
 
 
-class ListedTask(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """As ``RunningTask``, in the answer for several instances. It lacks the step."""
+class ListedTask(RunningTask, frozen=True, rename="camel", omit_defaults=True):
+    """A ``RunningTask`` in the answer for several instances, without its step."""
 
-    process_instance_id: Id = None
-    task_id: Id = None
-    actual_action_executor_id: Id = None
-    create_time: str | int | None = field(default=None, name="createTimeGMT")
-    active_time: str | int | None = field(default=None, name="activeTimeGMT")
+    actual_actioner_id: Id = field(default=None, name="actualActionExecutorId")
 
 
 class ListedTasks(Struct, frozen=True):
@@ -325,7 +315,6 @@ class TaskCopy(Struct, frozen=True, rename="camel", omit_defaults=True):
 class TaskCopyPage(Struct, frozen=True, rename="camel"):
     data: list[TaskCopy]
     total_count: int
-    page_number: int = 1
 
 
 class CopyNotice(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -340,7 +329,6 @@ class CopyNotice(Struct, frozen=True, rename="camel", omit_defaults=True):
 class CopyNoticePage(Struct, frozen=True, rename="camel"):
     data: list[CopyNotice]
     total_count: int
-    page_number: int = 1
 
 
 class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -264,7 +264,7 @@ def _listed(task: wire.RunningTask) -> wire.ListedTask:
     return wire.ListedTask(
         process_instance_id=task.process_instance_id,
         task_id=task.task_id,
-        actual_action_executor_id=task.actual_actioner_id,
+        actual_actioner_id=task.actual_actioner_id,
         create_time=task.create_time,
         active_time=task.active_time,
     )
@@ -438,23 +438,21 @@ class FakeDingTalk:
         request = self._read(given, wire.GetFormListInApp)
         names = {each.form_uuid: each.process_name for each in self._known(request.app_type) if each.form_uuid}
         rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
-        page, found = self._cut(rows, given)
-        return wire.FormList(wire.FormPage(found, len(rows), page))
+        found = self._cut(rows, given)
+        return wire.FormList(wire.FormPage(found, len(rows)))
 
     def _instances(self, given: Given) -> wire.InstancePage:
         request = self._read(given, wire.GetInstances)
         known = sorted(self._listed(request.app_type), key=lambda each: (each.created_ms, each.instance_id))
         rows = [instance_answer(each, self._time) for each in known if self._matches(each, request)]
-        page, found = self._cut(rows, given)
-        return wire.InstancePage(found, len(rows), page)
+        found = self._cut(rows, given)
+        return wire.InstancePage(found, len(rows))
 
     def _matches(self, known: TrueInstance, request: wire.GetInstances) -> bool:
-        created, modified = day_of(known.created_ms), day_of(known.modified_ms)
+        modified = day_of(known.modified_ms)
         return (
             known.form_uuid == request.form_uuid
             and request.instance_status in (None, known.status)
-            and request.approved_result in (None, known.result)
-            and (request.create_from_time or created) <= created <= (request.create_to_time or created)
             and (request.modified_from_time or modified) <= modified <= (request.modified_to_time or modified)
         )
 
@@ -493,8 +491,8 @@ class FakeDingTalk:
             for each in self._known(request.app_type)
             if each.created_ms >= (request.create_from_time or 0) and request.user_id in dict(each.copied)
         ]
-        page, found = self._cut(rows, given)
-        return wire.TaskCopyPage(found, len(rows), page)
+        found = self._cut(rows, given)
+        return wire.TaskCopyPage(found, len(rows))
 
     def _notices(self, given: Given) -> wire.CopyNoticePage:
         request, user_id = given.read(GetNotifyMe), given.path_end
@@ -506,8 +504,8 @@ class FakeDingTalk:
             for copied_id, at_ms in each.copied
             if copied_id == user_id and each.created_ms >= request.instance_create_from_time
         ]
-        page, found = self._cut(rows, given)
-        return wire.CopyNoticePage(found, len(rows), page)
+        found = self._cut(rows, given)
+        return wire.CopyNoticePage(found, len(rows))
 
     def _operation_records(self, given: Given) -> wire.OperationRecordList:
         request = self._read(given, wire.GetOperationRecords)
@@ -518,7 +516,7 @@ class FakeDingTalk:
         request = self._read(given, wire.QueryServiceRecord)
         known = self._one(request.app_type, request.instance_id)
         rows = [wire.ServiceRecord(known.instance_id, "form", each, "success") for each in self.recorded_urls]
-        return wire.ServiceRecordPage(self._cut(rows, given)[1], len(rows))
+        return wire.ServiceRecordPage(self._cut(rows, given), len(rows))
 
     def _execute(self, given: Given) -> None:
         request = self._read(given, wire.ExecuteTask, anybody=True)
@@ -607,14 +605,14 @@ class FakeDingTalk:
             raise Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
         return known
 
-    def _cut(self, rows: list[Any], given: Given) -> tuple[int, list[Any]]:
-        """The number of the requested page, and its rows."""
+    def _cut(self, rows: list[Any], given: Given) -> list[Any]:
+        """The rows of the requested page."""
         page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
         if not 0 < size <= wire.PAGE_ROWS or page < 1 or page * size > wire.QUERY_ROWS + size:
             raise Refused(400, "failure.operation.numberOfQueryDataExceed", "单次查询超过条数限制")
         if (page - 1) * size >= self.search_rows:
             raise Refused(400, "invalidState.openSearch.cursorExceedFiveThousand", "搜索接口翻页不能超过5000")
-        return page, rows[(page - 1) * size : page * size]
+        return rows[(page - 1) * size : page * size]
 
     def _time(self, at_ms: int) -> str:
         return by_minute(at_ms)

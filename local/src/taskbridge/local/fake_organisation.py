@@ -56,7 +56,7 @@ class FakeOrganisation:
             for each, token in {**self._system_tokens, **dict.fromkeys(self.unknown_apps)}.items()
         ]
         page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
-        return organisation.ApplicationPage(rows[(page - 1) * size : page * size], len(rows), page)
+        return organisation.ApplicationPage(rows[(page - 1) * size : page * size], len(rows))
 
     def _edition(self, given: Given) -> organisation.CorpLevel:
         given.read(organisation.GetCorpLevelByAccountId)
