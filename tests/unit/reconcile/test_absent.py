@@ -1,4 +1,4 @@
-"""A form or an instance that DingTalk does not have stops nothing else, and costs no further call for a day."""
+"""A form or an instance that DingTalk does not have stops nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, CORP_ID, FORM, HOUR_MS, NOW, FakeApi, Streams, assigned, fake_api, filed
-from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.calls import Absent
 from taskbridge.dingtalk.times import DAY_MS
@@ -47,9 +46,6 @@ class Checked:
     def passes(self) -> Passes:
         return Passes(self.context, [self.api])
 
-    def queries(self) -> int:
-        return self.fake.dingtalk.calls[wire.GetInstances.path]
-
 
 @asynccontextmanager
 async def checked(forms: tuple[str, ...] = (GONE, FORM)) -> AsyncGenerator[Checked]:
@@ -66,19 +62,6 @@ async def test_a_form_that_does_not_exist_stops_no_other_form_and_is_reported() 
         assert GONE in report.problems[APP_TYPE]
         assert report.retry_at_ms is None, "no earlier pass would find more"
         assert [key.form_uuid for key, _ in found.store.cursors.all()] == [FORM]
-
-
-async def test_a_form_that_does_not_exist_costs_one_call_a_day_also_after_restarts() -> None:
-    async with checked((GONE,)) as found:
-        for _ in range(3):
-            assert GONE in (await found.passes.run()).problems[APP_TYPE]
-        assert found.queries() == 1
-        found.fake.clock.pass_s(DAY_MS / 1000)
-        await found.passes.run()
-        assert found.queries() == 2
-        found.fake.dingtalk.faults.absent.clear()
-        found.fake.clock.pass_s(DAY_MS / 1000)
-        assert (await found.passes.run()).is_whole
 
 
 async def test_an_app_that_does_not_exist_is_reported() -> None:

@@ -95,18 +95,14 @@ class Passes:
         return report
 
     async def _check_app(self, api: YidaApi, report: PassReport) -> None:
-        key, now_ms = (api.app.corp_id, api.app.app_type), self._clock.now_ms()
-        self._store.callbacks.watch(*key, now_ms=now_ms)
+        self._store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
         repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
         # First, because people see a task that nobody can decide.
         ended = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
         await self._read_ended(ended)
         incomplete: Unreachable | Unexpected | TooMuch | None = None
-        known_absent, absent = self._store.absent_forms.recent(*key, now_ms=now_ms), set[str]()
+        absent = set[str]()
         for form in await api.forms():
-            if form.form_uuid in known_absent:
-                absent.add(form.form_uuid)
-                continue
             rows = report.tally.rows
             try:
                 await _read_form(repairer, form, self._clock.now_ms() - _FIRST_PASS_MS)
@@ -117,7 +113,6 @@ class Passes:
                 incomplete = error
             except Absent:
                 absent.add(form.form_uuid)
-                self._store.absent_forms.record(*key, form.form_uuid, now_ms=now_ms)
         await repairer.settle()
         await _find_deletions(repairer)
         for error in (incomplete, *ended.not_understood.values(), *repairer.not_understood.values()):
