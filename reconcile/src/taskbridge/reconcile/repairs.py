@@ -21,7 +21,7 @@ from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from taskbridge.reconcile.snapshots import Decision, OpenTask, Snapshot
+    from taskbridge.reconcile.snapshots import OpenTask, RecordedDecision, Snapshot
     from taskbridge.schemas.events import TaskEntry, TaskState
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:reconcile:v1")
@@ -255,9 +255,9 @@ def _of_open(running: dict[str, OpenTask], state: TaskState | None) -> Iterator[
 
 
 def _of_decisions(
-    running: dict[str, OpenTask], decided: list[Decision], state: TaskState | None, *, remarks: bool
+    running: dict[str, OpenTask], decided: list[RecordedDecision], state: TaskState | None, *, remarks: bool
 ) -> Iterator[_Difference]:
-    last: dict[str, Decision] = {each.task_id: each for each in decided if each.task_id is not None}
+    last: dict[str, RecordedDecision] = {each.task_id: each for each in decided if each.task_id is not None}
     for task_id, decision in last.items():
         if task_id in running:
             continue
@@ -278,14 +278,14 @@ def _of_decisions(
             yield Kind.OUTCOME, {"action": _ACTIONS[known.status], "occurred_at": known.decided_at + 1, **fields}
 
 
-def _is_same(decision: Decision, known: TaskEntry) -> bool:
+def _is_same(decision: RecordedDecision, known: TaskEntry) -> bool:
     """Whether the record is the known decision. A callback may report a forwarded task as completed or cancelled."""
     is_of_that_time = known.decided_at is not None and known.decided_at <= decision.at.end + AHEAD_MS
     return is_of_that_time and (decision.action is _ACTIONS[known.status] or decision.word in _PASSED_ON)
 
 
 def _of_closed(
-    snapshot: Snapshot, running: dict[str, OpenTask], decided: list[Decision], state: TaskState | None
+    snapshot: Snapshot, running: dict[str, OpenTask], decided: list[RecordedDecision], state: TaskState | None
 ) -> Iterator[_Difference]:
     """Tasks that are pending in the state, and neither open nor decided in DingTalk."""
     withdrawn = max((each for each in decided if each.task_id is None), key=lambda each: each.at, default=None)

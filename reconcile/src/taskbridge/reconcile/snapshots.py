@@ -75,7 +75,7 @@ class OpenTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RecordedDecision:
     task_id: str | None
     """None if the record names no task. Then it ended all open tasks."""
     action: Action
@@ -89,7 +89,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class RecordedCopy:
     user_id: str
     at: Span
 
@@ -114,16 +114,16 @@ def open_tasks(
     return found
 
 
-def decisions(records: Sequence[wire.OperationRecord]) -> list[Decision]:
+def decisions(records: Sequence[wire.OperationRecord]) -> list[RecordedDecision]:
     """The decisions, oldest first. Those of one time stay in DingTalk's order."""
     found = [each for record in records for each in _decided(record)]
     return sorted(found, key=lambda each: each.at)
 
 
-def copies(records: Sequence[wire.OperationRecord]) -> list[Copy]:
+def copies(records: Sequence[wire.OperationRecord]) -> list[RecordedCopy]:
     """The people copied in, as far as the records name them."""
     return [
-        Copy(each.user_id, span)
+        RecordedCopy(each.user_id, span)
         for each in _flat(records)
         if each.word == wire.CARBON and each.user_id is not None and (span := span_of(each.at)) is not None
     ]
@@ -148,14 +148,16 @@ def id_of(value: wire.Id) -> str | None:
     return None if text in _NO_ID else text
 
 
-def _decided(record: wire.OperationRecord) -> Iterator[Decision]:
+def _decided(record: wire.OperationRecord) -> Iterator[RecordedDecision]:
     for each in _flat([record]):
         span = span_of(each.at)
         action = _DECISIONS.get(each.word)
         # A record without a time is of an open task.
         if span is not None and action is not None and (each.task_id is not None or action is Action.CANCELLED):
             remark = each.remark or None
-            yield Decision(each.task_id, action, each.word, each.user_id, span, remark, each.step, each.decided_by)
+            yield RecordedDecision(
+                each.task_id, action, each.word, each.user_id, span, remark, each.step, each.decided_by
+            )
 
 
 class _Operation(NamedTuple):
