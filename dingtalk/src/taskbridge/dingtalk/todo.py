@@ -25,7 +25,6 @@ from taskbridge.webhooks.formats.base import (
     accepted,
     checked,
     object_of,
-    read_secret,
     text,
     with_token,
 )
@@ -33,7 +32,7 @@ from taskbridge.webhooks.formats.base import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Call, Sending
+    from taskbridge.webhooks.formats.base import Call, DeliveryAttempt
 
 UNION_ID = "union_id"
 """Its name in the people topic."""
@@ -48,28 +47,27 @@ class _Options(Options):
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
-    found = checked(_Options, given)
-    return found.model_copy(update={"app_secret": read_secret(read, found.app_secret)})
+    return checked(_Options, given, read)
 
 
-async def send(sending: Sending, call: Call) -> Answer:
-    data = sending.data
+async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+    data = attempt.data
     if data["view"] != "pending":
         return NOTHING_TO_SEND
-    union_id = await sending.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
+    union_id = await attempt.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
     if union_id is None:
         raise DeliveryProblem(f"the people topic has no {UNION_ID} of {data['recipient_id']}: see `people import`")
-    options: _Options = sending.options
+    options: _Options = attempt.options
     path, body = token_request(data["corp_id"], options.app_key, options.app_secret.get_secret_value())
 
     async def send_with(token: str) -> Answer:
-        todo = _Todo(sending, call, union_id, token)
+        todo = _Todo(attempt, call, union_id, token)
         if data["change"] == "REMOVED":
             return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
         return await todo.create_or_update(data)
 
     request = TokenRequest(path, body, ("access_token", "expires_in"))
-    return await with_token(sending, call, request, send_with, _is_refused)
+    return await with_token(attempt, call, request, send_with, _is_refused)
 
 
 def _is_refused(answer: Answer) -> bool:
@@ -81,12 +79,12 @@ def _is_refused(answer: Answer) -> bool:
 class _Todo:
     """The to-do of one entry."""
 
-    def __init__(self, sending: Sending, call: Call, union_id: str, token: str) -> None:
+    def __init__(self, attempt: DeliveryAttempt, call: Call, union_id: str, token: str) -> None:
         self._call = call
-        self._user = f"{sending.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
+        self._user = f"{attempt.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
         self._union_id = union_id
         self._headers = {"content-type": JSON, TOKEN_HEADER: token}
-        self._source_id = source_id_of(sending.data)
+        self._source_id = source_id_of(attempt.data)
 
     async def create_or_update(self, data: Mapping[str, Any]) -> Answer:
         url = data["url"]

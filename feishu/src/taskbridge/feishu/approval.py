@@ -21,7 +21,6 @@ from taskbridge.webhooks.formats.base import (
     accepted,
     checked,
     object_of,
-    read_secret,
     text,
     with_token,
 )
@@ -29,7 +28,7 @@ from taskbridge.webhooks.formats.base import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Call, Sending
+    from taskbridge.webhooks.formats.base import Call, DeliveryAttempt
 
 _TOKEN_PATH = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105 - a path
 _INVALID_TOKEN = (99991661, 99991663, 99991668)
@@ -47,18 +46,17 @@ class _Options(Options):
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
-    found = checked(_Options, given)
-    return found.model_copy(update={"app_secret": read_secret(read, found.app_secret)})
+    return checked(_Options, given, read)
 
 
-async def send(sending: Sending, call: Call) -> Answer:
-    data = sending.data
-    wanted: _Options = sending.options
-    open_id = await sending.other_id(data["corp_id"], data["recipient_id"], wanted.people_id)
+async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+    data = attempt.data
+    wanted: _Options = attempt.options
+    open_id = await attempt.other_id(data["corp_id"], data["recipient_id"], wanted.people_id)
     if open_id is None:
         raise DeliveryProblem(f"the people topic has no {wanted.people_id} of {data['recipient_id']}")
     body = {"app_id": wanted.app_id, "app_secret": wanted.app_secret.get_secret_value()}
-    url = f"{sending.url.rstrip('/')}/open-apis/approval/v4/external_instances"
+    url = f"{attempt.url.rstrip('/')}/open-apis/approval/v4/external_instances"
     instance = to_json(instance_of(data, wanted.approval_code, open_id))
 
     async def send_with(token: str) -> Answer:
@@ -66,7 +64,7 @@ async def send(sending: Sending, call: Call) -> Answer:
         return await call("POST", url, headers, instance)
 
     request = TokenRequest(_TOKEN_PATH, body, ("tenant_access_token", "expire"))
-    answer = await with_token(sending, call, request, send_with, _is_refused)
+    answer = await with_token(attempt, call, request, send_with, _is_refused)
     return accepted(answer, "Feishu", is_documented=lambda body: body.get("code") == 0)
 
 

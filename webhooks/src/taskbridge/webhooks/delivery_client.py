@@ -16,7 +16,7 @@ import aiohttp
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.connections import Connector
-from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Options, Sending, Tokens
+from taskbridge.webhooks.formats.base import Answer, DeliveryAttempt, DeliveryProblem, Options, Tokens
 from taskbridge.webhooks.schedule import delay_ms
 from taskbridge.webhooks.store import Delivery, Result
 
@@ -70,12 +70,12 @@ class DeliveryClient:
         """Send it once. Never raises: what went wrong is in the result."""
         endpoint, at_s = self.endpoint, int(time.time())
         given = endpoint.entry.url, endpoint.keys, endpoint.options, delivery.webhook_id, delivery.data, at_s
-        sending = Sending(*given, self._other_id, self._tokens)
+        attempt = DeliveryAttempt(*given, self._other_id, self._tokens)
         answer, problem = None, ""
         try:
             # The formats of vendors make several requests.
             async with asyncio.timeout(ATTEMPT_S):
-                answer = await endpoint.format.send(sending, self._call)
+                answer = await endpoint.format.send(attempt, self._call)
         except DeliveryProblem as error:
             problem = str(error)
         except TimeoutError:

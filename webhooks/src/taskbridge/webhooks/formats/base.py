@@ -95,7 +95,7 @@ class Tokens:
             del self._usable[path]
 
 
-class Sending(NamedTuple):
+class DeliveryAttempt(NamedTuple):
     """One attempt."""
 
     url: str
@@ -129,7 +129,7 @@ class Format(Protocol):
         """The options of an endpoint, checked; ``read`` reads a secret elsewhere. ValueError repeats no value."""
         ...
 
-    async def send(self, sending: Sending, call: Call) -> Answer:
+    async def send(self, attempt: DeliveryAttempt, call: Call) -> Answer:
         """Send a notification; raises DeliveryProblem if that failed."""
         ...
 
@@ -143,17 +143,14 @@ class Options(BaseModel):
         return {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
 
 
-def read_secret(read: Callable[[str], str], given: SecretStr) -> SecretStr:
-    """The secret, which may be elsewhere."""
-    return SecretStr(read(given.get_secret_value()))
-
-
-def checked(model: type[M], given: Mapping[str, Any]) -> M:
-    """Raises ValueError in words."""
+def checked(model: type[M], given: Mapping[str, Any], read: Callable[[str], str]) -> M:
+    """The options with their secrets, which ``read`` finds. Raises ValueError in words."""
     try:
-        return model.model_validate(dict(given))
+        found = model.model_validate(dict(given))
     except ValidationError as error:
         raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+    secrets = {name: SecretStr(read(each.get_secret_value())) for name, each in found if isinstance(each, SecretStr)}
+    return found.model_copy(update=secrets)
 
 
 class TokenRequest(NamedTuple):
@@ -165,7 +162,7 @@ class TokenRequest(NamedTuple):
 
 
 async def with_token(
-    sending: Sending,
+    attempt: DeliveryAttempt,
     call: Call,
     request: TokenRequest,
     send: Callable[[str], Awaitable[Answer]],
@@ -173,28 +170,28 @@ async def with_token(
 ) -> Answer:
     """The answer to what ``send`` sends with a token. If the vendor refuses a token, once more with a new one."""
     for is_last in (False, True):
-        token = await _access_token(sending, call, request)
+        token = await _access_token(attempt, call, request)
         answer = await send(token)
         if not is_refused(answer):
             break
-        sending.tokens.drop(request.path, token)
+        attempt.tokens.drop(request.path, token)
         if is_last:
             break
     return answer
 
 
-async def _access_token(sending: Sending, call: Call, request: TokenRequest) -> str:
-    token = sending.tokens.usable(request.path, sending.at_s)
+async def _access_token(attempt: DeliveryAttempt, call: Call, request: TokenRequest) -> str:
+    token = attempt.tokens.usable(request.path, attempt.at_s)
     if token is not None:
         return token
-    url = sending.url.rstrip("/") + request.path
+    url = attempt.url.rstrip("/") + request.path
     answer = await call("POST", url, {"content-type": JSON}, to_json(request.body))
     found = object_of(answer.body)
     token, lifetime_s = map(found.get, request.fields)
     if not (answer.is_success and isinstance(token, str) and isinstance(lifetime_s, int)):
         said = " ".join(text(found[each]) for each in _SAID if each in found)
         raise DeliveryProblem(f"no access token: {answer.status} {masked(said, request.body.values())}".strip())
-    sending.tokens.put(request.path, token, sending.at_s + lifetime_s - _TOKEN_MARGIN_S)
+    attempt.tokens.put(request.path, token, attempt.at_s + lifetime_s - _TOKEN_MARGIN_S)
     return token
 
 

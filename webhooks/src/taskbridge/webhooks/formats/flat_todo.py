@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr  # noqa: TC002 - pydantic reads it
 
 from taskbridge.schemas.json_forms import to_json
-from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, Options, accepted, checked, read_secret, text
+from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, Options, accepted, checked, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Answer, Call, Sending
+    from taskbridge.webhooks.formats.base import Answer, Call, DeliveryAttempt
 
 _FAILURES = ("0", "false")
 """What ``operResult`` or ``success`` says of a failure."""
@@ -30,18 +30,17 @@ class _Options(Options):
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
-    found = checked(_Options, given)
-    return found if found.token is None else found.model_copy(update={"token": read_secret(read, found.token)})
+    return checked(_Options, given, read)
 
 
-async def send(sending: Sending, call: Call) -> Answer:
-    body = todo_of(sending.data, sending.options.system)
+async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+    body = todo_of(attempt.data, attempt.options.system)
     if body is None:
         return NOTHING_TO_SEND
     headers = {"content-type": JSON}
-    if sending.options.token is not None:
-        headers["authorization"] = f"Bearer {sending.options.token.get_secret_value()}"
-    answer = await call("POST", sending.url, headers, to_json(body))
+    if attempt.options.token is not None:
+        headers["authorization"] = f"Bearer {attempt.options.token.get_secret_value()}"
+    answer = await call("POST", attempt.url, headers, to_json(body))
     if answer.is_success and answer.body.strip() in (b"", b"{}"):
         return answer
     return accepted(answer, "the receiver", is_documented=_is_success)

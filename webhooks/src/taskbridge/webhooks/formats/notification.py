@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.standard_webhooks import signed_headers
-from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Call, Sending
+from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Call, DeliveryAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,15 +19,15 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> None:  # no
         raise ValueError("this format has none")
 
 
-async def send(sending: Sending, call: Call) -> Answer:
-    return await post_signed(sending, call, sending.event, MEDIA_TYPE)
+async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+    return await post_signed(attempt, call, attempt.event, MEDIA_TYPE)
 
 
-async def post_signed(sending: Sending, call: Call, body: bytes, media_type: str) -> Answer:
+async def post_signed(attempt: DeliveryAttempt, call: Call, body: bytes, media_type: str) -> Answer:
     """Signed with each secret."""
     headers = {
         "content-type": media_type,
-        **signed_headers(sending.webhook_id, str(sending.at_s), body, keys=sending.keys),
-        **({} if (trace := sending.traceparent) is None else {TRACEPARENT: trace}),
+        **signed_headers(attempt.webhook_id, str(attempt.at_s), body, keys=attempt.keys),
+        **({} if (trace := attempt.traceparent) is None else {TRACEPARENT: trace}),
     }
-    return await call("POST", sending.url, headers, body)
+    return await call("POST", attempt.url, headers, body)

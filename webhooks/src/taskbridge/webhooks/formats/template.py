@@ -9,7 +9,16 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from taskbridge.schemas.json_forms import notification_json
-from taskbridge.webhooks.formats.base import EXAMPLE, JSON, Answer, Call, DeliveryProblem, Options, Sending, checked
+from taskbridge.webhooks.formats.base import (
+    EXAMPLE,
+    JSON,
+    Answer,
+    Call,
+    DeliveryAttempt,
+    DeliveryProblem,
+    Options,
+    checked,
+)
 from taskbridge.webhooks.formats.notification import post_signed
 
 if TYPE_CHECKING:
@@ -28,7 +37,7 @@ class _Options(Options):
 
 
 def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
-    text = read(checked(_Options, given).template)
+    text = read(checked(_Options, given, read).template)
     try:
         found = _environment.from_string(text)
     except Exception as error:  # a template of many brackets is too deep for the compiler
@@ -40,8 +49,8 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
     return found
 
 
-async def send(sending: Sending, call: Call) -> Answer:
-    return await post_signed(sending, call, _render(sending.options, sending.data), JSON)
+async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+    return await post_signed(attempt, call, _render(attempt.options, attempt.data), JSON)
 
 
 def _render(template: Template, data: Mapping[str, Any]) -> bytes:
