@@ -45,6 +45,32 @@ QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 ANY = 1000
 
 
+@asynccontextmanager
+async def calls_to(
+    *responses: httpx2.Response | Exception, env: str | None = None, allowance: Allowance | None = None
+) -> AsyncGenerator[tuple[Calls, FakeClock, list[httpx2.Request]]]:
+    """Calls that get these answers, the last one again and again; the clock, and what was sent."""
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
+            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
+        sent.append(request)
+        found = responses[min(len(sent), len(responses)) - 1]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    clock, corp = FakeClock(NOW), Corp("ding1", "key-1", SecretStr(APP_SECRET), env)
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    pace = Pace(10, clock) if allowance is None else Budget(database, allowance, clock)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
+        yield Calls(http, corp, pace, clock, attempts=3), clock, sent
+
+
+_TASK = {"app_type": "APP_1", "system_token": "t", "user_id": "u", "process_instance_id": "I-1"}
+
+
 @pytest.mark.parametrize(
     ("code", "counted"),
     [
@@ -52,6 +78,7 @@ ANY = 1000
         ((403, "Forbidden.AccessDenied.QpsLimitForApi"), 0),
         ((500, "unclassifiedError"), 2),
         ((504, ""), 2),
+        ((429, ""), 0),
     ],
 )
 async def test_retries_count_as_dingtalk_counts_them(code: tuple[int, str], counted: int) -> None:
@@ -67,32 +94,16 @@ async def test_retries_count_as_dingtalk_counts_them(code: tuple[int, str], coun
 
 @pytest.mark.parametrize(
     ("fault", "error", "counted"),
-    [(httpx2.ConnectError("away"), Unsent, 0), (httpx2.ReadTimeout("no answer in time"), Unreachable, 3)],
+    [(httpx2.ConnectError("away"), Unsent, False), (httpx2.ReadTimeout("no answer in time"), Unreachable, True)],
 )
-def test_a_call_that_does_not_reach_dingtalk_does_not_count(
-    fault: Exception, error: type[Exception], counted: int
+async def test_a_call_that_does_not_reach_dingtalk_does_not_count(
+    fault: Exception, error: type[Exception], *, counted: bool
 ) -> None:
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
-            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
-        raise fault
-
-    async def scenario() -> None:
-        clock = FakeClock(NOW)
-        budget = Budget(sqlite3.connect(":memory:", isolation_level=None), Allowance(10, ANY, ANY), clock)
-        corp = Corp("ding1", "key-1", SecretStr(APP_SECRET))
-        app = App(corp, "APP_1", SecretStr(SYSTEM_TOKEN), "manager", ())
-        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
-            with pytest.raises(error):
-                await YidaApi(Calls(http, corp, budget, clock, attempts=3), app, clock).instance("I-1")
-        assert budget.used("ding1").day == counted
-
-    asyncio.run(scenario())
-
-    asyncio.run(scenario())
-
-
-_TASK = {"app_type": "APP_1", "system_token": "t", "user_id": "u", "process_instance_id": "I-1"}
+    """Each attempt does, from when DingTalk may have got it: with three a day, none is left for the next call."""
+    async with calls_to(fault, allowance=Allowance(10, 3, ANY)) as (calls, _, _):
+        for expected in (error, Spent if counted else error):
+            with pytest.raises(expected):
+                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +120,10 @@ async def test_the_site_of_the_corp_is_sent_by_calls_that_have_a_field_for_it(
     request_: wire.Request, method: str, name: str | None, env: str | None
 ) -> None:
     """In the query or the body, where the call has its other fields."""
-    sent: list[dict[str, str]] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
-            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
-        sent.append(json.loads(request.content) if request.content else dict(request.url.params))
-        return httpx2.Response(200)
-
-    clock = FakeClock(NOW)
-    corp = Corp("ding1", "key-1", SecretStr(APP_SECRET), env)
-    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
-        calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
+    async with calls_to(httpx2.Response(200), env=env) as (calls, _, sent):
         await (calls.get(request_, object) if method == "GET" else calls.change(request_, method=method))
-    [fields] = sent
+    [request] = sent
+    fields = json.loads(request.content) if request.content else dict(request.url.params)
     assert fields["userId"] == "u"
     assert {fields.get(each) for each in ("env", "envProfile")} == {None, env if name else None}
     assert name is None or fields.get(name) == env
@@ -142,14 +143,6 @@ async def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry()
             await fake.client.instance("I-1")
 
 
-@pytest.mark.parametrize("refused", [(500, "unclassifiedError"), (504, ""), (429, "")])
-async def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
-    async with fake_api(filed()) as fake:
-        await fake.client.instance("I-1")
-        fake.dingtalk.faults.answers_next.append(refused)
-        assert await fake.client.instance("I-1")
-
-
 async def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
     async with fake_api(filed()) as fake:
         fake.dingtalk.faults.punishes = True
@@ -163,22 +156,6 @@ async def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes()
         assert sum(fake.dingtalk.calls.values()) == calls_before
         fake.clock.pass_s(2)
         assert await fake.client.instance("I-1")
-
-
-@asynccontextmanager
-async def calls_to(*responses: httpx2.Response) -> AsyncGenerator[tuple[Calls, FakeClock, list[httpx2.Request]]]:
-    """Calls that get these answers, the last one again and again; the clock, and what was sent."""
-    sent: list[httpx2.Request] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
-            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
-        sent.append(request)
-        return responses[min(len(sent), len(responses)) - 1]
-
-    clock, corp = FakeClock(NOW), Corp("ding1", "key-1", SecretStr(APP_SECRET))
-    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
-        yield Calls(http, corp, Pace(10, clock), clock, attempts=3), clock, sent
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])

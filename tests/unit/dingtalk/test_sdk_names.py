@@ -107,6 +107,8 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     organisation.UserList: ("contact_1_0.BatchGetUserResponseBody",),
     organisation.User: ("contact_1_0.BatchGetUserResponseBodyUserList",),
 }
+NO_STEP: dict[type[msgspec.Struct], set[str]] = {wire.ListedTask: {"activityId"}}
+"""Inherited from ``RunningTask``, and never in that answer."""
 NO_TIMES = {"createTimeGMT", "modifiedTimeGMT"}
 """The fields that the answer for several ids lacks."""
 
@@ -167,7 +169,7 @@ def test_our_requests_are_those_of_the_sdk(
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: each.__name__)
 def test_our_answers_are_those_of_the_sdk(answer: type[msgspec.Struct], models: dict[str, ast.ClassDef]) -> None:
     for name in ANSWERS[answer]:
-        assert ours(answer) <= fields_of(models[name]), name
+        assert ours(answer) - NO_STEP.get(answer, set()) <= fields_of(models[name]), name
 
 
 def test_several_instances_come_without_their_times(models: dict[str, ast.ClassDef]) -> None:

@@ -224,10 +224,6 @@ async def test_a_wall_clock_that_was_wrong_delays_no_pass_beyond_the_interval(
         assert found.passes == 2
 
 
-def test_no_number_of_failed_passes_is_too_large() -> None:
-    assert app.pause_s(0, now_ms=0, failures=100_000, every_s=DAY_S) == DAY_S
-
-
 async def test_a_pass_by_the_command_is_made_instead_of_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

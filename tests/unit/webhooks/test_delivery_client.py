@@ -303,16 +303,6 @@ def test_a_certificate_of_somebody_else_is_refused_in_words(tmp_path: Path) -> N
     assert receiver.got == []
 
 
-def test_a_certificate_of_our_own_authority_is_accepted(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    url, lines = "https://127.0.0.1:{port}/hook", ('ca_file = "ca.pem"',)
-
-    [result] = attempts(tmp_path, Receiver(), url=url, tls=tls_of(authority), lines=lines)
-
-    assert result.delivered, result.problem
-
-
 def tls_of(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

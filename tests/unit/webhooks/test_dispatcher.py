@@ -378,13 +378,3 @@ async def test_a_renewed_certificate_is_used_without_a_restart(
         write(renewed, authority)
         assert await reload() is None
         await service.until(lambda: "erp" in service.got)
-
-
-async def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
-    service = Service(sqlite, tmp_path)
-    service.answers["erp"] = lambda _request: 410
-    async with service.running("erp"):
-        service.add(("I1", "t"))
-        await service.until(lambda: store.states(sqlite)["erp"].disabled is not None)
-
-    assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1
