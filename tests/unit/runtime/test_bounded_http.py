@@ -73,23 +73,17 @@ Call = Callable[[str, float], Awaitable[httpx2.Response]]
 
 
 @CLIENTS
-def test_a_body_that_comes_byte_by_byte_ends_when_the_time_is_over(call: Call) -> None:
-    async def run() -> None:
-        async with server(answer(b"", length=1 << 30), then=b"x") as url:
-            with pytest.raises(httpx2.ReadTimeout):
-                await call(url, 0.3)
-
-    asyncio.run(run())
+async def test_a_body_that_comes_byte_by_byte_ends_when_the_time_is_over(call: Call) -> None:
+    async with server(answer(b"", length=1 << 30), then=b"x") as url:
+        with pytest.raises(httpx2.ReadTimeout):
+            await call(url, 0.3)
 
 
 @CLIENTS
-def test_headers_without_end_do_not_outlast_the_call(call: Call) -> None:
-    async def run() -> None:
-        async with server(b"HTTP/1.1 200 OK\r\n", then=b"x-more: 1\r\n") as url:
-            with pytest.raises(httpx2.ReadTimeout):
-                await call(url, 0.3)
-
-    asyncio.run(run())
+async def test_headers_without_end_do_not_outlast_the_call(call: Call) -> None:
+    async with server(b"HTTP/1.1 200 OK\r\n", then=b"x-more: 1\r\n") as url:
+        with pytest.raises(httpx2.ReadTimeout):
+            await call(url, 0.3)
 
 
 @CLIENTS
@@ -98,31 +92,25 @@ def test_headers_without_end_do_not_outlast_the_call(call: Call) -> None:
     [answer(BOMB, "content-encoding: gzip"), answer(bytes(2 * LIMIT)), answer(bytes(LIMIT + 1))],
     ids=["gzip", "plain", "one byte more"],
 )
-def test_no_more_than_the_limit_is_read_or_decompressed(call: Call, begins: bytes) -> None:
-    async def run() -> None:
-        async with server(begins) as url:
-            tracemalloc.start()
-            try:
-                with pytest.raises(AnswerTooLarge):
-                    await call(url, 30)
-                assert tracemalloc.get_traced_memory()[1] < 8 << 20
-            finally:
-                tracemalloc.stop()
-
-    asyncio.run(run())
+async def test_no_more_than_the_limit_is_read_or_decompressed(call: Call, begins: bytes) -> None:
+    async with server(begins) as url:
+        tracemalloc.start()
+        try:
+            with pytest.raises(AnswerTooLarge):
+                await call(url, 30)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
 
 
 @CLIENTS
 @pytest.mark.parametrize("body", [b"", b"{}", bytes(LIMIT)])
 @pytest.mark.parametrize("is_packed", [True, False])
-def test_an_answer_within_the_limits_comes_unpacked(call: Call, body: bytes, is_packed: bool) -> None:  # noqa: FBT001
-    async def run() -> None:
-        sent = answer(gzip.compress(body), "content-encoding: gzip") if is_packed else answer(body)
-        async with server(sent) as url:
-            found = await call(url, 30)
-            assert (found.status_code, found.content) == (200, body)
-
-    asyncio.run(run())
+async def test_an_answer_within_the_limits_comes_unpacked(call: Call, body: bytes, is_packed: bool) -> None:  # noqa: FBT001
+    sent = answer(gzip.compress(body), "content-encoding: gzip") if is_packed else answer(body)
+    async with server(sent) as url:
+        found = await call(url, 30)
+        assert (found.status_code, found.content) == (200, body)
 
 
 @CLIENTS
@@ -136,10 +124,7 @@ def test_an_answer_within_the_limits_comes_unpacked(call: Call, body: bytes, is_
     ],
     ids=["not gzip", "cut", "never offered", "more after the end"],
 )
-def test_a_body_that_cannot_be_unpacked_is_an_error_of_http(call: Call, begins: bytes) -> None:
-    async def run() -> None:
-        async with server(begins) as url:
-            with pytest.raises(httpx2.DecodingError):
-                await call(url, 30)
-
-    asyncio.run(run())
+async def test_a_body_that_cannot_be_unpacked_is_an_error_of_http(call: Call, begins: bytes) -> None:
+    async with server(begins) as url:
+        with pytest.raises(httpx2.DecodingError):
+            await call(url, 30)

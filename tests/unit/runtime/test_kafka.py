@@ -198,89 +198,71 @@ def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     return fake
 
 
-def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        await asyncio.sleep(0.01)
-        delivery = producer.produce("topic", key=None, value=b"v")
-        await asyncio.sleep(0.05)
-        assert not delivery.done()
-        librdkafka.acknowledged = 1
-        started = time.perf_counter()
-        await delivery
-        assert time.perf_counter() - started < 0.05
-        assert librdkafka.polled_by == {threading.get_ident()}
-        await producer.close()
-
-    asyncio.run(scenario())
+async def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Librdkafka) -> None:
+    producer = AsyncProducer({})
+    await asyncio.sleep(0.01)
+    delivery = producer.produce("topic", key=None, value=b"v")
+    await asyncio.sleep(0.05)
+    assert not delivery.done()
+    librdkafka.acknowledged = 1
+    started = time.perf_counter()
+    await delivery
+    assert time.perf_counter() - started < 0.05
+    assert librdkafka.polled_by == {threading.get_ident()}
+    await producer.close()
 
 
-def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        deliveries = [producer.produce("topic", key=None, value=b"%d" % number) for number in range(5)]
-        assert (librdkafka.values, producer.pending) == ([], 5)
-        await asyncio.sleep(0)
-        assert (librdkafka.values, producer.pending) == ([b"0", b"1", b"2", b"3", b"4"], 5)
-        librdkafka.acknowledged = 5
-        await asyncio.gather(*deliveries)
-        await producer.close()
-
-    asyncio.run(scenario())
+async def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(librdkafka: Librdkafka) -> None:
+    producer = AsyncProducer({})
+    deliveries = [producer.produce("topic", key=None, value=b"%d" % number) for number in range(5)]
+    assert (librdkafka.values, producer.pending) == ([], 5)
+    await asyncio.sleep(0)
+    assert (librdkafka.values, producer.pending) == ([b"0", b"1", b"2", b"3", b"4"], 5)
+    librdkafka.acknowledged = 5
+    await asyncio.gather(*deliveries)
+    await producer.close()
 
 
-def test_a_record_cancelled_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        producer.produce("topic", key=None, value=b"cancelled").cancel()
-        producer.produce("topic", key=None, value=b"sent")
-        await asyncio.sleep(0)
-        assert librdkafka.values == [b"sent"]
-        await producer.close(timeout_s=0)
-
-    asyncio.run(scenario())
+async def test_a_record_cancelled_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
+    producer = AsyncProducer({})
+    producer.produce("topic", key=None, value=b"cancelled").cancel()
+    producer.produce("topic", key=None, value=b"sent")
+    await asyncio.sleep(0)
+    assert librdkafka.values == [b"sent"]
+    await producer.close(timeout_s=0)
 
 
-def test_a_full_queue_accepts_nothing(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        librdkafka.full = True
-        with pytest.raises(QueueFull):
-            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 1)
-        assert producer.pending == 0
-        await producer.close()
-
-    asyncio.run(scenario())
+async def test_a_full_queue_accepts_nothing(librdkafka: Librdkafka) -> None:
+    producer = AsyncProducer({})
+    librdkafka.full = True
+    with pytest.raises(QueueFull):
+        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 1)
+    assert producer.pending == 0
+    await producer.close()
 
 
-def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        strange: Any = [("header", object())]
-        delivery = producer.produce("topic", key=None, value=b"strange", headers=strange)
-        producer.produce("topic", key=None, value=b"sent")
-        with pytest.raises(DeliveryFailed, match="topic: headers"):
-            await asyncio.wait_for(delivery, 1)
-        assert librdkafka.values == [b"sent"]
-        await producer.close(timeout_s=0)
-
-    asyncio.run(scenario())
+async def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(librdkafka: Librdkafka) -> None:
+    producer = AsyncProducer({})
+    strange: Any = [("header", object())]
+    delivery = producer.produce("topic", key=None, value=b"strange", headers=strange)
+    producer.produce("topic", key=None, value=b"sent")
+    with pytest.raises(DeliveryFailed, match="topic: headers"):
+        await asyncio.wait_for(delivery, 1)
+    assert librdkafka.values == [b"sent"]
+    await producer.close(timeout_s=0)
 
 
-def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        errors: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-        producer = AsyncProducer({})
-        given_up, other = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(given_up, 0.01)
-        librdkafka.acknowledged = 2
-        await asyncio.wait_for(other, 1)
-        assert errors == []
-        await producer.close()
-
-    asyncio.run(scenario())
+async def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    producer = AsyncProducer({})
+    given_up, other = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(given_up, 0.01)
+    librdkafka.acknowledged = 2
+    await asyncio.wait_for(other, 1)
+    assert errors == []
+    await producer.close()
 
 
 def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka) -> None:
@@ -300,18 +282,15 @@ def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka
     assert asyncio.run(scenario()) <= 4
 
 
-def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> None:
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
-        producer = AsyncProducer({})
-        librdkafka.broken = True
-        delivery = producer.produce("topic", key=None, value=b"v")
-        librdkafka.acknowledged = 1
-        await asyncio.wait_for(delivery, 1)
-        assert not librdkafka.broken
-        await producer.close()
-
-    asyncio.run(scenario())
+async def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
+    producer = AsyncProducer({})
+    librdkafka.broken = True
+    delivery = producer.produce("topic", key=None, value=b"v")
+    librdkafka.acknowledged = 1
+    await asyncio.wait_for(delivery, 1)
+    assert not librdkafka.broken
+    await producer.close()
 
 
 def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> None:
@@ -351,48 +330,38 @@ def librdkafka_meets_a_fatal_error(
     assert raise_fatal(handle, code, b"test") == 0
 
 
-def test_a_producer_is_dead_after_a_fatal_error_and_reports_the_outcome_of_its_records() -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
-        before = producer.produce("topic", key=None, value=b"v")
-        await asyncio.sleep(0.05)
-        assert not producer.is_dead
-        librdkafka_meets_a_fatal_error(producer)
-        with pytest.raises(DeliveryFailed):
-            await asyncio.wait_for(before, 5)
-        assert producer.is_dead
-        with pytest.raises(DeliveryFailed):
-            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 5)
-        assert await producer.close() == 0
-
-    asyncio.run(scenario())
+async def test_a_producer_is_dead_after_a_fatal_error_and_reports_the_outcome_of_its_records() -> None:
+    producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
+    before = producer.produce("topic", key=None, value=b"v")
+    await asyncio.sleep(0.05)
+    assert not producer.is_dead
+    librdkafka_meets_a_fatal_error(producer)
+    with pytest.raises(DeliveryFailed):
+        await asyncio.wait_for(before, 5)
+    assert producer.is_dead
+    with pytest.raises(DeliveryFailed):
+        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 5)
+    assert await producer.close() == 0
 
 
-def test_without_permission_to_write_each_record_fails_for_that_reason() -> None:
+async def test_without_permission_to_write_each_record_fails_for_that_reason() -> None:
     """Kafka gives them no producer id, a fatal error, and librdkafka only says that their records were purged."""
-
-    async def scenario() -> None:
-        producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
-        waiting = producer.produce("topic", key=None, value=b"v")
-        await asyncio.sleep(0.05)
-        librdkafka_meets_a_fatal_error(producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
-        with pytest.raises(DeliveryFailed, match="lacks Write on topic topic"):
-            await asyncio.wait_for(waiting, 5)
-        await producer.close()
-
-    asyncio.run(scenario())
+    producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
+    waiting = producer.produce("topic", key=None, value=b"v")
+    await asyncio.sleep(0.05)
+    librdkafka_meets_a_fatal_error(producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    with pytest.raises(DeliveryFailed, match="lacks Write on topic topic"):
+        await asyncio.wait_for(waiting, 5)
+    await producer.close()
 
 
 @pytest.mark.parametrize(("code", "dead"), [(KafkaError._FATAL, True), (KafkaError._PURGE_QUEUE, False)])
-def test_a_delivery_report_alone_shows_whether_an_error_is_fatal(
+async def test_a_delivery_report_alone_shows_whether_an_error_is_fatal(
     librdkafka: Librdkafka, code: int, *, dead: bool
 ) -> None:
-    async def scenario() -> None:
-        producer = AsyncProducer({})
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 0.01)
-        librdkafka.given.pop()(KafkaError(code), None)
-        assert producer.is_dead is dead
-        await producer.close()
-
-    asyncio.run(scenario())
+    producer = AsyncProducer({})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 0.01)
+    librdkafka.given.pop()(KafkaError(code), None)
+    assert producer.is_dead is dead
+    await producer.close()

@@ -334,35 +334,31 @@ def test_a_slow_consumer_that_delivers_anything_is_not_closed(place: Place) -> N
     assert not place.consumer.closed
 
 
-def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one case of twenty, librdkafka has no broker to query for ever after a cluster named none."""
     monkeypatch.setattr(partition_reader, "_SILENT_S", 0)
+    async with metadata_broker() as broker:
+        reader = PartitionReader({"bootstrap.servers": f"127.0.0.1:{broker.port}", "group.id": "tests"})
 
-    async def scenario() -> None:
-        async with metadata_broker() as broker:
-            reader = PartitionReader({"bootstrap.servers": f"127.0.0.1:{broker.port}", "group.id": "tests"})
+        def is_lost() -> bool:
+            try:
+                reader.consumer.list_topics(timeout=0.5)
+            except KafkaException:
+                return True
+            return False
 
-            def is_lost() -> bool:
-                try:
-                    reader.consumer.list_topics(timeout=0.5)
-                except KafkaException:
-                    return True
-                return False
+        def read() -> None:
+            with suppress(TimeLimit):
+                deque(reader.read("events", {0: 0}, {0: 1}, within_s=0.01))
 
-            def read() -> None:
-                with suppress(TimeLimit):
-                    deque(reader.read("events", {0: 0}, {0: 1}, within_s=0.01))
-
-            for _ in range(500):
-                broker.is_fenced = not broker.is_fenced
-                if await asyncio.to_thread(is_lost) and await asyncio.to_thread(is_lost):
-                    break
-            broker.is_fenced, before = False, broker.requests
-            assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
-            async with asyncio.timeout(30):
-                while broker.requests == before:
-                    await asyncio.to_thread(read)
-            assert not await asyncio.to_thread(is_lost)
-            reader.close()
-
-    asyncio.run(scenario())
+        for _ in range(500):
+            broker.is_fenced = not broker.is_fenced
+            if await asyncio.to_thread(is_lost) and await asyncio.to_thread(is_lost):
+                break
+        broker.is_fenced, before = False, broker.requests
+        assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
+        async with asyncio.timeout(30):
+            while broker.requests == before:
+                await asyncio.to_thread(read)
+        assert not await asyncio.to_thread(is_lost)
+        reader.close()

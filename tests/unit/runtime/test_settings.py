@@ -127,37 +127,29 @@ class Numbers(BaseModel):
     numbers: tuple[int, ...]
 
 
-def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.settings.POLL_S", 1000)
     (tmp_path / "text").write_text("one")
     file, looked = Text(tmp_path / "text"), list[int]()
     monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
-
-    async def scenario() -> None:
-        watching = asyncio.create_task(file.watch())
-        for _ in range(3):
-            await asyncio.to_thread(lambda: None)
-        watching.cancel()
-
-    asyncio.run(scenario())
+    watching = asyncio.create_task(file.watch())
+    for _ in range(3):
+        await asyncio.to_thread(lambda: None)
+    watching.cancel()
     assert looked == []
 
 
-def test_changes_are_loaded_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_are_loaded_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.settings.POLL_S", 0)
     path = tmp_path / "text"
     path.write_text("one")
     file = Text(path)
-
-    async def scenario() -> None:
-        watching = asyncio.create_task(file.watch())
-        path.write_text("another")
-        async with asyncio.timeout(10):
-            while file.current.words == ["one"]:  # noqa: ASYNC110 - a file has no event for it
-                await asyncio.sleep(0)
-        watching.cancel()
-
-    asyncio.run(scenario())
+    watching = asyncio.create_task(file.watch())
+    path.write_text("another")
+    async with asyncio.timeout(10):
+        while file.current.words == ["one"]:  # noqa: ASYNC110 - a file has no event for it
+            await asyncio.sleep(0)
+    watching.cancel()
     assert file.current.words == ["another"]
 
 

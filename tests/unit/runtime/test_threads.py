@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
+async def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
     go_on, lock = threading.Event(), threading.Lock()
     begun: list[str] = []
 
@@ -29,47 +29,36 @@ def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has
         with working_for(who):
             return await threads.run(work, who)
 
-    async def test() -> None:
-        with closing(Threads(4)) as threads:
-            busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
-            assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
-            # Nobody waits for these any more, but their threads are not free.
-            for each in busy:
-                each.cancel()
-            await asyncio.wait(busy)
-            busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
-            assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
-            assert begun.count("busy") == 2
-            go_on.set()
-            assert await asyncio.gather(*busy) == ["busy"] * 10
-
-    asyncio.run(test())
+    with closing(Threads(4)) as threads:
+        busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+        assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+        # Nobody waits for these any more, but their threads are not free.
+        for each in busy:
+            each.cancel()
+        await asyncio.wait(busy)
+        busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+        assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+        assert begun.count("busy") == 2
+        go_on.set()
+        assert await asyncio.gather(*busy) == ["busy"] * 10
 
 
-def test_work_of_the_service_itself_has_all_threads() -> None:
+async def test_work_of_the_service_itself_has_all_threads() -> None:
     meeting = threading.Barrier(4)
-
-    async def test() -> None:
-        with closing(Threads(4)) as threads:
-            await asyncio.gather(*(threads.run(meeting.wait, 30) for _ in range(4)))
-
-    asyncio.run(test())
+    with closing(Threads(4)) as threads:
+        await asyncio.gather(*(threads.run(meeting.wait, 30) for _ in range(4)))
 
 
-def test_queries_do_not_wait_for_what_waits_to_write() -> None:
+async def test_queries_do_not_wait_for_what_waits_to_write() -> None:
     go_on = threading.Event()
-
-    async def test() -> None:
-        with closing(Threads(1)) as threads:
-            writing = [asyncio.create_task(threads.write(go_on.wait, 60)) for _ in range(5)]
-            assert await asyncio.wait_for(threads.run(int), 30) == 0
-            go_on.set()
-            await asyncio.gather(*writing)
-
-    asyncio.run(test())
+    with closing(Threads(1)) as threads:
+        writing = [asyncio.create_task(threads.write(go_on.wait, 60)) for _ in range(5)]
+        assert await asyncio.wait_for(threads.run(int), 30) == 0
+        go_on.set()
+        await asyncio.gather(*writing)
 
 
-def test_a_purge_that_fails_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_purge_that_fails_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     failures, again = [RuntimeError("never seen before"), DatabaseUnavailable("gone")], threading.Event()
     monkeypatch.setattr(database, "_PURGE_S", 0)
 
@@ -78,29 +67,23 @@ def test_a_purge_that_fails_does_not_end_the_service(monkeypatch: pytest.MonkeyP
             raise failures.pop()
         again.set()
 
-    async def test() -> None:
-        purging = asyncio.create_task(purge_hourly(purge))
-        assert await asyncio.to_thread(again.wait, 30)
-        purging.cancel()
-        await asyncio.wait([purging])
-
-    asyncio.run(test())
+    purging = asyncio.create_task(purge_hourly(purge))
+    assert await asyncio.to_thread(again.wait, 30)
+    purging.cancel()
+    await asyncio.wait([purging])
 
 
-def test_a_purge_has_no_thread_of_those_who_write() -> None:
+async def test_a_purge_has_no_thread_of_those_who_write() -> None:
     go_on, begun = threading.Event(), threading.Event()
 
     def purge() -> None:
         begun.set()
         go_on.wait(60)
 
-    async def test() -> None:
-        with closing(Threads(1)) as threads:
-            purging = asyncio.create_task(purge_hourly(purge))
-            await asyncio.to_thread(begun.wait, 30)
-            assert await asyncio.wait_for(threads.write(int), 30) == 0
-            go_on.set()
-            purging.cancel()
-            await asyncio.wait([purging])
-
-    asyncio.run(test())
+    with closing(Threads(1)) as threads:
+        purging = asyncio.create_task(purge_hourly(purge))
+        await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.wait_for(threads.write(int), 30) == 0
+        go_on.set()
+        purging.cancel()
+        await asyncio.wait([purging])

@@ -25,16 +25,13 @@ class _Stubborn:
                 self.was_cancelled = True
 
 
-def test_a_part_that_does_not_stop_is_not_awaited() -> None:
-    async def end() -> None:
-        app = _Stubborn()
-        asyncio.get_running_loop().call_later(20, app.may_end.set)  # so that a failure is one, and no standstill
-        await stop_app(cast("Any", app), within_s=0.01)
-        assert not app.may_end.is_set()
-        assert not app.was_cancelled
-        app.may_end.set()
-
-    asyncio.run(end())
+async def test_a_part_that_does_not_stop_is_not_awaited() -> None:
+    app = _Stubborn()
+    asyncio.get_running_loop().call_later(20, app.may_end.set)  # so that a failure is one, and no standstill
+    await stop_app(cast("Any", app), within_s=0.01)
+    assert not app.may_end.is_set()
+    assert not app.was_cancelled
+    app.may_end.set()
 
 
 def test_an_error_of_the_stop_is_raised() -> None:

@@ -112,7 +112,7 @@ def test_an_answer_is_counted_once_in_some_seconds_however_many_ask(
     assert people() == 1
 
 
-def test_requests_at_the_same_time_share_a_search_and_a_failure_is_not_stored() -> None:
+async def test_requests_at_the_same_time_share_a_search_and_a_failure_is_not_stored() -> None:
     go_on, searches = asyncio.Event(), 0
 
     async def fail() -> int:
@@ -124,18 +124,15 @@ def test_requests_at_the_same_time_share_a_search_and_a_failure_is_not_stored() 
         await go_on.wait()
         return searches
 
-    async def test() -> None:
-        found = Remembered[int](60)
-        with pytest.raises(DatabaseUnavailable):
-            await found.of("key", fail)
-        first, *others = [asyncio.create_task(found.of("key", find)) for _ in range(3)]
-        await asyncio.sleep(0)
-        first.cancel()
-        go_on.set()
-        assert await asyncio.gather(*others) == [1, 1]
-        assert await found.of("key", fail) == 1
-
-    asyncio.run(test())
+    found = Remembered[int](60)
+    with pytest.raises(DatabaseUnavailable):
+        await found.of("key", fail)
+    first, *others = [asyncio.create_task(found.of("key", find)) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    go_on.set()
+    assert await asyncio.gather(*others) == [1, 1]
+    assert await found.of("key", fail) == 1
 
 
 def test_operators_tokens_of_the_corp_and_owners_of_the_app_may_see_it_and_people_are_recorded(

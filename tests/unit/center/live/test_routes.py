@@ -28,7 +28,7 @@ def hub(sqlite_database: Database) -> Hub:
     return Hub(sqlite_database, most=10, most_of_person=32)
 
 
-def test_the_route_gives_each_stream_the_access_that_let_it_in(hub: Hub, tmp_path: Path) -> None:
+async def test_the_route_gives_each_stream_the_access_that_let_it_in(hub: Hub, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     entry = '[[tokens]]\nname = "{0}"\nsha256 = "{1}"\ncorps = ["corp"]\n'
     tokens.write_text(entry.format("portal", digest_of("secret")))
@@ -47,27 +47,24 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(hub: Hub, tmp_pat
         if message["type"] == "http.response.body" and not message["more_body"]:
             ended.set()
 
-    async def test() -> None:
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/v1/corps/corp/users/ann/events",
-            "query_string": b"",
-            "headers": [(b"authorization", b"Bearer secret")],
-            "client": ("127.0.0.1", 1),
-        }
-        stream = asyncio.create_task(app(scope, receive, send))
-        await begun.wait()
-        tokens.write_text(entry.format("portal", digest_of("another")))
-        assert access.tokens is not None
-        access.tokens.reload_if_changed()
-        hub.beat(asyncio.get_running_loop().time() + 1000)
-        await asyncio.wait_for(stream, 10)
-
-    asyncio.run(test())
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/corps/corp/users/ann/events",
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer secret")],
+        "client": ("127.0.0.1", 1),
+    }
+    stream = asyncio.create_task(app(scope, receive, send))
+    await begun.wait()
+    tokens.write_text(entry.format("portal", digest_of("another")))
+    assert access.tokens is not None
+    access.tokens.reload_if_changed()
+    hub.beat(asyncio.get_running_loop().time() + 1000)
+    await asyncio.wait_for(stream, 10)
     assert b": closed: access\n\n" in body
     assert hub.count == 0
 

@@ -125,27 +125,24 @@ def test_workers_and_edges_are_those_that_the_settings_name(sqlite_database: Dat
     assert len(problems_of(found)) == 2
 
 
-def test_any_replica_shows_all_of_them_with_their_errors(database: Database, tmp_path: Path) -> None:
-    async def test() -> None:
-        one, other = (reporter_of(database, settings_of(tmp_path, port=port)) for port in (8500, 8501))
-        record = logging.LogRecord("test", logging.ERROR, "", 0, {"event": "it_fails", "problem": "away"}, (), None)
-        other.errors.emit(record)
-        running = asyncio.create_task(other.run())
-        found: dict[str, Any] = {"center": {"replicas": []}}
-        async with asyncio.timeout(20):
-            while len(found["center"]["replicas"]) < 2:
-                found = await reporter_of(database, settings_of(tmp_path)).overview()
-        assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500", "8501"]
-        [error] = found["errors"]
-        assert (error["message"], error["worker"].rpartition(":")[2]) == ("it_fails: problem away", "8501")
-        assert (await other.overview())["history"]["times"]
+async def test_any_replica_shows_all_of_them_with_their_errors(database: Database, tmp_path: Path) -> None:
+    one, other = (reporter_of(database, settings_of(tmp_path, port=port)) for port in (8500, 8501))
+    record = logging.LogRecord("test", logging.ERROR, "", 0, {"event": "it_fails", "problem": "away"}, (), None)
+    other.errors.emit(record)
+    running = asyncio.create_task(other.run())
+    found: dict[str, Any] = {"center": {"replicas": []}}
+    async with asyncio.timeout(20):
+        while len(found["center"]["replicas"]) < 2:
+            found = await reporter_of(database, settings_of(tmp_path)).overview()
+    assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500", "8501"]
+    [error] = found["errors"]
+    assert (error["message"], error["worker"].rpartition(":")[2]) == ("it_fails: problem away", "8501")
+    assert (await other.overview())["history"]["times"]
 
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        found = await one.overview()
-        assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500"]
-
-    asyncio.run(test())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    found = await one.overview()
+    assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500"]
 
 
 def test_a_replica_that_reports_no_more_is_shown_as_such(
@@ -158,7 +155,7 @@ def test_a_replica_that_reports_no_more_is_shown_as_such(
     assert problems_of(found)
 
 
-def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
     records = reporter._records  # pyright: ignore[reportPrivateUsage]
     queried, whole = list[int](), records.overview
 
@@ -167,12 +164,8 @@ def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypatch: p
         return whole(now_ms)
 
     monkeypatch.setattr(records, "overview", overview)
-
-    async def test() -> None:
-        await asyncio.gather(*(reporter.overview() for _ in range(5)))
-        await reporter.overview()
-
-    asyncio.run(test())
+    await asyncio.gather(*(reporter.overview() for _ in range(5)))
+    await reporter.overview()
     assert len(queried) == 1
 
 

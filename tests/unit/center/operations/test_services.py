@@ -51,21 +51,18 @@ def test_an_answer_that_does_not_come_at_once_is_read_whole() -> None:
     assert asyncio.run(json_of(json.dumps(whole).encode())) == whole
 
 
-def test_a_cookie_of_a_balancer_leads_no_other_call_to_its_process() -> None:
+async def test_a_cookie_of_a_balancer_leads_no_other_call_to_its_process() -> None:
     given = list[str | None]()
 
     async def answer(request: web.Request) -> web.Response:
         given.append(request.headers.get("cookie"))
         return web.json_response({}, headers={"Set-Cookie": "process=one"})
 
-    async def test() -> None:
-        found = Services()
-        async with served(answer) as url:
-            for _ in range(2):
-                await found.json(f"{url}/status")
-        await found.close()
-
-    asyncio.run(test())
+    found = Services()
+    async with served(answer) as url:
+        for _ in range(2):
+            await found.json(f"{url}/status")
+    await found.close()
     assert given == [None, None]
 
 
@@ -73,34 +70,30 @@ async def own_name(request: web.Request) -> web.Response:
     return web.Response(text=f"{request.path} {request.host}")
 
 
-def test_a_name_with_several_addresses_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_with_several_addresses_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a headless service of Kubernetes: of three addresses, one has no process that answers."""
+    loop, found = asyncio.get_running_loop(), Services()
 
-    async def test() -> None:
-        loop, found = asyncio.get_running_loop(), Services()
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == "edges.example"
+        addresses = ["127.0.0.3", "127.0.0.2", "127.0.0.1", "127.0.0.1"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
 
-        async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-            assert host == "edges.example"
-            addresses = ["127.0.0.3", "127.0.0.2", "127.0.0.1", "127.0.0.1"]
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
-
-        async with served(own_name) as first:
-            port = int(first.rpartition(":")[2])
-            async with served(own_name, "127.0.0.2", port):
-                with monkeypatch.context() as patched:
-                    patched.setattr(loop, "getaddrinfo", getaddrinfo)
-                    one, two, three = await found.answers([f"http://edges.example:{port}"])
-        await found.close()
-        host = f"edges.example:{port}"
-        assert one == (first, f"/readyz {host}", f"/metrics {host}", None)
-        assert two == (f"http://127.0.0.2:{port}", f"/readyz {host}", f"/metrics {host}", None)
-        assert three.url == f"http://127.0.0.3:{port}"
-        assert (three.readiness, three.problem) == (None, "no answer: ConnectError")
-
-    asyncio.run(test())
+    async with served(own_name) as first:
+        port = int(first.rpartition(":")[2])
+        async with served(own_name, "127.0.0.2", port):
+            with monkeypatch.context() as patched:
+                patched.setattr(loop, "getaddrinfo", getaddrinfo)
+                one, two, three = await found.answers([f"http://edges.example:{port}"])
+    await found.close()
+    host = f"edges.example:{port}"
+    assert one == (first, f"/readyz {host}", f"/metrics {host}", None)
+    assert two == (f"http://127.0.0.2:{port}", f"/readyz {host}", f"/metrics {host}", None)
+    assert three.url == f"http://127.0.0.3:{port}"
+    assert (three.readiness, three.problem) == (None, "no answer: ConnectError")
 
 
-def test_what_does_not_answer_is_named_next_to_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_does_not_answer_is_named_next_to_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_WITHIN_S", 0.5)
 
     async def hang(_request: web.Request) -> web.Response:
@@ -110,19 +103,16 @@ def test_what_does_not_answer_is_named_next_to_what_does(monkeypatch: pytest.Mon
     async def refuse(_request: web.Request) -> web.Response:
         return web.Response(status=404)
 
-    async def test() -> None:
-        found = Services()
-        async with served(own_name) as good, served(hang) as hanging, served(refuse) as other:
-            urls = [hanging, good, "http://127.0.0.1:9", other, "http://no.such.name.invalid:1", "nonsense"]
-            answers = await found.answers(urls)
-        await found.close()
-        assert [each.url for each in answers] == urls
-        assert [each.readiness is not None for each in answers] == [False, True, False, False, False, False]
-        assert answers[0].problem == "no answer: ReadTimeout"
-        assert answers[3].problem == "it answers 404 and 404"
-        assert all((each.problem or "").startswith("the name cannot be resolved") for each in answers[4:])
-
-    asyncio.run(test())
+    found = Services()
+    async with served(own_name) as good, served(hang) as hanging, served(refuse) as other:
+        urls = [hanging, good, "http://127.0.0.1:9", other, "http://no.such.name.invalid:1", "nonsense"]
+        answers = await found.answers(urls)
+    await found.close()
+    assert [each.url for each in answers] == urls
+    assert [each.readiness is not None for each in answers] == [False, True, False, False, False, False]
+    assert answers[0].problem == "no answer: ReadTimeout"
+    assert answers[3].problem == "it answers 404 and 404"
+    assert all((each.problem or "").startswith("the name cannot be resolved") for each in answers[4:])
 
 
 def test_urls_are_comma_separated() -> None:

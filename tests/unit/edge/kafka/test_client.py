@@ -129,120 +129,103 @@ async def open_client(producers: Producers) -> KafkaClient:
     return path
 
 
-def test_after_a_fatal_error_the_next_record_goes_out_by_another_producer() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        producers.made[0].failing[0] = DeliveryFailed("fatal")
-        with pytest.raises(DeliveryFailed):
-            await path.send_within(record(0), timeout_s=1)
-        assert path.is_failing((TASK_EVENTS.name, 0))
-        path.succeed(record(0))
-        await path.send_within(record(1), timeout_s=1)
-        first, second = producers.made
-        assert (first.sent, second.sent) == ([0], [1])
-        await until(lambda: first.closing_s)
-        assert second.closing_s == []
-        await path.close()
-
-    asyncio.run(scenario())
+async def test_after_a_fatal_error_the_next_record_goes_out_by_another_producer() -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    producers.made[0].failing[0] = DeliveryFailed("fatal")
+    with pytest.raises(DeliveryFailed):
+        await path.send_within(record(0), timeout_s=1)
+    assert path.is_failing((TASK_EVENTS.name, 0))
+    path.succeed(record(0))
+    await path.send_within(record(1), timeout_s=1)
+    first, second = producers.made
+    assert (first.sent, second.sent) == ([0], [1])
+    await until(lambda: first.closing_s)
+    assert second.closing_s == []
+    await path.close()
 
 
-def test_records_that_fail_together_replace_their_producer_once() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        producers.made[0].held = True
-        producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(5)}
-        sending = [asyncio.create_task(path.send_within(record(number), timeout_s=1)) for number in range(5)]
-        await asyncio.sleep(0)
-        producers.made[0].release()
-        failed = await asyncio.gather(*sending, return_exceptions=True)
-        assert [type(each) for each in failed] == [DeliveryFailed] * 5
-        assert len(producers.made) == 2
-        await path.close()
-
-    asyncio.run(scenario())
+async def test_records_that_fail_together_replace_their_producer_once() -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    producers.made[0].held = True
+    producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(5)}
+    sending = [asyncio.create_task(path.send_within(record(number), timeout_s=1)) for number in range(5)]
+    await asyncio.sleep(0)
+    producers.made[0].release()
+    failed = await asyncio.gather(*sending, return_exceptions=True)
+    assert [type(each) for each in failed] == [DeliveryFailed] * 5
+    assert len(producers.made) == 2
+    await path.close()
 
 
-def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        producers.made[0].kills = False
-        producers.made[0].failing[0] = DeliveryFailed("late")
-        with pytest.raises(DeliveryFailed):
-            await path.send_within(record(0), timeout_s=1)
-        await path.send_within(record(1), timeout_s=1)
-        assert len(producers.made) == 1
-        await path.close()
-
-    asyncio.run(scenario())
+async def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    producers.made[0].kills = False
+    producers.made[0].failing[0] = DeliveryFailed("late")
+    with pytest.raises(DeliveryFailed):
+        await path.send_within(record(0), timeout_s=1)
+    await path.send_within(record(1), timeout_s=1)
+    assert len(producers.made) == 1
+    await path.close()
 
 
-def test_a_dead_producer_is_polled_for_its_last_reports_and_delays_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_producer_is_polled_for_its_last_reports_and_delays_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("taskbridge.edge.kafka.client._HOPELESS_FLUSH_S", 0.05)
-
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        first = producers.made[0]
-        first.let_go.clear()
-        first.failing[0] = DeliveryFailed("fatal")
-        with pytest.raises(DeliveryFailed):
-            await path.send_within(record(0), timeout_s=1)
-        await until(lambda: first.closing_s)
-        assert first.closing_s[0] > 30, "librdkafka reports on a record after message.timeout.ms at the latest"
-        async with asyncio.timeout(1):
-            await path.close()
-        await asyncio.sleep(0)
-        assert first.is_closed, "nothing of it continues after the end"
-
-    asyncio.run(scenario())
-
-
-def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        first = producers.made[0]
-        first.let_go.clear()
-        first.is_dead = True
-        await path.check()
-        closing = asyncio.create_task(path.close())
-        await until(lambda: first.closing_s)
-        assert len(producers.made) == 2
-        assert not closing.done()
-        first.let_go.set()
-        await closing
-        assert first.is_closed
-        assert not path._closing  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
-
-
-def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        [first] = producers.made
-        first.failing[0] = DeliveryFailed("fatal")
-        producers.fails = True
-        with pytest.raises(DeliveryFailed, match="fatal"):
-            await path.send_within(record(0), timeout_s=1)
-        path.succeed(record(0))
-        assert not path.accepts(record(1))
-        assert not await path.check()
-        assert first.closing_s == [], "it is still the only one"
-        producers.fails = False
-        assert await path.check()
-        assert path.accepts(record(1))
-        await path.send_within(record(1), timeout_s=1)
-        assert [each.sent for each in producers.made] == [[0], [1]]
-        assert first.closing_s != []
+    producers = Producers()
+    path = await open_client(producers)
+    first = producers.made[0]
+    first.let_go.clear()
+    first.failing[0] = DeliveryFailed("fatal")
+    with pytest.raises(DeliveryFailed):
+        await path.send_within(record(0), timeout_s=1)
+    await until(lambda: first.closing_s)
+    assert first.closing_s[0] > 30, "librdkafka reports on a record after message.timeout.ms at the latest"
+    async with asyncio.timeout(1):
         await path.close()
+    await asyncio.sleep(0)
+    assert first.is_closed, "nothing of it continues after the end"
 
-    asyncio.run(scenario())
+
+async def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    first = producers.made[0]
+    first.let_go.clear()
+    first.is_dead = True
+    await path.check()
+    closing = asyncio.create_task(path.close())
+    await until(lambda: first.closing_s)
+    assert len(producers.made) == 2
+    assert not closing.done()
+    first.let_go.set()
+    await closing
+    assert first.is_closed
+    assert not path._closing  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again() -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    [first] = producers.made
+    first.failing[0] = DeliveryFailed("fatal")
+    producers.fails = True
+    with pytest.raises(DeliveryFailed, match="fatal"):
+        await path.send_within(record(0), timeout_s=1)
+    path.succeed(record(0))
+    assert not path.accepts(record(1))
+    assert not await path.check()
+    assert first.closing_s == [], "it is still the only one"
+    producers.fails = False
+    assert await path.check()
+    assert path.accepts(record(1))
+    await path.send_within(record(1), timeout_s=1)
+    assert [each.sent for each in producers.made] == [[0], [1]]
+    assert first.closing_s != []
+    await path.close()
 
 
 def test_an_error_of_new_producers_is_logged_when_it_changes_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,85 +251,72 @@ def test_an_error_of_new_producers_is_logged_when_it_changes_and_once_a_minute(m
     assert logged == ["too many open files", "too many open files", "no such file", "no such file"]
 
 
-def test_a_sender_gets_the_failure_of_its_record_though_the_failure_handler_raises() -> None:
-    async def scenario() -> None:
-        errors: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+async def test_a_sender_gets_the_failure_of_its_record_though_the_failure_handler_raises() -> None:
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
 
-        def broken(*_: object) -> None:
-            raise RuntimeError("broken")
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
 
-        heard: list[Exception | None] = []
-        Sendings(broken).add(record(0), heard.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
-        await asyncio.sleep(0)
-        assert heard == [failure]
-        assert [str(each) for each in errors] == ["broken"]
-
-    asyncio.run(scenario())
+    heard: list[Exception | None] = []
+    Sendings(broken).add(record(0), heard.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
+    await asyncio.sleep(0)
+    assert heard == [failure]
+    assert [str(each) for each in errors] == ["broken"]
 
 
-def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(3)}
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            drainer = Drainer(spool, path)
-            draining = asyncio.create_task(drainer.run())
-            await until(lambda: not spool.waiting)
-            draining.cancel()
-        assert [each.delivered for each in producers.made] == [[], [0, 1, 2]]
-        await path.close()
-
-    asyncio.run(scenario())
+async def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(3)}
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+        drainer = Drainer(spool, path)
+        draining = asyncio.create_task(drainer.run())
+        await until(lambda: not spool.waiting)
+        draining.cancel()
+    assert [each.delivered for each in producers.made] == [[], [0, 1, 2]]
+    await path.close()
 
 
-def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await open_client(producers)
-        (first,) = producers.made
-        first.held, first.reachable = True, False
-        under_way = path.send(record(0))
-        assert not await path.check()
-        assert len(producers.made) == 1, "a short silence is none"
-        monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
-        assert not await path.check()
-        monkeypatch.undo()
-        assert await path.check()
-        assert len(producers.made) == 2
-        await path.send_within(record(1), timeout_s=1)
-        assert [each.sent for each in producers.made] == [[0], [1]]
-        assert not under_way.done()
-        first.release()
-        await under_way  # what it had in hand still gets its report
-        await until(lambda: first.is_closed)
-        await path.close()
-
-    asyncio.run(scenario())
+async def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    producers = Producers()
+    path = await open_client(producers)
+    (first,) = producers.made
+    first.held, first.reachable = True, False
+    under_way = path.send(record(0))
+    assert not await path.check()
+    assert len(producers.made) == 1, "a short silence is none"
+    monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
+    assert not await path.check()
+    monkeypatch.undo()
+    assert await path.check()
+    assert len(producers.made) == 2
+    await path.send_within(record(1), timeout_s=1)
+    assert [each.sent for each in producers.made] == [[0], [1]]
+    assert not under_way.done()
+    first.release()
+    await under_way  # what it had in hand still gets its report
+    await until(lambda: first.is_closed)
+    await path.close()
 
 
-def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one case of eight, librdkafka has no broker to query."""
     monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
-
-    async def scenario() -> None:
-        async with metadata_broker() as broker:
-            config = {"bootstrap.servers": f"127.0.0.1:{broker.port}"}
-            path = KafkaClient(lambda: AsyncProducer(config), REGISTRY)
-            path.start()
-            for _ in range(20):
-                async with asyncio.timeout(30):
-                    while not await path.check():
-                        pass
-                broker.is_fenced, before = True, broker.requests
-                while broker.requests == before:
-                    await path.check()
-                broker.is_fenced = False
-            await path.close()
-
-    asyncio.run(scenario())
+    async with metadata_broker() as broker:
+        config = {"bootstrap.servers": f"127.0.0.1:{broker.port}"}
+        path = KafkaClient(lambda: AsyncProducer(config), REGISTRY)
+        path.start()
+        for _ in range(20):
+            async with asyncio.timeout(30):
+                while not await path.check():
+                    pass
+            broker.is_fenced, before = True, broker.requests
+            while broker.requests == before:
+                await path.check()
+            broker.is_fenced = False
+        await path.close()
 
 
 EVENTS, QUARANTINE = TASK_EVENTS.name, CALLBACKS_QUARANTINE.name
@@ -362,213 +332,177 @@ async def two_partitions(producers: Producers) -> KafkaClient:
     return path
 
 
-def test_a_record_is_accepted_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
-    async def scenario() -> None:
-        path = KafkaClient(Producers(), REGISTRY)
-        path.start()
+async def test_a_record_is_accepted_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
+    path = KafkaClient(Producers(), REGISTRY)
+    path.start()
 
-        def known() -> tuple[bool, ...]:
-            return path.answers, path.has(EVENTS), path.is_open(EVENTS), path.usable, path.accepts(FIRST)
+    def known() -> tuple[bool, ...]:
+        return path.answers, path.has(EVENTS), path.is_open(EVENTS), path.usable, path.accepts(FIRST)
 
-        assert known() == (False, False, False, False, False)
-        assert path.partition_of(FIRST) == (EVENTS, -1)
-        path.open(EVENTS, partitions=1)
-        assert known() == (False, True, False, False, False)
-        assert path.partition_of(FIRST) == (EVENTS, 0)
-        assert not path.accepts_any_of(EVENTS)
-        assert await path.check()
-        assert known() == (True, True, True, True, False)
-        assert not path.can_frame(FIRST.schema)
-        with pytest.raises(SchemaIdUnknown):
-            path.send(FIRST)
-        path.load_ids(SCHEMA, SchemaRef("of nobody", '"string"'))
-        assert path.can_frame(FIRST.schema)
-        assert not path.can_frame(SchemaRef("of nobody", '"string"').key)
-        assert known() == (True, True, True, True, True)
-        assert path.accepts_any_of(EVENTS)
-        assert not path.is_open(QUARANTINE)
-        assert not path.accepts(record(topic=QUARANTINE))
-
-    asyncio.run(scenario())
+    assert known() == (False, False, False, False, False)
+    assert path.partition_of(FIRST) == (EVENTS, -1)
+    path.open(EVENTS, partitions=1)
+    assert known() == (False, True, False, False, False)
+    assert path.partition_of(FIRST) == (EVENTS, 0)
+    assert not path.accepts_any_of(EVENTS)
+    assert await path.check()
+    assert known() == (True, True, True, True, False)
+    assert not path.can_frame(FIRST.schema)
+    with pytest.raises(SchemaIdUnknown):
+        path.send(FIRST)
+    path.load_ids(SCHEMA, SchemaRef("of nobody", '"string"'))
+    assert path.can_frame(FIRST.schema)
+    assert not path.can_frame(SchemaRef("of nobody", '"string"').key)
+    assert known() == (True, True, True, True, True)
+    assert path.accepts_any_of(EVENTS)
+    assert not path.is_open(QUARANTINE)
+    assert not path.accepts(record(topic=QUARANTINE))
 
 
-def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_while_none_does() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = KafkaClient(producers, REGISTRY)
-        path.start()
-        producers.made[0].reachable = False
-        assert not await path.check()
-        away_s = path.next_check_s
-        waiting = asyncio.create_task(path.until_answers())
-        path.open(EVENTS, partitions=1)
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        producers.made[0].reachable = True
-        assert await path.check()
+async def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_while_none_does() -> None:
+    producers = Producers()
+    path = KafkaClient(producers, REGISTRY)
+    path.start()
+    producers.made[0].reachable = False
+    assert not await path.check()
+    away_s = path.next_check_s
+    waiting = asyncio.create_task(path.until_answers())
+    path.open(EVENTS, partitions=1)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    producers.made[0].reachable = True
+    assert await path.check()
+    await waiting
+    assert path.next_check_s > away_s
+    producers.made[0].reachable = False
+    await path.check()
+    waiting = asyncio.create_task(path.until_answers())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
+    path = KafkaClient(Producers(), REGISTRY)
+    path.start()
+    await path.check()
+    assert not path.usable
+    waiting = asyncio.create_task(path.until_answers())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    path.open(EVENTS, partitions=1)
+    async with asyncio.timeout(1):
         await waiting
-        assert path.next_check_s > away_s
-        producers.made[0].reachable = False
-        await path.check()
-        waiting = asyncio.create_task(path.until_answers())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        waiting.cancel()
-
-    asyncio.run(scenario())
 
 
-def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
-    async def scenario() -> None:
-        path = KafkaClient(Producers(), REGISTRY)
-        path.start()
-        await path.check()
-        assert not path.usable
-        waiting = asyncio.create_task(path.until_answers())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        path.open(EVENTS, partitions=1)
-        async with asyncio.timeout(1):
-            await waiting
-
-    asyncio.run(scenario())
-
-
-def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> None:
-    async def scenario() -> None:
-        path = await two_partitions(Producers())
-        path.open(QUARANTINE, partitions=1)
-        assert (path.failing(EVENTS), path.problem_of(EVENTS)) == (0, None)
-        path.fail(FIRST, AWAY)
-        assert (path.accepts(FIRST), path.accepts(SECOND), path.usable) == (False, True, False)
-        assert (path.failing(EVENTS), path.failing(QUARANTINE)) == (1, 0)
-        assert (path.accepts_any_of(EVENTS), path.accepts_any_of(QUARANTINE)) == (True, True)
-        path.fail(SECOND, DeliveryFailed("later"))
-        assert (path.failing(EVENTS), path.accepts_any_of(EVENTS)) == (2, False)
-        assert path.problem_of(EVENTS) == "later"
-        path.fail(FIRST, DeliveryFailed("last of all"))
-        assert path.problem_of(EVENTS) == "last of all"
-        assert path.problem_of(QUARANTINE) is None
-        path.succeed(FIRST)
-        assert (path.is_failing(path.partition_of(FIRST)), path.is_failing(path.partition_of(SECOND))) == (False, True)
-        assert path.problem_of(EVENTS) == "later"
-        path.succeed(SECOND)
-        assert path.usable
-
-    asyncio.run(scenario())
+async def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> None:
+    path = await two_partitions(Producers())
+    path.open(QUARANTINE, partitions=1)
+    assert (path.failing(EVENTS), path.problem_of(EVENTS)) == (0, None)
+    path.fail(FIRST, AWAY)
+    assert (path.accepts(FIRST), path.accepts(SECOND), path.usable) == (False, True, False)
+    assert (path.failing(EVENTS), path.failing(QUARANTINE)) == (1, 0)
+    assert (path.accepts_any_of(EVENTS), path.accepts_any_of(QUARANTINE)) == (True, True)
+    path.fail(SECOND, DeliveryFailed("later"))
+    assert (path.failing(EVENTS), path.accepts_any_of(EVENTS)) == (2, False)
+    assert path.problem_of(EVENTS) == "later"
+    path.fail(FIRST, DeliveryFailed("last of all"))
+    assert path.problem_of(EVENTS) == "last of all"
+    assert path.problem_of(QUARANTINE) is None
+    path.succeed(FIRST)
+    assert (path.is_failing(path.partition_of(FIRST)), path.is_failing(path.partition_of(SECOND))) == (False, True)
+    assert path.problem_of(EVENTS) == "later"
+    path.succeed(SECOND)
+    assert path.usable
 
 
-def test_a_topic_whose_partitions_are_not_known_accepts_records_until_one_has_failed() -> None:
-    async def scenario() -> None:
-        path = await open_client(Producers())
-        path.open(EVENTS, partitions=0)
-        assert path.accepts_any_of(EVENTS)
-        path.fail(FIRST, AWAY)
-        assert not path.accepts_any_of(EVENTS)
-
-    asyncio.run(scenario())
+async def test_a_topic_whose_partitions_are_not_known_accepts_records_until_one_has_failed() -> None:
+    path = await open_client(Producers())
+    path.open(EVENTS, partitions=0)
+    assert path.accepts_any_of(EVENTS)
+    path.fail(FIRST, AWAY)
+    assert not path.accepts_any_of(EVENTS)
 
 
-def test_who_waits_for_the_partition_that_failed_hears_of_it_at_once_and_nobody_else() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await two_partitions(producers)
-        producers.made[0].held = True
-        same = asyncio.create_task(path.send_within(record(2, key="k0"), timeout_s=10))
-        other = asyncio.create_task(path.send_within(SECOND, timeout_s=10))
-        await asyncio.sleep(0)
-        path.fail(FIRST, AWAY)
-        path.fail(FIRST, AWAY)  # no sender hears of it twice
-        with pytest.raises(DeliveryFailed, match="another delivery failed: away"):
-            await same
-        assert not other.done()
-        producers.made[0].release()
-        await other
-
-    asyncio.run(scenario())
+async def test_who_waits_for_the_partition_that_failed_hears_of_it_at_once_and_nobody_else() -> None:
+    producers = Producers()
+    path = await two_partitions(producers)
+    producers.made[0].held = True
+    same = asyncio.create_task(path.send_within(record(2, key="k0"), timeout_s=10))
+    other = asyncio.create_task(path.send_within(SECOND, timeout_s=10))
+    await asyncio.sleep(0)
+    path.fail(FIRST, AWAY)
+    path.fail(FIRST, AWAY)  # no sender hears of it twice
+    with pytest.raises(DeliveryFailed, match="another delivery failed: away"):
+        await same
+    assert not other.done()
+    producers.made[0].release()
+    await other
 
 
-def test_a_record_that_is_not_acknowledged_in_time_has_failed() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await two_partitions(producers)
-        producers.made[0].held = True
-        with pytest.raises(DeliveryFailed, match="in time"):
-            await path.send_within(FIRST, timeout_s=0.01)
-        assert path.problem_of(EVENTS) == "no acknowledgement in time"
-        assert path._sendings == {}  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
+async def test_a_record_that_is_not_acknowledged_in_time_has_failed() -> None:
+    producers = Producers()
+    path = await two_partitions(producers)
+    producers.made[0].held = True
+    with pytest.raises(DeliveryFailed, match="in time"):
+        await path.send_within(FIRST, timeout_s=0.01)
+    assert path.problem_of(EVENTS) == "no acknowledgement in time"
+    assert path._sendings == {}  # pyright: ignore[reportPrivateUsage]
 
 
-def test_what_a_broker_has_against_one_record_is_no_failure_of_its_partition() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        path = await two_partitions(producers)
-        producers.made[0].kills = False
-        producers.made[0].failing[0] = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        with pytest.raises(DeliveryFailed, match="too large"):
-            await path.send_within(FIRST, timeout_s=1)
-        assert path.usable
-
-    asyncio.run(scenario())
+async def test_what_a_broker_has_against_one_record_is_no_failure_of_its_partition() -> None:
+    producers = Producers()
+    path = await two_partitions(producers)
+    producers.made[0].kills = False
+    producers.made[0].failing[0] = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    with pytest.raises(DeliveryFailed, match="too large"):
+        await path.send_within(FIRST, timeout_s=1)
+    assert path.usable
 
 
-def test_a_topic_that_is_gone_is_not_open_until_it_is_made_sure_of_again() -> None:
-    async def scenario() -> None:
-        path = await open_client(Producers())
-        gone = DeliveryFailed("gone", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
-        path.fail(FIRST, gone)
-        assert not path.has(EVENTS)
-        path.fail(FIRST, gone)
-        path.open(EVENTS, partitions=1)
-        assert path.is_open(EVENTS)
-
-    asyncio.run(scenario())
+async def test_a_topic_that_is_gone_is_not_open_until_it_is_made_sure_of_again() -> None:
+    path = await open_client(Producers())
+    gone = DeliveryFailed("gone", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    path.fail(FIRST, gone)
+    assert not path.has(EVENTS)
+    path.fail(FIRST, gone)
+    path.open(EVENTS, partitions=1)
+    assert path.is_open(EVENTS)
 
 
-def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_tries_it(
+async def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_tries_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def scenario() -> None:
-        path = await two_partitions(Producers())
-        path.fail(FIRST, AWAY)
-        path.fail(SECOND, AWAY)
-        path.forgive()
-        assert path.failing(EVENTS) == 2, "not at once"
-        monkeypatch.setattr("taskbridge.edge.kafka.client._FORGIVE_S", -1)
-        path.forgive(but={path.partition_of(SECOND)})
-        assert (path.accepts(FIRST), path.accepts(SECOND)) == (True, False)
-        path.forgive()
-        assert path.usable
-
-    asyncio.run(scenario())
+    path = await two_partitions(Producers())
+    path.fail(FIRST, AWAY)
+    path.fail(SECOND, AWAY)
+    path.forgive()
+    assert path.failing(EVENTS) == 2, "not at once"
+    monkeypatch.setattr("taskbridge.edge.kafka.client._FORGIVE_S", -1)
+    path.forgive(but={path.partition_of(SECOND)})
+    assert (path.accepts(FIRST), path.accepts(SECOND)) == (True, False)
+    path.forgive()
+    assert path.usable
 
 
-def test_the_id_of_a_schema_is_requested_once_and_only_where_the_schema_itself_is_known() -> None:
-    async def scenario() -> None:
-        registry = FakeRegistry()
-        path = KafkaClient(Producers(), registry)
-        path.start()
-        assert not await path.fetch_id(SCHEMA.key, {})
-        assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
-        registry.learn_id = None  # type: ignore[assignment]
-        assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
-        assert await path.fetch_id(SCHEMA.key, {})
-        strange = replace(FIRST, schema="strange")
-        assert not await path.fetch_id(strange.schema, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
-
-    asyncio.run(scenario())
+async def test_the_id_of_a_schema_is_requested_once_and_only_where_the_schema_itself_is_known() -> None:
+    registry = FakeRegistry()
+    path = KafkaClient(Producers(), registry)
+    path.start()
+    assert not await path.fetch_id(SCHEMA.key, {})
+    assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+    registry.learn_id = None  # type: ignore[assignment]
+    assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+    assert await path.fetch_id(SCHEMA.key, {})
+    strange = replace(FIRST, schema="strange")
+    assert not await path.fetch_id(strange.schema, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
 
 
-def test_the_end_waits_long_only_for_a_kafka_that_answers() -> None:
-    async def scenario() -> None:
-        producers = Producers()
-        await (await open_client(producers)).close()
-        path = await open_client(producers)
-        path.fail(FIRST, AWAY)
-        await path.close()
-        well, failing = (each.closing_s for each in producers.made)
-        assert (well, failing) == ([5], [1])
-
-    asyncio.run(scenario())
+async def test_the_end_waits_long_only_for_a_kafka_that_answers() -> None:
+    producers = Producers()
+    await (await open_client(producers)).close()
+    path = await open_client(producers)
+    path.fail(FIRST, AWAY)
+    await path.close()
+    well, failing = (each.closing_s for each in producers.made)
+    assert (well, failing) == ([5], [1])

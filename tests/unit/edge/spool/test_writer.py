@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
+def damaged(folder: Path) -> list[Path]:
+    return list(folder.glob("*damaged*"))
+
+
 class Commits(SpoolMetrics):
     """Counts what each commit was about."""
 
@@ -43,23 +47,19 @@ class Commits(SpoolMetrics):
 
 
 @pytest.mark.parametrize(("total", "floor"), [(100 * MIB, 5 * MIB), (1 << 40, 64 * MIB)])
-def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, total: int, floor: int) -> None:
+async def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, total: int, floor: int) -> None:
     """In addition, some bytes are written twice: into the log, and from the log into the file."""
-
-    async def scenario() -> None:
-        disk = Disk()
-        disk.total = total
-        async with open_spool(tmp_path, disk=disk) as spool:
-            await spool.put(record(1))
-            log_bytes = spool._store.log_bytes  # pyright: ignore[reportPrivateUsage]
-            assert log_bytes > 0
-            disk.free = floor + 2 * record(2).size + log_bytes
-            await spool.put(record(2))
-            disk.free = floor + 2 * record(3).size + spool._store.log_bytes - 1  # pyright: ignore[reportPrivateUsage]
-            with pytest.raises(SpoolFull, match="disk"):
-                await spool.put(record(3))
-
-    asyncio.run(scenario())
+    disk = Disk()
+    disk.total = total
+    async with open_spool(tmp_path, disk=disk) as spool:
+        await spool.put(record(1))
+        log_bytes = spool._store.log_bytes  # pyright: ignore[reportPrivateUsage]
+        assert log_bytes > 0
+        disk.free = floor + 2 * record(2).size + log_bytes
+        await spool.put(record(2))
+        disk.free = floor + 2 * record(3).size + spool._store.log_bytes - 1  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(SpoolFull, match="disk"):
+            await spool.put(record(3))
 
 
 def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_that_may_have(
@@ -106,50 +106,44 @@ def test_a_commit_waits_a_moment_for_the_next_record(tmp_path: Path, monkeypatch
     ("error", "message"),
     [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],
 )
-def test_the_error_says_what_stopped_the_writer(
+async def test_the_error_says_what_stopped_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
 ) -> None:
     def write(*_: object, **__: object) -> None:
         raise error
 
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            monkeypatch.setattr(Store, "write", write)
-            with pytest.raises(SpoolBroken) as caught:
-                await spool.put(record(1))
-            assert str(caught.value) == message
-
-    asyncio.run(scenario())
+    async with open_spool(tmp_path) as spool:
+        monkeypatch.setattr(Store, "write", write)
+        with pytest.raises(SpoolBroken) as caught:
+            await spool.put(record(1))
+        assert str(caught.value) == message
 
 
-def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_room(
+async def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        disk, writes = Disk(), list[int]()
-        async with open_spool(tmp_path, disk=disk) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            found = await spool.read(0, count=9, max_bytes=MIB)
-            write = Store.write
+    disk, writes = Disk(), list[int]()
+    async with open_spool(tmp_path, disk=disk) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+        found = await spool.read(0, count=9, max_bytes=MIB)
+        write = Store.write
 
-            def counted(self: Store, rows: Sequence[Row], **what: Any) -> None:
-                writes.append(len(what["delete"]))
-                write(self, rows, **what)
+        def counted(self: Store, rows: Sequence[Row], **what: Any) -> None:
+            writes.append(len(what["delete"]))
+            write(self, rows, **what)
 
-            monkeypatch.setattr(Store, "write", counted)
-            await spool.remove(found[:1])
-            assert writes == [1]
-            disk.free = 0
-            with pytest.raises(SpoolFull):
-                await spool.put(record(4))
-            await spool.remove(found[1:])
-            assert writes == [1, 2]
-            assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
-            assert spool.size == 0
-            await spool.remove(())
-            assert spool._store.log_bytes == 0, "it is empty, though records were refused"  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
+        monkeypatch.setattr(Store, "write", counted)
+        await spool.remove(found[:1])
+        assert writes == [1]
+        disk.free = 0
+        with pytest.raises(SpoolFull):
+            await spool.put(record(4))
+        await spool.remove(found[1:])
+        assert writes == [1, 2]
+        assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
+        assert spool.size == 0
+        await spool.remove(())
+        assert spool._store.log_bytes == 0, "it is empty, though records were refused"  # pyright: ignore[reportPrivateUsage]
 
 
 def failing(code: int) -> Callable[..., None]:
@@ -162,194 +156,166 @@ def failing(code: int) -> Callable[..., None]:
     return write
 
 
-def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number, size=number * 700)) for number in range(20)))
-            assert spool.waiting == 20
-        async with open_spool(tmp_path) as spool:
-            assert spool.waiting == 20
-            found = await spool.read(-1, count=100, max_bytes=1 << 30)
-            assert numbers(found) == list(range(20))
-            assert [each.body for each in found] == [record(number, size=number * 700).body for number in range(20)]
-            await spool.remove(found[:5])
-            await spool.put(record(20))
-            left = await spool.read(-1, count=100, max_bytes=1 << 30)
-            assert numbers(left) == list(range(5, 21))
-
-    asyncio.run(scenario())
+async def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number, size=number * 700)) for number in range(20)))
+        assert spool.waiting == 20
+    async with open_spool(tmp_path) as spool:
+        assert spool.waiting == 20
+        found = await spool.read(-1, count=100, max_bytes=1 << 30)
+        assert numbers(found) == list(range(20))
+        assert [each.body for each in found] == [record(number, size=number * 700).body for number in range(20)]
+        await spool.remove(found[:5])
+        await spool.put(record(20))
+        left = await spool.read(-1, count=100, max_bytes=1 << 30)
+        assert numbers(left) == list(range(5, 21))
 
 
-def test_no_future_is_done_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            original, held = spool._store.write, [True]  # pyright: ignore[reportPrivateUsage]
+async def test_no_future_is_done_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_spool(tmp_path) as spool:
+        original, held = spool._store.write, [True]  # pyright: ignore[reportPrivateUsage]
 
-            def slow(*arguments: Any, **keywords: Any) -> None:
-                while held[0]:
-                    pass
-                original(*arguments, **keywords)
+        def slow(*arguments: Any, **keywords: Any) -> None:
+            while held[0]:
+                pass
+            original(*arguments, **keywords)
 
-            monkeypatch.setattr(spool._store, "write", slow)  # pyright: ignore[reportPrivateUsage]
-            done = spool.put(record())
-            await asyncio.sleep(0.05)
-            assert not done.done()
-            held[0] = False
-            await done
-
-    asyncio.run(scenario())
+        monkeypatch.setattr(spool._store, "write", slow)  # pyright: ignore[reportPrivateUsage]
+        done = spool.put(record())
+        await asyncio.sleep(0.05)
+        assert not done.done()
+        held[0] = False
+        await done
 
 
-def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        size = record(size=1000).size
-        async with open_spool(tmp_path, max_bytes=10 * size) as spool:
-            await asyncio.gather(*(spool.put(record(number, size=1000)) for number in range(10)))
-            with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
-                spool.put(record(size=1000))
-            assert spool.is_over_bound
-            await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
-            await spool.put(record(size=1000))
-            assert not spool.is_over_bound
-
-    asyncio.run(scenario())
+async def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
+    size = record(size=1000).size
+    async with open_spool(tmp_path, max_bytes=10 * size) as spool:
+        await asyncio.gather(*(spool.put(record(number, size=1000)) for number in range(10)))
+        with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
+            spool.put(record(size=1000))
+        assert spool.is_over_bound
+        await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
+        await spool.put(record(size=1000))
+        assert not spool.is_over_bound
 
 
-def test_below_the_floor_of_free_space_it_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        disk = Disk()
-        async with open_spool(tmp_path, disk=disk) as spool:
-            await spool.put(record(1))
-            disk.free = 1 << 20
-            with pytest.raises(SpoolFull):
-                await spool.put(record(2))
-            assert (spool.refused is not None, spool.waiting) == (True, 1)
-            with pytest.raises(SpoolFull):  # at once: it knows
-                spool.put(record(3))
-            disk.free = 1 << 40
-            await until(lambda: spool.refused is None)
-            await spool.put(record(4))
-            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1, 4]
-
-    asyncio.run(scenario())
+async def test_below_the_floor_of_free_space_it_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
+    disk = Disk()
+    async with open_spool(tmp_path, disk=disk) as spool:
+        await spool.put(record(1))
+        disk.free = 1 << 20
+        with pytest.raises(SpoolFull):
+            await spool.put(record(2))
+        assert (spool.refused is not None, spool.waiting) == (True, 1)
+        with pytest.raises(SpoolFull):  # at once: it knows
+            spool.put(record(3))
+        disk.free = 1 << 40
+        await until(lambda: spool.refused is None)
+        await spool.put(record(4))
+        assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1, 4]
 
 
-def test_a_full_disk_rolls_the_transaction_back_and_removals_wait_for_room(
+async def test_a_full_disk_rolls_the_transaction_back_and_removals_wait_for_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
-            found = await spool.read(-1, count=2, max_bytes=1 << 30)
-            with monkeypatch.context() as context:
-                context.setattr(Store, "write", failing(sqlite3.SQLITE_FULL))
-                refused = spool.put(record(9))
-                await spool.remove(found)
-                with pytest.raises(SpoolFull):
-                    await refused
-                assert spool.broken is None
-                assert spool.waiting == 2
-                left = await spool.read(-1, count=9, max_bytes=1 << 30)
-                assert numbers(left) == [2, 3], "what is delivered is not read again"
-            await until(lambda: spool.refused is None)
-            await spool.put(record(5))
-            await until(lambda: spool.size == record().size * 3)
-            assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
-        async with open_spool(tmp_path) as spool:
-            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [2, 3, 5]
-
-    asyncio.run(scenario())
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
+        found = await spool.read(-1, count=2, max_bytes=1 << 30)
+        with monkeypatch.context() as context:
+            context.setattr(Store, "write", failing(sqlite3.SQLITE_FULL))
+            refused = spool.put(record(9))
+            await spool.remove(found)
+            with pytest.raises(SpoolFull):
+                await refused
+            assert spool.broken is None
+            assert spool.waiting == 2
+            left = await spool.read(-1, count=9, max_bytes=1 << 30)
+            assert numbers(left) == [2, 3], "what is delivered is not read again"
+        await until(lambda: spool.refused is None)
+        await spool.put(record(5))
+        await until(lambda: spool.size == record().size * 3)
+        assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
+    async with open_spool(tmp_path) as spool:
+        assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [2, 3, 5]
 
 
 @pytest.mark.parametrize(
     "code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR]
 )
-def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
+async def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     broken_marks: list[Path] = []
+    calls: list[int] = []
+    async with open_spool(tmp_path) as spool:
+        await spool.put(record(1))
 
-    async def scenario() -> None:
-        calls: list[int] = []
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
+        def broken(*arguments: Any, **keywords: Any) -> None:
+            calls.append(1)
+            failing(code)(*arguments, **keywords)
 
-            def broken(*arguments: Any, **keywords: Any) -> None:
-                calls.append(1)
-                failing(code)(*arguments, **keywords)
-
-            with monkeypatch.context() as context:
-                context.setattr(Store, "write", broken)
-                with pytest.raises(SpoolBroken):
-                    await spool.put(record(2))
-            assert spool.broken is not None
+        with monkeypatch.context() as context:
+            context.setattr(Store, "write", broken)
             with pytest.raises(SpoolBroken):
-                spool.put(record(3))
-            with pytest.raises(SpoolBroken):
-                await spool.remove(())
-            assert calls == [1], "never try again, and believe"
-            assert spool.moving == 0
-        broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
-        async with open_spool(tmp_path) as spool:
-            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
-            await spool.put(record(4))
-
-    asyncio.run(scenario())
+                await spool.put(record(2))
+        assert spool.broken is not None
+        with pytest.raises(SpoolBroken):
+            spool.put(record(3))
+        with pytest.raises(SpoolBroken):
+            await spool.remove(())
+        assert calls == [1], "never try again, and believe"
+        assert spool.moving == 0
+    broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
+    async with open_spool(tmp_path) as spool:
+        assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
+        await spool.put(record(4))
     assert broken_marks
-    assert not list(tmp_path.glob("0.db.damaged-*")), "SQLite read all of it"
+    assert not damaged(tmp_path), "SQLite read all of it"
     assert not (tmp_path / f"0.db{BROKEN_MARK}").exists()
 
 
-def test_an_error_of_the_checkpoint_breaks_it_too_after_the_commit_counted(
+async def test_an_error_of_the_checkpoint_breaks_it_too_after_the_commit_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            monkeypatch.setattr("taskbridge.edge.spool.store._CHECKPOINT_BYTES", 1)
-            monkeypatch.setattr(Store, "checkpoint", failing(sqlite3.SQLITE_IOERR_FSYNC))
-            await spool.put(record(1))
-            await until(lambda: spool.broken is not None)
-
-    asyncio.run(scenario())
+    async with open_spool(tmp_path) as spool:
+        monkeypatch.setattr("taskbridge.edge.spool.store._CHECKPOINT_BYTES", 1)
+        monkeypatch.setattr(Store, "checkpoint", failing(sqlite3.SQLITE_IOERR_FSYNC))
+        await spool.put(record(1))
+        await until(lambda: spool.broken is not None)
 
 
-def test_a_row_with_a_wrong_checksum_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+async def test_a_row_with_a_wrong_checksum_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     class Damages(Commits):
         def row_damaged(self) -> None:
             self.rows.append(-1)
 
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-        with sqlite3.connect(tmp_path / "0.db") as connection:
-            connection.execute("UPDATE records SET body = 'nonsense' WHERE position = 2")
-        connection.close()
-        seen = Damages()
-        async with open_spool(tmp_path, metrics=seen) as spool:
-            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [0, 2]
-            assert (spool.waiting, spool.set_aside, seen.rows) == (2, 1, [-1])
-        async with open_spool(tmp_path) as spool:
-            assert (spool.waiting, spool.set_aside) == (2, 1)
-
-    asyncio.run(scenario())
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+    with sqlite3.connect(tmp_path / "0.db") as connection:
+        connection.execute("UPDATE records SET body = 'nonsense' WHERE position = 2")
+    connection.close()
+    seen = Damages()
+    async with open_spool(tmp_path, metrics=seen) as spool:
+        assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [0, 2]
+        assert (spool.waiting, spool.set_aside, seen.rows) == (2, 1, [-1])
+    async with open_spool(tmp_path) as spool:
+        assert (spool.waiting, spool.set_aside) == (2, 1)
 
 
-def test_an_emptied_spool_gives_its_room_back(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number, size=4000)) for number in range(2000)))
-            assert (tmp_path / "0.db").stat().st_size + (tmp_path / "0.db-wal").stat().st_size > 8_000_000
-            while found := await spool.read(-1, count=500, max_bytes=1 << 30):
-                assert number_of(found[0]) % 500 == 0
-                await spool.remove(found)
-            await until(lambda: (tmp_path / "0.db-wal").stat().st_size == 0)
-            assert (tmp_path / "0.db").stat().st_size < 100_000
-            assert (spool.waiting, spool.size) == (0, 0)
-
-    asyncio.run(scenario())
+async def test_an_emptied_spool_gives_its_room_back(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number, size=4000)) for number in range(2000)))
+        assert (tmp_path / "0.db").stat().st_size + (tmp_path / "0.db-wal").stat().st_size > 8_000_000
+        while found := await spool.read(-1, count=500, max_bytes=1 << 30):
+            assert number_of(found[0]) % 500 == 0
+            await spool.remove(found)
+        await until(lambda: (tmp_path / "0.db-wal").stat().st_size == 0)
+        assert (tmp_path / "0.db").stat().st_size < 100_000
+        assert (spool.waiting, spool.size) == (0, 0)
 
 
-def test_the_folder_and_its_parents_are_synced_when_a_file_is_made(
+async def test_the_folder_and_its_parents_are_synced_when_a_file_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -363,190 +329,159 @@ def test_the_folder_and_its_parents_are_synced_when_a_file_is_made(
 
     data = tmp_path / "data"
     data.mkdir()
-
-    async def scenario() -> None:
-        async with open_spool(data / "edge" / "spool"):
-            pass
-
-    asyncio.run(scenario())
+    async with open_spool(data / "edge" / "spool"):
+        pass
     # Another process may have made its parents: 'up' makes the data folder before the edge is started.
     assert {str(each) for each in (tmp_path, data, data / "edge", data / "edge" / "spool")} <= set(synced)
 
 
-def test_a_disk_whose_size_cannot_be_read_is_broken(tmp_path: Path) -> None:
+async def test_a_disk_whose_size_cannot_be_read_is_broken(tmp_path: Path) -> None:
     class NoDisk(Disk):
         def __call__(self) -> tuple[int, int]:
             raise SpoolBroken(os.strerror(errno.EIO))
 
-    async def scenario() -> None:
-        async with open_spool(tmp_path, disk=NoDisk()) as spool:
-            with pytest.raises(SpoolBroken):
-                await spool.put(record())
-
-    asyncio.run(scenario())
+    async with open_spool(tmp_path, disk=NoDisk()) as spool:
+        with pytest.raises(SpoolBroken):
+            await spool.put(record())
 
 
-def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            size = record().size
-            for max_bytes, read in ((1, [0]), (2 * size - 1, [0]), (2 * size, [0, 1]), (3 * size, [0, 1, 2])):
-                assert numbers(await spool.read(0, count=9, max_bytes=max_bytes)) == read
-            assert numbers(await spool.read(1, count=1, max_bytes=1 << 30)) == [1]
-            await asyncio.gather(spool.put(record(3, size=1000)), spool.put(record(4)))
-            assert numbers(await spool.read(2, count=9, max_bytes=2 * size)) == [2], "nothing overtakes"
-
-    asyncio.run(scenario())
+async def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+        size = record().size
+        for max_bytes, read in ((1, [0]), (2 * size - 1, [0]), (2 * size, [0, 1]), (3 * size, [0, 1, 2])):
+            assert numbers(await spool.read(0, count=9, max_bytes=max_bytes)) == read
+        assert numbers(await spool.read(1, count=1, max_bytes=1 << 30)) == [1]
+        await asyncio.gather(spool.put(record(3, size=1000)), spool.put(record(4)))
+        assert numbers(await spool.read(2, count=9, max_bytes=2 * size)) == [2], "nothing overtakes"
 
 
-def test_up_to_its_very_bound_records_are_accepted_and_a_smaller_one_clears_the_refusal(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        small, large = record(size=100), record(size=1000)
-        async with open_spool(tmp_path, max_bytes=2 * small.size) as spool:
-            assert not spool.is_over_bound
-            await spool.put(small)
-            with pytest.raises(SpoolFull):
-                spool.put(large)
-            assert spool.is_over_bound
-            await spool.put(small)
-            assert not spool.is_over_bound
-            with pytest.raises(SpoolFull):
-                spool.put(small)
-            await spool.remove(await spool.read(0, count=1, max_bytes=1 << 30))
-            assert not spool.is_over_bound, "it would fit now"
-
-    asyncio.run(scenario())
+async def test_up_to_its_very_bound_records_are_accepted_and_a_smaller_one_clears_the_refusal(tmp_path: Path) -> None:
+    small, large = record(size=100), record(size=1000)
+    async with open_spool(tmp_path, max_bytes=2 * small.size) as spool:
+        assert not spool.is_over_bound
+        await spool.put(small)
+        with pytest.raises(SpoolFull):
+            spool.put(large)
+        assert spool.is_over_bound
+        await spool.put(small)
+        assert not spool.is_over_bound
+        with pytest.raises(SpoolFull):
+            spool.put(small)
+        await spool.remove(await spool.read(0, count=1, max_bytes=1 << 30))
+        assert not spool.is_over_bound, "it would fit now"
 
 
-def test_who_drains_waits_while_all_that_is_there_is_held(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
+async def test_who_drains_waits_while_all_that_is_there_is_held(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
 
-            async def moves() -> bool:
-                waiting = asyncio.create_task(spool.until_moving())
-                for _ in range(3):
-                    await asyncio.sleep(0)
-                waiting.cancel()
-                return waiting.done()
-
-            assert not await moves()
-            await spool.put(record(1))
-            await spool.put(record(2))
-            assert await moves()
-            spool.hold(2)
-            assert not await moves()
+        async def moves() -> bool:
             waiting = asyncio.create_task(spool.until_moving())
-            await asyncio.sleep(0)
-            spool.hold(1)
-            async with asyncio.timeout(1):
-                await waiting
-            spool.hold(2)
-            waiting = asyncio.create_task(spool.until_moving())
-            await asyncio.sleep(0)
-            done = spool.put(record(3))
-            async with asyncio.timeout(1):
-                await waiting
-            await done
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            return waiting.done()
 
-    asyncio.run(scenario())
-
-
-def test_a_closed_spool_accepts_nothing_and_a_removal_is_left_to_the_next_owner(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
-            found = await spool.read(0, count=9, max_bytes=1 << 30)
-        with pytest.raises(SpoolBroken, match="closed"):
-            spool.put(record(2))
+        assert not await moves()
+        await spool.put(record(1))
+        await spool.put(record(2))
+        assert await moves()
+        spool.hold(2)
+        assert not await moves()
+        waiting = asyncio.create_task(spool.until_moving())
+        await asyncio.sleep(0)
+        spool.hold(1)
         async with asyncio.timeout(1):
-            await spool.remove(found)
-        async with open_spool(tmp_path) as spool:
-            assert numbers(await spool.read(0, count=9, max_bytes=1 << 30)) == [1]
-
-    asyncio.run(scenario())
-
-
-def test_a_file_is_removed_at_its_end_only_on_request_and_when_empty(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        path, log = tmp_path / "0.db", tmp_path / "0.db-wal"
-        async with open_spool(tmp_path):
-            pass
-        assert (path.exists(), log.exists()) == (True, False)
-        async with open_spool(tmp_path, remove=True) as spool:
-            await spool.put(record(1))
-        assert path.exists()
-        async with open_spool(tmp_path, remove=True) as spool:
-            await spool.remove(await spool.read(0, count=9, max_bytes=1 << 30))
-        assert not path.exists()
-
-    asyncio.run(scenario())
+            await waiting
+        spool.hold(2)
+        waiting = asyncio.create_task(spool.until_moving())
+        await asyncio.sleep(0)
+        done = spool.put(record(3))
+        async with asyncio.timeout(1):
+            await waiting
+        await done
 
 
-def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
-            found = await spool.read(0, count=9, max_bytes=1 << 30)
-            monkeypatch.setattr(Store, "write", failing(sqlite3.SQLITE_IOERR))
-            put, removed, given_up = spool.put(record(2)), spool.remove(found), spool.put(record(3))
-            given_up.cancel()
-            for each in (put, removed):
-                with pytest.raises(SpoolBroken, match="injected"):
-                    await each
-            waiting = asyncio.create_task(spool.until_moving())
-            await asyncio.sleep(0)
-            assert (spool.moving, spool.size > 0) == (0, True), "nothing leaves a broken file, so nothing waits for it"
-            async with asyncio.timeout(1):
-                await waiting
+async def test_a_closed_spool_accepts_nothing_and_a_removal_is_left_to_the_next_owner(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
+        await spool.put(record(1))
+        found = await spool.read(0, count=9, max_bytes=1 << 30)
+    with pytest.raises(SpoolBroken, match="closed"):
+        spool.put(record(2))
+    async with asyncio.timeout(1):
+        await spool.remove(found)
+    async with open_spool(tmp_path) as spool:
+        assert numbers(await spool.read(0, count=9, max_bytes=1 << 30)) == [1]
 
-    asyncio.run(scenario())
+
+async def test_a_file_is_removed_at_its_end_only_on_request_and_when_empty(tmp_path: Path) -> None:
+    path, log = tmp_path / "0.db", tmp_path / "0.db-wal"
+    async with open_spool(tmp_path):
+        pass
+    assert (path.exists(), log.exists()) == (True, False)
+    async with open_spool(tmp_path, remove=True) as spool:
+        await spool.put(record(1))
+    assert path.exists()
+    async with open_spool(tmp_path, remove=True) as spool:
+        await spool.remove(await spool.read(0, count=9, max_bytes=1 << 30))
+    assert not path.exists()
+
+
+async def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_spool(tmp_path) as spool:
+        await spool.put(record(1))
+        found = await spool.read(0, count=9, max_bytes=1 << 30)
+        monkeypatch.setattr(Store, "write", failing(sqlite3.SQLITE_IOERR))
+        put, removed, given_up = spool.put(record(2)), spool.remove(found), spool.put(record(3))
+        given_up.cancel()
+        for each in (put, removed):
+            with pytest.raises(SpoolBroken, match="injected"):
+                await each
+        waiting = asyncio.create_task(spool.until_moving())
+        await asyncio.sleep(0)
+        assert (spool.moving, spool.size > 0) == (0, True), "nothing leaves a broken file, so nothing waits for it"
+        async with asyncio.timeout(1):
+            await waiting
 
 
 @pytest.mark.parametrize("reading", ["read", "schema_texts"])
-def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await spool.put(replace(record(1), schema="not seen before"))
-            monkeypatch.setattr(Store, reading, failing(sqlite3.SQLITE_IOERR))
-            with pytest.raises(SpoolBroken, match="injected"):
-                await spool.read(0, count=9, max_bytes=1 << 30)
-            assert "injected" in str(spool.broken)
-            with pytest.raises(SpoolBroken, match="injected"):
-                spool.put(record(2))
-            with pytest.raises(SpoolBroken, match="injected"):
-                await spool.remove(())
-
-    asyncio.run(scenario())
+async def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: str) -> None:
+    async with open_spool(tmp_path) as spool:
+        await spool.put(replace(record(1), schema="not seen before"))
+        monkeypatch.setattr(Store, reading, failing(sqlite3.SQLITE_IOERR))
+        with pytest.raises(SpoolBroken, match="injected"):
+            await spool.read(0, count=9, max_bytes=1 << 30)
+        assert "injected" in str(spool.broken)
+        with pytest.raises(SpoolBroken, match="injected"):
+            spool.put(record(2))
+        with pytest.raises(SpoolBroken, match="injected"):
+            await spool.remove(())
 
 
-def test_it_says_how_much_it_holds_and_since_when(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        size = record().size
-        async with open_spool(tmp_path) as spool:
-            assert (spool.waiting, spool.moving, spool.size, spool.oldest) == (0, 0, 0, 0)
-            puts = [spool.put(record(number)) for number in range(3)]
-            assert (spool.waiting, spool.moving, spool.size) == (3, 3, 3 * size), "from the moment it is accepted"
-            assert 0 < time.time_ns() - spool.oldest < 60e9
-            await asyncio.gather(*puts)
-            found = await spool.read(-1, count=9, max_bytes=1 << 30)
-            assert spool.oldest == found[0].created_at
-            spool.hold(2)
-            spool.oldest_is(found[1].created_at)
-            assert (spool.waiting, spool.moving, spool.oldest) == (3, 1, found[1].created_at)
-            removed = spool.remove(found[:1], [(found[1].position, REFUSED)])
-            assert (spool.waiting, spool.moving) == (1, 0), "from this moment on"
-            await removed
-            assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * size)
-        async with open_spool(tmp_path) as spool:
-            assert (spool.waiting, spool.set_aside, spool.oldest) == (1, 1, found[2].created_at), "as it was left"
-            async with asyncio.timeout(1):
-                await spool.until_moving()
-            await spool.remove(found[2:])
-            assert (spool.waiting, spool.oldest) == (0, 0)
-            assert 0 < spool.size < 2 * size, "what is set aside may be requeued"
-            assert await spool.requeue() == 1
-            assert (spool.waiting, spool.set_aside) == (1, 0)
-            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
-
-    asyncio.run(scenario())
+async def test_it_says_how_much_it_holds_and_since_when(tmp_path: Path) -> None:
+    size = record().size
+    async with open_spool(tmp_path) as spool:
+        assert (spool.waiting, spool.moving, spool.size, spool.oldest) == (0, 0, 0, 0)
+        puts = [spool.put(record(number)) for number in range(3)]
+        assert (spool.waiting, spool.moving, spool.size) == (3, 3, 3 * size), "from the moment it is accepted"
+        assert 0 < time.time_ns() - spool.oldest < 60e9
+        await asyncio.gather(*puts)
+        found = await spool.read(-1, count=9, max_bytes=1 << 30)
+        assert spool.oldest == found[0].created_at
+        spool.hold(2)
+        spool.oldest_is(found[1].created_at)
+        assert (spool.waiting, spool.moving, spool.oldest) == (3, 1, found[1].created_at)
+        removed = spool.remove(found[:1], [(found[1].position, REFUSED)])
+        assert (spool.waiting, spool.moving) == (1, 0), "from this moment on"
+        await removed
+        assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * size)
+    async with open_spool(tmp_path) as spool:
+        assert (spool.waiting, spool.set_aside, spool.oldest) == (1, 1, found[2].created_at), "as it was left"
+        async with asyncio.timeout(1):
+            await spool.until_moving()
+        await spool.remove(found[2:])
+        assert (spool.waiting, spool.oldest) == (0, 0)
+        assert 0 < spool.size < 2 * size, "what is set aside may be requeued"
+        assert await spool.requeue() == 1
+        assert (spool.waiting, spool.set_aside) == (1, 0)
+        assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]

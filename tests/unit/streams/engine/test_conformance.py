@@ -207,38 +207,35 @@ class _Polled:
             yield SimpleNamespace(offset=offset)
 
 
-def test_aiokafka_polls_in_the_order_that_the_engine_changes(app: App) -> None:
+async def test_aiokafka_polls_in_the_order_that_the_engine_changes(app: App) -> None:
     async def nothing(*_: Any) -> None:
         pass
 
-    async def check() -> None:
-        subscription = cast("Any", SubscriptionState())
-        subscription.subscribe({TASK_EVENTS.name}, listener=None)
-        subscription.assign_from_subscribed({FIRST, SECOND})
-        assignment = subscription.subscription.assignment
-        client = SimpleNamespace(_loop=asyncio.get_running_loop(), _metadata_max_age_ms=1)
-        # Its constructor begins to fetch; what is polled is given here.
-        fetcher = cast("Any", Fetcher)(client, subscription)
-        fetcher._fetch_task.cancel()
-        for tp, end in ((FIRST, 5), (SECOND, 2)):
-            subscription.seek(tp, 0)
-            result = FetchResult(tp, assignment=assignment, partition_records=_Polled(range(end)), backoff=0)
-            fetcher._records[tp] = result
-        consumer = transport.ChunkConsumer(
-            app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing
-        )
-        thread = cast("Any", consumer)._thread
-        thread._consumer = SimpleNamespace(_fetcher=fetcher, _closed=False, _subscription=subscription)
-        polls: list[dict[TP, list[int]]] = []
-        for _ in range(3):
-            fetched = await thread._fetch_records(thread._consumer, {FIRST, SECOND}, timeout=0, max_records=2)
-            polls.append({tp: [record.offset for record in records] for tp, records in fetched.items()})
-        assert polls == [{FIRST: [0, 1]}, {SECOND: [0, 1]}, {FIRST: [2, 3]}]
-        assert [thread.fetch_position(tp) for tp in (FIRST, SECOND, TP("other", 0))][:2] == [4, 2]
-        assert thread.polled == {FIRST: 4, SECOND: 2}
-        thread.thread_loop.close()
-
-    asyncio.run(check())
+    subscription = cast("Any", SubscriptionState())
+    subscription.subscribe({TASK_EVENTS.name}, listener=None)
+    subscription.assign_from_subscribed({FIRST, SECOND})
+    assignment = subscription.subscription.assignment
+    client = SimpleNamespace(_loop=asyncio.get_running_loop(), _metadata_max_age_ms=1)
+    # Its constructor begins to fetch; what is polled is given here.
+    fetcher = cast("Any", Fetcher)(client, subscription)
+    fetcher._fetch_task.cancel()
+    for tp, end in ((FIRST, 5), (SECOND, 2)):
+        subscription.seek(tp, 0)
+        result = FetchResult(tp, assignment=assignment, partition_records=_Polled(range(end)), backoff=0)
+        fetcher._records[tp] = result
+    consumer = transport.ChunkConsumer(
+        app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing
+    )
+    thread = cast("Any", consumer)._thread
+    thread._consumer = SimpleNamespace(_fetcher=fetcher, _closed=False, _subscription=subscription)
+    polls: list[dict[TP, list[int]]] = []
+    for _ in range(3):
+        fetched = await thread._fetch_records(thread._consumer, {FIRST, SECOND}, timeout=0, max_records=2)
+        polls.append({tp: [record.offset for record in records] for tp, records in fetched.items()})
+    assert polls == [{FIRST: [0, 1]}, {SECOND: [0, 1]}, {FIRST: [2, 3]}]
+    assert [thread.fetch_position(tp) for tp in (FIRST, SECOND, TP("other", 0))][:2] == [4, 2]
+    assert thread.polled == {FIRST: 4, SECOND: 2}
+    thread.thread_loop.close()
 
 
 def _bases(ours: type) -> list[type]:
