@@ -14,7 +14,7 @@ from support.browser.browsing import Watched, new_context
 from support.browser.fake_task_center import FakeTaskCenter, serving
 from taskbridge.center.api import models
 from taskbridge.center.api.spreadsheet import DECISIONS, STATUSES
-from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
+from taskbridge.edge.decision.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
 from taskbridge.schemas.dead_letters import DlqReason
 

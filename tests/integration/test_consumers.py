@@ -35,7 +35,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka
 from taskbridge.client.testing import notification
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.local.company import EMPLOYEES
 from taskbridge.local.host import free_ports
 from taskbridge.local.simulation import SimulatedApp, Simulation

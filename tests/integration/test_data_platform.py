@@ -26,7 +26,7 @@ from support import toolchains
 from support.streams.lives import caught_up, delete_all_topics, read_topic
 from support.streams.processes import Worker
 from support.wheels import uv
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics

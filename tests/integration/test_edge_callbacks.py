@@ -21,7 +21,7 @@ from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, w
 from support.edge.process import RunningEdge, wait_until
 from support.streams.lives import read_topic
 from taskbridge.cli.connection import Connection
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.local.host import free_port
 from taskbridge.schemas.codec import task_event_codec

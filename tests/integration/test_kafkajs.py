@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from support import toolchains
 from support.edge.fakes import parameters_of
 from support.streams.processes import ends_of
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec

@@ -18,7 +18,7 @@ from support import forked, http_clients
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
 from support.kafka.records import quarantined
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from support.edge.fakes import APP_TYPE, DATE_TIME, SYSTEM_TOKEN, parameters_of
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.edge.verification.signature import sign
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import (

@@ -4,7 +4,7 @@
 //! 32 times `S` is replaced by the right signature: otherwise nearly all input ends at this check.
 //!
 //! The target checks that nothing panics, and that a request has one decision.
-//! `tests/unit/edge/test_native_decision.py` compares the decisions of the corpus with Python's.
+//! `tests/unit/edge/decision/test_native_decision.py` compares the decisions of the corpus with Python's.
 
 #![no_main]
 #![allow(dead_code)]

@@ -1,6 +1,6 @@
 //! What a callback says: the names of its fields, and their values as an event may have them.
 //!
-//! Mirrors `edge/callbacks.py` and `edge/parsing/fields.py`, and never accepts more than they do. The outer
+//! Mirrors `edge/decision/callbacks.py` and `edge/parsing/fields.py`, and never accepts more than they do. The outer
 //! Option is None where Python decides: on values that it rejects, or that it notes as not understood.
 
 use std::borrow::Cow;

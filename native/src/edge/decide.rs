@@ -1,6 +1,6 @@
 //! From the parts of a request to a verified event.
 //!
-//! Mirrors `edge/decision.py` and `event_of` of `edge/callbacks.py`.
+//! Mirrors `edge/decision/decide.py` and `event_of` of `edge/decision/callbacks.py`.
 
 use std::collections::HashMap;
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from support.edge.fakes import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
-from taskbridge.edge.decision import Rules, interpret
+from taskbridge.edge.decision.decide import Rules, interpret
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.request import Received
 from taskbridge.edge.verification.credentials import parse_credentials

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.publisher import Durability, KafkaPublisher
+from taskbridge.edge.events import Durability
+from taskbridge.edge.publisher import KafkaPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.decision import Rules, interpret
+from taskbridge.edge.decision.callbacks import ACTIONS
+from taskbridge.edge.decision.decide import Rules, interpret
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.verification.credentials import parse_credentials

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.edge.generated import CREDENTIALS, FIGURES, FORM, Request, almost, decided_by_python, left, usual
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.parsing.parameters import readings
 from taskbridge.edge.verification.credentials import parse_credentials

@@ -67,7 +67,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_1(
 def test_decisions_import_no_io_library() -> None:
     program = """
 import sys
-import taskbridge.edge.callbacks
+import taskbridge.edge.decision.callbacks
 import taskbridge.edge.parsing.fields
 import taskbridge.edge.parsing.parameters
 import taskbridge.edge.parsing.strict_json

@@ -16,8 +16,8 @@ from support.edge.fakes import MemoryPublisher
 from taskbridge.center.operations.answers import Answers, edge_of
 from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.decision import IS_BUILT
+from taskbridge.edge.decision.callbacks import ACTIONS
+from taskbridge.edge.decision.decide import IS_BUILT
 from taskbridge.edge.monitoring import Durations, HealthRoutes, Tally
 from taskbridge.edge.verification.credentials import CredentialsFile
 

@@ -12,7 +12,7 @@ from support.edge.client import EdgeClient
 from support.edge.fakes import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from support.served_apps import TOKEN, differences, edge_app, serving
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import signed
 from taskbridge.runtime import standard_webhooks
 

@@ -21,11 +21,11 @@ from support.edge.fakes import parameters_of
 from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.edge.errors import NotDurable, TooLarge
-from taskbridge.edge.events import Decided
+from taskbridge.edge.events import Decided, Durability
 from taskbridge.edge.kafka.prerequisites import Prerequisites
-from taskbridge.edge.publisher import Durability, KafkaPublisher, Router
+from taskbridge.edge.publisher import KafkaPublisher, Router
 from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.spools import Spools

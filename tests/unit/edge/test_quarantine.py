@@ -27,7 +27,7 @@ from support.edge.fakes import (
 )
 from support.edge.refused import bad_messages, bad_requests
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
 from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider

@@ -16,7 +16,7 @@ from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, paramete
 from support.edge.refused import OTHER_SECRET, BadRequest, bad_messages, bad_requests
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.server.exchange import HEAD_BYTES, LARGE_BODIES_BYTES
 from taskbridge.edge.settings import EdgeSettings

@@ -15,8 +15,8 @@ from support.edge.client import EdgeClient
 from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
+from taskbridge.edge.events import Durability
 from taskbridge.edge.kafka.record import SpooledRecord
-from taskbridge.edge.publisher import Durability
 from taskbridge.edge.sender import encode_callback
 from taskbridge.edge.tracing import trace_drained
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

@@ -23,7 +23,7 @@ from taskbridge.cli.program import app
 from taskbridge.dingtalk.api import Task, YidaApi
 from taskbridge.dingtalk.apps import App, Corp
 from taskbridge.dingtalk.calls import Calls, Pace
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.local.company import EMPLOYEES, FORMS, VISITORS, busiest, vendor_sample
 from taskbridge.local.demo import story
 from taskbridge.local.simulation import DROPPED, Posting, SimulatedApp, SimulatedDingTalk, Simulation, Tally

@@ -282,7 +282,7 @@ def test_a_package_index_accepts_the_wheel_of_the_native_core(
         disk_folder(), wheels["schemas"], wheels["runtime"], wheel, wheels["edge"], wheels["streams"], extra="[native]"
     )
     assert installed.python(STARTS_STREAMS).endswith("native: True\n")
-    assert installed.python("from taskbridge.edge.decision import IS_BUILT; print(IS_BUILT)") == "True\n"
+    assert installed.python("from taskbridge.edge.decision.decide import IS_BUILT; print(IS_BUILT)") == "True\n"
     for part in ("edge", "streams"):
         with zipfile.ZipFile(wheels[part]) as archive:
             (metadata,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))

@@ -252,7 +252,7 @@ def test_feishus_refusal_is_a_failure_although_the_status_is_200(tmp_path: Path)
 
 
 def test_the_flat_todo_reads_back_as_the_edge_reads_one(tmp_path: Path) -> None:
-    from taskbridge.edge.formats import read_todo  # noqa: PLC0415 - the counterpart
+    from taskbridge.edge.decision.formats import read_todo  # noqa: PLC0415 - the counterpart
 
     async def accepts(_request: web.Request) -> web.StreamResponse:
         return web.json_response({"syscode": "yida", "operResult": "1", "message": ""})

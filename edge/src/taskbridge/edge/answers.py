@@ -19,7 +19,7 @@ from taskbridge.edge.errors import (
 from taskbridge.runtime.problems import RETRY_AFTER_S, internal_error, problem
 
 if TYPE_CHECKING:
-    from taskbridge.edge.publisher import Durability
+    from taskbridge.edge.events import Durability
     from taskbridge.runtime.problems import Headers
 
     Answer = tuple[HTTPStatus, Headers, bytes]

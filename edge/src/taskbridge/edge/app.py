@@ -15,7 +15,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from taskbridge.edge.decision import SOURCE_PATHS, YIDA_PATHS, Decision, Rules
+from taskbridge.edge.decision.decide import SOURCE_PATHS, YIDA_PATHS, Decision, Rules
 from taskbridge.edge.monitoring import HealthRoutes, Metrics
 from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.path import CallbackPath

@@ -1,7 +1,8 @@
-"""The verified event of a callback as a record's key, headers and value, and what its signature is claimed by."""
+"""The verified event of a callback as a record, the mark that claims its signature, and where the event is stored."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -76,3 +77,12 @@ class Decided(Struct, frozen=True, kw_only=True, gc=False):
     def event(self) -> TaskEvent:
         """The event, decoded from the body. The path of a callback does not need it."""
         return _BODIES.decode_body(self.body)
+
+
+class Durability(StrEnum):
+    """Where an event is stored when its callback is answered."""
+
+    KAFKA = "kafka"
+    """All in-sync replicas have acknowledged it."""
+    SPOOL = "spool"
+    """The edge's disk has it, fsynced, and sends it to Kafka as soon as possible."""

@@ -17,10 +17,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
+from taskbridge.edge.decision.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
+from taskbridge.edge.events import Durability
 from taskbridge.edge.parsing.parameters import ReadingKind
-from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
 from taskbridge.runtime.problems import SERVERS_REASONS

@@ -6,8 +6,8 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.source_events import DATA_KEYS
+from taskbridge.edge.decision.callbacks import ACTIONS
+from taskbridge.edge.decision.source_events import DATA_KEYS
 from taskbridge.runtime.problems import documented
 from taskbridge.schemas.registry import schema_text
 

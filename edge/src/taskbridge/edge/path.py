@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.answers import accepted, refused
-from taskbridge.edge.decision import action_of
+from taskbridge.edge.decision.decide import action_of
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.server.exchange import LargeBodies
 from taskbridge.edge.tracing import publish_traced
@@ -25,10 +25,10 @@ from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, valid_tracepare
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from taskbridge.edge.decision import Decision
-    from taskbridge.edge.events import Decided
+    from taskbridge.edge.decision.decide import Decision
+    from taskbridge.edge.events import Decided, Durability
     from taskbridge.edge.monitoring import Metrics
-    from taskbridge.edge.publisher import Durability, KafkaPublisher
+    from taskbridge.edge.publisher import KafkaPublisher
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.request import Received
     from taskbridge.edge.server.admission import RejectionLog, Senders

@@ -6,7 +6,6 @@ No callback is answered before all in-sync replicas have the event, or the disk 
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from taskbridge.edge.errors import NotDurable, TooLarge
+from taskbridge.edge.events import Durability
 from taskbridge.edge.kafka.client import KafkaClient
 from taskbridge.edge.kafka.prerequisites import Prerequisites
 from taskbridge.edge.kafka.record import Record
@@ -50,15 +50,6 @@ _HEADERS_BYTES = 16 << 10
 SPOOL_FOLDER = "spool"
 SPOOL_IS_BROKEN = "broken, and no new file can be created"
 """Start of the spool's health text. It is normal for a second; if it lasts, a restart may help."""
-
-
-class Durability(StrEnum):
-    """Where an event is stored when its callback is answered."""
-
-    KAFKA = "kafka"
-    """All in-sync replicas have acknowledged it."""
-    SPOOL = "spool"
-    """The edge's disk has it, fsynced, and sends it to Kafka as soon as possible."""
 
 
 _KAFKA = Durability.KAFKA  # an enumeration's lookup calls Python

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.edge.decision import Rules, proven_event, source_of
+from taskbridge.edge.decision.decide import Rules, proven_event, source_of
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
 from taskbridge.edge.request import Received
 from taskbridge.edge.server.admission import RejectionLog, site_of

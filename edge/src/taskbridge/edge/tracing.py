@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from structlog.contextvars import bind_contextvars
 
 from taskbridge.edge.answers import refused
-from taskbridge.edge.callbacks import PUSH
-from taskbridge.edge.decision import source_of
-from taskbridge.edge.publisher import Durability
+from taskbridge.edge.decision.callbacks import PUSH
+from taskbridge.edge.decision.decide import source_of
+from taskbridge.edge.events import Durability
 from taskbridge.runtime import tracing as names
 from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, traceparent_of, valid_traceparent
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -18,7 +18,7 @@ from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.topic_update import FORMS_TARGET, PEOPLE_TARGET, fill
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.organisation import User
-from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, DEPARTMENT_FIELD, EMPLOYEES, FORMS, PROCESSES, VISITORS
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served

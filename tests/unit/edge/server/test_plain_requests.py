@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from support.edge.client import Wire
 from support.wheels import WHERE_CARGO_BUILDS
-from taskbridge.edge.decision import action_of
+from taskbridge.edge.decision.decide import action_of
 from taskbridge.edge.server.admission import GATE, Gate, Senders
 from taskbridge.edge.server.exchange import ENDPOINT, LargeBodies
 from taskbridge.edge.server.protocol import EdgeProtocol, read_request

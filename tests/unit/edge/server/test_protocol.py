@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from taskbridge.edge.app import EdgeApp
-    from taskbridge.edge.events import Decided
-    from taskbridge.edge.publisher import Durability
+    from taskbridge.edge.events import Decided, Durability
     from taskbridge.edge.server.sockets import Listener
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"

@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 
 from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.spool import can_mount, fill, small_disk
-from taskbridge.edge.callbacks import ACTIONS, event_of, locate
+from taskbridge.edge.decision.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.events import Decided
 from taskbridge.edge.sender import signed

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of
-from taskbridge.edge.callbacks import locate
+from taskbridge.edge.decision.callbacks import locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
 from taskbridge.edge.verification.credentials import parse_credentials

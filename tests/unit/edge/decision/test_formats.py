@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.settings import EdgeSettings
 
-VECTORS = Path(__file__).parents[2] / "vectors"
+VECTORS = Path(__file__).parents[3] / "vectors"
 SYSTEMS = ("flowable", "camunda", "todo")
 TOKEN = "a-token-of-a-system-that-cannot-sign"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -13,9 +13,9 @@ from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
+from taskbridge.edge.decision.formats import read_camunda, read_flowable, read_todo
 from taskbridge.edge.errors import Malformed, UnknownPath, UnsupportedType, Unverified
-from taskbridge.edge.formats import read_camunda, read_flowable, read_todo
 from taskbridge.edge.parsing import fields, strict_json
 from taskbridge.edge.parsing.fields import read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.parameters import text_of

@@ -21,7 +21,7 @@ from support.edge.generated import (
     usual,
 )
 from support.wheels import WHERE_CARGO_BUILDS
-from taskbridge.edge.decision import Decision, Rules, core_of
+from taskbridge.edge.decision.decide import Decision, Rules, core_of
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.request import Received
 from taskbridge.edge.verification.credentials import parse_credentials

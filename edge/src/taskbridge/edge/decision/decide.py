@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.edge import source_events
-from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN, event_of, locate
+from taskbridge.edge.decision import source_events
+from taskbridge.edge.decision.callbacks import ACTIONS, PUSH, UNKNOWN, event_of, locate
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.events import Decided, Mark
 from taskbridge.edge.parsing.parameters import ReadingKind, readings, unpacked
@@ -24,7 +24,7 @@ except ImportError:  # installed without the extra `native`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from taskbridge.edge.callbacks import Callback
+    from taskbridge.edge.decision.callbacks import Callback
     from taskbridge.edge.request import Received
     from taskbridge.edge.verification.credentials import Credentials, CredentialsFile, Token
     from taskbridge.native._native import Edge

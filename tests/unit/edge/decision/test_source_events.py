@@ -24,7 +24,7 @@ from support.edge.fakes import (
 )
 from support.edge.refused import OTHER_SECRET
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import EncodedCallback
 from taskbridge.runtime import standard_webhooks
 from taskbridge.schemas.cloudevents import event_headers

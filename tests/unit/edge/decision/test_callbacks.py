@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of, task_of
-from taskbridge.edge.callbacks import ACTIONS, event_of, locate
+from taskbridge.edge.decision.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Malformed
 from taskbridge.schemas.events import Action, Person, TaskEvent, event_id_for
 

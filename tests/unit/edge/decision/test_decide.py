@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from support.edge.callbacks import good, send
 from support.edge.client import EdgeClient
 from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of, task_of
-from taskbridge.edge import decision
 from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.decision import Rules, interpret
+from taskbridge.edge.decision import decide
+from taskbridge.edge.decision.callbacks import ACTIONS
+from taskbridge.edge.decision.decide import Rules, interpret
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import signed
@@ -76,7 +76,7 @@ def test_answers_events_and_counts_are_the_same_without_the_core(
     found: list[Any] = []
     for core in ("built", "none"):
         if core == "none":
-            monkeypatch.setattr(decision, "IS_BUILT", False)
+            monkeypatch.setattr(decide, "IS_BUILT", False)
         apart = settings.model_copy(update={"data_dir": tmp_path / core})
         publisher = MemoryPublisher()
         with capture_logs() as lines, EdgeClient(create_app(apart, publisher=publisher)) as client:
@@ -92,7 +92,7 @@ def test_answers_events_and_counts_are_the_same_without_the_core(
         ]
         events = [(event.event_id, event.action, event.raw_parameters) for event in publisher.published]
         found.append((answers, refusals, counted, events, [*read_use(apart.data_dir).last]))
-        assert core_in_use == ("native" if decision.IS_BUILT else "python")
+        assert core_in_use == ("native" if decide.IS_BUILT else "python")
         assert ("native_core_not_built" in [line["event"] for line in lines]) == (core_in_use == "python")
     assert found[0] == found[1]
     assert found[0][1] == [401, 401], "one is a copy at another action, and one is forged"
