@@ -486,6 +486,7 @@ def test_whose_list_it_is_can_be_searched_for_by_name_department_or_id(
     page.keyboard.press("ArrowUp")
     expect(field).to_be_focused()
     page.keyboard.press("ArrowDown")
+    expect(found).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".row")).to_have_count(11)
     page.reload()
