@@ -142,9 +142,9 @@ def test_no_query_reads_a_whole_table_or_a_whole_view_for_one_entry(databases: D
     ask_everything(database)
     assert len(plans) > 30
     for sql, plan in plans.items():
-        scanned = re.search(rf"SCAN ({TABLES})\b(?! VIRTUAL)|Seq Scan on ({TABLES})\b", plan)
+        scanned = set(re.findall(rf"(?:SCAN|Seq Scan on) ({TABLES})\b(?! VIRTUAL)", plan))
         # A purge looks at every mark.
-        assert scanned is None or "marks" in scanned.groups(), f"{sql}\n{plan}"
+        assert scanned <= ({"marks"} if sql.startswith("DELETE FROM marks") else set()), f"{sql}\n{plan}"
         if "FROM instances" in sql or "JOIN instances" in sql or ", instances" in sql:
             assert "entries_page" not in plan, f"{sql}\n{plan}"
             assert "entries_waiting" not in plan, f"{sql}\n{plan}"

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.event import listen
+from sqlalchemy import delete, func, select
 from starlette.testclient import TestClient
 
 from support.center_rows import fill, items, state
 from support.sign_in import SAME_SITE, Served, me, sign_in, signing_in
 from taskbridge.center.api import marks as module
-from taskbridge.center.api.marks import MarksStore, listed_statement, orphaned
+from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
-from taskbridge.center.api.queries import page_statement
 from taskbridge.center.tables import entries, instances, marks
 from taskbridge.schemas.events import Person, Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
@@ -180,43 +178,6 @@ def test_marks_of_what_is_gone_are_deleted_but_not_while_lists_are_filled(
 def test_what_no_mark_is_says_why(client: TestClient, given: dict[str, Any]) -> None:
     answer = client.put(f"{ANN}/marks", json=given)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-
-
-def test_marks_are_read_and_deleted_by_indexes(center: AnsweringCenter) -> None:
-    """A page without marks costs one probe, and the purge looks each mark's entry up by its key."""
-    database = center.database
-    center.store(*(pending(number) for number in range(300)))
-    row = {"corp_id": "corp", "view": 2, "kind": "read", "task_id": "T-1", "value": 1}
-    with database.write() as connection:
-        rows = [row | {"user_id": f"u{number % 50}", "instance_id": f"I-{number}"} for number in range(2_000)]
-        connection.execute(insert(marks), rows)
-    plans: dict[str, str] = {}
-
-    def explained(_conn: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, _many: Any) -> tuple[str, Any]:
-        return ("EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN ") + sql, parameters
-
-    given = {"corp_id": "corp", "user_id": "u7", "view": 2, "now": 5, "rows": 51}
-    page = page_statement(after=False, until=False, q=False, app_type=False, source=False, marks=True, waits_for=True)
-    with database.write() as connection:
-        connection.execute(text("ANALYZE"))
-        if not database.is_sqlite:
-            # For so few rows it would read the whole table.
-            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-        listen(connection, "before_cursor_execute", explained, retval=True)
-        for name, statement in {
-            "page": page,
-            "listed": listed_statement(waits_for=True),
-            "orphaned": select(marks.c.instance_id).where(orphaned(5)),
-        }.items():
-            cursor = connection.execute(statement, given).cursor
-            assert cursor is not None
-            plans[name] = "\n".join(str(tuple(each)) for each in cursor.fetchall())
-    for name in ("page", "listed"):
-        assert ("sqlite_autoindex_marks_1" if database.is_sqlite else "marks_pkey") in plans[name], plans[name]
-    for name in ("listed", "orphaned"):
-        for table in ("instances", "entries"):
-            assert f"SCAN {table}" not in plans[name], plans[name]
-            assert f"Seq Scan on {table}" not in plans[name], plans[name]
 
 
 @pytest.fixture
