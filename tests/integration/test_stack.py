@@ -267,7 +267,7 @@ def test_a_second_stack_on_the_same_ports_or_folder_is_one_readable_line(local: 
         progress=print,
     )
     with pytest.raises(
-        ConfigurationError, match=r"^another taskbridge is using .*: stop it, or choose another --data-dir$"
+        ConfigurationError, match=r"^another process uses --data-dir=.* Give each process its own folder$"
     ):
         elsewhere.start()
     elsewhere.stop()

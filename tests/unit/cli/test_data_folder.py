@@ -55,7 +55,7 @@ def test_a_killed_bridge_does_not_count_as_running(folder: DataFolder) -> None:
 
 
 def test_a_folder_belongs_to_one_bridge_and_checks_do_not_block_it(folder: DataFolder) -> None:
-    with folder.occupy(), pytest.raises(ConfigurationError, match="another taskbridge is using"):
+    with folder.occupy(), pytest.raises(ConfigurationError, match="another process uses --data-dir="):
         folder.occupy()
     assert folder.running() is None
     folder.occupy().close()

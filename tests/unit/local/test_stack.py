@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.cli.data_folder import hold_lock
 from taskbridge.local.host import free_ports, require_space
 from taskbridge.local.jvm import Endpoints, kafka_service
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
@@ -82,14 +81,6 @@ def test_a_full_disk_is_one_line_that_says_how_much_is_needed(tmp_path: Path) ->
         ConfigurationError, match=rf"^{tmp_path}/new needs 999999999 MB of disk space, but has \d+ MB: choose another$"
     ):
         require_space(tmp_path / "new", needed_mb=999_999_999, remedy="choose another")
-
-
-def test_a_data_folder_serves_one_stack_at_a_time(tmp_path: Path) -> None:
-    lock_path = tmp_path / "stack.lock"
-    with hold_lock(lock_path, remedy="stop it"), pytest.raises(ConfigurationError, match=rf"{tmp_path}: stop it$"):
-        hold_lock(lock_path, remedy="stop it")
-
-    hold_lock(lock_path, remedy="stop it").close()
 
 
 def test_no_file_of_a_folder_that_another_program_made_is_changed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.runtime.process import try_lock
+from taskbridge.runtime.process import only_one_in, try_lock
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class DataFolder:
                 f"a bridge already runs in this folder (task center: {running.center_url}/); "
                 "stop it first, or choose another --data-dir and other ports"
             )
-        return hold_lock(self.path / _LOCK, remedy="stop it, or choose another --data-dir")
+        occupied = contextlib.ExitStack()
+        occupied.enter_context(only_one_in(self.path, _LOCK, setting="--data-dir"))
+        return occupied
 
     def announce(self, running: Running) -> None:
         """Let commands find the running bridge. Only its occupant may call this."""
@@ -112,19 +114,6 @@ def edge_folder(given: Path | None = None, environment: Mapping[str, str] = os.e
         return Path(environment["EDGE_DATA_DIR"])
     folder = data_folder(given, environment)
     return folder.edge if folder.is_named or folder.path.is_dir() else _EDGE_ALONE
-
-
-def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
-    """Hold the lock of ``lock_path``, without waiting, until the returned stack is closed.
-
-    Raises ConfigurationError if another process holds it.
-    """
-    with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(lock_path.open("a"))
-        # A process that only checks the lock holds it for a moment.
-        if not try_lock(lock.fileno(), tries=5, pause_s=0.02):
-            raise ConfigurationError(f"another taskbridge is using {lock_path.parent}: {remedy}")
-        return stack.pop_all()
 
 
 def is_listened_on(port: int, host: str = "127.0.0.1") -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.data_folder import hold_lock
 from taskbridge.cli.terminal import Progress, call_with_heartbeat
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.host import LOOPBACK, check_free, free_ports, readable_os_errors, require_space
@@ -19,6 +18,7 @@ from taskbridge.local.jvm import (
     registry_service,
     registry_url,
 )
+from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class JvmStack:
         require_space(self.data_dir, needed_mb=_DATA_MB, remedy=_DATA_REMEDY)
         artifacts = ensure_artifacts(self.cache, progress=self.progress)
         with readable_os_errors(self.data_dir, remedy=_DATA_REMEDY):
-            self._lock = hold_lock(self.data_dir / "stack.lock", remedy="stop it, or choose another --data-dir")
+            self._lock.enter_context(only_one_in(self.data_dir, "stack.lock", setting="--data-dir"))
             kafka, registry = self._services(artifacts)
         self.supervisor.start(kafka, registry)
         return Endpoints(f"{LOOPBACK}:{self.kafka_port}", registry_url(LOOPBACK, self.registry_port))

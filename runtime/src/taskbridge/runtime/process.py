@@ -46,7 +46,8 @@ def only_one_in(folder: Path, name: str, *, setting: str) -> Generator[None]:
             lock = stack.enter_context(path.open("a"))
         except OSError as error:
             raise ConfigurationError(f"{setting}={folder} cannot be written: {error.strerror}") from error
-        if not try_lock(lock.fileno()):
+        # A process that only checks the lock holds it for a moment.
+        if not try_lock(lock.fileno(), tries=5, pause_s=0.02):
             raise ConfigurationError(f"another process uses {setting}={folder}. Give each process its own folder")
         yield
 
