@@ -69,8 +69,8 @@ class CallbackPath:
         self.open.add(exchange)
         received, decided = exchange.received, None
         try:
-            decided = self._decide(received)
-            then = partial(self._conclude, exchange, decided, time.perf_counter())
+            decided, decided_at = self._decide(received)
+            then = partial(self._conclude, exchange, decided, decided_at)
             if self.tracing is None:
                 traceparent = valid_traceparent(received.headers.get(TRACEPARENT))
                 self.publisher.publish_then(decided, traceparent=traceparent, then=then)
@@ -94,21 +94,23 @@ class CallbackPath:
         while self.open:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(_LOOK_S)
 
-    def _decide(self, received: Received) -> Decided:
+    def _decide(self, received: Received) -> tuple[Decided, float]:
+        """The event, whose signature is claimed, and when that was."""
         started = time.perf_counter()
         try:
             decided = self.decision.decide(received)
-            claim(decided, self.window)
-            return decided
+            claim(decided.mark, self.window, sender=decided.sender, other_scheme=decided.other_scheme)
         finally:
-            self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
+            ended = time.perf_counter()
+            self.metrics.verify_seconds.observe(received.wire_action, ended - started)
+        return decided, ended
 
     def _conclude(
-        self, exchange: Exchange, decided: Decided, publishing: float, outcome: Durability | Exception
+        self, exchange: Exchange, decided: Decided, decided_at: float, outcome: Durability | Exception
     ) -> None:
         """The event is durable, or cannot be."""
         received = exchange.received
-        self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - publishing)
+        self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - decided_at)
         if isinstance(outcome, Exception):
             self._start_refusal(exchange, outcome, received, decided)
             return

@@ -43,7 +43,7 @@ def interpreted(wire_action: str, *, query: bytes = b"", body: bytes = b"", wind
         body=body,
     )
     decided = interpret(received, CREDENTIALS, Rules(max_body_bytes=1 << 20))
-    claim(decided, window or MemoryWindow())
+    claim(decided.mark, window or MemoryWindow(), sender=decided.sender)
     return decided.event()
 
 

@@ -150,7 +150,7 @@ def test_a_refusal_says_outside_what_every_refusal_says(window: FileWindow) -> N
     for other_scheme in (False, True):
         decided = Decided.of(cancelled, mark_of(cancelled), other_scheme=other_scheme)
         with pytest.raises(Unverified) as caught:
-            claim(decided, window)
+            claim(decided.mark, window, sender=decided.sender, other_scheme=other_scheme)
         assert caught.value.detail == Unverified("wrong-sign", other_scheme=other_scheme).detail
         assert (caught.value.reason, caught.value.app_type) == (CROSS_ACTION, decided.sender)
 

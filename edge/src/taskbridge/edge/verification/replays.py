@@ -29,7 +29,6 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.edge.events import Decided
     from taskbridge.schemas.events import TaskEvent
 
 CROSS_ACTION = "cross-action-replay"
@@ -43,26 +42,24 @@ class Window(Protocol):
         ...
 
 
-def claim(decided: Decided, window: Window) -> None:
-    """Claim the signature for its event, before the event is durable: of two copies only one may pass.
+def claim(mark: Mark | None, window: Window, *, sender: str | None = None, other_scheme: bool = False) -> None:
+    """Claim a signature for its event, before the event is durable: of two copies only one may pass.
+
+    An event without a mark cannot be copied. ``sender`` and ``other_scheme`` describe the refusal.
 
     Raises Unverified if the signature proved another event; ``reason`` says whether of another action.
     """
-    _claim(decided.mark, window, sender=decided.sender, other_scheme=decided.other_scheme)
-
-
-def refuse_replay(event: TaskEvent, window: Window) -> None:
-    """As ``claim``, for the signature of an event or the id of its message. One with neither cannot be copied."""
-    _claim(mark_of(event), window)
-
-
-def _claim(mark: Mark | None, window: Window, *, sender: str | None = None, other_scheme: bool = False) -> None:
     known = mark and window.claim(mark)
     if mark is not None and known is not None and known.event != mark.event:
         refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
         refusal.reason = ALTERED if known.action is mark.action else CROSS_ACTION
         refusal.app_type = sender
         raise refusal
+
+
+def refuse_replay(event: TaskEvent, window: Window) -> None:
+    """As ``claim``, for the signature of an event or the id of its message."""
+    claim(mark_of(event), window)
 
 
 def mark_of(event: TaskEvent) -> Mark | None:
