@@ -108,9 +108,9 @@ class TaskCenter {
     const { userId } = this._inbox.person;
     const content = [icon("person"), element("bdi", { class: "cut" }, this._name ?? userId)];
     const label = `${this._words.signIn.switch}: ${this._name ? `${this._name}, ${userId}` : userId}`;
-    if (this._account !== null) this._chip = button(content, () => {}, { class: "who", title: userId, popovertarget: this._account.id });
-    else if (this._me.mode === "sso") this._chip = element("span", { class: "who", title: userId }, content[1]);
-    else this._chip = button(content, switchPerson, { class: "who", title: label, "aria-label": label });
+    if (this._account !== null) this._chip = button(content, () => {}, { class: "quiet-button who", title: userId, popovertarget: this._account.id });
+    else if (this._me.mode === "sso") this._chip = element("span", { class: "quiet-button who", title: userId }, content[1]);
+    else this._chip = button(content, switchPerson, { class: "quiet-button who", title: label, "aria-label": label });
     return this._chip;
   }
 

@@ -169,7 +169,7 @@ export class TaskList extends EventTarget {
         on: { click: () => this.showView(view), keydown: (event) => this._onTabKey(event, view) },
       },
       element("span", { class: "tab-name" }, words.views[view]),
-      element("span", { class: "tab-count", part: "count" }),
+      element("span", { class: "badge tab-count", part: "count" }),
     );
   }
 
