@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -24,7 +24,7 @@ from taskbridge.streams.transactions.positions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
@@ -129,25 +129,22 @@ def rounds_of() -> GroupCommit:
     )
 
 
-def play(
-    story: Callable[[GroupCommit], Coroutine[Any, Any, None]],
-) -> None:
-    async def main() -> None:
-        group_commit = rounds_of()
-        group_commit.claim()
-        await story(group_commit)
-        await group_commit.close()
-
-    asyncio.run(main())
+@asynccontextmanager
+async def running() -> AsyncGenerator[GroupCommit]:
+    group_commit = rounds_of()
+    group_commit.claim()
+    yield group_commit
+    await group_commit.close()
 
 
 def one(key: bytes) -> list[Batch]:
     return [Batch("states", [(key, b"v", [])])]
 
 
-def test_submissions_during_a_transaction_share_the_next_and_producers_alternate(producers: FakeProducers) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+async def test_submissions_during_a_transaction_share_the_next_and_producers_alternate(
+    producers: FakeProducers,
+) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
         others = [
@@ -159,8 +156,6 @@ def test_submissions_during_a_transaction_share_the_next_and_producers_alternate
         assert not any(each.done() for each in others)
         producers.may_commit.release()
         assert await asyncio.gather(*others) == [[ord("b")], [ord("c")]]
-
-    play(story)
     assert producers.claimed == ["worker-0", "worker-1"]
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
@@ -171,10 +166,12 @@ def test_submissions_during_a_transaction_share_the_next_and_producers_alternate
     assert {each["member"] for each in producers.transactions} == {MEMBER}
 
 
-def test_submissions_of_one_poll_share_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_submissions_of_one_poll_share_a_transaction(
+    producers: FakeProducers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         producers.may_commit.release(2)
         await group_commit.submit(FIRST, 5, one(b"-"), generation=5)
         while group_commit._is_under_way:  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
@@ -182,15 +179,13 @@ def test_submissions_of_one_poll_share_a_transaction(producers: FakeProducers, m
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
         await asyncio.sleep(0.1)
         await asyncio.gather(first, group_commit.submit(SECOND, 7, one(b"b"), generation=5))
-
-    play(story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
-def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
         while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
             await asyncio.sleep(0)
@@ -199,45 +194,41 @@ def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypa
         async with asyncio.timeout(20):
             await asyncio.gather(first, second)
 
-    play(story)
 
-
-def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
-    async def story(group_commit: GroupCommit) -> None:
+async def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
+    async with running() as group_commit:
         producers.may_commit.release()
         async with asyncio.timeout(20):
             await group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
 
-    play(story)
 
-
-def test_more_than_a_hundred_records_do_not_linger(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_a_hundred_records_do_not_linger(
+    producers: FakeProducers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         producers.may_commit.release()
         first = group_commit.submit(FIRST, 10, one(b"a") * 60, generation=5, more_follow=True)
         assert group_commit.submit(SECOND, 7, one(b"b") * 41, generation=5, more_follow=True)
         async with asyncio.timeout(20):
             await first
-
-    play(story)
     [transaction] = producers.transactions
     assert len(transaction["sent"]) == 101
 
 
-def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(producers: FakeProducers) -> None:
+async def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(
+    producers: FakeProducers,
+) -> None:
     batches = [
         Batch("changelog", [(b"a", b"v", []), (b"b", None, [])], 3),
         Batch("dead-letters", []),
         Batch("notifications", [(b"u", b"v", {"h": b"1"})]),
     ]
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         producers.may_commit.release()
         assert await group_commit.submit(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
-
-    play(story)
     [transaction] = producers.transactions
     assert transaction["sent"] == [
         ("changelog", 3, b"a", []),
@@ -246,36 +237,31 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
     ]
 
 
-def test_a_transaction_is_limited(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_transaction_is_limited(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 0, one(b"-"), generation=5)
         await asyncio.sleep(0.1)
         waiting = [group_commit.submit(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
         for _ in range(4):
             producers.may_commit.release()
         await asyncio.gather(first, *waiting)
-
-    play(story)
     sent = [[key for _, _, key, _ in each["sent"]] for each in producers.transactions]
     assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
 
 
-def test_a_submission_of_an_earlier_generation_is_refused(producers: FakeProducers) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+async def test_a_submission_of_an_earlier_generation_is_refused(producers: FakeProducers) -> None:
+    async with running() as group_commit:
         with pytest.raises(Overtaken):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=4)
-
-    play(story)
     assert producers.transactions == []
 
 
-def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: FakeProducers) -> None:
+async def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: FakeProducers) -> None:
     producers.failure = Fenced("gone")
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
         waiting = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
@@ -285,38 +271,32 @@ def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: FakePro
                 await each
         with pytest.raises(Fenced):
             await group_commit.submit(FIRST, 3, one(b"c"), generation=5)
-
-    play(story)
     assert producers.aborted == 1
     assert producers.transactions == []
 
 
-def test_any_failure_of_a_transaction_is_raised(producers: FakeProducers) -> None:
+async def test_any_failure_of_a_transaction_is_raised(producers: FakeProducers) -> None:
     class Panic(BaseException):
         """As the native core's is."""
 
     producers.failure = cast("Exception", Panic())
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         producers.may_commit.release()
         async with asyncio.timeout(10):
             with pytest.raises(Panic):
                 await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
-    play(story)
 
-
-def test_records_that_cannot_be_counted_fail_in_the_caller(producers: FakeProducers) -> None:
+async def test_records_that_cannot_be_counted_fail_in_the_caller(producers: FakeProducers) -> None:
     strange: Any = [Batch("states", [(b"a", 5, [])])]  # type: ignore[list-item]
 
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         with pytest.raises(TypeError):
             group_commit.submit(FIRST, 1, strange, generation=5)
         producers.may_commit.release()
         async with asyncio.timeout(10):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-
-    play(story)
 
 
 MIB = 1 << 20
@@ -335,31 +315,27 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 
 @pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
 @pytest.mark.parametrize(("first", "second", "transactions"), SIZES)
-def test_a_transaction_has_up_to_20000_records_and_32_mib(
+async def test_a_transaction_has_up_to_20000_records_and_32_mib(
     producers: FakeProducers, first: list[Any], second: list[Any], transactions: int, earlier: int
 ) -> None:
 
-    async def main() -> None:
-        running = rounds_of()
-        waiting: list[asyncio.Future[list[int]]] = []
-        if earlier:
-            running.claim()
-            waiting.append(running.submit(FIRST, 0, one(b"-"), generation=5))
-            while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
-                await asyncio.sleep(0)
-        waiting += [running.submit(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
-        running.claim()
-        producers.may_commit.release(3)
-        await asyncio.gather(*waiting)
-        await running.close()
-
-    asyncio.run(main())
+    group_commit = rounds_of()
+    waiting: list[asyncio.Future[list[int]]] = []
+    if earlier:
+        group_commit.claim()
+        waiting.append(group_commit.submit(FIRST, 0, one(b"-"), generation=5))
+        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
+            await asyncio.sleep(0)
+    waiting += [group_commit.submit(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
+    group_commit.claim()
+    producers.may_commit.release(3)
+    await asyncio.gather(*waiting)
+    await group_commit.close()
     assert len(producers.transactions) == earlier + transactions
 
 
-def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+async def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         given_up = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
         other = group_commit.submit(SECOND, 1, one(b"c"), generation=5)
@@ -370,12 +346,9 @@ def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers)
         async with asyncio.timeout(5):
             assert await other == [ord("c")]
 
-    play(story)
 
-
-def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+async def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         closing = asyncio.create_task(group_commit.close())
         for _ in range(5):
@@ -385,14 +358,11 @@ def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> No
         await closing
         await first
         assert not group_commit._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
-
-    play(story)
     assert len(producers.transactions) == 1
 
 
-def test_waiting_submissions_are_committed_on_close(producers: FakeProducers) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+async def test_waiting_submissions_are_committed_on_close(producers: FakeProducers) -> None:
+    async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
             await asyncio.sleep(0)
@@ -401,8 +371,6 @@ def test_waiting_submissions_are_committed_on_close(producers: FakeProducers) ->
         await asyncio.sleep(0)
         producers.may_commit.release(2)
         await asyncio.gather(first, second, closing)
-
-    play(story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b"]]
 
 
@@ -412,24 +380,15 @@ def test_close_without_a_claim_does_nothing_and_the_thread_is_a_daemon() -> None
     assert group_commit._thread.daemon  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_refused_claim_is_raised(producers: FakeProducers) -> None:
-    producers.claim_failure = KafkaException("not allowed")
-    with pytest.raises(KafkaException, match="not allowed"):
-        rounds_of().claim()
-
-
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not given", "no", "yes"])
-def test_positions_are_recorded_in_the_changelog_after_their_records(
+async def test_positions_are_recorded_in_the_changelog_after_their_records(
     producers: FakeProducers, *, after_loss: bool | None
 ) -> None:
-
-    async def story(group_commit: GroupCommit) -> None:
+    async with running() as group_commit:
         producers.may_commit.release()
         if after_loss is not None:
             group_commit.after_loss[SECOND] = after_loss
         await group_commit.submit(SECOND, 7, one(b"a"), generation=5)
-
-    play(story)
     [transaction] = producers.transactions
     assert transaction["sent"] == [("states", -1, b"a", [])]
     position = write_position(RecordedPosition("source", 7, bool(after_loss)))
@@ -437,13 +396,11 @@ def test_positions_are_recorded_in_the_changelog_after_their_records(
     assert transaction["positions"] == {("events", 1): (7, METADATA)}
 
 
-def test_producers_are_closed_at_the_end_and_after_a_failed_claim(producers: FakeProducers) -> None:
-
-    async def story(_group_commit: GroupCommit) -> None: ...
-
-    play(story)
+async def test_producers_are_closed_at_the_end_and_after_a_failed_claim(producers: FakeProducers) -> None:
+    async with running():
+        pass
     assert sorted(producers.closed) == ["worker-0", "worker-1"]
     producers.claim_failure = KafkaException("not allowed")
-    with pytest.raises(KafkaException):
-        play(story)
+    with pytest.raises(KafkaException, match="not allowed"):
+        rounds_of().claim()
     assert sorted(producers.closed) == ["worker-0", "worker-0", "worker-1", "worker-1"]
