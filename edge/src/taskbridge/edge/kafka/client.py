@@ -149,10 +149,6 @@ class KafkaClient:
         """The topic is made sure of."""
         return topic in self._topics
 
-    def is_open(self, topic: str) -> bool:
-        """A record may be tried."""
-        return self.answers and topic in self._topics
-
     def accepts(self, record: Record) -> bool:
         """The record, sent now, will probably be acknowledged soon."""
         return (
@@ -168,7 +164,7 @@ class KafkaClient:
 
     def accepts_any_of(self, topic: str) -> bool:
         """Some records of the topic will probably be acknowledged soon."""
-        return self.is_open(topic) and self.failing(topic) < max(1, self._topics[topic])
+        return self.answers and topic in self._topics and self.failing(topic) < max(1, self._topics[topic])
 
     def is_failing(self, place: Partition) -> bool:
         """The last delivery to it failed; only a single record may be tried until one succeeds."""
