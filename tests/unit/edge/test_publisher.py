@@ -231,31 +231,6 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
     assert set(asyncio.run(scenario())) == {Durability.KAFKA}
 
 
-def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.spools._MAINTAIN_S", 0.05)
-
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as _own, open_spool(tmp_path) as other:
-            await other.put(record(1))
-        async with router_on(tmp_path, await open_client(producer)) as (_, spools):
-            maintaining = asyncio.create_task(spools.maintain())
-            await until(lambda: producer.delivered == [1])
-            # One that dies while this one lives.
-            async with open_spool(tmp_path) as third:
-                await third.put(record(3))
-                number = third.claim.number
-            await until(lambda: producer.delivered == [1, 3])
-            await until(lambda: not (tmp_path / f"{number}.db").exists())
-            maintaining.cancel()
-            await asyncio.gather(maintaining, return_exceptions=True)
-            assert (tmp_path / "0.db").exists()
-
-    asyncio.run(scenario())
-
-
 def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         kafka = await open_client(TestProducer())

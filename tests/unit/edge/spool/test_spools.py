@@ -41,9 +41,16 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"taskbridge.edge.spool.{name}", 0.02)
 
 
+async def spools_in(
+    folder: Path, producer: TestProducer, *, max_bytes: int = 1 << 30, metrics: SpoolMetrics | None = None
+) -> Spools:
+    kafka = await open_client(producer)
+    return Spools(folder, [SCHEMA], kafka, max_bytes=max_bytes, metrics=metrics or SpoolMetrics())
+
+
 @asynccontextmanager
 async def running_spools(folder: Path, producer: TestProducer) -> AsyncGenerator[Spools]:
-    spools = Spools(folder, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=SpoolMetrics())
+    spools = await spools_in(folder, producer)
     await spools.start()
     maintaining = asyncio.create_task(spools.maintain())
     try:
@@ -153,7 +160,6 @@ async def test_a_file_that_another_process_has_locked_is_written_once_it_lets_go
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
-    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
     monkeypatch.setattr("taskbridge.edge.spool.writer._RETRY_S", 0.01)
     producer = TestProducer()
     producer.reachable = False
@@ -257,7 +263,7 @@ async def test_a_file_whose_records_cannot_be_counted_is_opened_again(
 async def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
     registry, producer = CollectorRegistry(), TestProducer()
     metrics = SpoolMetrics(registry)
-    spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
+    spools = await spools_in(tmp_path, producer, metrics=metrics)
 
     def gauges() -> dict[str, float | None]:
         names = ("depth", "bytes", "set_aside_records", "full", "broken", "unopened_files")
@@ -283,13 +289,7 @@ async def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
 
 
 async def test_before_the_start_and_after_the_end_nothing_can_be_stored(tmp_path: Path) -> None:
-    spools = Spools(
-        tmp_path / "spool",
-        [SCHEMA],
-        await open_client(TestProducer()),
-        max_bytes=1 << 30,
-        metrics=SpoolMetrics(),
-    )
+    spools = await spools_in(tmp_path / "spool", TestProducer())
 
     def known() -> tuple[object, ...]:
         return spools.problem, spools.broken, spools.full, spools.set_aside
@@ -326,13 +326,7 @@ async def test_what_waits_is_counted_over_all_files_with_the_oldest_first(tmp_pa
 async def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> None:
     producer = TestProducer()
     producer.reachable = False
-    spools = Spools(
-        tmp_path,
-        [SCHEMA],
-        await open_client(producer),
-        max_bytes=5 * record().size // 2,
-        metrics=SpoolMetrics(),
-    )
+    spools = await spools_in(tmp_path, producer, max_bytes=5 * record().size // 2)
     await leave(tmp_path, 1)
     await spools.start()
     await until(lambda: spools.waiting == 1)
@@ -348,7 +342,7 @@ async def test_what_broke_is_reported_until_there_is_a_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producer, metrics = TestProducer(), SpoolMetrics()
-    spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
+    spools = await spools_in(tmp_path, producer, metrics=metrics)
     await spools.start()
     fail_once(monkeypatch, io_error())
     with pytest.raises(SpoolBroken):
@@ -474,13 +468,7 @@ async def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_pa
 async def test_the_end_finishes_what_is_under_way_and_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
     producer = TestProducer()
     producer.held = True
-    spools = Spools(
-        tmp_path,
-        [SCHEMA],
-        await open_client(producer),
-        max_bytes=1 << 30,
-        metrics=SpoolMetrics(),
-    )
+    spools = await spools_in(tmp_path, producer)
     await spools.start()
     await spools.own.put(record(1))
     await until(lambda: producer.sent == [1])
@@ -521,21 +509,6 @@ async def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
             await until(lambda: producer.sent == [1])
     async with open_spool(tmp_path) as spool:
         assert spool.waiting == 1
-
-
-async def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_path: Path) -> None:
-    await leave(tmp_path, 1)
-    producer = TestProducer()
-    spools = Spools(
-        tmp_path,
-        [SCHEMA],
-        await open_client(producer),
-        max_bytes=1 << 30,
-        metrics=SpoolMetrics(),
-    )
-    await spools.adopt()
-    await until(lambda: producer.delivered == [0])
-    await spools.close()
 
 
 async def test_that_a_file_is_removed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
