@@ -176,7 +176,7 @@ class Reconciled:
     def __init__(
         self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FaultyDingTalk, clock: FakeClock
     ) -> None:
-        self.apis, self.budget, self.dingtalk, self._clock = apis, budget, fake, clock
+        self.apis, self.budget, self.dingtalk, self.clock = apis, budget, fake, clock
         self.streams, self.store = Streams(), Store(database)
         self.rules = RULES
 
@@ -184,7 +184,7 @@ class Reconciled:
         for each in self.streams.changed:
             self.store.states.store(self.streams.instances[each].state)
         self.streams.changed.clear()
-        self.store.states.current_ms = self._clock.now_ms()
+        self.store.states.current_ms = self.clock.now_ms()
 
     async def run(self, clock: FakeClock) -> PassReport:
         return await Passes(self.context(clock), self.apis).run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,7 @@ from support.reconcile import (
     CORP_ID,
     MINUTE_MS,
     NOW,
-    FakeApi,
+    Reconciled,
     Streams,
     assigned,
     company_life,
@@ -27,9 +26,8 @@ from support.reconcile import (
 from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
-from taskbridge.reconcile.repairer import Context, Rules
-from taskbridge.reconcile.runs import Passes, ReadBack
-from taskbridge.reconcile.store import Store
+from taskbridge.reconcile.repairer import Rules
+from taskbridge.reconcile.runs import ReadBack
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:
@@ -55,33 +53,17 @@ def callback_of(event: TaskEvent) -> TaskEvent:
 CALLBACKS = [*LIFE[:2], callback_of(LIFE[2])]
 
 
-@dataclass
-class Followed:
-    api: FakeApi
-    streams: Streams
-    store: Store
-    rules: Rules
-
-    async def catch_up(self) -> None:
-        for each in self.streams.changed:
-            self.store.states.store(self.streams.instances[each].state)
-        self.streams.changed.clear()
-        self.store.states.current_ms = self.api.clock.now_ms()
-
+class Followed(Reconciled):
     @property
     def read_back(self) -> ReadBack:
-        return ReadBack(self.context, [self.api.client], self.api.budget)
+        return ReadBack(self.context(self.clock), self.apis, self.budget)
 
     async def make_pass(self) -> None:
-        await Passes(self.context, [self.api.client]).run()
-
-    @property
-    def context(self) -> Context:
-        return Context(self.store, self.streams, self.api.clock, self.rules, self.catch_up)
+        await self.run(self.clock)
 
     @property
     def calls(self) -> int:
-        return self.api.budget.used(CORP_ID).month
+        return self.budget.used(CORP_ID).month
 
     @property
     def state(self) -> TaskState:
@@ -94,8 +76,9 @@ async def followed(*life: TaskEvent, quiet_ms: int = QUIET_MS, per_day: int = 10
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=per_day, per_month=10_000)
     async with fake_api(*life, database=database, allowance=allowance) as found:
-        rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=quiet_ms)
-        yield Followed(found, Streams(), Store(database), rules)
+        followed = Followed([found.client], found.budget, database, found.dingtalk, found.clock)
+        followed.rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=quiet_ms)
+        yield followed
 
 
 async def test_an_unknown_outcome_is_read_once() -> None:
@@ -107,7 +90,7 @@ async def test_an_unknown_outcome_is_read_once() -> None:
         calls = found.calls
         assert calls == 3
         for _ in range(3):
-            found.api.clock.pass_s(24 * 3600)
+            found.clock.pass_s(24 * 3600)
             await found.read_back.run()
         assert found.calls == calls, "its own repairs are no change to read"
 
@@ -155,9 +138,9 @@ async def test_an_instance_that_stays_open_is_read_once_until_the_next_callback(
 async def test_nothing_is_read_if_it_is_off_or_nothing_is_open() -> None:
     async with followed(*LIFE, quiet_ms=0) as found:
         found.streams.fold(CALLBACKS)
-        before = found.api.clock.now_ms()
+        before = found.clock.now_ms()
         await found.read_back.work_for(3600)
-        assert found.api.clock.now_ms() - before == 3600_000
+        assert found.clock.now_ms() - before == 3600_000
         assert found.calls == 0
     async with followed(*LIFE[:2]) as found:
         found.streams.fold(LIFE[:2])
@@ -181,7 +164,7 @@ async def test_half_of_the_calls_are_reserved_for_passes(per_day: int, calls: in
         )
         await found.read_back.run()
         assert found.calls == calls
-        found.api.clock.pass_s(24 * 3600)
+        found.clock.pass_s(24 * 3600)
         await found.read_back.run()
         assert found.calls == 2 * calls, "the next day it continues"
 
@@ -212,7 +195,7 @@ async def test_a_missing_instance_is_left_to_passes_and_stops_no_other() -> None
 async def test_after_a_pass_there_is_nothing_to_read() -> None:
     async with followed(*LIFE) as found:
         found.streams.fold(CALLBACKS)
-        found.api.clock.pass_s(24 * 3600)
+        found.clock.pass_s(24 * 3600)
         await found.make_pass()
         calls = found.calls
         await found.read_back.run()
@@ -226,7 +209,7 @@ async def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_t
         found.streams.fold(CALLBACKS)
         await found.make_pass()
         assert (found.calls, found.state.tasks[0].outcome) == (2, None)
-        found.api.clock.pass_s(24 * 3600)
+        found.clock.pass_s(24 * 3600)
         await found.make_pass()
         assert found.state.tasks[0].outcome == "agree"
     async with followed(*LIFE, end) as found:
@@ -237,7 +220,7 @@ async def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_t
         found.streams.fold(CALLBACKS[2:])
         await found.make_pass()
         assert (found.state.title, found.state.tasks[0].outcome) == ("Request I-1", None)
-        found.api.clock.pass_s(24 * 3600)
+        found.clock.pass_s(24 * 3600)
         await found.make_pass()
         assert found.state.tasks[0].outcome == "agree", "what was repaired meanwhile does not hide it"
 
@@ -293,7 +276,7 @@ async def test_an_instance_that_dingtalk_too_has_open_is_read_once() -> None:
         first = found.calls
         await found.make_pass()
         assert found.calls - first == 2, "the forms, and the instances of one"
-        assert found.api.dingtalk.calls[wire.GetInstanceById.path] == 1
+        assert found.dingtalk.calls[wire.GetInstanceById.path] == 1
 
 
 async def test_the_read_back_reads_ended_instances_first() -> None:
@@ -308,8 +291,8 @@ async def test_an_instance_that_dingtalk_cannot_read_stops_no_pass() -> None:
     """It ended with a pending task, so it is read first. What other instances lost is found all the same."""
     async with followed(*LIFE, END, filed("I-2", at=BEGIN)) as found:
         found.streams.fold([structs.replace(each, instance_id="I-0") for each in (*LIFE[:2], END)])
-        found.api.dingtalk.faults.broken.add("I-0")
-        report = await Passes(found.context, [found.api.client]).run()
+        found.dingtalk.faults.broken.add("I-0")
+        report = await found.run(found.clock)
         assert report.is_whole
         assert {"I-1", "I-2"} <= found.streams.instances.keys()
 
@@ -318,7 +301,7 @@ async def test_an_instance_that_dingtalk_cannot_read_stops_no_other_read_back_fo
     async with followed(*LIFE) as found:
         found.streams.fold([structs.replace(each, instance_id="I-0") for each in CALLBACKS])
         found.streams.fold(CALLBACKS)
-        found.api.dingtalk.faults.broken.add("I-0")
+        found.dingtalk.faults.broken.add("I-0")
         for _ in range(2):
             await found.read_back.run()
         assert found.state.tasks[0].outcome == "agree"
