@@ -19,7 +19,7 @@ from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posti
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.repairer import Context, Rules
-from taskbridge.reconcile.runs import Backfill, Passes, PassReport
+from taskbridge.reconcile.runs import Backfill, PassReport, make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.store import Store
 from taskbridge.runtime.bounded_http import open_http
@@ -187,7 +187,7 @@ class Reconciled:
         self.store.states.current_ms = self.clock.now_ms()
 
     async def run(self, clock: FakeClock) -> PassReport:
-        return await Passes(self.context(clock), self.apis).run()
+        return await make_pass(self.context(clock), self.apis)
 
     async def backfill(self, api: YidaApi, clock: FakeClock, since_ms: int) -> Backfill:
         await self.catch_up()

@@ -20,7 +20,7 @@ from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.app import LOCK, replay_rejected, run, store_pass
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
-from taskbridge.reconcile.runs import Backfill, Copies, estimate
+from taskbridge.reconcile.runs import Backfill, Copies, estimate, make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.kafka import read_kafka_config
@@ -115,7 +115,7 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
     settings = load_settings(ReconcileSettings, environment)
 
     async def work(found: Reconciler) -> dict[str, Any]:
-        report = await found.passes.run()
+        report = await make_pass(found.context, found.apis)
         retry_at_ms, every_s = report.retry_at_ms, settings.every_minutes * 60
         store_pass(found.data, report.problem, every_s=every_s, failed=retry_at_ms is not None, retry_at_ms=retry_at_ms)
         problems = dict(report.problems)

@@ -15,6 +15,7 @@ import structlog
 from taskbridge.dingtalk.calls import Absent
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
+from taskbridge.reconcile.runs import make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
 from taskbridge.runtime.logs import configure_logs
@@ -90,7 +91,7 @@ class Service:
     async def _make_pass(self, reconciler: Reconciler) -> None:
         calls = self.metrics.calls
         try:
-            report = await reconciler.passes.run()
+            report = await make_pass(reconciler.context, reconciler.apis)
         except OperatorError as error:
             # Without a call a repetition costs nothing.
             self._ended(str(error), failed=self.metrics.calls > calls, retry_at_ms=self._clock.now_ms())

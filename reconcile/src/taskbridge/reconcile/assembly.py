@@ -18,7 +18,7 @@ from taskbridge.reconcile.kafka import GROUP, KafkaOutbox, StatesTopic
 from taskbridge.reconcile.name_sync import NameSync, NameTopic
 from taskbridge.reconcile.names import FORM, PERSON
 from taskbridge.reconcile.repairer import Context, Rules
-from taskbridge.reconcile.runs import Passes, ReadBack
+from taskbridge.reconcile.runs import ReadBack
 from taskbridge.reconcile.store import FILE_NAME, Store, open_database
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
@@ -98,10 +98,6 @@ class Reconciler:
     @property
     def organisations(self) -> tuple[OrganisationApi, ...]:
         return tuple(OrganisationApi(self.calls(each.corp), each) for each in self.data.organisations)
-
-    @property
-    def passes(self) -> Passes:
-        return Passes(self.context, self.apis)
 
     @property
     def read_back(self) -> ReadBack:

@@ -59,84 +59,81 @@ class PassReport:
         return "; ".join(f"{app}: {why}" for app, why in self.problems.items()) or None
 
 
-class Passes:
-    """Checks and repairs all instances of all apps that changed since the last pass."""
+async def make_pass(context: Context, apis: Sequence[YidaApi]) -> PassReport:
+    """Check and repair all instances that changed since the last pass.
 
-    def __init__(self, context: Context, apis: Sequence[YidaApi]) -> None:
-        self._context, self._apis = context, apis
-        self._store, self._clock = context.store, context.clock
+    An app that is refused or postponed is in the report; the other apps are checked.
 
-    async def run(self) -> PassReport:
-        """Make one pass. A refused or postponed app is in the report; the other apps are checked.
+    Raises:
+        StatesBehind: The workers are behind the events. DingTalk got no call.
+        OperatorError: Kafka does not return the states, or does not accept an event.
+    """
+    await context.catch_up()
+    report = PassReport()
+    closed: dict[str, Later] = {}
+    for api in apis:
+        app = api.app
+        try:
+            if app.corp_id in closed:
+                raise closed[app.corp_id]
+            await _check_app(context, api, report)
+        except Later as error:
+            closed[app.corp_id] = error
+            report.retry_at_ms = max(report.retry_at_ms or 0, error.retry_at_ms)
+            report.problems[app.app_type] = str(error)
+        except (Refused, Unexpected, Absent) as error:
+            report.problems[app.app_type] = str(error)
+            _log.error("app_not_read", app_type=app.app_type, problem=str(error))
+    context.store.open_instances.remove_old(now_ms=context.clock.now_ms())
+    context.store.findings.remove_old(now_ms=context.clock.now_ms())
+    context.store.findings.pass_ended(now_ms=context.clock.now_ms(), is_whole=report.is_whole)
+    return report
 
-        Raises:
-            StatesBehind: The workers are behind the events. DingTalk got no call.
-            OperatorError: Kafka does not return the states, or does not accept an event.
-        """
-        await self._context.catch_up()
-        report = PassReport()
-        closed: dict[str, Later] = {}
-        for api in self._apis:
-            app = api.app
-            try:
-                if app.corp_id in closed:
-                    raise closed[app.corp_id]
-                await self._check_app(api, report)
-            except Later as error:
-                closed[app.corp_id] = error
-                report.retry_at_ms = max(report.retry_at_ms or 0, error.retry_at_ms)
-                report.problems[app.app_type] = str(error)
-            except (Refused, Unexpected, Absent) as error:
-                report.problems[app.app_type] = str(error)
-                _log.error("app_not_read", app_type=app.app_type, problem=str(error))
-        self._store.open_instances.remove_old(now_ms=self._clock.now_ms())
-        self._store.findings.remove_old(now_ms=self._clock.now_ms())
-        self._store.findings.pass_ended(now_ms=self._clock.now_ms(), is_whole=report.is_whole)
-        return report
 
-    async def _check_app(self, api: YidaApi, report: PassReport) -> None:
-        self._store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
-        repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
-        # First, because people see a task that nobody can decide.
-        ended = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
-        await self._read_ended(ended)
-        incomplete: Unreachable | Unexpected | TooMuch | None = None
-        absent = set[str]()
-        for form in await api.forms():
-            rows = report.tally.rows
-            try:
-                await _read_form(repairer, form, self._clock.now_ms() - _FIRST_PASS_MS)
-            except (Unreachable, Unexpected, TooMuch) as error:
-                if report.tally.rows == rows:
-                    raise
-                # DingTalk answered for some rows, so try the other forms.
-                incomplete = error
-            except Absent:
-                absent.add(form.form_uuid)
-        await repairer.settle()
-        await _find_deletions(repairer)
-        for error in (incomplete, *ended.not_understood.values(), *repairer.not_understood.values()):
-            if error is not None:
-                raise error
-        if absent:
-            raise _absent(absent)
+async def _check_app(context: Context, api: YidaApi, report: PassReport) -> None:
+    context.store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=context.clock.now_ms())
+    repairer = Repairer(context, api, work=RECONCILE, tally=report.tally)
+    # First, because people see a task that nobody can decide.
+    ended = Repairer(context, api, work=RECONCILE, tally=report.tally)
+    await _read_ended(ended)
+    incomplete: Unreachable | Unexpected | TooMuch | None = None
+    absent = set[str]()
+    for form in await api.forms():
+        rows = report.tally.rows
+        try:
+            await _read_form(repairer, form, context.clock.now_ms() - _FIRST_PASS_MS)
+        except (Unreachable, Unexpected, TooMuch) as error:
+            if report.tally.rows == rows:
+                raise
+            # DingTalk answered for some rows, so try the other forms.
+            incomplete = error
+        except Absent:
+            absent.add(form.form_uuid)
+    await repairer.settle()
+    await _find_deletions(repairer)
+    for error in (incomplete, *ended.not_understood.values(), *repairer.not_understood.values()):
+        if error is not None:
+            raise error
+    if absent:
+        raise _absent(absent)
 
-    async def _read_ended(self, repairer: Repairer) -> None:
-        """Read the instances that ended with a pending task. Raises what calls raise, but Unreachable."""
-        app, rules = repairer.api.app, self._context.rules
-        for instance_id in self._store.open_instances.ended(
-            app.corp_id,
-            app.app_type,
-            now_ms=self._store.states.current_ms,
-            quiet_ms=rules.settle_ms,
-            most=rules.ids_per_pass,
-        ):
-            try:
-                await repairer.read_open(instance_id)
-            except Unreachable as error:
-                # If DingTalk has this fault for one instance alone, the forms can be read.
-                _log.warning("instance_not_read", app_type=app.app_type, problem=str(error))
-                break
+
+async def _read_ended(repairer: Repairer) -> None:
+    """Read the instances that ended with a pending task. Raises what calls raise, but Unreachable."""
+    app, rules = repairer.api.app, repairer.rules
+    for instance_id in repairer.store.open_instances.ended(
+        app.corp_id,
+        app.app_type,
+        now_ms=repairer.store.states.current_ms,
+        quiet_ms=rules.settle_ms,
+        most=rules.ids_per_pass,
+    ):
+        try:
+            await repairer.read_open(instance_id)
+        except Unreachable as error:
+            # If DingTalk has this fault for one instance alone, the forms can be read.
+            _log.warning("instance_not_read", app_type=app.app_type, problem=str(error))
+            break
 
 
 class ReadBack:
