@@ -32,7 +32,7 @@ from taskbridge.webhooks.formats.base import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Call, DeliveryAttempt
+    from taskbridge.webhooks.formats.base import Attempt, Call
 
 UNION_ID = "union_id"
 """Its name in the people topic."""
@@ -50,7 +50,7 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     return checked(_Options, given, read)
 
 
-async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+async def send(attempt: Attempt, call: Call) -> Answer:
     data = attempt.data
     if data["view"] != "pending":
         return NOTHING_TO_SEND
@@ -79,7 +79,7 @@ def _is_refused(answer: Answer) -> bool:
 class _Todo:
     """The to-do of one entry."""
 
-    def __init__(self, attempt: DeliveryAttempt, call: Call, union_id: str, token: str) -> None:
+    def __init__(self, attempt: Attempt, call: Call, union_id: str, token: str) -> None:
         self._call = call
         self._user = f"{attempt.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
         self._union_id = union_id

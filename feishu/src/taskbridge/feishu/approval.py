@@ -28,7 +28,7 @@ from taskbridge.webhooks.formats.base import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Call, DeliveryAttempt
+    from taskbridge.webhooks.formats.base import Attempt, Call
 
 _TOKEN_PATH = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105 - a path
 _INVALID_TOKEN = (99991661, 99991663, 99991668)
@@ -49,7 +49,7 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     return checked(_Options, given, read)
 
 
-async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+async def send(attempt: Attempt, call: Call) -> Answer:
     data = attempt.data
     wanted: _Options = attempt.options
     open_id = await attempt.other_id(data["corp_id"], data["recipient_id"], wanted.people_id)

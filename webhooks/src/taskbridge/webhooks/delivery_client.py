@@ -16,7 +16,7 @@ import aiohttp
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import masked
 from taskbridge.webhooks.connections import Connector
-from taskbridge.webhooks.formats.base import Answer, DeliveryAttempt, DeliveryProblem, Options, Tokens
+from taskbridge.webhooks.formats.base import Answer, Attempt, DeliveryProblem, Options, Tokens
 from taskbridge.webhooks.schedule import delay_ms
 from taskbridge.webhooks.store import Delivery, Result
 
@@ -70,7 +70,7 @@ class DeliveryClient:
         """Send it once. Never raises: what went wrong is in the result."""
         endpoint, at_s = self.endpoint, int(time.time())
         given = endpoint.entry.url, endpoint.keys, endpoint.options, delivery.webhook_id, delivery.data, at_s
-        attempt = DeliveryAttempt(*given, self._other_id, self._tokens)
+        attempt = Attempt(*given, self._other_id, self._tokens)
         answer, problem = None, ""
         try:
             # The formats of vendors make several requests.

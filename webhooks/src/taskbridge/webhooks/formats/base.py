@@ -95,7 +95,7 @@ class Tokens:
             del self._usable[path]
 
 
-class DeliveryAttempt(NamedTuple):
+class Attempt(NamedTuple):
     """One attempt."""
 
     url: str
@@ -129,7 +129,7 @@ class Format(Protocol):
         """The options of an endpoint, checked; ``read`` reads a secret elsewhere. ValueError repeats no value."""
         ...
 
-    async def send(self, attempt: DeliveryAttempt, call: Call) -> Answer:
+    async def send(self, attempt: Attempt, call: Call) -> Answer:
         """Send a notification; raises DeliveryProblem if that failed."""
         ...
 
@@ -162,7 +162,7 @@ class TokenRequest(NamedTuple):
 
 
 async def with_token(
-    attempt: DeliveryAttempt,
+    attempt: Attempt,
     call: Call,
     request: TokenRequest,
     send: Callable[[str], Awaitable[Answer]],
@@ -180,7 +180,7 @@ async def with_token(
     return answer
 
 
-async def _access_token(attempt: DeliveryAttempt, call: Call, request: TokenRequest) -> str:
+async def _access_token(attempt: Attempt, call: Call, request: TokenRequest) -> str:
     token = attempt.tokens.usable(request.path, attempt.at_s)
     if token is not None:
         return token

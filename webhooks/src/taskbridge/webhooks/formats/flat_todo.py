@@ -16,7 +16,7 @@ from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, Options, acc
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Answer, Call, DeliveryAttempt
+    from taskbridge.webhooks.formats.base import Answer, Attempt, Call
 
 _FAILURES = ("0", "false")
 """What ``operResult`` or ``success`` says of a failure."""
@@ -33,7 +33,7 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
     return checked(_Options, given, read)
 
 
-async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+async def send(attempt: Attempt, call: Call) -> Answer:
     body = todo_of(attempt.data, attempt.options.system)
     if body is None:
         return NOTHING_TO_SEND

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.standard_webhooks import signed_headers
-from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Call, DeliveryAttempt
+from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Attempt, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> None:  # no
         raise ValueError("this format has none")
 
 
-async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+async def send(attempt: Attempt, call: Call) -> Answer:
     return await post_signed(attempt, call, attempt.event, MEDIA_TYPE)
 
 
-async def post_signed(attempt: DeliveryAttempt, call: Call, body: bytes, media_type: str) -> Answer:
+async def post_signed(attempt: Attempt, call: Call, body: bytes, media_type: str) -> Answer:
     """Signed with each secret."""
     headers = {
         "content-type": media_type,

@@ -9,16 +9,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from taskbridge.schemas.json_forms import notification_json
-from taskbridge.webhooks.formats.base import (
-    EXAMPLE,
-    JSON,
-    Answer,
-    Call,
-    DeliveryAttempt,
-    DeliveryProblem,
-    Options,
-    checked,
-)
+from taskbridge.webhooks.formats.base import EXAMPLE, JSON, Answer, Attempt, Call, DeliveryProblem, Options, checked
 from taskbridge.webhooks.formats.notification import post_signed
 
 if TYPE_CHECKING:
@@ -49,7 +40,7 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
     return found
 
 
-async def send(attempt: DeliveryAttempt, call: Call) -> Answer:
+async def send(attempt: Attempt, call: Call) -> Answer:
     return await post_signed(attempt, call, _render(attempt.options, attempt.data), JSON)
 
 
