@@ -34,10 +34,11 @@ export class MarkTools {
 
   refresh() {
     const item = this._inbox.all.find((each) => keyOf(each) === this._key);
+    this._item = item;
     const marks = this._inbox.hasMarks && item !== undefined ? (item.marks ?? {}) : null;
     const { marks: said } = this._words;
     const tool = (keep, drawing, text, pressed) => {
-      const act = () => this._inbox.mark([item], CHANGES[keep](item));
+      const act = () => this._inbox.mark([this._item], CHANGES[keep](this._item));
       return button(icon(drawing), act, { class: "tool", "aria-pressed": String(pressed), title: text, "aria-label": text, data: { keep } });
     };
     redraw(this.root, marks && [this._key, marks.pinned, isHidden(item), marks.read], () => marks && [
