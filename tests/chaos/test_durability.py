@@ -24,15 +24,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.edge.spool import can_mount, fill, small_disk
+from support.streams.lives import read_topic
+from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -226,23 +225,16 @@ class Chaos:
         time.sleep(self._random.uniform(least_s, most_s))
 
 
-def read_topic(endpoints: Endpoints) -> dict[str, list[TaskEvent]]:
+def read_events(endpoints: Endpoints) -> dict[str, list[TaskEvent]]:
     """Every event of the topic, by instance, in the order of its partition."""
-    config: dict[str, Any] = consumer_config(endpoints.bootstrap_servers, "chaos")
-    consumer, registry = Consumer(config), Registry(endpoints.registry_url)
-    codec = task_event_codec(registry)
     found: dict[str, list[TaskEvent]] = defaultdict(list)
-    with contextlib.closing(consumer), contextlib.closing(registry):
-        partitions = sorted(consumer.list_topics(TASK_EVENTS.name, timeout=20).topics[TASK_EVENTS.name].partitions)
-        ends = {at: consumer.get_watermark_offsets(TopicPartition(TASK_EVENTS.name, at))[1] for at in partitions}
-        consumer.assign([TopicPartition(TASK_EVENTS.name, at, 0) for at in partitions])
-        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
-            for message in consumer.consume(10_000, 0.2):
-                assert message.error() is None
-                event = codec.decode(message.value())
-                assert message.key() == event.instance_id.encode()
-                assert dict(message.headers() or [])["ce_id"] == event.event_id.encode()  # type: ignore[arg-type]
-                found[event.instance_id].append(event)
+    with contextlib.closing(Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})) as connection:
+        codec = task_event_codec(connection.registry)
+        for message in read_topic(connection, TASK_EVENTS.name):
+            event = codec.decode(message.value())
+            assert message.key() == event.instance_id.encode()
+            assert dict(message.headers() or [])["ce_id"] == event.event_id.encode()  # type: ignore[arg-type]
+            found[event.instance_id].append(event)
     return found
 
 
@@ -305,7 +297,7 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int) -> None:
             sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
         ending.callback(print_metrics, edge)
         wait_until(edge.has_drained, 180, what="the spool is empty")
-        found = verdict(senders.answered, read_topic(stack.endpoints))
+        found = verdict(senders.answered, read_events(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")
         assert (found["lost"], found["changed"]) == ([], [])
         assert found["disordered"] == []

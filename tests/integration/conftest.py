@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.center import databases, dialect
+from support.edge.process import wait_until
 from support.kafka.brokers import OwnBroker
 from support.streams.lives import delete_all_topics, read_topic, remove_workers
 from support.streams.processes import Worker
@@ -28,14 +28,7 @@ __all__ = ["databases", "dialect"]
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:
-    """Return the first true value of ``condition``; fail when there is none in time."""
-    deadline = time.monotonic() + within_s
-    while (began := time.monotonic()) < deadline:
-        if found := condition():
-            return found
-        # A slow condition, such as one on all records of a topic, leaves the cores to the services.
-        time.sleep(max(0.1, 2 * (time.monotonic() - began)))
-    pytest.fail(f"did not happen within {within_s} s: {what}")
+    return wait_until(condition, within_s, what=what)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.edge.process import RunningEdge
+from support.edge.process import RunningEdge, wait_until
 from support.edge.refused import bad_messages, bad_requests
 from support.forked import taskbridge
 from support.http_clients import callback, connect, exchange, read_all, read_answer, status_of
@@ -56,7 +56,7 @@ class Edge(RunningEdge):
         return super().get(path)
 
     def wait_until(self, path: str) -> None:
-        eventually(lambda: (answer := self.get(path)) is not None and answer.status_code == 200, within_s=60)
+        wait_until(lambda: (answer := self.get(path)) is not None and answer.status_code == 200)
 
     def memory(self) -> int:
         assert self.process is not None
@@ -68,13 +68,6 @@ class Edge(RunningEdge):
         started = time.monotonic()
         assert status_of(exchange(self.port, callback())) == 200
         return time.monotonic() - started
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def send(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
@@ -303,7 +296,7 @@ def test_after_all_attacks_nothing_is_left_and_nothing_was_unforeseen(edge: Edge
         assert found is not None
         return float(found[1])
 
-    eventually(lambda: connections() <= 2, within_s=60)
+    wait_until(lambda: connections() <= 2)
     text = edge.get("/metrics")
     assert text is not None
     assert not re.search(r'outcome="error"[^}]*\} [^0]', text.text)
@@ -382,7 +375,7 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
 ) -> None:
     with bad_registry(drips=drips) as (registry_url, accepted), ExitStack() as held:
         edge = Edge(tmp_path, stack, EDGE_SCHEMA_REGISTRY_URL=registry_url)
-        eventually(lambda: len(accepted) > 0, within_s=60)
+        wait_until(lambda: len(accepted) > 0)
         for data in (b"", POST, JSON + b"Content-Length: 9\r\n\r\n1") * 5:
             held.enter_context(connect(edge.port)).sendall(data)
         time.sleep(1)
@@ -394,7 +387,7 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
 def test_the_use_of_tokens_is_shown_to_operators(tmp_path: Path, stack: Endpoints) -> None:
     with running(tmp_path, stack) as edge:
         edge.wait_until("/readyz")
-        eventually(lambda: status_of(exchange(edge.port, callback("used"))) == 200)
+        wait_until(lambda: status_of(exchange(edge.port, callback("used"))) == 200)
     folders = {"EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"), "EDGE_DATA_DIR": str(tmp_path / "edge")}
     tokens = taskbridge("tokens", "--json", environment={**os.environ, **folders})
     assert tokens.returncode == 0, tokens.stderr

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -18,6 +17,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support import http_clients
+from support.edge.process import wait_until
 from support.kafka.stack import artifacts
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports
@@ -35,7 +35,7 @@ from taskbridge.local.supervisor import Phase, ServiceEvent, Supervisor
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from concurrent.futures import Future
 
     from taskbridge.local.jvm import Endpoints
@@ -86,13 +86,6 @@ class Local:
         wait_until(lambda: Phase.READY in [event.phase for event in self.events[seen:]])
         phases = [event.phase for event in self.events[seen:] if event.phase is not Phase.WAITING]
         assert phases == [Phase.DIED, Phase.RESTARTING, Phase.STARTING, Phase.READY]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2
 
@@ -31,19 +31,22 @@ if TYPE_CHECKING:
     from taskbridge.local.supervisor import ServiceEvent
 
 
+Found = TypeVar("Found")
 LOAD_FAST = "import gc; gc.set_threshold(50_000, 20, 100)"
 """The same first statement as the program ``taskbridge``."""
 _LOADED = [sys.executable, "-c", f"{LOAD_FAST}; from taskbridge.edge.app import run; run()"]
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:
+def wait_until(condition: Callable[[], Found], timeout_s: float = 60, *, what: str = "it") -> Found:
+    """The first true value of ``condition``."""
     deadline = (began := time.monotonic()) + timeout_s
-    while not condition():
+    while not (found := condition()):
         now = time.monotonic()
-        assert now < deadline, f"{what} did not happen within {timeout_s} s"
+        assert now < deadline, f"did not happen within {timeout_s} s: {what}"
         # A slow condition, such as one on all records of a topic, leaves the cores to the services.
         time.sleep(max(0.05, 2 * (now - began)))
         began = time.monotonic()
+    return found
 
 
 class OwnStack:
