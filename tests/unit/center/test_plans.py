@@ -25,7 +25,7 @@ from taskbridge.center.erasure import Erasure
 from taskbridge.center.follow.records import purge
 from taskbridge.center.operations.records import Records
 from taskbridge.center.reminders.due import DueRules, Rule
-from taskbridge.center.reminders.waiting import counts_of, people_after, waiting
+from taskbridge.center.reminders.waiting import corps, counts_of, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
 from taskbridge.center.tables import metadata
 from taskbridge.schemas.topics import TASK_STATES
@@ -122,6 +122,7 @@ def ask_everything(database: Database) -> None:
     acting.purge(now=BEGAN)
     with database.read() as connection:
         is_delegated(connection, "I-7", ("corp", "u7"), now=BEGAN)
+        corps(connection)
         waiting(connection, DUE, BEGAN, "corp")
         people_after(connection, ("corp", "u3"), 500)
         counts_of(connection, DUE, BEGAN, U0)
