@@ -13,6 +13,6 @@ def test_the_tests_that_the_threat_model_names_exist() -> None:
     files = list((ROOT / "tests").rglob("test_*.py"))
     known = {path.stem for path in files}
     for path in files:
-        known |= set(re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
+        known |= set(re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE))
     assert len(named) > 40
     assert named - known == set()
