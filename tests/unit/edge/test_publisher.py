@@ -64,15 +64,12 @@ async def router_on(
         await spools.close()
 
 
-def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-            stored = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
-            assert set(stored) == {Durability.KAFKA}
-            assert spools.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
-
-    asyncio.run(scenario())
+async def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
+    producer = TestProducer()
+    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+        stored = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
+        assert set(stored) == {Durability.KAFKA}
+        assert spools.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
 
 
 async def sent(router: Router, number: int, *, key: str = "one") -> Exception | None:
@@ -86,129 +83,113 @@ async def sent(router: Router, number: int, *, key: str = "one") -> Exception | 
     return await outcome
 
 
-def test_the_outcome_of_a_record_that_nobody_waits_for_is_reported_and_it_is_spooled_after_a_failure(
+async def test_the_outcome_of_a_record_that_nobody_waits_for_is_reported_and_it_is_spooled_after_a_failure(
     tmp_path: Path,
 ) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer)
-        topic, schema = record(0).topic, record(0).schema
-        async with router_on(tmp_path, kafka, timeout_s=30) as (router, spools):
-            assert router.is_direct_for(topic, schema)
-            assert not router.is_direct_for(topic, "unknown")
-            assert not router.is_direct_for("unknown", schema)
-            producer.held = True
-            failure = await sent(Router(kafka, spools, timeout_s=0.01), 1)
-            assert isinstance(failure, DeliveryFailed)
-            assert "in time" in str(failure)
-            assert not router.is_direct_for(topic, schema)
-            assert await router.spool(record(1)) is Durability.SPOOL
-            producer.held = False
-            producer.release()
-            await until(lambda: router.is_direct_for(topic, schema))
-            assert await sent(router, 2) is None
-            producer.queue_full = True
-            assert isinstance(await sent(router, 3), QueueFull)
-            producer.queue_full = False
-            assert router.is_direct_for(topic, schema), "that says nothing of Kafka"
-            assert producer.delivered == [1, 2]
-
-    asyncio.run(scenario())
-
-
-def test_a_failure_reaches_all_records_sent_to_the_same_partition(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer)
-        async with router_on(tmp_path, kafka, timeout_s=30) as (router, _):
-            producer.held = True
-            producer.failing[2] = DeliveryFailed("purged")
-            first, second = (asyncio.create_task(sent(router, number)) for number in (1, 2))
-            waited_for = asyncio.create_task(kafka.send_within(record(3), timeout_s=30))
-            await asyncio.sleep(0)
-            producer.silent = {1, 3}
-            producer.release()
-            assert [str(await first), str(await second)] == ["another delivery failed: purged", "purged"]
-            with pytest.raises(DeliveryFailed, match="another delivery failed"):
-                await waited_for
-
-    asyncio.run(scenario())
-
-
-def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer)
-        async with router_on(tmp_path, kafka) as (router, spools):
-            producer.held = True
-            await spools.own.put(record(1))
-            assert kafka.usable
-            assert not router.is_direct_for(record(1).topic, record(1).schema)
-            producer.held = False
-            producer.release()
-            await until(lambda: router.is_direct_for(record(1).topic, record(1).schema))
-
-    asyncio.run(scenario())
-
-
-def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_long_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
+    producer = TestProducer()
+    kafka = await open_client(producer)
+    topic, schema = record(0).topic, record(0).schema
+    async with router_on(tmp_path, kafka, timeout_s=30) as (router, spools):
+        assert router.is_direct_for(topic, schema)
+        assert not router.is_direct_for(topic, "unknown")
+        assert not router.is_direct_for("unknown", schema)
         producer.held = True
-        async with router_on(tmp_path, await open_client(producer), timeout_s=1.0) as (router, spools):
-            started = time.monotonic()
-            first = asyncio.create_task(router.store(record(1)))
-            await asyncio.sleep(0.9)
-            second, began = asyncio.create_task(router.store(record(2))), time.monotonic()
-            assert {await first, await second} == {Durability.SPOOL}
-            assert time.monotonic() - started >= 1.0
-            assert time.monotonic() - began < 1.0, "the second one waited its whole time too"
-            began = time.monotonic()
-            assert await router.store(record(3)) is Durability.SPOOL
-            assert time.monotonic() - began < 1.0, "so did the third"
-            producer.held = False
-            producer.release()
-            await until(lambda: spools.waiting == 0)
-            assert {1, 2, 3} <= set(producer.delivered)
-            assert await router.store(record(4)) is Durability.KAFKA
-
-    asyncio.run(scenario())
+        failure = await sent(Router(kafka, spools, timeout_s=0.01), 1)
+        assert isinstance(failure, DeliveryFailed)
+        assert "in time" in str(failure)
+        assert not router.is_direct_for(topic, schema)
+        assert await router.spool(record(1)) is Durability.SPOOL
+        producer.held = False
+        producer.release()
+        await until(lambda: router.is_direct_for(topic, schema))
+        assert await sent(router, 2) is None
+        producer.queue_full = True
+        assert isinstance(await sent(router, 3), QueueFull)
+        producer.queue_full = False
+        assert router.is_direct_for(topic, schema), "that says nothing of Kafka"
+        assert producer.delivered == [1, 2]
 
 
-def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-            producer.failing[1] = DeliveryFailed("purged")
-            assert await router.store(record(1)) is Durability.SPOOL
-            producer.failing.clear()
-            await until(lambda: spools.waiting == 0)
-            producer.queue_full = True
-            assert await router.store(record(2)) is Durability.SPOOL
-            producer.queue_full = False
-            await until(lambda: spools.waiting == 0)
-            assert producer.delivered == [1, 2]
+async def test_a_failure_reaches_all_records_sent_to_the_same_partition(tmp_path: Path) -> None:
+    producer = TestProducer()
+    kafka = await open_client(producer)
+    async with router_on(tmp_path, kafka, timeout_s=30) as (router, _):
+        producer.held = True
+        producer.failing[2] = DeliveryFailed("purged")
+        first, second = (asyncio.create_task(sent(router, number)) for number in (1, 2))
+        waited_for = asyncio.create_task(kafka.send_within(record(3), timeout_s=30))
+        await asyncio.sleep(0)
+        producer.silent = {1, 3}
+        producer.release()
+        assert [str(await first), str(await second)] == ["another delivery failed: purged", "purged"]
+        with pytest.raises(DeliveryFailed, match="another delivery failed"):
+            await waited_for
 
-    asyncio.run(scenario())
+
+async def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
+    producer = TestProducer()
+    kafka = await open_client(producer)
+    async with router_on(tmp_path, kafka) as (router, spools):
+        producer.held = True
+        await spools.own.put(record(1))
+        assert kafka.usable
+        assert not router.is_direct_for(record(1).topic, record(1).schema)
+        producer.held = False
+        producer.release()
+        await until(lambda: router.is_direct_for(record(1).topic, record(1).schema))
 
 
-def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer)
-        async with router_on(tmp_path, kafka) as (router, spools):
-            kafka.fail(record(), DeliveryFailed("away"))
-            producer.reachable = False
-            await kafka.check()
-            assert {await router.store(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
-            producer.reachable = True
-            await kafka.check()
-            assert await router.store(record(400, key="one")) is Durability.SPOOL
-            await until(lambda: spools.waiting == 0)
-            assert await router.store(record(401, key="one")) is Durability.KAFKA
-            assert producer.delivered == list(range(402))
+async def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_long_again(
+    tmp_path: Path,
+) -> None:
+    producer = TestProducer()
+    producer.held = True
+    async with router_on(tmp_path, await open_client(producer), timeout_s=1.0) as (router, spools):
+        started = time.monotonic()
+        first = asyncio.create_task(router.store(record(1)))
+        await asyncio.sleep(0.9)
+        second, began = asyncio.create_task(router.store(record(2))), time.monotonic()
+        assert {await first, await second} == {Durability.SPOOL}
+        assert time.monotonic() - started >= 1.0
+        assert time.monotonic() - began < 1.0, "the second one waited its whole time too"
+        began = time.monotonic()
+        assert await router.store(record(3)) is Durability.SPOOL
+        assert time.monotonic() - began < 1.0, "so did the third"
+        producer.held = False
+        producer.release()
+        await until(lambda: spools.waiting == 0)
+        assert {1, 2, 3} <= set(producer.delivered)
+        assert await router.store(record(4)) is Durability.KAFKA
 
-    asyncio.run(scenario())
+
+async def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
+    producer = TestProducer()
+    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+        producer.failing[1] = DeliveryFailed("purged")
+        assert await router.store(record(1)) is Durability.SPOOL
+        producer.failing.clear()
+        await until(lambda: spools.waiting == 0)
+        producer.queue_full = True
+        assert await router.store(record(2)) is Durability.SPOOL
+        producer.queue_full = False
+        await until(lambda: spools.waiting == 0)
+        assert producer.delivered == [1, 2]
+
+
+async def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Path) -> None:
+    producer = TestProducer()
+    kafka = await open_client(producer)
+    async with router_on(tmp_path, kafka) as (router, spools):
+        kafka.fail(record(), DeliveryFailed("away"))
+        producer.reachable = False
+        await kafka.check()
+        assert {await router.store(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
+        producer.reachable = True
+        await kafka.check()
+        assert await router.store(record(400, key="one")) is Durability.SPOOL
+        await until(lambda: spools.waiting == 0)
+        assert await router.store(record(401, key="one")) is Durability.KAFKA
+        assert producer.delivered == list(range(402))
 
 
 def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever_gets_empty(tmp_path: Path) -> None:
@@ -231,139 +212,120 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
     assert set(asyncio.run(scenario())) == {Durability.KAFKA}
 
 
-def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        kafka = await open_client(TestProducer())
-        async with router_on(tmp_path, kafka) as (router, spools):
-            await spools.own.put(record(0))
-            spools.own._break("injected")  # pyright: ignore[reportPrivateUsage]
-            assert await router.store(record(1)) is Durability.KAFKA
-            assert router.can_store()
-            kafka.fail(record(), DeliveryFailed("away"))
-            with pytest.raises(NotDurable, match="injected"):
-                await router.store(record(2))
-            assert not router.can_store()
-
-    asyncio.run(scenario())
+async def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
+    kafka = await open_client(TestProducer())
+    async with router_on(tmp_path, kafka) as (router, spools):
+        await spools.own.put(record(0))
+        spools.own._break("injected")  # pyright: ignore[reportPrivateUsage]
+        assert await router.store(record(1)) is Durability.KAFKA
+        assert router.can_store()
+        kafka.fail(record(), DeliveryFailed("away"))
+        with pytest.raises(NotDurable, match="injected"):
+            await router.store(record(2))
+        assert not router.can_store()
 
 
-def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.held = True
-        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-            await spools.own.put(record(0))
-            spool, put = spools.own, spools.own.put
-
-            def put_and_break(each: Record) -> asyncio.Future[None]:
-                done = put(each)
-                spool._break("injected")  # pyright: ignore[reportPrivateUsage]
-                return done
-
-            monkeypatch.setattr(spool, "put", put_and_break)
-            storing = asyncio.create_task(router.store(record(1)))
-            await until(lambda: 1 in producer.sent)
-            producer.release()
-            assert await storing is Durability.KAFKA
-
-    asyncio.run(scenario())
-
-
-def test_a_spool_full_of_records_that_kafka_refuses_refuses_nothing_that_kafka_accepts(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
-        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-            topic = CALLBACKS_QUARANTINE.name
-            stored = [await router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
-            assert stored == [Durability.SPOOL] * 30
-            more = [router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
-            with pytest.raises(NotDurable, match="EDGE_SPOOL_MAX_BYTES"):
-                await asyncio.gather(*more)
-            assert spools.full
-            assert router.can_store()
-            stored = [await router.store(record(number, size=30_000)) for number in range(100, 130)]
-            assert stored == [Durability.KAFKA] * 30
-            producer.failing.clear()
-            await until(lambda: spools.waiting == 0)
-
-    asyncio.run(scenario())
-
-
-def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_tried_all_the_same(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as other:
-            # Another worker's spool, which is not drained here, fills all of the room.
-            await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
-            async with router_on(tmp_path, await open_client(producer)) as (router, _):
-                assert await router.store(record(100, size=30_000)) is Durability.KAFKA
-
-    asyncio.run(scenario())
-
-
-def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer, partitions=2)
-        keys = [f"k{number}" for number in range(20)]
-        stuck = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 0)
-        good = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 1)
-        producer.failing[1] = DeliveryFailed("not enough replicas")
-        async with router_on(tmp_path, kafka) as (router, spools):
-            assert await router.store(record(1, key=stuck)) is Durability.SPOOL
-            assert await router.store(record(2, key=stuck)) is Durability.SPOOL
-            await until(lambda: not spools.moving)
-            assert await router.store(record(3, key=good)) is Durability.KAFKA
-            assert spools.oldest_age_s > 0
-            producer.failing.clear()
-            await until(lambda: spools.waiting == 0)
-            assert await router.store(record(4, key=stuck)) is Durability.KAFKA
-            assert producer.delivered == [3, 1, 2, 4]
-
-    asyncio.run(scenario())
-
-
-def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        kafka = await open_client(TestProducer())
-        blocked = tmp_path / "file"
-        blocked.write_text("no folder can be here")
-        async with router_on(blocked, kafka) as (router, _):
-            assert await router.store(record(1)) is Durability.KAFKA
-            assert router.can_store()
-            kafka.fail(record(), DeliveryFailed("away"))
-            with pytest.raises(NotDurable):
-                await router.store(record(2))
-            assert not router.can_store()
-
-    asyncio.run(scenario())
-
-
-def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
+async def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path):
-            pass  # a file from before, and empty
+    producer = TestProducer()
+    producer.held = True
+    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+        await spools.own.put(record(0))
+        spool, put = spools.own, spools.own.put
 
-        def no_room(*_: object) -> None:
-            raise SpoolFull("no room")
+        def put_and_break(each: Record) -> asyncio.Future[None]:
+            done = put(each)
+            spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+            return done
 
-        kafka = await open_client(TestProducer())
-        with monkeypatch.context() as context:
-            context.setattr("taskbridge.edge.spool.spools.open_or_recover", no_room)
-            async with router_on(tmp_path, kafka) as (router, spools):
-                assert await router.store(record(1)) is Durability.KAFKA
-                assert (router.can_store(), spools.full) == (True, True)
-                context.undo()
-                context.setattr("taskbridge.edge.spool.spools._MAINTAIN_S", 0.05)
-                maintaining = asyncio.create_task(spools.maintain())
-                await until(lambda: not spools.full)
-                maintaining.cancel()
-                await asyncio.gather(maintaining, return_exceptions=True)
+        monkeypatch.setattr(spool, "put", put_and_break)
+        storing = asyncio.create_task(router.store(record(1)))
+        await until(lambda: 1 in producer.sent)
+        producer.release()
+        assert await storing is Durability.KAFKA
 
-    asyncio.run(scenario())
+
+async def test_a_spool_full_of_records_that_kafka_refuses_refuses_nothing_that_kafka_accepts(tmp_path: Path) -> None:
+    producer = TestProducer()
+    producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
+    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+        topic = CALLBACKS_QUARANTINE.name
+        stored = [await router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
+        assert stored == [Durability.SPOOL] * 30
+        more = [router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
+        with pytest.raises(NotDurable, match="EDGE_SPOOL_MAX_BYTES"):
+            await asyncio.gather(*more)
+        assert spools.full
+        assert router.can_store()
+        stored = [await router.store(record(number, size=30_000)) for number in range(100, 130)]
+        assert stored == [Durability.KAFKA] * 30
+        producer.failing.clear()
+        await until(lambda: spools.waiting == 0)
+
+
+async def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_tried_all_the_same(tmp_path: Path) -> None:
+    producer = TestProducer()
+    async with open_spool(tmp_path) as other:
+        # Another worker's spool, which is not drained here, fills all of the room.
+        await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
+        async with router_on(tmp_path, await open_client(producer)) as (router, _):
+            assert await router.store(record(100, size=30_000)) is Durability.KAFKA
+
+
+async def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp_path: Path) -> None:
+    producer = TestProducer()
+    kafka = await open_client(producer, partitions=2)
+    keys = [f"k{number}" for number in range(20)]
+    stuck = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 0)
+    good = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 1)
+    producer.failing[1] = DeliveryFailed("not enough replicas")
+    async with router_on(tmp_path, kafka) as (router, spools):
+        assert await router.store(record(1, key=stuck)) is Durability.SPOOL
+        assert await router.store(record(2, key=stuck)) is Durability.SPOOL
+        await until(lambda: not spools.moving)
+        assert await router.store(record(3, key=good)) is Durability.KAFKA
+        assert spools.oldest_age_s > 0
+        producer.failing.clear()
+        await until(lambda: spools.waiting == 0)
+        assert await router.store(record(4, key=stuck)) is Durability.KAFKA
+        assert producer.delivered == [3, 1, 2, 4]
+
+
+async def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path: Path) -> None:
+    kafka = await open_client(TestProducer())
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be here")
+    async with router_on(blocked, kafka) as (router, _):
+        assert await router.store(record(1)) is Durability.KAFKA
+        assert router.can_store()
+        kafka.fail(record(), DeliveryFailed("away"))
+        with pytest.raises(NotDurable):
+            await router.store(record(2))
+        assert not router.can_store()
+
+
+async def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool(tmp_path):
+        pass  # a file from before, and empty
+
+    def no_room(*_: object) -> None:
+        raise SpoolFull("no room")
+
+    kafka = await open_client(TestProducer())
+    with monkeypatch.context() as context:
+        context.setattr("taskbridge.edge.spool.spools.open_or_recover", no_room)
+        async with router_on(tmp_path, kafka) as (router, spools):
+            assert await router.store(record(1)) is Durability.KAFKA
+            assert (router.can_store(), spools.full) == (True, True)
+            context.undo()
+            context.setattr("taskbridge.edge.spool.spools._MAINTAIN_S", 0.05)
+            maintaining = asyncio.create_task(spools.maintain())
+            await until(lambda: not spools.full)
+            maintaining.cancel()
+            await asyncio.gather(maintaining, return_exceptions=True)
 
 
 class FakeSpools:
@@ -392,70 +354,60 @@ def router_of(kafka: KafkaClient, spools: FakeSpools) -> Router:
 
 
 @pytest.mark.parametrize(("moving", "durability"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
-def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, durability: Durability) -> None:
-    async def scenario() -> None:
-        spools = FakeSpools(moving=moving)
-        storing = asyncio.create_task(router_of(await open_client(TestProducer()), spools).store(record(1)))
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert storing.done() is (durability is Durability.SPOOL)
-        spools.moving = 0
-        assert await storing is durability
-
-    asyncio.run(scenario())
-
-
-def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer)
-        storing = asyncio.create_task(router_of(kafka, FakeSpools(moving=1)).store(record(1)))
+async def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, durability: Durability) -> None:
+    spools = FakeSpools(moving=moving)
+    storing = asyncio.create_task(router_of(await open_client(TestProducer()), spools).store(record(1)))
+    for _ in range(5):
         await asyncio.sleep(0)
-        producer.reachable = False
-        await kafka.check()
-        assert await storing is Durability.SPOOL
-        producer.reachable = True
-        await kafka.check()
-        monkeypatch.setattr("taskbridge.edge.publisher._HOLD_S", 0.01)
-        assert await router_of(kafka, FakeSpools(moving=1)).store(record(1)) is Durability.SPOOL
-        assert producer.sent == []
-
-    asyncio.run(scenario())
+    assert storing.done() is (durability is Durability.SPOOL)
+    spools.moving = 0
+    assert await storing is durability
 
 
-def test_a_record_is_sent_to_kafka_once_and_the_spools_refusal_is_raised() -> None:
-    async def scenario() -> None:
-        sent: list[Record] = []
+async def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producer = TestProducer()
+    kafka = await open_client(producer)
+    storing = asyncio.create_task(router_of(kafka, FakeSpools(moving=1)).store(record(1)))
+    await asyncio.sleep(0)
+    producer.reachable = False
+    await kafka.check()
+    assert await storing is Durability.SPOOL
+    producer.reachable = True
+    await kafka.check()
+    monkeypatch.setattr("taskbridge.edge.publisher._HOLD_S", 0.01)
+    assert await router_of(kafka, FakeSpools(moving=1)).store(record(1)) is Durability.SPOOL
+    assert producer.sent == []
 
-        async def no_room(record: Record, *, timeout_s: float) -> None:
-            assert timeout_s == 1
-            sent.append(record)
-            raise QueueFull("full")
 
-        kafka = await open_client(TestProducer())
-        kafka.send_within = no_room
-        with pytest.raises(SpoolFull):
-            await router_of(kafka, FakeSpools(full=True)).store(record(1))
-        assert len(sent) == 1
+async def test_a_record_is_sent_to_kafka_once_and_the_spools_refusal_is_raised() -> None:
+    sent: list[Record] = []
 
-    asyncio.run(scenario())
+    async def no_room(record: Record, *, timeout_s: float) -> None:
+        assert timeout_s == 1
+        sent.append(record)
+        raise QueueFull("full")
+
+    kafka = await open_client(TestProducer())
+    kafka.send_within = no_room
+    with pytest.raises(SpoolFull):
+        await router_of(kafka, FakeSpools(full=True)).store(record(1))
+    assert len(sent) == 1
 
 
-def test_what_may_not_be_spooled_is_stored_by_kafka_or_not_at_all() -> None:
-    async def scenario() -> None:
-        producer, spools = TestProducer(), FakeSpools()
-        kafka = await open_client(producer)
-        router = router_of(kafka, spools)
-        assert await router.store(record(1), may_spool=False) is Durability.KAFKA
-        spools.moving = 1000
-        assert await router.store(record(2), may_spool=False) is Durability.KAFKA
-        producer.reachable = False
-        await kafka.check()
-        with pytest.raises(NotDurable, match="only for verified callbacks"):
-            await router.store(record(3), may_spool=False)
-        assert (producer.sent, spools.put_records) == ([1, 2], [])
-
-    asyncio.run(scenario())
+async def test_what_may_not_be_spooled_is_stored_by_kafka_or_not_at_all() -> None:
+    producer, spools = TestProducer(), FakeSpools()
+    kafka = await open_client(producer)
+    router = router_of(kafka, spools)
+    assert await router.store(record(1), may_spool=False) is Durability.KAFKA
+    spools.moving = 1000
+    assert await router.store(record(2), may_spool=False) is Durability.KAFKA
+    producer.reachable = False
+    await kafka.check()
+    with pytest.raises(NotDurable, match="only for verified callbacks"):
+        await router.store(record(3), may_spool=False)
+    assert (producer.sent, spools.put_records) == ([1, 2], [])
 
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
@@ -545,103 +497,91 @@ async def prepared(settings: EdgeSettings) -> KafkaPublisher:
     return publisher
 
 
-def test_an_event_is_durable_only_after_its_delivery_report(
+async def test_an_event_is_durable_only_after_its_delivery_report(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry
 ) -> None:
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await asyncio.sleep(0.05)
-        assert not publishing.done()
-        (record,) = environment.produced
-        assert record == {
+    publisher = await prepared(settings)
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await asyncio.sleep(0.05)
+    assert not publishing.done()
+    (record,) = environment.produced
+    assert record == {
+        "topic": TASK_EVENTS.name,
+        "key": "实例-1".encode(),
+        "value": task_event_codec(registry).encode(EVENT),
+        "headers": event_headers(EVENT, traceparent=TRACE),
+    }
+    environment.reports[0].set_result(None)
+    assert await publishing is Durability.KAFKA
+    await publisher.close()
+
+
+async def test_an_event_that_nobody_waits_for_is_the_same_record(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
+) -> None:
+    publisher = KafkaPublisher(settings, partitions=1)
+    assert not publisher.is_direct()
+    publisher = await prepared(settings)
+    assert publisher.is_direct()
+    outcomes: list[Durability | Exception] = []
+    publisher.publish_then(Decided.of(EVENT), traceparent=TRACE, then=outcomes.append)
+    assert environment.produced == [
+        {
             "topic": TASK_EVENTS.name,
             "key": "实例-1".encode(),
             "value": task_event_codec(registry).encode(EVENT),
             "headers": event_headers(EVENT, traceparent=TRACE),
         }
-        environment.reports[0].set_result(None)
-        assert await publishing is Durability.KAFKA
-        await publisher.close()
+    ]
+    assert outcomes == []
+    environment.sent[0].set_result(None)
+    assert outcomes == [Durability.KAFKA]
+    huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
+    with pytest.raises(TooLarge):
+        publisher.publish_then(Decided.of(huge), traceparent=None, then=outcomes.append)
+    publisher.publish_then(Decided.of(EVENT), traceparent=None, then=outcomes.append)
+    environment.sent[1].set_exception(DeliveryFailed("away"))
+    await until(lambda: outcomes[1:])
+    assert outcomes[1:] == [Durability.SPOOL]
+    await publisher.close()
 
-    asyncio.run(scenario())
 
-
-def test_an_event_that_nobody_waits_for_is_the_same_record(
+async def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry
 ) -> None:
-    async def scenario() -> None:
-        publisher = KafkaPublisher(settings, partitions=1)
-        assert not publisher.is_direct()
-        publisher = await prepared(settings)
-        assert publisher.is_direct()
-        outcomes: list[Durability | Exception] = []
-        publisher.publish_then(Decided.of(EVENT), traceparent=TRACE, then=outcomes.append)
-        assert environment.produced == [
-            {
-                "topic": TASK_EVENTS.name,
-                "key": "实例-1".encode(),
-                "value": task_event_codec(registry).encode(EVENT),
-                "headers": event_headers(EVENT, traceparent=TRACE),
-            }
-        ]
-        assert outcomes == []
-        environment.sent[0].set_result(None)
-        assert outcomes == [Durability.KAFKA]
-        huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
-        with pytest.raises(TooLarge):
-            publisher.publish_then(Decided.of(huge), traceparent=None, then=outcomes.append)
-        publisher.publish_then(Decided.of(EVENT), traceparent=None, then=outcomes.append)
-        environment.sent[1].set_exception(DeliveryFailed("away"))
-        await until(lambda: outcomes[1:])
-        assert outcomes[1:] == [Durability.SPOOL]
-        await publisher.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
-    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
-) -> None:
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
-        await until(lambda: environment.produced)
-        (record,) = environment.produced
-        assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
-        assert dict(record["headers"])["ce_type"] == b"taskbridge.callback.quarantined.v1"
-        assert quarantined_callback_codec(registry).decode(record["value"]) == QUARANTINED
-        environment.reports[0].set_exception(DeliveryFailed("away"))
-        assert await quarantining is Durability.SPOOL
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+    await until(lambda: environment.produced)
+    (record,) = environment.produced
+    assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
+    assert dict(record["headers"])["ce_type"] == b"taskbridge.callback.quarantined.v1"
+    assert quarantined_callback_codec(registry).decode(record["value"]) == QUARANTINED
+    environment.reports[0].set_exception(DeliveryFailed("away"))
+    assert await quarantining is Durability.SPOOL
+    await publisher.close()
 
 
 @pytest.mark.parametrize("problem", ["late", "failed", "queue"])
-def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
+async def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
     settings: EdgeSettings, environment: Environment, problem: str
 ) -> None:
-    async def scenario() -> None:
-        publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
-        environment.full = problem == "queue"
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await asyncio.sleep(0.01)
-        if problem == "failed":
-            environment.reports[0].set_exception(DeliveryFailed("purged"))
-        assert await publishing is Durability.SPOOL
-        environment.full = False
-        attempts = len(environment.produced)
-        await until(lambda: len(environment.produced) > attempts or problem != "queue")
-        await until(lambda: len(environment.produced) >= (1 if problem == "queue" else 2))
-        assert environment.produced[-1] == environment.produced[0] | {
-            "headers": tuple(event_headers(EVENT, traceparent=TRACE))
-        }
-        environment.reports[-1].set_result(None)
-        await until(lambda: publisher.health()["kafka"] == "ok")
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
+    environment.full = problem == "queue"
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await asyncio.sleep(0.01)
+    if problem == "failed":
+        environment.reports[0].set_exception(DeliveryFailed("purged"))
+    assert await publishing is Durability.SPOOL
+    environment.full = False
+    attempts = len(environment.produced)
+    await until(lambda: len(environment.produced) > attempts or problem != "queue")
+    await until(lambda: len(environment.produced) >= (1 if problem == "queue" else 2))
+    assert environment.produced[-1] == environment.produced[0] | {
+        "headers": tuple(event_headers(EVENT, traceparent=TRACE))
+    }
+    environment.reports[-1].set_result(None)
+    await until(lambda: publisher.health()["kafka"] == "ok")
+    await publisher.close()
 
 
 def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made(
@@ -705,58 +645,49 @@ def test_it_starts_and_stores_callbacks_at_once_while_everything_is_away(
     assert asyncio.run(scenario()) < 0.5
 
 
-def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_promised(
+async def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_promised(
     settings: EdgeSettings, environment: Environment
 ) -> None:
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
-        with pytest.raises(TooLarge):
-            await publisher.publish(Decided.of(huge), traceparent=None)
-        assert environment.produced == []
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
+    with pytest.raises(TooLarge):
+        await publisher.publish(Decided.of(huge), traceparent=None)
+    assert environment.produced == []
+    await publisher.close()
 
 
-def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
+async def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
     settings: EdgeSettings, environment: Environment
 ) -> None:
-    async def scenario() -> None:
-        environment.reachable = False
-        publisher = KafkaPublisher(settings.model_copy(update={"spool_max_bytes": 20_000}), partitions=1)
-        await publisher.start()
-        for _ in range(100):
-            with contextlib.suppress(NotDurable):
-                await publisher.quarantine(QUARANTINED)
-        with pytest.raises(NotDurable, match="verified"):
+    environment.reachable = False
+    publisher = KafkaPublisher(settings.model_copy(update={"spool_max_bytes": 20_000}), partitions=1)
+    await publisher.start()
+    for _ in range(100):
+        with contextlib.suppress(NotDurable):
             await publisher.quarantine(QUARANTINED)
-        assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
-        await publisher.close()
+    with pytest.raises(NotDurable, match="verified"):
+        await publisher.quarantine(QUARANTINED)
+    assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
+    await publisher.close()
 
-    asyncio.run(scenario())
 
-
-def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, environment: Environment) -> None:
-    async def scenario() -> None:
-        environment.reachable = False
-        metrics = CollectorRegistry()
-        full = settings.model_copy(update={"spool_max_bytes": 3000})
-        publisher = KafkaPublisher(full, partitions=1, metrics=metrics)
-        await publisher.start()
-        for _ in range(5):
-            with contextlib.suppress(NotDurable):
-                await publisher.publish(Decided.of(EVENT), traceparent=None)
-        with pytest.raises(NotDurable):
+async def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, environment: Environment) -> None:
+    environment.reachable = False
+    metrics = CollectorRegistry()
+    full = settings.model_copy(update={"spool_max_bytes": 3000})
+    publisher = KafkaPublisher(full, partitions=1, metrics=metrics)
+    await publisher.start()
+    for _ in range(5):
+        with contextlib.suppress(NotDurable):
             await publisher.publish(Decided.of(EVENT), traceparent=None)
-        assert publisher.health()["spool"].startswith("full")
-        assert not publisher.can_store()
-        exposition = generate_latest(metrics).decode()
-        assert "taskbridge_edge_spool_full 1.0" in exposition
-        assert "taskbridge_edge_kafka_usable 0.0" in exposition
-        await publisher.close()
-
-    asyncio.run(scenario())
+    with pytest.raises(NotDurable):
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
+    assert publisher.health()["spool"].startswith("full")
+    assert not publisher.can_store()
+    exposition = generate_latest(metrics).decode()
+    assert "taskbridge_edge_spool_full 1.0" in exposition
+    assert "taskbridge_edge_kafka_usable 0.0" in exposition
+    await publisher.close()
 
 
 def test_topics_that_may_not_be_checked_are_reported_and_block_nothing(
@@ -780,28 +711,24 @@ def test_topics_that_may_not_be_checked_are_reported_and_block_nothing(
     assert (line["log_level"], line["topic"], line["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
 
 
-def test_ids_that_cannot_be_written_are_used_and_reported(
+async def test_ids_that_cannot_be_written_are_used_and_reported(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
     problem: list[str | None] = ["No space left on device"]
     monkeypatch.setattr(registry, "save", lambda: problem[0])
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        await until(lambda: "No space left" in publisher.health()["registry"])
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await until(lambda: environment.reports)
-        environment.reports[0].set_result(None)
-        assert await publishing is Durability.KAFKA
-        problem[0] = None
-        await until(lambda: publisher.health()["registry"] == "ok")
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    await until(lambda: "No space left" in publisher.health()["registry"])
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await until(lambda: environment.reports)
+    environment.reports[0].set_result(None)
+    assert await publishing is Durability.KAFKA
+    problem[0] = None
+    await until(lambda: publisher.health()["registry"] == "ok")
+    await publisher.close()
 
 
-def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
+async def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
@@ -813,21 +740,17 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
         return register(topics)
 
     monkeypatch.setattr(registry, "register", refused)
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        await until(lambda: "incompatible" in publisher.health()["registry"])
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await until(lambda: environment.reports)
-        environment.reports[0].set_result(None)
-        assert await publishing is Durability.KAFKA
-        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    await until(lambda: "incompatible" in publisher.health()["registry"])
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await until(lambda: environment.reports)
+    environment.reports[0].set_result(None)
+    assert await publishing is Durability.KAFKA
+    assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+    await publisher.close()
 
 
-def test_with_ids_that_are_known_already_events_go_to_kafka_before_the_registry_answers(
+async def test_with_ids_that_are_known_already_events_go_to_kafka_before_the_registry_answers(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
@@ -837,21 +760,17 @@ def test_with_ids_that_are_known_already_events_go_to_kafka_before_the_registry_
         return {}
 
     monkeypatch.setattr(registry, "register", register)
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await until(lambda: publishing.done() or environment.reports)
-        assert len(environment.reports) == 1
-        environment.reports[0].set_result(None)
-        assert await publishing is Durability.KAFKA
-        answered.set()
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await until(lambda: publishing.done() or environment.reports)
+    assert len(environment.reports) == 1
+    environment.reports[0].set_result(None)
+    assert await publishing is Durability.KAFKA
+    answered.set()
+    await publisher.close()
 
 
-def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
+async def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(_admin: object, topics: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
@@ -860,29 +779,25 @@ def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
         return [TopicReport(each.name, created=False, partitions=partitions) for each in topics]
 
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", refused)
-
-    async def scenario() -> None:
-        publisher = KafkaPublisher(settings, partitions=1)
-        await publisher.start()
-        await until(lambda: "it may not be created" in publisher.health()["quarantine"])
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await until(lambda: environment.reports)
-        environment.reports[0].set_result(None)
-        assert await publishing is Durability.KAFKA
-        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
-        await until(lambda: not publisher._spools.moving)  # pyright: ignore[reportPrivateUsage]
-        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-        await until(lambda: len(environment.reports) == 2)
-        environment.reports[1].set_result(None)
-        assert await publishing is Durability.KAFKA
-        assert publisher.health()["kafka"] == "ok"
-        assert publisher.can_store()
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = KafkaPublisher(settings, partitions=1)
+    await publisher.start()
+    await until(lambda: "it may not be created" in publisher.health()["quarantine"])
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await until(lambda: environment.reports)
+    environment.reports[0].set_result(None)
+    assert await publishing is Durability.KAFKA
+    assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+    await until(lambda: not publisher._spools.moving)  # pyright: ignore[reportPrivateUsage]
+    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+    await until(lambda: len(environment.reports) == 2)
+    environment.reports[1].set_result(None)
+    assert await publishing is Durability.KAFKA
+    assert publisher.health()["kafka"] == "ok"
+    assert publisher.can_store()
+    await publisher.close()
 
 
-def test_what_differs_from_the_contract_is_reported_and_blocks_nothing(
+async def test_what_differs_from_the_contract_is_reported_and_blocks_nothing(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
@@ -894,46 +809,35 @@ def test_what_differs_from_the_contract_is_reported_and_blocks_nothing(
 
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", differs)
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites._LOOK_AGAIN_S", 0.05)
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {difference}"
-        assert publisher.can_store()
-        drift.clear()
-        await until(lambda: publisher.health()["topics"] == "ok")
-        drift[CALLBACKS_QUARANTINE.name] = [difference]  # and what is changed while it runs
-        await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {difference}")
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {difference}"
+    assert publisher.can_store()
+    drift.clear()
+    await until(lambda: publisher.health()["topics"] == "ok")
+    drift[CALLBACKS_QUARANTINE.name] = [difference]  # and what is changed while it runs
+    await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {difference}")
+    await publisher.close()
 
 
-def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
+async def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        monkeypatch.setattr("taskbridge.edge.publisher._QUARANTINE_SHARE", -1)
-        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
-        await until(lambda: environment.reports)
-        environment.reports[0].set_result(None)
-        assert await quarantining is Durability.KAFKA
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    monkeypatch.setattr("taskbridge.edge.publisher._QUARANTINE_SHARE", -1)
+    quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+    await until(lambda: environment.reports)
+    environment.reports[0].set_result(None)
+    assert await quarantining is Durability.KAFKA
+    await publisher.close()
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_stored(settings: EdgeSettings) -> None:
+async def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_stored(settings: EdgeSettings) -> None:
     (settings.data_dir / "spool" / "0.db").mkdir(parents=True)
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        await until(lambda: publisher.health()["spool"].startswith("0.db cannot be opened: "))
-        assert publisher.can_store()
-        await publisher.close()
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    await until(lambda: publisher.health()["spool"].startswith("0.db cannot be opened: "))
+    assert publisher.can_store()
+    await publisher.close()
 
 
 class Stores:
@@ -1057,7 +961,7 @@ def test_an_end_that_leaves_records_without_an_answer_says_how_many(
     assert asyncio.run(scenario()) == [("deliveries_unknown", 1)]
 
 
-def test_what_is_begun_with_the_start_is_over_with_the_end(
+async def test_what_is_begun_with_the_start_is_over_with_the_end(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
@@ -1083,13 +987,9 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
     monkeypatch.setattr(Spools, "close", closing("spools", Spools.close))
     monkeypatch.setattr(Prerequisites, "close", closing("prerequisites", Prerequisites.close))
     monkeypatch.setattr(registry, "close", lambda: steps.append("registry closed"))
-
-    async def scenario() -> None:
-        publisher = await prepared(settings)
-        assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: steps == ["upkeep"])
-        await publisher.close()
-        assert steps == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
-        assert publisher.health()["spool"] == "full: is closed"
-
-    asyncio.run(scenario())
+    publisher = await prepared(settings)
+    assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
+    await until(lambda: steps == ["upkeep"])
+    await publisher.close()
+    assert steps == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
+    assert publisher.health()["spool"] == "full: is closed"
