@@ -51,7 +51,7 @@ while True:
     values = {b"key-%d" % (number % 7): b"%09d" % number + b"x" * 50_000, b"both": b"%09d" % number}
     store.write_chunk(0, values, changelog_offset=number)
     if number == 100:
-        store._held(0).flush()  # so that the test need not wait for RocksDB to do it
+        store._open[0].flush()  # so that the test need not wait for RocksDB to do it
     print(number, flush=True)
 """
 

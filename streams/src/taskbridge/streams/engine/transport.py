@@ -87,7 +87,7 @@ class _Polled(NamedTuple):
 
     records: dict[TP, list[Any]]
     active: set[TP] | None
-    generation: int
+    generation_id: int
     era: int
 
 
@@ -164,17 +164,17 @@ class ChunkConsumer(driver.Consumer):
         """The offset of the first record that is not done."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
-    def is_current(self, message: ChunkMessage) -> bool:
-        """Whether the chunk's records are not fetched again because of something that happened since their fetch.
+    def is_current(self, fetched: ChunkMessage | _Polled) -> bool:
+        """Whether the records are not fetched again because of something that happened since their fetch.
 
         A chunk must not begin if a rebalance does not wait for it: its commit would be refused, and its store may be
         closed. The same holds for a chunk that was fetched before a rebalance that kept the generation: chunks before
         it were dropped, and are fetched again.
         """
-        return self._is_current(message.era, message.generation_id)
-
-    def _is_current(self, era: int, generation: int | None) -> bool:
-        return self.flow_active and (era, generation) == (self._era, self.app.consumer_generation_id)
+        return self.flow_active and (fetched.era, fetched.generation_id) == (
+            self._era,
+            self.app.consumer_generation_id,
+        )
 
     def new_records(self, message: ChunkMessage, records: Chunk) -> Chunk:
         """The records of a chunk that were not accepted before; none if the chunk is fetched again.
@@ -252,7 +252,7 @@ class ChunkConsumer(driver.Consumer):
         polled = await (ahead or self._poll(timeout))
         if polled is None or self.should_stop:
             return
-        if not self._is_current(polled.era, polled.generation):
+        if not self.is_current(polled):
             # A rebalance has begun or ended: the records are dropped, so the position must be the committed one again.
             # ``new_records`` recognizes, by offset, records that are fetched again although done or in progress.
             await self.perform_seek()
@@ -297,7 +297,7 @@ class ChunkConsumer(driver.Consumer):
             is_ours = polled.active is None or tp in polled.active or tp in self._buffered_partitions
             if records and is_ours and tp.topic == TASK_EVENTS.name:
                 self._reached_at.setdefault(tp, records[0].timestamp / 1000)
-                yield from chunks(tp, records, polled.generation, polled.era)
+                yield from chunks(tp, records, polled.generation_id, polled.era)
 
     async def _poll(self, timeout: float) -> _Polled | None:  # noqa: ASYNC109 - as Faust has it
         """The next records; None if there are none yet."""

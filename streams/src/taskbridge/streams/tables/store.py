@@ -220,7 +220,9 @@ class Store:
     @contextmanager
     def _checked(self, partition: int) -> Generator[Any]:
         """The open store for one piece of work. Damage is recorded on the disk and reported."""
-        held = self._held(partition)
+        held = self._open.get(partition)
+        if held is None:
+            raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker")
         try:
             yield held
         except Exception as error:
@@ -243,12 +245,6 @@ class Store:
         damage_mark(path).unlink(missing_ok=True)
         if self._on_emptied is not None:
             self._on_emptied()
-
-    def _held(self, partition: int) -> Any:
-        held = self._open.get(partition)
-        if held is None:
-            raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker")
-        return held
 
 
 @contextmanager
