@@ -881,21 +881,17 @@ def test_the_worst_of_the_spool_is_what_its_health_says(
     assert publisher.health()["spool"] == health
 
 
-def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event_always(
+async def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event_always(
     settings: EdgeSettings, environment: Environment
 ) -> None:
     assert environment
     publisher: Any = KafkaPublisher(settings, partitions=1)
     stores, half = Stores(), settings.spool_max_bytes // 2
     publisher.store = stores.store
-
-    async def scenario() -> None:
-        for size in (half, half + 1):
-            publisher._spools = Stores(size=size)
-            await publisher.quarantine(QUARANTINED)
-            await publisher.publish(Decided.of(EVENT), traceparent=None)
-
-    asyncio.run(scenario())
+    for size in (half, half + 1):
+        publisher._spools = Stores(size=size)
+        await publisher.quarantine(QUARANTINED)
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
     assert [(record.topic, may_spool) for record, may_spool in stores.stored] == [
         (CALLBACKS_QUARANTINE.name, True),
         (TASK_EVENTS.name, True),
@@ -905,24 +901,20 @@ def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event
     assert {record.key for record, _ in stores.stored} == {b"APP_1", EVENT.instance_id.encode()}
 
 
-def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
+async def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
     settings: EdgeSettings, environment: Environment
 ) -> None:
     assert environment
     publisher: Any = KafkaPublisher(settings, partitions=1)
     stores = Stores()
     publisher.store = stores.store
-
-    async def scenario() -> None:
+    await publisher.publish(Decided.of(EVENT), traceparent=None)
+    ((record, _),) = stores.stored
+    publisher._max_record_bytes = record.size
+    await publisher.publish(Decided.of(EVENT), traceparent=None)
+    publisher._max_record_bytes = record.size - 1
+    with pytest.raises(TooLarge):
         await publisher.publish(Decided.of(EVENT), traceparent=None)
-        ((record, _),) = stores.stored
-        publisher._max_record_bytes = record.size
-        await publisher.publish(Decided.of(EVENT), traceparent=None)
-        publisher._max_record_bytes = record.size - 1
-        with pytest.raises(TooLarge):
-            await publisher.publish(Decided.of(EVENT), traceparent=None)
-
-    asyncio.run(scenario())
     assert len(stores.stored) == 2
 
 
