@@ -131,13 +131,18 @@ async def test_a_poll_gives_one_message_with_one_chunk_per_partition(consumer: F
     assert [each.more_follow for each in cast("Any", (first, *cast("Any", first).others))] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "chunks"),
+    [((2 << 20, 2 << 20, 1, 5 << 20, 1, 1), [[0, 1], [2], [3], [4, 5]]), ((5 << 20, 1), [[0], [1]])],
+)
 @with_consumer
-async def test_a_chunk_is_limited_in_bytes_and_a_larger_record_is_alone(consumer: FakeBroker) -> None:
-    sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
+async def test_a_chunk_is_limited_in_bytes_and_a_larger_record_is_alone(
+    consumer: FakeBroker, sizes: tuple[int, ...], chunks: list[list[int]]
+) -> None:
     consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
     got = await chunks_of(consumer)
-    assert [[record.offset for record in message.value] for _, message in got] == [[0, 1], [2], [3], [4, 5]]
-    assert [message.offset for _, message in got] == [1, 2, 3, 5]
+    assert [[record.offset for record in message.value] for _, message in got] == chunks
+    assert [message.offset for _, message in got] == [offsets[-1] for offsets in chunks]
 
 
 @with_consumer
@@ -514,13 +519,6 @@ async def test_nothing_is_polled_during_a_rebalance(consumer: FakeBroker) -> Non
     consumer.resume_flow()
     [(_, message)] = await getting
     assert message.offset == 0
-
-
-@with_consumer
-async def test_a_record_that_is_larger_than_a_chunk_may_come_first(consumer: FakeBroker) -> None:
-    consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate((5 << 20, 1))]}
-    got = await chunks_of(consumer)
-    assert [[record.offset for record in message.value] for _, message in got] == [[0], [1]]
 
 
 @with_consumer

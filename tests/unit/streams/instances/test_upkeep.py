@@ -20,7 +20,7 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
-from taskbridge.streams.fold.views import is_finished, notifications
+from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import (
     Pending,
     PendingInstances,
@@ -79,16 +79,6 @@ def test_a_retention_longer_than_replays_is_accepted(days: str) -> None:
         int(each.settings["retention.ms"]) for each in (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
     )
     assert longest_ms == REPLAYED_DAYS * DAY_MS
-
-
-def test_an_instance_is_finished_when_all_its_tasks_are(make_event: MakeEvent) -> None:
-    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
-    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
-    waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
-    assert not is_finished(fold(None, make_event(Action.CREATED)).state)
-    assert not is_finished(fold(None, created).state)
-    assert is_finished(reduce(fold, [completed], fold(None, created)).state)
-    assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)).state)
 
 
 def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
