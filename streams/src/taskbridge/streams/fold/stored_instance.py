@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _VERSION = 3
 _VERSION_BYTE = bytes([_VERSION])
 _HEAD = struct.Struct(">BcqIH")
-HEAD_BYTES = _HEAD.size
 
 _LIVE, _FINISHED, _DELETED = b"L", b"F", b"D"
 
@@ -67,7 +66,7 @@ def pack(state_value: bytes, instance: Instance, *, now_ms: int, events_lost: bo
 
 
 def age_of(stored: bytes) -> Age:
-    """The age of a stored instance; its first HEAD_BYTES are enough."""
+    """The age of a stored instance; its head is enough."""
     _, kind, written_ms, _, _ = _head(stored)
     return Age(kind == _DELETED, kind == _FINISHED, written_ms)
 
