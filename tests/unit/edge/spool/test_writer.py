@@ -485,3 +485,17 @@ async def test_it_says_how_much_it_holds_and_since_when(tmp_path: Path) -> None:
         assert await spool.requeue() == 1
         assert (spool.waiting, spool.set_aside) == (1, 0)
         assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
+
+
+async def test_what_an_earlier_process_left_counts_no_longer_than_it_is_there(tmp_path: Path) -> None:
+    """Its size is an estimate, which is larger than what goes with each delivery."""
+    headers = [("ce_id", b"0" * 36), ("ce_type", b"taskbridge.task.created.v1")]
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(replace(record(each), headers=headers)) for each in range(50)))
+        first, *_ = await spool.read(-1, count=1, max_bytes=1 << 30)
+        await spool.remove((), [(first.position, REFUSED)])
+    async with open_spool(tmp_path) as spool:
+        await spool.remove(await spool.read(-1, count=50, max_bytes=1 << 30))
+        await until(lambda: first.size <= spool.size < 2 * first.size)
+        await spool.put(record(50))
+        assert first.size + record(50).size <= spool.size < 2 * first.size + record(50).size

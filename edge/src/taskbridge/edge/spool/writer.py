@@ -261,7 +261,9 @@ class Spool:
                 postponed = [] if removed else removals
                 is_emptied = self._settle(puts, removals, refused, removed=removed)
                 if (is_emptied or is_log_long) and self.broken is None:
-                    await self._loop.run_in_executor(self._thread, self._checkpoint, is_emptied)
+                    left = await self._loop.run_in_executor(self._thread, self._checkpoint, is_emptied)
+                    if left is not None:
+                        self.size = left + sum(each.size for each in self._puts)
             except Exception as error:  # noqa: BLE001 - the futures must get the error
                 self._break(str(error) if isinstance(error, SpoolBroken) else f"its writer failed: {error!r}")
                 _end([*puts, *removals], SpoolBroken(self.broken))
@@ -306,7 +308,7 @@ class Spool:
             self._unremoved.update(gone)
         is_emptied = removed and self._in_file == 0 and any(each.delete for each in removals)
         if is_emptied and not self._puts and not self.set_aside:
-            self.size = 0  # what an earlier process left was counted by its own estimate
+            self.size = 0  # what an earlier process left was counted by an estimate
         _end(puts, refused)
         # Also those that wait for room: the records are delivered, and are not read again.
         _end(removals, None)
@@ -358,9 +360,12 @@ class Spool:
                 return error
         return None
 
-    def _checkpoint(self, is_emptied: bool) -> None:  # noqa: FBT001 - an executor passes positions
+    def _checkpoint(self, is_emptied: bool) -> int | None:  # noqa: FBT001 - an executor passes positions
+        """Returns the size of what is set aside in a file without other records, if that can be said now."""
         with contextlib.suppress(SpoolFull):
             self._store.checkpoint(emptied=is_emptied)
+            return self._store.totals().size if is_emptied and self.set_aside else None
+        return None
 
     def _short_of(self, size: int) -> SpoolFull | None:
         free, total = self._free_bytes()
