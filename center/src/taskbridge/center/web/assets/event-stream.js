@@ -20,7 +20,7 @@ export async function* serverSentEvents(body) {
     if (done) return;
     const events = (rest + value).split("\n\n");
     rest = events.pop();
-    for (const event of events) yield Object.fromEntries(event.split("\n").map((line) => line.match(/^([^:]*):? ?(.*)$/).slice(1)));
+    for (const event of events) yield Object.fromEntries(event.split("\n").map((line) => line.match(/^([^:]*):? ?(.*)$/s).slice(1)));
   }
 }
 
@@ -68,8 +68,9 @@ export class EventStream {
         this._onOpen(resumed);
         for await (const event of serverSentEvents(response.body)) {
           silence();
-          this._onEvent(event);
+          // First: an event that cannot be shown is not sent again and again.
           this._lastEventId = event.id ?? this._lastEventId;
+          this._onEvent(event);
         }
       } catch (error) {
         if (stopped.aborted) return;
