@@ -82,9 +82,8 @@ EVENTS = """async ({ serverSentEvents }, parts) => {
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_are_read_however_they_are_cut(run: RunModule, size: int) -> None:
-    content = (
-        ': alive\nid: 3-7\n\nid: 3-8\nevent: notification\ndata: {"title":"任务: 一\u2028二"}\n\nevent: unfinished'.encode()
-    )
+    lines = ": alive\nid: 3-7\n", 'id: 3-8\nevent: notification\ndata: {"title":"任务: 一\u2028二"}\n', "event: cut"
+    content = "\n".join(lines).encode()
     parts = [list(content[start : start + size]) for start in range(0, len(content), size)]
     assert run("event-stream.js", EVENTS, parts) == [
         {"": "alive", "id": "3-7"},
