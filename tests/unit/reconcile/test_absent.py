@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, CORP_ID, FORM, HOUR_MS, NOW, Reconciled, assigned, fake_api, filed
+from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.calls import Absent
 from taskbridge.dingtalk.times import DAY_MS
@@ -42,6 +43,20 @@ async def test_a_form_that_does_not_exist_stops_no_other_form_and_is_reported() 
         assert GONE in report.problems[APP_TYPE]
         assert report.retry_at_ms is None, "no earlier pass would find more"
         assert [key.form_uuid for key, _ in found.store.cursors.all()] == [FORM]
+
+
+async def test_a_form_that_does_not_exist_costs_one_call_a_day_also_after_restarts() -> None:
+    async with checked((GONE,)) as found:
+        calls = found.dingtalk.calls
+        for _ in range(3):
+            assert GONE in (await found.run(found.clock)).problems[APP_TYPE]
+        assert calls[wire.GetInstances.path] == 1
+        found.clock.pass_s(DAY_MS / 1000)
+        await found.run(found.clock)
+        assert calls[wire.GetInstances.path] == 2
+        found.dingtalk.faults.absent.clear()
+        found.clock.pass_s(DAY_MS / 1000)
+        assert (await found.run(found.clock)).is_whole
 
 
 async def test_an_app_that_does_not_exist_is_reported() -> None:

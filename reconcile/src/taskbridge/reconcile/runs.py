@@ -91,14 +91,18 @@ async def make_pass(context: Context, apis: Sequence[YidaApi]) -> PassReport:
 
 
 async def _check_app(context: Context, api: YidaApi, report: PassReport) -> None:
-    context.store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=context.clock.now_ms())
+    key, now_ms = (api.app.corp_id, api.app.app_type), context.clock.now_ms()
+    context.store.callbacks.watch(*key, now_ms=now_ms)
     repairer = Repairer(context, api, work=RECONCILE, tally=report.tally)
     # First, because people see a task that nobody can decide.
     ended = Repairer(context, api, work=RECONCILE, tally=report.tally)
     await _read_ended(ended)
     incomplete: Unreachable | Unexpected | TooMuch | None = None
-    absent = set[str]()
+    known_absent, absent = context.store.absent_forms.recent(*key, now_ms=now_ms), set[str]()
     for form in await api.forms():
+        if form.form_uuid in known_absent:
+            absent.add(form.form_uuid)
+            continue
         rows = report.tally.rows
         try:
             await _read_form(repairer, form, context.clock.now_ms() - _FIRST_PASS_MS)
@@ -109,6 +113,7 @@ async def _check_app(context: Context, api: YidaApi, report: PassReport) -> None
             incomplete = error
         except Absent:
             absent.add(form.form_uuid)
+            context.store.absent_forms.record(*key, form.form_uuid, now_ms=now_ms)
     await repairer.settle()
     await _find_deletions(repairer)
     for error in (incomplete, *ended.not_understood.values(), *repairer.not_understood.values()):

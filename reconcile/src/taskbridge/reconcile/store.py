@@ -34,6 +34,10 @@ CREATE TABLE IF NOT EXISTS absences (
     corp_id TEXT NOT NULL, app_type TEXT NOT NULL, instance_id TEXT NOT NULL, first_ms INTEGER NOT NULL,
     PRIMARY KEY (corp_id, app_type, instance_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS absent_forms (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, form_uuid TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    PRIMARY KEY (corp_id, app_type, form_uuid)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS repaired (event_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS repaired_at ON repaired (at_ms);
 CREATE TABLE IF NOT EXISTS repairs_by_day (
@@ -165,6 +169,23 @@ class Absences(_Rows):
         return [instance_id for (instance_id,) in found.fetchall()]
 
 
+class AbsentForms(_Rows):
+    """When DingTalk had no such form. For a day no call is spent on it again."""
+
+    def record(self, corp_id: str, app_type: str, form_uuid: str, *, now_ms: int) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO absent_forms VALUES (?, ?, ?, ?)", (corp_id, app_type, form_uuid, now_ms)
+        )
+
+    def recent(self, corp_id: str, app_type: str, *, now_ms: int) -> set[str]:
+        """The app's forms that were absent within the last day. Older records are deleted."""
+        self._database.execute("DELETE FROM absent_forms WHERE at_ms <= ?", (now_ms - DAY_MS,))
+        found = self._database.execute(
+            "SELECT form_uuid FROM absent_forms WHERE (corp_id, app_type) = (?, ?)", (corp_id, app_type)
+        )
+        return {form_uuid for (form_uuid,) in found.fetchall()}
+
+
 class Count(NamedTuple):
     corp_id: str
     app_type: str
@@ -282,6 +303,7 @@ class Store:
         self.cursors = Cursors(database)
         self.compared = Compared(database)
         self.absences = Absences(database)
+        self.absent_forms = AbsentForms(database)
         self.findings = Findings(database)
         self.schedule = Schedule(database)
         self.problems = Problems(database)
