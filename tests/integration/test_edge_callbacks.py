@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx2
 import pytest
+from confluent_kafka import murmur2
 
 from support import http_clients
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
@@ -158,6 +159,7 @@ def test_five_actions_in_four_encodings_arrive_as_one_record_each(
             answer = edge.send(wire_action, parameters, encoding)
             assert (answer.status_code, answer.json()["durability"]) == (200, "kafka"), (wire_action, encoding)
             (record,) = topic.records(instance_id)
+            assert record.partition() == murmur2(instance_id.encode(), PARTITIONS)
             assert (record.value() or b"")[:5] == b"\x00" + schema_id.to_bytes(4, "big")
             assert headers_of(record) == {
                 "ce_specversion": b"1.0",
