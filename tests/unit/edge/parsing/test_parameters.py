@@ -353,6 +353,20 @@ def test_with_half_a_surrogate_pair_a_large_body_is_read_in_the_likelier_charact
         assert found[0] == {"a": "?", "b": "张张".encode().decode(codec), "x": "x" * size}
 
 
+def test_a_form_is_unescaped_once_for_both_character_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than all else, and anybody may send a megabyte."""
+    unescaped, how = parameters._unescaped, list[tuple[bytes, bool]]()  # pyright: ignore[reportPrivateUsage]
+
+    def counted(encoded: bytes, *, plus: bool) -> bytes:
+        how.append((encoded, plus))
+        return unescaped(encoded, plus=plus)
+
+    monkeypatch.setattr(parameters, "_unescaped", counted)
+    body = b"sign=s&b=%E5%BC%A0%E7%BA%A2+"
+    assert len(read_parameters(b"q=%41+", "application/x-www-form-urlencoded; charset=gbk", body)) == len(ReadingKind)
+    assert len(how) == len(set(how))
+
+
 @pytest.mark.parametrize("times", [1, LARGE])
 def test_half_a_surrogate_pair_is_read_in_latin_1_where_it_is_not_utf_8(
     times: int, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Pairs = list[tuple[str, str | None]]
 """Names and values of a query or a body, in order. A null of JSON is None."""
+Unescaped = dict[bool, list[tuple[bytes, bytes]]]
+"""Names and values of a form, by whether a plus sign is itself."""
 
 _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")
@@ -39,20 +41,23 @@ _MAX_EQUALS = 64 << 10
 """In a value with percent escapes. Each costs far more time than an escape, and encoders escape them too."""
 
 
-def form_pairs(encoded: bytes, codec: str, *, plus: bool) -> Pairs:
+def form_pairs(encoded: bytes, codec: str, *, plus: bool, unescaped: Unescaped | None = None) -> Pairs:
     """Names and values of a form. With ``plus`` a plus sign is itself, else a space.
+
+    Unescaping takes longest: ``unescaped`` stores its results for other character sets.
 
     Raises:
         Malformed: An escape is broken, the text is not in that character set, or there are more than
             ``MAX_PARAMETERS``; no list of a million is made.
     """
-    pairs = encoded.split(b"&", _MAX_PLACES)  # no character of the supported sets contains a separator's byte
-    if len(pairs) > _MAX_PLACES:
-        raise too_many_parameters()
-    fields = [pair.partition(b"=") for pair in pairs if pair]
-    # All are unescaped first, so that a broken escape is reported before a wrong character set.
-    unescaped = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in fields]
-    return [(text_of(key, codec), text_of(value, codec)) for key, value in unescaped]
+    unescaped = {} if unescaped is None else unescaped
+    if plus not in unescaped:
+        pairs = encoded.split(b"&", _MAX_PLACES)  # no character of the supported sets contains a separator's byte
+        if len(pairs) > _MAX_PLACES:
+            raise too_many_parameters()
+        fields = [pair.partition(b"=") for pair in pairs if pair]
+        unescaped[plus] = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in fields]
+    return [(text_of(key, codec), text_of(value, codec)) for key, value in unescaped[plus]]
 
 
 def text_of(value: bytes, codec: str) -> str:
@@ -135,6 +140,7 @@ class Body:
         self._is_large = is_large
         leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
         self._is_utf_8 = _is_plainly_utf_8(self._bytes) if leaves_open else None
+        self._unescaped: Unescaped = {}
 
     @property
     def is_ambiguous(self) -> bool:
@@ -168,7 +174,7 @@ class Body:
             if self._kind == _MULTIPART:
                 return self._multipart_pairs(other=other)
             if self._kind == _FORM:
-                return form_pairs(self._bytes, self.codec(other=other), plus=plus)
+                return form_pairs(self._bytes, self.codec(other=other), plus=plus, unescaped=self._unescaped)
             return self._json_pairs(self.codec(other=other))
         except Malformed as malformed:
             if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):
@@ -323,6 +329,7 @@ class _Request:
         # A query's plus does not count with a large body, which then has the signed parameters.
         self._query_has_plus = b"+" in query and not is_large
         self._read: dict[tuple[bool, bool, bool], Pairs | Rejection] = {}
+        self._unescaped: Unescaped = {}
 
     def read(self, kind: ReadingKind) -> Reading | None:
         """The request in this reading; None if the result would be that of an earlier one.
@@ -358,7 +365,7 @@ class _Request:
                     self._read[way] = body.pairs(plus=plus, other=other)
                 else:
                     codec = self._body.codec(other=other) if self._body else _UTF_8
-                    self._read[way] = form_pairs(self._query, codec, plus=plus)
+                    self._read[way] = form_pairs(self._query, codec, plus=plus, unescaped=self._unescaped)
             except Rejection as rejection:
                 self._read[way] = rejection
         found = self._read[way]
