@@ -91,6 +91,15 @@ def test_events_are_read_however_they_are_cut(run: RunModule, size: int) -> None
     ]
 
 
+@pytest.mark.parametrize("answer", ["null", '{"type": null, "detail": 5}', "<html>"])
+def test_an_answer_of_a_proxy_in_between_is_a_problem_like_others(run: RunModule, answer: str) -> None:
+    asked = """({ Api }, answer) => {
+      globalThis.fetch = async () => new Response(answer, { status: 401 });
+      return new Api().get("/v1/me").catch((error) => [error.name, error.status, error.isSignIn]);
+    }"""
+    assert run("api.js", asked, answer) == ["Problem", 401, False]
+
+
 def test_both_languages_say_everything(run: RunModule) -> None:
     shape = """async ({ EN }) => {
       const { ZH } = await import('/assets/words-zh.js');

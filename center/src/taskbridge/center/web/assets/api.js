@@ -10,7 +10,7 @@ export class Problem extends Error {
     super(detail || `HTTP ${status}`);
     this.name = "Problem";
     this.status = status;
-    this.kind = type;
+    this.kind = String(type);
     this.retryAfterS = retryAfterS;
   }
 
@@ -95,8 +95,8 @@ export function search(query) {
 }
 
 async function problemOf(response) {
-  // A proxy's page in between is no JSON: the status says enough.
-  const { detail, type } = await response.json().catch(() => ({}));
+  // A proxy's answer in between may be a page, or any JSON: the status says enough.
+  const { detail, type } = (await response.json().catch(() => null)) ?? {};
   return new Problem(response.status, { detail, type, retryAfterS: Number.parseFloat(response.headers.get("retry-after")) || null });
 }
 
