@@ -431,7 +431,8 @@ def _item(row: RowMapping, view: str, due: DueRules) -> dict[str, Any]:
     if view == _PENDING and entry.finished_at is None:  # what has ended at its source is not due
         due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
     place = row["instance_id"], row["task_id"] or None
-    shown = item_json(*place, view, entry, row["name"], due_at, waits_for_json(row))
+    waits = waits_for_json(row) if view == _CREATED else None
+    shown = item_json(*place, view, entry, row["name"], due_at, waits)
     return shown | {"marks": marks_json(row, view, entry, now_ms())} if READ_MARK in row else shown
 
 

@@ -28,7 +28,6 @@ def waits_for_columns(corp_id: ColumnElement[str], instance: ColumnElement[int])
 
 
 def waits_for_json(row: RowMapping) -> dict[str, Any] | None:
-    """As an item shows it; None if nobody has a pending task, or the row has no such columns."""
-    if _USER_ID not in row or row[_USER_ID] is None:
-        return None
-    return {"user_id": row[_USER_ID], "name": row[_NAME], "others": row[_PEOPLE] - 1}
+    """As an item shows it; None if nobody has a pending task."""
+    user_id = row[_USER_ID]
+    return None if user_id is None else {"user_id": user_id, "name": row[_NAME], "others": row[_PEOPLE] - 1}
