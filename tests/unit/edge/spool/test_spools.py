@@ -413,6 +413,9 @@ async def test_an_adopted_file_that_is_empty_is_removed_and_its_own_stays(tmp_pa
     async with running_spools(tmp_path, producer) as spools:
         await until(lambda: not (tmp_path / "1.db").exists())
         await until(lambda: sorted(producer.delivered) == [0, 1])
+        await leave(tmp_path, 1)  # as another edge of the folder, which dies while this one lives
+        await until(lambda: sorted(producer.delivered) == [0, 1, 1])
+        await until(lambda: not (tmp_path / "1.db").exists())
         assert (tmp_path / "0.db").exists()
         assert spools.own.claim.number == 0
         assert spools.folder.owner(1) is None
