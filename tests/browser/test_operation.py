@@ -127,6 +127,11 @@ def test_one_search_shows_what_happened_to_a_callback(fake: FakeTaskCenter, open
     page.goto(f"{fake.url}/ops#inst-rejected")
     page.reload()
     expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
+    # What was typed is there in another language too.
+    field.fill("inst-replayed")
+    page.get_by_role("button", name="Switch to English").click()
+    expect(page.locator(".verdict")).to_contain_text("Received, and replayed")
+    expect(field).to_have_value("inst-replayed")
 
 
 def test_the_end_of_a_request_is_no_second_start(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -326,10 +326,16 @@ def test_the_language_is_the_browsers_until_another_is_chosen(fake: FakeTaskCent
     expect(page.get_by_role("tab").first).to_have_text("Pending11")
     page.locator(".row").first.click()
     expect(page.locator(".detail h2")).to_have_text("张红的1位访客申请")
+    page.get_by_role("searchbox").fill("访客")
+    found = page.get_by_role("group", name="Pending").get_by_role("option")
+    expect(found).to_have_count(2)
     page.get_by_role("button", name="切换为中文").click()
     expect(page.get_by_role("tab").first).to_have_text("待我处理11")
     expect(page.locator(".detail .facts").first).to_contain_text("当前处理人")
+    expect(page.get_by_role("searchbox")).to_have_value("访客")
+    expect(page.get_by_role("group", name="待我处理").get_by_role("option")).to_have_count(2)
     page.reload()
+    expect(page.get_by_role("searchbox")).to_have_value("")
     expect(page.get_by_role("tab").first).to_have_text("待我处理11")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
 

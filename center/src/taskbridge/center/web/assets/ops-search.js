@@ -31,7 +31,7 @@ export function callbackSearch(page) {
     });
   }
 
-  return { root: panel("find", ops.findTitle, null, form, answer), find };
+  return { root: panel("find", ops.findTitle, null, form, answer), find, typed: () => field.value };
 }
 
 function shown(found, page) {

@@ -83,8 +83,8 @@ const load = () =>
     },
   });
 
-panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)] }, callbacks.root, panels);
+panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, panels);
 live.show("connecting");
-callbacks.find(readAddress());
+callbacks.find(history.state ?? readAddress());
 const refresh = whileVisible(load, EVERY_MS);
 addEventListener("online", refresh);

@@ -6,14 +6,14 @@ import { rememberLanguage, setTheme, theme } from "./preferences.js";
 const THEMES = ["auto", "light", "dark"];
 const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 
-/** `own` are elements of the page itself. */
-export function pageHead(words, { title, other = [], own = [] }) {
+/** `own` are elements of the page itself. `typed` gives what a page in another language shall have in `history.state`. */
+export function pageHead(words, { title, other = [], own = [], typed = () => null }) {
   return element(
     "header",
     { class: "page-head" },
     element("div", { class: "brand line" }, element("h1", {}, title)),
     ...own,
-    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words), themeButton(words)),
+    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words, typed), themeButton(words)),
   );
 }
 
@@ -53,10 +53,11 @@ export function whileVisible(load, ms) {
   return again;
 }
 
-/** The page is loaded again: its address says what it shows. */
-function languageButton(words) {
+/** The page is loaded again: its address says what it shows, and its state what was typed. */
+function languageButton(words, typed) {
   const change = async () => {
     await rememberLanguage(words.tag === "en" ? "zh-CN" : "en");
+    history.replaceState(typed(), "");
     location.reload();
   };
   return button(words.other, change, { class: "tool", "aria-label": words.otherLabel });

@@ -30,6 +30,8 @@ class TaskCenter {
     // An operator sees somebody else's lists, and not what that person marked.
     this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
     this._inbox.view = readAddress().view ?? VIEWS[0];
+    Object.assign(this._inbox.filter, history.state);
+    history.replaceState(null, "");
     this._actions = new Actions(api, this._inbox);
     this._delegated = new Delegated(api, this._actions);
     this._draw(root, words);
@@ -100,7 +102,7 @@ class TaskCenter {
     this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
     const own = [this._live.root, this._who(), this._account, help];
     const other = this._me.operator ? [ownLink("/ops", words.ops.title)] : [];
-    return pageHead(words, { title: words.product, other, own });
+    return pageHead(words, { title: words.product, other, own, typed: () => this._inbox.filter });
   }
 
   /** Whose list it is: by name where that is known. */

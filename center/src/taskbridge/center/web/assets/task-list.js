@@ -109,6 +109,7 @@ export class TaskList extends EventTarget {
         keydown: (event) => this._onSearchKey(event),
       },
     });
+    this._field.value = this._inbox.filter.q;
     this._apps = this._filter("app_type", "app-filter", words.appLabel);
     this._sources = this._filter("source", "source-filter", words.sourceLabel);
     const toggleOverdue = () => this._inbox.narrow({ overdue: this._inbox.filter.overdue === "" ? "true" : "" });
