@@ -236,6 +236,18 @@ def test_a_replay_takes_the_credentials_of_the_data_folder(tmp_path: Path, entri
     assert run("replay", "--all", "--data-dir", str(tmp_path)).exit_code == 0
 
 
+def test_a_new_token_replays_nothing_twice_and_so_reads_no_events(
+    tmp_path: Path, entries: list[QuarantinedCallback], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> Iterator[Message]:
+        pytest.fail("events since the first replay may be those of a week")
+
+    monkeypatch.setattr(Connection, "read_to_end", read)
+    write_credentials(tmp_path / "c.toml", SYSTEM_TOKEN)
+    entries += [COPY, FORGED]
+    assert quarantine.replay_apps(NOWHERE, tmp_path / "c.toml", tmp_path, [APP_TYPE]) == 0
+
+
 def test_an_empty_list_is_explained_on_standard_error(entries: list[QuarantinedCallback]) -> None:
     for arguments in ((), ("--json",), ("--reason", "wrong-sign")):
         result = run("list", *arguments)

@@ -78,15 +78,19 @@ def replay(
     *,
     delete_extra_keys: Collection[str] = (),
     dry_run: bool = False,
+    only_new: bool = False,
 ) -> list[Judgement]:
-    """Check the chosen entries by this credentials file, and publish those that pass. ``folder`` is the edge's."""
+    """Check the chosen entries by this credentials file, and publish those that pass. ``folder`` is the edge's.
+
+    ``only_new``: not those that were replayed before.
+    """
     from taskbridge.edge.verification.credentials import CredentialsFile
 
     apps = CredentialsFile(credentials).current
     window = _windows(folder)
     replays: dict[str, str] = {}
     entries = RECORDS.by_id(connection, replays)
-    chosen = set(choose(entries))
+    chosen = set(choose(entries)) - (replays.keys() if only_new else set())
     judgements = judge(
         entries.values(), chosen, credentials=apps, delete_extra_keys=delete_extra_keys, known_before=window
     )
@@ -104,7 +108,7 @@ def replay_apps(connection: Connection, credentials: Path, folder: Path, app_typ
         found = entries.items()
         return [name for name, each in found if each.app_type in app_types and each.reason in _UNKNOWN]
 
-    judgements = replay(connection, credentials, folder, choose)
+    judgements = replay(connection, credentials, folder, choose, only_new=True)
     for each in judgements:
         if each.outcome == FAILED:
             raise OperatorError(f"callback {each.entry.quarantine_id} could not be replayed: {each.reason}")
