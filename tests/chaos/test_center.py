@@ -369,7 +369,8 @@ class Chaos:
         time.sleep(self._chance.uniform(least_s, most_s))
 
 
-# The other database of webhooks is in every run: each kind of fault is, too.
+# In every run, faults of PostgreSQL are in the schedule of webhooks; its deadlocks, and a replica that is frozen in a
+# transaction, in tests/unit/center/test_database.py.
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def center(
     request: pytest.FixtureRequest, connection: Connection, own_stack: OwnStack, tmp_path: Path
