@@ -318,12 +318,12 @@ class Queries:
 
     def marked(self, person: Person, view: str) -> dict[str, Any]:
         """The pinned and the hidden entries of a view, newest first."""
-        corp_id, user_id = map(clean, person)
+        due, (corp_id, user_id) = self._due_rules(), map(clean, person)
         given = {"corp_id": corp_id, "user_id": user_id, "view": CODES_BY_NAME[view], "now": now_ms()}
         with self._database.read() as connection, self._complete(connection):
             rows = connection.execute(listed_statement(waits_for=view == _CREATED), given).mappings().all()
         each_once = {(row["instance_id"], row["task_id"]): row for row in rows}
-        return {"items": [_item(row, view, self._due_rules()) for row in _in_order(each_once.values())]}
+        return {"items": [_item(row, view, due) for row in _in_order(each_once.values())]}
 
     def delegated(self, delegate: Person) -> list[dict[str, Any]]:
         """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
