@@ -79,7 +79,7 @@ class Served:
         self.agents_read = 0
         delegates = delegations_router(
             access,
-            Delegations(database),
+            Delegations(database, self.rows.complete_lists),
             self.rows.queries,
             self.rows.threads,
             agents=self._agents_of,

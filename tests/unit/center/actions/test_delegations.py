@@ -99,6 +99,19 @@ def test_a_delegation_that_is_wrong_is_refused(people: tuple[Served, TestClient,
         assert (answer.status_code, said in answer.json()["detail"]) == (400, True), answer.text
 
 
+def test_while_lists_are_filled_nothing_is_delegated_and_an_end_is_taken(
+    people: tuple[Served, TestClient, TestClient],
+) -> None:
+    served, ann, bob = people
+    [given] = delegate(ann).json()["items"]
+    served.rows.complete = False
+    # It might be said that nobody is known who is not read yet.
+    assert (delegate(ann).status_code, bob.get(f"{BOB}/delegated-tasks").status_code) == (503, 503)
+    assert [each["delegation_id"] for each in ann.get(f"{ANN}/delegations").json()["items"]] == [given["delegation_id"]]
+    ended = ann.delete(f"{ANN}/delegations/{given['delegation_id']}", headers=SAME_SITE)
+    assert (ended.status_code, ended.json()["items"]) == (200, [])
+
+
 def test_nobody_delegates_for_others_or_without_end(people: tuple[Served, TestClient, TestClient]) -> None:
     _, ann, bob = people
     assert delegate(bob).status_code == 403
