@@ -19,7 +19,7 @@ disasters consumers slow nightly release: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
-# The examples of other languages (Go and Spring: make nightly) and of the data platform, built and run against a real
+# The examples of other languages (Spring: make nightly) and of the data platform, built and run against a real
 # bridge; the Helm chart, rendered; the wheels, installed; the commands of the documents, typed.
 consumers: native
 	@$(RUN) pytest -m "consumers and not nightly" -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
