@@ -37,7 +37,7 @@ class CenterSettings(DatabaseSettings):
     """Each field is the environment variable ``CENTER_`` and its name in capitals; the reference has its text."""
 
     model_config = SettingsConfigDict(env_prefix="CENTER_")
-    unknown: ClassVar[str] = "no such setting here, or of an extension that is not installed"
+    unknown: ClassVar[str] = "no such setting, or one of an extension that is not installed"
 
     host: str = "127.0.0.1"
     """Address on which the API, health, metrics and pages are served. Any address other than loopback requires
