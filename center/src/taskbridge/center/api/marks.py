@@ -147,7 +147,7 @@ class MarksStore:
 
     def change(self, person: Person, changed: Sequence[Marked]) -> None:
         """Mark entries. What is not in the person's lists any more has no marks, and is left out."""
-        given = dict(zip(("corp_id", "user_id"), map(clean, person), strict=True))
+        given = {"corp_id": clean(person[0]), "user_id": clean(person[1])}
         wanted: dict[tuple[Any, ...], int | None] = {}
         with self._database.write() as connection, self._complete(connection):
             self._database.lock(connection, lock_of(person))
