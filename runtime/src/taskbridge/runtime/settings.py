@@ -41,6 +41,7 @@ class _Entries(Protocol):
 
 
 S = TypeVar("S", bound=BaseModel)
+P = TypeVar("P", bound="ProcessSettings")
 T = TypeVar("T", bound=_Entries)
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -98,6 +99,8 @@ class ProcessSettings(BaseSettings):
     """Each field is an environment variable: the service's prefix, and its name in capitals."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    unknown: ClassVar[str] = "no such setting"
+    """What is said of a name that no field has."""
 
     host: str = "127.0.0.1"
     """Address on which health and metrics are served."""
@@ -132,7 +135,7 @@ class DatabaseSettings(ServiceSettings):
 _OF_SERVICES = re.compile(r"\w*(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT_\d+_(TCP|UDP|SCTP)|PORT=(tcp|udp|sctp)://)")
 
 
-def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
+def load_settings(settings_class: type[P], environment: Mapping[str, str]) -> P:
     """The settings in this environment.
 
     ConfigurationError names each variable that is missing, wrong or unknown, without its value.
@@ -144,7 +147,7 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
         raise ConfigurationError("; ".join(problems)) from error
 
 
-def given_settings(settings_class: type[BaseModel], environment: Mapping[str, str]) -> dict[str, str]:
+def given_settings(settings_class: type[ProcessSettings], environment: Mapping[str, str]) -> dict[str, str]:
     """The settings that the environment has, by their names in the class."""
     prefix = _prefix_of(settings_class)
     return {
@@ -154,7 +157,7 @@ def given_settings(settings_class: type[BaseModel], environment: Mapping[str, st
     }
 
 
-def wrong_settings(settings_class: type[BaseModel], environment: Mapping[str, str]) -> list[str]:
+def wrong_settings(settings_class: type[ProcessSettings], environment: Mapping[str, str]) -> list[str]:
     """What is wrong with the settings that the environment has; others may be missing."""
     try:
         settings_class.model_validate(given_settings(settings_class, environment))
@@ -163,7 +166,7 @@ def wrong_settings(settings_class: type[BaseModel], environment: Mapping[str, st
     return []
 
 
-def _problem_of(settings_class: type[BaseModel], error: ErrorDetails) -> str:
+def _problem_of(settings_class: type[ProcessSettings], error: ErrorDetails) -> str:
     prefix, name, says = _prefix_of(settings_class), str(error["loc"][0]), error["msg"]
     if error["type"] == _MISSING:
         says = "is required"
@@ -171,8 +174,7 @@ def _problem_of(settings_class: type[BaseModel], error: ErrorDetails) -> str:
         return f"{prefix}{name.upper()} is no longer a setting: {why}. Remove it"
     elif error["type"] == _UNKNOWN:
         near = get_close_matches(name, settings_class.model_fields, n=1)
-        named = getattr(settings_class, "unknown", "no such setting")
-        says = "".join([named, *(f" (nearest: {prefix}{each.upper()})" for each in near)])
+        says = "".join([settings_class.unknown, *(f" (nearest: {prefix}{each.upper()})" for each in near)])
     return f"{prefix}{name.upper()}: {says}"
 
 
@@ -192,7 +194,7 @@ REMOVED = {
 """Settings of earlier releases, and what replaced each: named for one release in the error of a start."""
 
 
-def _prefix_of(settings_class: type[BaseModel]) -> str:
+def _prefix_of(settings_class: type[ProcessSettings]) -> str:
     return settings_class.model_config.get("env_prefix", "")
 
 
