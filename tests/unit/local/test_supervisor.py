@@ -175,11 +175,14 @@ def test_all_services_of_a_start_are_stopped_when_one_fails(tmp_path: Path) -> N
 
 def test_a_slow_start_is_reported_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.cli.terminal._INTERVAL_S", 0)
-    events: list[ServiceEvent] = []
-    with Supervisor(on_event=events.append) as supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
+    events: list[str] = []
+    spec = dataclasses.replace(
+        service(tmp_path, OBEDIENT), ready=lambda: "service is not ready yet, 0 s" in events, ready_timeout_s=30
+    )
+    with Supervisor(on_event=lambda event: events.append(str(event))) as supervisor:
+        supervisor.start(spec)
 
-    assert "service is not ready yet, 0 s" in [str(event) for event in events]
+    assert [event for event in events if event.startswith("service is ready")], events
 
 
 def test_a_probe_with_a_bug_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
