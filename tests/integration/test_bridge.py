@@ -282,7 +282,7 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
     assert process.stdout is not None
     record = next(each for each in map(json.loads, process.stdout) if each["value"]["event_id"] == event_id)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert list(record) == ["topic", "partition", "offset", "key", "timestamp", "headers", "value"]
     assert record["key"] == f"{CORP}/{vendor_sample()['originatorId']}"
@@ -293,7 +293,7 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
     process = program("tail", "taskbridge.task-states.v1", *where)
     eventually(lambda: catches(process.pid, signal.SIGTERM), what="tail has started")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
     ended = taskbridge("tail", "no.such.topic", *where, environment=ENVIRONMENT)

@@ -108,7 +108,7 @@ def with_recovery(
 
 
 async def restored(recovery: TableRecovery) -> State:
-    await asyncio.wait_for(await recovery.restore(PARTITIONS), 30)
+    await asyncio.wait_for(await recovery.restore(PARTITIONS), 60)
     assert recovery.reader.followed == {}
     return held(recovery.store)
 

@@ -37,7 +37,7 @@ def test_it_comes_again_from_what_is_committed_and_from_the_beginning_where_noth
     async def fetched(consumer: Any, records: int) -> dict[int, list[int]]:
         found: dict[int, list[int]] = {NEVER: [], AT_FIRST: [], LATER: []}
         while sum(map(len, found.values())) < records:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 record = await consumer.getone()
             found[record.partition].append(record.offset)
         return found

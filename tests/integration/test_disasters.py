@@ -187,7 +187,7 @@ class Place:
         self._clean_up(topic, "delete")
         partitions = range(self.offsets.topics([topic])[topic].partitions)
         below = [TopicPartition(topic, each, to) for each in partitions]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._deleted(below):
             assert time.monotonic() < deadline, "the topic's policy is not known to the broker"
         self._clean_up(topic, "delete" if topic == TASK_EVENTS.name else "compact")

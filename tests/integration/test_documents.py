@@ -97,7 +97,7 @@ class Newcomer:
             assert fits or step.typed.startswith(READS), f"{step.typed}\n{done.stdout}\n{done.stderr}"
             return fits
 
-        eventually(shows, within_s=30, what=f"{step.typed}\nshows\n{step.shown}")
+        eventually(shows, what=f"{step.typed}\nshows\n{step.shown}")
 
     @contextmanager
     def runs(self, command: str) -> Generator[None]:

@@ -189,7 +189,7 @@ def test_the_largest_body_is_one_record(edge: EdgeProcess, topic: EventsTopic, i
 
 
 def connect(edge: EdgeProcess, head: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", edge.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", edge.port), timeout=60)
     connection.sendall(f"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n{head}\r\n\r\n".encode())
     return connection
 
@@ -226,7 +226,7 @@ def test_senders_that_hang_up_halfway_leave_nothing_behind(
 
 
 def test_what_is_no_http_is_answered_400(edge: EdgeProcess) -> None:
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=60) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
@@ -297,7 +297,7 @@ def test_while_kafka_is_away_it_spools_callbacks_reports_it_and_stops_in_order(
     finally:
         started = time.monotonic()
         assert edge.end() == 0
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
     edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url)
     try:
         wait_until(lambda: len(topic.records(instance_id)) == 1)

@@ -102,7 +102,7 @@ def test_a_person_is_erased_while_the_center_runs_and_stays_away_after_a_rebuild
     assert until["taskbridge.task-events.v1"] > time.strftime("%Y-%m-%d", time.gmtime(began + 30 * 86_400))
     assert until["taskbridge.task-states.v1"] is None
     assert http_clients.get(f"{center.url}/v1/me", headers=cookie).status_code == 401
-    assert stream.ended.wait(30)
+    assert stream.ended.wait(60)
     assert names() == {"bob"}
     records = connection.read_to_end(PEOPLE.name, progress=lambda _: None)
     assert [each.value() for each in records if each.key() == notification_key(corp, "ann")][-1] is None

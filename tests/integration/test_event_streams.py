@@ -72,7 +72,7 @@ def ids(client: EventStreamClient) -> list[str]:
 
 
 def wait_for_place(client: EventStreamClient) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while client.last_event_id is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -138,7 +138,7 @@ def test_a_client_goes_on_at_another_replica(start: Start, stream_of: Stream) ->
         assert ids(each) == published
 
     one.stop()
-    assert client.ended.wait(10)
+    assert client.ended.wait(60)
     published += other.publish(ann, 3)
     client.url = events_url(other, ann)
     client.open()
@@ -188,7 +188,7 @@ def test_a_client_learns_that_lists_are_rebuilt_and_its_stream_goes_on(start: St
     replica.publish(ann, 2)
     client.wait_for(2)
     renumber(replica.database)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not client.resets:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -215,7 +215,7 @@ def test_a_stop_does_not_wait_for_streams(start: Start, stream_of: Stream) -> No
     replica = start()
     client = stream_of(replica, person()).open()
     replica.stop()
-    assert client.ended.wait(5)
+    assert client.ended.wait(60)
     assert any(each.startswith("closed") for each in client.comments)
 
 
@@ -252,7 +252,7 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_on_each_replica_on
             assert "taskbridge_center_sse_connections 1.0" in http_clients.get(f"{replica.url}/metrics").text
 
         assert replicas[0].stop() == 0
-        assert clients[0].ended.wait(5)
+        assert clients[0].ended.wait(60)
         second = {"event_id": str(uuid.uuid4()), "task_id": "T-9", "occurred_at": first.occurred_at + 1}
         produce(connection, [msgspec.structs.replace(first, **second)])
         clients[0].url = events_url(replicas[1], bob, first.corp_id)

@@ -64,7 +64,7 @@ class Edge(RunningEdge):
     def end(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(60)
             self.process = None
 
     def send(self, wire_action: str, parameters: Mapping[str, str]) -> httpx2.Response:
@@ -211,7 +211,7 @@ def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_ow
         "traceparent": TRACE.encode(),
     }
     # The running edge knows the released callback: it refuses a copy for another action, and accepts a repeat.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while edge.send("complete", good("complete", f"another-{uuid.uuid4()}")).status_code != 200:
         assert time.monotonic() < deadline, "the edge does not know the new token"
         time.sleep(0.1)

@@ -203,7 +203,7 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> tup
         scraped = http_clients.get(f"{url}/metrics").text
         assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
         service.terminate()
-        assert service.wait(30) == 0, log_path.read_text()
+        assert service.wait(60) == 0, log_path.read_text()
         logs = log_path.read_text()
         assert "never retrieved" not in logs, "no task is left"
         assert not [each for each in SECRETS if each in logs]

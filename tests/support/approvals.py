@@ -117,7 +117,7 @@ class Approvals:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let everything else run until the condition holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - anything may make it hold
             await asyncio.sleep(0.001)
 

@@ -119,7 +119,7 @@ class Follower(EventStreamClient):
         self._over.set()
         with contextlib.suppress(AttributeError):  # it has had no connection yet
             self.cut()
-        self._following.join(30)
+        self._following.join(60)
 
     def received(self, name: str, data: str) -> None:
         super().received(name, data)

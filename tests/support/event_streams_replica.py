@@ -40,7 +40,7 @@ class EventStreamsReplica:
 
     def start(self) -> EventStreamsReplica:
         self._thread.start()
-        assert self._up.wait(20)
+        assert self._up.wait(60)
         return self
 
     def stop(self) -> None:

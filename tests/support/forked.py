@@ -153,7 +153,7 @@ class ForkedService:
         """SIGKILL, also of one that is frozen, has ended or was never started."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(60)
             self.process = None
 
     def exit_code(self, timeout_s: float = 60) -> int:

@@ -36,7 +36,7 @@ client = partial(httpx2.Client, **_OPTIONS)
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def callback(instance_id: str = "inst-raw", *headers: str, task_id: str = "t-1", host: str = "edge") -> bytes:
@@ -54,7 +54,7 @@ def callback(instance_id: str = "inst-raw", *headers: str, task_id: str = "t-1",
     return "\r\n".join([*lines, "", ""]).encode() + encoded.body
 
 
-def read_all(connection: socket.socket, *, within_s: float = 10) -> bytes:
+def read_all(connection: socket.socket, *, within_s: float = 60) -> bytes:
     """What comes until the server closes; fails when it does not."""
     found = b""
     deadline = time.monotonic() + within_s
@@ -120,16 +120,16 @@ class EventStreamClient:
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(f"{at.path}?{at.query}",), daemon=True)
         self._thread.start()
-        assert self._opened.wait(20)
+        assert self._opened.wait(60)
         return self
 
     def cut(self) -> None:
         """As when the network goes: the id stays. Does nothing after the end."""
         with contextlib.suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
 
-    def wait_for(self, count: int, *, within_s: float = 30) -> list[dict[str, Any]]:
+    def wait_for(self, count: int, *, within_s: float = 60) -> list[dict[str, Any]]:
         deadline = time.monotonic() + within_s
         while len(self.events) < count:
             assert time.monotonic() < deadline, f"{len(self.events)} of {count} events, {self.comments} {self.body}"

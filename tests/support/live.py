@@ -132,7 +132,7 @@ class StreamClient:
             self._gone.set()
 
     async def until(self, expected: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not expected():  # noqa: ASYNC110 - of many objects, whose only event is the writer's
                 await asyncio.sleep(0.002)
 

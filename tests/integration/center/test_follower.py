@@ -204,7 +204,7 @@ def test_a_rebuild_is_noticed_by_replicas_whose_partitions_are_at_rest(
         eventually(lambda: topic.is_written(replicas[0]), what="the database is filled")
         eventually(lambda: [len(each.health().partitions) for each in followers] == [2, 2], what="each has a half")
         rebuild(replicas[0], FOLLOWED)
-        eventually(lambda: topic.is_written(replicas[0]), within_s=60, what="the database is filled again")
+        eventually(lambda: topic.is_written(replicas[0]), what="the database is filled again")
 
 
 def test_a_recreated_topic_is_read_from_its_beginning(

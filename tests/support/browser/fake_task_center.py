@@ -606,7 +606,7 @@ def serving(fake: FakeTaskCenter) -> Generator[FakeTaskCenter]:
     finally:
         fake.break_streams()
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
 
 
 def main() -> None:

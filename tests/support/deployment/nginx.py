@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_START_S = 30
+_START_S = 60
 
 
 def nginx() -> str:

@@ -155,7 +155,7 @@ async def open_client(producer: TestProducer, *, partitions: int = 1) -> KafkaCl
     return path
 
 
-async def until(condition: object, *, timeout_s: float = 10) -> None:
+async def until(condition: object, *, timeout_s: float = 60) -> None:
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any condition

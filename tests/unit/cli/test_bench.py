@@ -34,7 +34,7 @@ def test_the_harness_gets_the_options_from_any_working_directory(
     tmp_path: Path, given: tuple[str, ...], status: int, said: str
 ) -> None:
     argv = [sys.executable, "-m", "taskbridge.cli", "bench", *given]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
 
 

@@ -62,7 +62,7 @@ def commands() -> list[list[str]]:
 def run_alone(*arguments: str) -> tuple[int, str]:
     """How the program ends, in a process of its own, and what it says on standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", "taskbridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "taskbridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=120
     )
     return done.returncode, done.stderr
 
@@ -450,7 +450,7 @@ def test_ctrl_c_during_loading_ends_without_output(loaded: str) -> None:
     if loaded == "taskbridge.cli.connection":
         command = ["topics", "apply", "--bootstrap-servers", "127.0.0.1:9"]
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, loaded, *command], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", INTERRUPTED, loaded, *command], capture_output=True, text=True, check=False, timeout=120
     )
     assert ended.returncode in (-signal.SIGINT, 130)
     assert (ended.stdout, ended.stderr) == ("", "")
@@ -463,7 +463,7 @@ def test_ctrl_c_before_up_has_started_ends_with_exit_code_0(tmp_path: Path, load
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert (ended.returncode, ended.stdout) == (0, "")
     assert "Traceback" not in ended.stderr

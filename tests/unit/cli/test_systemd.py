@@ -65,4 +65,4 @@ def test_a_socket_that_is_activated_takes_the_callback_which_started_the_edge(ed
     assert (answer.status, answer.body["durability"]) == (200, "spool")
     assert edge.process is not None
     os.kill(edge.process.pid, signal.SIGTERM)
-    assert edge.process.wait(30) == 0
+    assert edge.process.wait(60) == 0

@@ -29,7 +29,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     code = "from taskbridge.edge.app import run; run()"
-    return run_forked(code, environment=inherited | defaults | environment, arguments=("-c",), timeout=60)
+    return run_forked(code, environment=inherited | defaults | environment, arguments=("-c",), timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ print("closed")
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
     assert "frozen: True" in ended.stdout, "the collector looks at what was built at start"
     assert "closed" not in ended.stdout
 

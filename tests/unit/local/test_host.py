@@ -31,7 +31,7 @@ def test_an_assigned_port_is_reserved_and_its_service_may_listen_repeatedly(
         with socket.create_server(("127.0.0.1", port)):
             with pytest.raises(ConfigurationError, match=f"port {port} cannot be used"):
                 check_free(port, "--kafka-port")
-            with socket.create_connection(("127.0.0.1", port), timeout=10):
+            with socket.create_connection(("127.0.0.1", port), timeout=60):
                 pass
     elsewhere = "from taskbridge.local import host; host._CANDIDATES = range({0}, {0} + 1); host.free_port()"
     found = subprocess.run([sys.executable, "-c", elsewhere.format(port)], capture_output=True, text=True, check=False)

@@ -224,8 +224,8 @@ def test_ctrl_c_does_not_wait_for_an_answer() -> None:
             assert connection.recv(1)
             began = time.monotonic()
             running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(timeout=30)
-            assert time.monotonic() - began < 5, "the answer's time limit is ten seconds"
+            said, _ = running.communicate(timeout=60)
+            assert time.monotonic() - began < 9, "the answer's time limit is ten seconds"
     assert running.returncode == 0
     assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
 

@@ -34,7 +34,7 @@ def run(folder: Path, *, builds: bool, **environment: str) -> tuple[int, str, li
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
     return ended.returncode, ended.stderr, commands.read_text("utf-8").splitlines()
 

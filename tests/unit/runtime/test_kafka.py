@@ -7,7 +7,6 @@ import ctypes
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.kafka.COORDINATOR_RETRY_S", 0)
 
 
-def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, within_s: float = 30) -> dict[str, str]:
+def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, within_s: float = 60) -> dict[str, str]:
     admin = admin_client(NOBODY)
     monkeypatch.setattr("taskbridge.runtime.kafka.AdminClient", groups)
     found = admin.describe_groups(names, within_s)
@@ -198,16 +197,17 @@ def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     return fake
 
 
-async def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Librdkafka) -> None:
+async def test_a_delivery_is_done_with_its_report_and_not_before(librdkafka: Librdkafka) -> None:
     producer = AsyncProducer({})
     await asyncio.sleep(0.01)
     delivery = producer.produce("topic", key=None, value=b"v")
-    await asyncio.sleep(0.05)
+    while librdkafka.polls < 3:  # noqa: ASYNC110 - a poll has no event
+        await asyncio.sleep(0)
     assert not delivery.done()
     librdkafka.acknowledged = 1
-    started = time.perf_counter()
+    polls = librdkafka.polls
     await delivery
-    assert time.perf_counter() - started < 0.05
+    assert librdkafka.polls == polls + 1
     assert librdkafka.polled_by == {threading.get_ident()}
     await producer.close()
 
@@ -236,7 +236,7 @@ async def test_a_full_queue_accepts_nothing(librdkafka: Librdkafka) -> None:
     producer = AsyncProducer({})
     librdkafka.full = True
     with pytest.raises(QueueFull):
-        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 1)
+        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 60)
     assert producer.pending == 0
     await producer.close()
 
@@ -247,7 +247,7 @@ async def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(li
     delivery = producer.produce("topic", key=None, value=b"strange", headers=strange)
     producer.produce("topic", key=None, value=b"sent")
     with pytest.raises(DeliveryFailed, match="topic: headers"):
-        await asyncio.wait_for(delivery, 1)
+        await asyncio.wait_for(delivery, 60)
     assert librdkafka.values == [b"sent"]
     await producer.close(timeout_s=0)
 
@@ -260,7 +260,7 @@ async def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Libr
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(given_up, 0.01)
     librdkafka.acknowledged = 2
-    await asyncio.wait_for(other, 1)
+    await asyncio.wait_for(other, 60)
     assert errors == []
     await producer.close()
 
@@ -288,7 +288,7 @@ async def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> No
     librdkafka.broken = True
     delivery = producer.produce("topic", key=None, value=b"v")
     librdkafka.acknowledged = 1
-    await asyncio.wait_for(delivery, 1)
+    await asyncio.wait_for(delivery, 60)
     assert not librdkafka.broken
     await producer.close()
 
@@ -299,7 +299,7 @@ def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> No
         first, _ = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
         asyncio.get_running_loop().call_later(0.01, setattr, librdkafka, "acknowledged", 1)
         closing = asyncio.create_task(producer.close(timeout_s=1))
-        await asyncio.wait_for(first, 1)
+        await asyncio.wait_for(first, 60)
         return await closing
 
     assert asyncio.run(scenario()) == 1
@@ -337,10 +337,10 @@ async def test_a_producer_is_dead_after_a_fatal_error_and_reports_the_outcome_of
     assert not producer.is_dead
     librdkafka_meets_a_fatal_error(producer)
     with pytest.raises(DeliveryFailed):
-        await asyncio.wait_for(before, 5)
+        await asyncio.wait_for(before, 60)
     assert producer.is_dead
     with pytest.raises(DeliveryFailed):
-        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 5)
+        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 60)
     assert await producer.close() == 0
 
 
@@ -351,7 +351,7 @@ async def test_without_permission_to_write_each_record_fails_for_that_reason() -
     await asyncio.sleep(0.05)
     librdkafka_meets_a_fatal_error(producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
     with pytest.raises(DeliveryFailed, match="lacks Write on topic topic"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
     await producer.close()
 
 

@@ -190,5 +190,5 @@ def test_a_process_ends_in_time_even_if_something_still_waits(
 ) -> None:
     codes: queue.SimpleQueue[int] = queue.SimpleQueue()
     end_within(0.01, outcome, end=codes.put)
-    assert codes.get(timeout=30) == code
+    assert codes.get(timeout=60) == code
     assert capsys.readouterr().err == printed

@@ -138,7 +138,7 @@ def test_a_receiver_that_never_answers_holds_up_neither_spans_nor_the_end(monkey
     with_it = Tracing(processor, service="tests", version="1")
     try:
         with_it.start_span("first", "SERVER", {}).end()
-        assert stuck.exporting.wait(20)
+        assert stuck.exporting.wait(60)
         for _ in range(100):  # many more than may wait
             with_it.start_span("next", "SERVER", {}).end()
         with_it.close()

@@ -357,7 +357,7 @@ async def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch:
                 break
         broker.is_fenced, before = False, broker.requests
         assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while broker.requests == before:
                 await asyncio.to_thread(read)
         assert not await asyncio.to_thread(is_lost)

@@ -146,7 +146,7 @@ async def test_changes_are_loaded_until_the_watch_ends(tmp_path: Path, monkeypat
     file = Text(path)
     watching = asyncio.create_task(file.watch())
     path.write_text("another")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while file.current.words == ["one"]:  # noqa: ASYNC110 - a file has no event for it
             await asyncio.sleep(0)
     watching.cancel()

@@ -31,13 +31,13 @@ async def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_wo
 
     with closing(Threads(4)) as threads:
         busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
-        assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+        assert await asyncio.wait_for(run(threads, "other"), 60) == "other"
         # Nobody waits for these any more, but their threads are not free.
         for each in busy:
             each.cancel()
         await asyncio.wait(busy)
         busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
-        assert await asyncio.wait_for(run(threads, "other"), 30) == "other"
+        assert await asyncio.wait_for(run(threads, "other"), 60) == "other"
         assert begun.count("busy") == 2
         go_on.set()
         assert await asyncio.gather(*busy) == ["busy"] * 10
@@ -53,7 +53,7 @@ async def test_queries_do_not_wait_for_what_waits_to_write() -> None:
     go_on = threading.Event()
     with closing(Threads(1)) as threads:
         writing = [asyncio.create_task(threads.write(go_on.wait, 60)) for _ in range(5)]
-        assert await asyncio.wait_for(threads.run(int), 30) == 0
+        assert await asyncio.wait_for(threads.run(int), 60) == 0
         go_on.set()
         await asyncio.gather(*writing)
 
@@ -83,7 +83,7 @@ async def test_a_purge_has_no_thread_of_those_who_write() -> None:
     with closing(Threads(1)) as threads:
         purging = asyncio.create_task(purge_hourly(purge))
         await asyncio.to_thread(begun.wait, 30)
-        assert await asyncio.wait_for(threads.write(int), 30) == 0
+        assert await asyncio.wait_for(threads.write(int), 60) == 0
         go_on.set()
         purging.cancel()
         await asyncio.wait([purging])

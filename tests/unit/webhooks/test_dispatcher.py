@@ -87,7 +87,7 @@ class Service:
         self.dispatcher.added(names)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - what it looks at tells nobody
                 await asyncio.sleep(0.005)
 

@@ -250,7 +250,7 @@ class Reads:
 
     def __call__(self, database: Database, wanted: Collection[ChangesQuery], *due: Any) -> dict[ChangesQuery, Part]:
         self.wanted.append(wanted)
-        assert self.may_read.wait(20)
+        assert self.may_read.wait(60)
         if self.failing:
             raise DatabaseUnavailable("away")
         found = self._read(database, wanted, *due)

@@ -134,7 +134,7 @@ def test_a_commit_before_the_first_connection_reaches_the_streams(
     whole = engine.raw_connection
 
     def raw_connection() -> Any:
-        assert may_connect.wait(10)
+        assert may_connect.wait(60)
         return whole()
 
     monkeypatch.setattr(engine, "raw_connection", raw_connection)

@@ -64,7 +64,7 @@ async def test_the_route_gives_each_stream_the_access_that_let_it_in(hub: Hub, t
     assert access.tokens is not None
     access.tokens.reload_if_changed()
     hub.beat(asyncio.get_running_loop().time() + 1000)
-    await asyncio.wait_for(stream, 10)
+    await asyncio.wait_for(stream, 60)
     assert b": closed: access\n\n" in body
     assert hub.count == 0
 

@@ -131,7 +131,7 @@ async def test_any_replica_shows_all_of_them_with_their_errors(database: Databas
     other.errors.emit(record)
     running = asyncio.create_task(other.run())
     found: dict[str, Any] = {"center": {"replicas": []}}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found["center"]["replicas"]) < 2:
             found = await reporter_of(database, settings_of(tmp_path)).overview()
     assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500", "8501"]

@@ -77,10 +77,10 @@ def test_what_is_not_one_json_object_is_refused(text: str) -> None:
 
 def test_a_number_of_a_million_digits_costs_nothing() -> None:
     digits = "9" * 1_000_000
-    started = time.perf_counter()
+    started = time.process_time()
     assert strict_json.members(f'{{"a":{digits}}}') == [("a", digits)]
     assert strict_json.parse(digits) == digits
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("depth", [1, strict_json.MAX_DEPTH])
@@ -109,12 +109,12 @@ def test_brackets_within_texts_are_no_nesting() -> None:
 
 def test_escaped_quotes_do_not_make_the_depth_check_quadratic() -> None:
     hostile = "[" * 101 + '\\"' * 100_000
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ValueError, match="too deep"):
         strict_json.parse(hostile)
     with pytest.raises(ValueError, match=r"."):
         strict_json.parse("[]" * 101 + '\\"' * 100_000)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(JSON)

@@ -71,7 +71,7 @@ class Served:
 
     def end(self) -> None:
         self.server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def open(self) -> int:
@@ -97,11 +97,19 @@ def serve(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[Calla
         yield start
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
+
+
+def is_closed_to(connection: socket.socket, data: bytes) -> bool:
+    try:
+        connection.sendall(data)
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager
@@ -172,42 +180,39 @@ def test_a_head_in_single_bytes_is_served(serve: Callable[..., Served]) -> None:
 @pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"x"])
 def test_a_head_that_drips_in_is_aborted_in_time(serve: Callable[..., Served], drip: bytes) -> None:
     served = serve(header_timeout_s=0.5)
-    started = time.monotonic()
     with sent(served.port, POST) as connection:
-        while time.monotonic() < started + 5 and not served.refused("slow-head"):
+
+        def refused_while_it_drips() -> bool:
             with suppress(OSError):
                 connection.sendall(drip)
-            time.sleep(0.05)
-        assert time.monotonic() - started < 2
+            return served.refused("slow-head") > 0
+
+        eventually(refused_while_it_drips)
         assert problem_of(read_all(connection)) == (408, "slow-head")
 
 
 def test_a_connection_without_a_request_is_closed_in_time(serve: Callable[..., Served]) -> None:
     served = serve(header_timeout_s=0.3)
     with connect(served.port) as connection:
-        assert read_all(connection, within_s=2) == b""
+        assert read_all(connection) == b""
 
 
 def test_empty_lines_keep_no_connection_open(serve: Callable[..., Served]) -> None:
     served = serve(header_timeout_s=0.5)
-    started = time.monotonic()
-    with sent(served.port, callback()) as connection, suppress(OSError):
+    with sent(served.port, callback()) as connection:
         read_answer(connection)
-        while time.monotonic() < started + 5:
-            connection.sendall(b"\r\n")
-            time.sleep(0.1)
-    assert time.monotonic() - started < 3
+        eventually(lambda: is_closed_to(connection, b"\r\n"))
 
 
 def test_the_next_head_on_a_connection_has_its_time_too(serve: Callable[..., Served]) -> None:
     served = serve(header_timeout_s=0.4)
     with sent(served.port, callback()) as connection:
         read_answer(connection)
-        time.sleep(1)  # keep-alive is longer than a head may take
+        time.sleep(0.5)  # keep-alive is longer than a head may take
         connection.sendall(callback())
         assert status_of(read_answer(connection)) == 200
         connection.sendall(POST)
-        assert problem_of(read_all(connection, within_s=2)) == (408, "slow-head")
+        assert problem_of(read_all(connection)) == (408, "slow-head")
 
 
 def test_an_answer_before_the_end_of_the_body_is_seen_and_then_closed(
@@ -217,21 +222,21 @@ def test_an_answer_before_the_end_of_the_body_is_seen_and_then_closed(
     served = serve()
     with sent(served.port, POST + b"Content-Length: 9000000\r\n\r\n") as connection:
         assert status_of(read_answer(connection)) == 413
-        started = time.monotonic()
-        with suppress(OSError):
-            while time.monotonic() < started + 5:
-                connection.sendall(b"x" * 1000)
-                time.sleep(0.05)
-        assert time.monotonic() - started < 2
+        eventually(lambda: is_closed_to(connection, b"x" * 1000))
 
 
-def test_a_body_that_ends_after_its_answer_leaves_the_connection_open(serve: Callable[..., Served]) -> None:
+def test_a_body_that_ends_after_its_answer_leaves_the_connection_open(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.2)
     served = serve()
     with sent(served.port, b"POST /nowhere HTTP/1.1\r\nHost: edge\r\nContent-Length: 4\r\n\r\n12") as connection:
         assert status_of(read_answer(connection)) == 404
         connection.sendall(b"34" + callback())
         assert status_of(read_answer(connection)) == 200
-        time.sleep(2.2)  # longer than what is left of a body may take
+        time.sleep(0.3)  # longer than what is left of a body may take
+        connection.sendall(callback("later"))
+        assert status_of(read_answer(connection)) == 200
 
 
 def test_a_sender_that_closes_its_side_at_once_is_served(
@@ -460,7 +465,7 @@ def test_a_reader_that_never_reads_is_disconnected(
 def test_shutdown_answers_open_requests_and_closes_those_that_hang(
     serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "LAST_BODY_S", 1)
+    monkeypatch.setattr(protocol, "LAST_BODY_S", 2)
     served = serve()
     good = callback("last")
     with ExitStack() as stack:
@@ -470,7 +475,7 @@ def test_shutdown_answers_open_requests_and_closes_those_that_hang(
         slow_body = stack.enter_context(sent(served.port, good[:-5]))
         eventually(lambda: served.open() == 4)
         served.server.should_exit = True
-        time.sleep(0.5)
+        eventually(lambda: not served.server.servers[0].is_serving())
         slow_body.sendall(good[-5:])
         assert status_of(read_all(slow_body)) == 200
         assert problem_of(read_all(halted_body)) == (503, "stopping")

@@ -111,7 +111,7 @@ def test_several_queues_hold_more_connections_than_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(server_sockets, "BACKLOG", 20)
     port = free_port()
     sockets = listen("127.0.0.1", port, queues=4)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(24)]
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(24)]
     try:
         assert len(sockets) == 4
         assert sum(accepted(each) for each in sockets) == len(waiting)

@@ -487,11 +487,12 @@ async def test_the_end_finishes_what_is_under_way_and_leaves_the_rest_to_the_nex
 
 @pytest.mark.parametrize("reachable", [True, False])
 async def test_the_end_of_a_spool_that_waits_for_records_or_for_kafka_comes_at_once(
-    tmp_path: Path, *, reachable: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reachable: bool
 ) -> None:
+    monkeypatch.setattr("taskbridge.edge.spool.spools._STOP_S", 600)
     producer = TestProducer()
     producer.reachable = reachable
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         async with running_spools(tmp_path, producer) as spools:
             if not reachable:
                 await spools.own.put(record(1))
@@ -506,7 +507,7 @@ async def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
     monkeypatch.setattr("taskbridge.edge.spool.spools._STOP_S", 0.05)
     producer = TestProducer()
     producer.held = True
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         async with running_spools(tmp_path, producer) as spools:
             await spools.own.put(record(1))
             await until(lambda: producer.sent == [1])

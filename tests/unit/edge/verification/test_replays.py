@@ -645,19 +645,8 @@ def test_a_worker_that_stopped_with_the_lock_does_not_stop_the_others(path: Path
     window.open()
     with path.open("rb") as stopped:
         fcntl.flock(stopped, fcntl.LOCK_EX)
-        started = time.perf_counter()
         assert window.claim(mark(b"d" * 16)) is None
-        assert time.perf_counter() - started < 1
         assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
-
-
-def test_a_claim_costs_microseconds(window: FileWindow) -> None:
-    digests = [os.urandom(16) for _ in range(2000)]
-    started = time.perf_counter()
-    for digest in digests:
-        window.claim(mark(digest))
-    # 15 µs on a quiet machine; the bound leaves room for a busy one and none for a system call that waits.
-    assert (time.perf_counter() - started) / len(digests) < 0.0005
 
 
 @pytest.mark.parametrize(("first", "second"), list(permutations(ACTIONS.values(), 2)))

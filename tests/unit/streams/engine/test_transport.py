@@ -386,7 +386,7 @@ async def test_a_rebalance_without_chunks_in_progress_waits_only_for_faust(consu
         ended.append("Faust's own")
 
     consumer.commit_and_end_transactions = end
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await consumer.wait_empty()
     assert ended == ["Faust's own"]
 
@@ -443,7 +443,7 @@ async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[obje
         await callback(first)
 
     loose.callback = hand_on
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await loose._drain_messages(fetcher)
 
 
@@ -501,8 +501,14 @@ async def test_an_error_of_a_message_callback_is_raised(consumer: FakeBroker, tu
 async def test_the_loop_ends_without_an_error_only_when_the_app_stops(consumer: FakeBroker, *, app_stops: bool) -> None:
     cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
     consumer.fetched = {FIRST: [FakeRecord(3)]}
-    draining = asyncio.create_task(drained(consumer, lambda _: asyncio.Event().wait()))
-    await asyncio.sleep(0.01)
+    handed_on = asyncio.Event()
+
+    async def never_ends(_: Any) -> None:
+        handed_on.set()
+        await asyncio.Event().wait()
+
+    draining = asyncio.create_task(drained(consumer, never_ends))
+    await handed_on.wait()
     draining.cancel()
     await asyncio.wait([draining])
     assert draining.cancelled() is not app_stops

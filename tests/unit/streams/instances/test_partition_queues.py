@@ -183,7 +183,7 @@ async def test_sixteen_chunks_may_wait_and_again_after_they_were_joined() -> Non
     for begin in (0, 100):
         async with work.queues.turn(0):
             for offset in range(begin, begin + 16):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(60):
                     await work.queues.put(*chunk(0, offset))
             one_more = asyncio.create_task(work.queues.put(*chunk(0, begin + 16)))
             await settle()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import queue
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,15 +38,46 @@ def test_an_idle_worker_is_never_stuck() -> None:
         watchdog.look(done=5, waiting=1, now=1_011)
 
 
-def test_a_stalled_loop_ends_the_process_and_a_running_one_does_not(tmp_path: Path) -> None:
-    codes: list[int] = []
-    guard = LoopGuard(0.4, TimesStuck(tmp_path), end=codes.append)
-    for _ in range(8):
-        time.sleep(0.1)
+class SteppedTime:
+    """Time that passes between two looks of the guard, and only then."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._looked, self._goes_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _: float) -> None:
+        self._looked.release()
+        self._goes_on.acquire()
+
+    def await_look(self) -> None:
+        assert self._looked.acquire(timeout=60)
+
+    def go_on(self) -> None:
+        self._goes_on.release()
+
+
+def test_a_stalled_loop_ends_the_process_and_a_running_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, codes = SteppedTime(), queue.Queue[int]()
+    monkeypatch.setattr("taskbridge.streams.monitoring.watchdog.time", clock)
+    guard = LoopGuard(10, TimesStuck(tmp_path), end=codes.put)
+    for _ in range(3):
+        clock.await_look()
+        clock.now += 10
         guard.beat()
-    assert codes == []
-    time.sleep(0.8)
-    assert codes == [70]
+        clock.go_on()
+    clock.await_look()
+    clock.now += 10
+    clock.go_on()
+    clock.await_look()
+    assert codes.empty()
+    clock.now += 0.1
+    clock.go_on()
+    assert codes.get(timeout=60) == 70
     assert TimesStuck(tmp_path).count() == 1
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from concurrent.futures import Future
 
-_SOON_S = 10
+_SOON_S = 60
 
 
 class Broken(Exception):

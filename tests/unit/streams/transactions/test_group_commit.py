@@ -55,6 +55,11 @@ class FakeProducers:
     def make(self, _config: Mapping[str, object], transactional_id: str) -> JointProducer:
         return cast("JointProducer", FakeProducer(self, transactional_id))
 
+    async def begun(self) -> None:
+        """The first transaction has its records, so that later ones belong to the next."""
+        while self.last_value is None:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0)
+
 
 class FakeProducer:
     def __init__(self, all_of_them: FakeProducers, transactional_id: str) -> None:
@@ -97,7 +102,7 @@ class FakeProducer:
         self._offsets, self._member = offsets, member
 
     def _commit(self) -> None:
-        assert self._all.may_commit.acquire(timeout=10)
+        assert self._all.may_commit.acquire(timeout=60)
         if self._all.failure is not None:
             raise type(self._all.failure)(*self._all.failure.args)  # each its own, as it holds what it came from
         for sent, offset in self._reports:
@@ -146,7 +151,7 @@ async def test_submissions_during_a_transaction_share_the_next_and_producers_alt
 ) -> None:
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
-        await asyncio.sleep(0.1)
+        await producers.begun()
         others = [
             group_commit.submit(FIRST, 20, one(b"b"), generation=5),
             group_commit.submit(SECOND, 7, one(b"c"), generation=5),
@@ -187,18 +192,17 @@ async def test_nothing_lingers_during_a_transaction(producers: FakeProducers, mo
 
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
-        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
-            await asyncio.sleep(0)
+        await producers.begun()
         second = group_commit.submit(SECOND, 7, one(b"b"), generation=5, more_follow=True)
         producers.may_commit.release(2)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(first, second)
 
 
 async def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
     async with running() as group_commit:
         producers.may_commit.release()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
 
 
@@ -211,7 +215,7 @@ async def test_more_than_a_hundred_records_do_not_linger(
         producers.may_commit.release()
         first = group_commit.submit(FIRST, 10, one(b"a") * 60, generation=5, more_follow=True)
         assert group_commit.submit(SECOND, 7, one(b"b") * 41, generation=5, more_follow=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await first
     [transaction] = producers.transactions
     assert len(transaction["sent"]) == 101
@@ -242,7 +246,7 @@ async def test_a_transaction_is_limited(producers: FakeProducers, monkeypatch: p
 
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 0, one(b"-"), generation=5)
-        await asyncio.sleep(0.1)
+        await producers.begun()
         waiting = [group_commit.submit(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
         for _ in range(4):
             producers.may_commit.release()
@@ -263,7 +267,7 @@ async def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: F
 
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        await asyncio.sleep(0.1)
+        await producers.begun()
         waiting = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
         producers.may_commit.release()
         for each in (first, waiting):
@@ -283,7 +287,7 @@ async def test_any_failure_of_a_transaction_is_raised(producers: FakeProducers) 
 
     async with running() as group_commit:
         producers.may_commit.release()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(Panic):
                 await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
@@ -295,7 +299,7 @@ async def test_records_that_cannot_be_counted_fail_in_the_caller(producers: Fake
         with pytest.raises(TypeError):
             group_commit.submit(FIRST, 1, strange, generation=5)
         producers.may_commit.release()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
 
@@ -324,8 +328,7 @@ async def test_a_transaction_has_up_to_20000_records_and_32_mib(
     if earlier:
         group_commit.claim()
         waiting.append(group_commit.submit(FIRST, 0, one(b"-"), generation=5))
-        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
-            await asyncio.sleep(0)
+        await producers.begun()
     waiting += [group_commit.submit(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
     group_commit.claim()
     producers.may_commit.release(3)
@@ -343,7 +346,7 @@ async def test_a_cancelled_submission_does_not_affect_others(producers: FakeProd
         producers.may_commit.release()
         producers.may_commit.release()
         await first
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await other == [ord("c")]
 
 
@@ -364,8 +367,7 @@ async def test_close_waits_for_the_current_transaction(producers: FakeProducers)
 async def test_waiting_submissions_are_committed_on_close(producers: FakeProducers) -> None:
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
-            await asyncio.sleep(0)
+        await producers.begun()
         second = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
         closing = asyncio.create_task(group_commit.close())
         await asyncio.sleep(0)
