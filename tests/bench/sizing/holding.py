@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,8 +68,6 @@ class Holding:
     """In people's lists."""
     on_kafka: dict[str, int]
     """Bytes of each topic, with one record for each key."""
-    plain: dict[str, int]
-    """The same of keys and values alone, as they are before Kafka's clients compress them."""
     store_bytes: int
     memory_mb: float
     empty_disk: Started
@@ -145,7 +142,7 @@ class Worker:
 def measure_holding(setup: Setup, instances: int) -> Holding:
     """Fill the changelogs and the states with so many, and start workers on them."""
     partitions = setup.partitions
-    entries, plain = _fill(setup, instances)
+    entries = _fill(setup, instances)
     with ExitStack() as stack:
         first = stack.enter_context(Worker(setup, f"first-{instances}"))
         second = Worker(setup, f"second-{instances}")
@@ -171,7 +168,6 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
             instances=instances,
             entries=entries,
             on_kafka=on_kafka,
-            plain=plain,
             store_bytes=_table_bytes(second.folder, "instances"),
             memory_mb=memory_mb,
             empty_disk=empty_disk,
@@ -196,8 +192,8 @@ def _table_bytes(folder: Path, table: str) -> int:
     return sum(bytes_below(path) for path in folder.rglob(f"{table}-*.db"))
 
 
-def _fill(setup: Setup, instances: int) -> tuple[int, dict[str, int]]:
-    """Returns how many list entries there are, and the bytes of each topic's keys and values."""
+def _fill(setup: Setup, instances: int) -> int:
+    """Returns how many list entries there are."""
     kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     # Another version of the instances may be live, of what was measured before.
@@ -206,17 +202,12 @@ def _fill(setup: Setup, instances: int) -> tuple[int, dict[str, int]]:
         kafka.create(topic.name, partitions, topic.settings)
     seeds, entries = Seeds(TASKBRIDGE, setup), 0
     counts = [len(views(seeds.instance(number).state)) for number in range(seeds.templates)]
-    writer, plain = Writer(setup), Counter[str]()
-
-    def write(topic: str, name: bytes, value: bytes) -> None:
-        plain[topic] += len(name) + len(value)
-        writer.write(topic, name, value)
-
+    writer = Writer(setup)
     for number, (key, stored) in enumerate(seeds.records(instances)):
         if number % 100_000 == 0:
             setup.progress(f"writing {number:,} of {instances:,} instances")
-        write(INSTANCES, key, stored)
-        write(topics.TASK_STATES.name, key, state_value(stored))
+        writer.write(INSTANCES, key, stored)
+        writer.write(topics.TASK_STATES.name, key, state_value(stored))
         entries += counts[number % seeds.templates]
     writer.finish()
-    return entries, dict(plain)
+    return entries

@@ -75,7 +75,7 @@ def make_wrong_states(setup: Setup, instances: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """Of so many instances, each of which came out another."""
+    """Of so many instances, each of which differs after the rebuild."""
 
     instances: int
     notifications: int
@@ -106,15 +106,15 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
 
     def print_line(line: str) -> None:
         setup.progress(line)
-        steps[line[:7]] = time.monotonic()
+        steps[line.partition(" ")[0]] = time.monotonic()
 
     found = rebuild(environment, dry_run=False, report=print_line)
     ended, cpu_s = time.monotonic(), time.process_time() - cpu_before
     if (found["states"], found["instances"]) != (instances, instances):
-        raise NotCounted(f"of {instances} instances {found['states']} came out another: {found}")
+        raise NotCounted(f"of {instances} instances {found['states']} differ after the rebuild: {found}")
     changelog_bytes = topic_bytes(setup, instances_changelog(2).name)
     before = sum(kafka.ends(TASK_STATES.name, partitions))
-    with Worker(setup, f"telling-{instances}") as worker:
+    with Worker(setup, f"publishing-{instances}") as worker:
         worker.until_ready(active=partitions)
         ready_cpu_s, ready = worker.cpu_s, time.monotonic()
         wait_until(lambda: worker.logged("rebuilt_instances_published") == partitions, "all is published")
@@ -128,7 +128,7 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
         found["notifications"],
         ended - began,
         cpu_s,
-        steps["version"] - steps["workers"],
+        steps["version"] - steps["stopping"],
         publishing_s,
         publishing_cpu_s,
         changelog_bytes,

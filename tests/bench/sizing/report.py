@@ -85,16 +85,14 @@ def _of_traffic(each: Traffic) -> list[str]:
         f"{each.callbacks:,}",
         f"{each.notifications / each.callbacks:.2f}",
         *(f"{size:,.0f}" for size in (events, notifications, sum(of.values()) - events - notifications)),
-        *(f"{each.cpu_s[name] / each.callbacks * 1000:.1f}" for name in (EDGE, STREAMS, KAFKA)),
+        *(f"{each.cpu_s[name] / each.callbacks * 1000:.2f}" for name in (EDGE, STREAMS, KAFKA)),
         *(f"{each.memory_mb[name]:.0f}" for name in (EDGE, STREAMS)),
     ]
 
 
 _SIZES: tuple[tuple[str, Callable[[Holding], float]], ...] = (
     ("changelog of states, on Kafka", lambda each: each.on_kafka[INSTANCES]),
-    ("the same, keys and values uncompressed", lambda each: each.plain[INSTANCES]),
     ("`task-states`, on Kafka", lambda each: each.on_kafka[TASK_STATES.name]),
-    ("the same, uncompressed", lambda each: each.plain[TASK_STATES.name]),
     ("states, on a worker's disk", lambda each: each.store_bytes),
     ("memory of a worker with all partitions", lambda each: each.memory_mb * (1 << 20)),
 )

@@ -23,7 +23,7 @@ def holding(instances: int) -> Holding:
     size = MIB + KIB * instances
     took = Started(9.0, 1.5)
     topics = dict.fromkeys((INSTANCES, TASK_STATES.name), size)
-    return Holding(instances, 3 * instances, topics, topics, size, 200.0, took, took, took)
+    return Holding(instances, 3 * instances, topics, size, 200.0, took, took, took)
 
 
 def test_the_tables_follow_from_what_was_measured(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_tables_follow_from_what_was_measured(tmp_path: Path) -> None:
     found = Found(12, [traffic], 2048.0, [holding(1024), holding(3072)], [rebuilt], before())
     page = write_report(tmp_path / "sizes.md", found, command="the command").read_text("utf-8")
     assert "A callback takes 2,048 bytes of the spool." in page
-    assert "| 100 | 100 | 1,000 | 2.00 | 1,024 | 1,024 | 2,048 | 2.0 | 2.0 | 2.0 | 100 | 100 |" in page
+    assert "| 100 | 100 | 1,000 | 2.00 | 1,024 | 1,024 | 2,048 | 2.00 | 2.00 | 2.00 | 100 | 100 |" in page
     assert "| `task-states`, on Kafka | 2.0 MiB | 4.0 MiB | 1,024 |" in page
     assert "| 1,024 | 9 | 1.5 | 9 | 1.5 | 9 | 1.5 |" in page
     assert "| 1,000 | 1 | 600 | 0.5 | 2,000 | 2 | 300 | 1,024 |" in page
