@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "manifest-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     # The browser itself refuses to turn text into markup: a slip in our scripts fails, and does not run.
     "require-trusted-types-for 'script'; trusted-types 'none'"
@@ -31,7 +32,7 @@ CONTENT_SECURITY_POLICY = (
 """No inline scripts or styles, nothing from elsewhere, in nobody's frame: the component is the way to embed."""
 # The address of a service worker must be trusted too. Only a policy gives such an address: the one of this name, which
 # offline.js creates, knows a single address, and makes neither markup nor code of text. No second one may be created.
-_APP_POLICY = CONTENT_SECURITY_POLICY.removesuffix("'none'") + "service-worker; manifest-src 'self'; worker-src 'self'"
+_APP_POLICY = CONTENT_SECURITY_POLICY.removesuffix("'none'") + "service-worker; worker-src 'self'"
 _WORKER_POLICY = "default-src 'none'; connect-src 'self'"
 
 _MEDIA_TYPES = {
@@ -42,8 +43,13 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-_PANEL_PAGES = {"ops": "运维", "audit": "审计日志", "waiting": "待办概览"}
-"""Those that page.html is the frame of: each has a script of its name, and a title until that runs."""
+_PAGES = {
+    "index": ("task-center", "任务中心"),
+    "ops": ("ops", "运维 · taskbridge"),
+    "audit": ("audit", "审计日志 · taskbridge"),
+    "waiting": ("waiting", "待办概览 · taskbridge"),
+}
+"""All have the frame page.html: each with its script, and with a title until that runs."""
 _IMPORTED = re.compile(rb'^(?:import|export)\b[^;]*?from "\./([^"]+)"', re.MULTILINE)
 _START = re.compile(rb'<script type="module" src="/assets/([^"]+)"></script>')
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -74,8 +80,8 @@ def read_assets() -> tuple[dict[str, Asset], str]:
     folder = files("taskbridge.center.web").joinpath("assets")
     found = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
     frame = found.pop("page.html")
-    for name, title in _PANEL_PAGES.items():
-        found[f"{name}.html"] = frame.replace(b"{name}", name.encode()).replace(b"{title}", title.encode())
+    for name, (script, title) in _PAGES.items():
+        found[f"{name}.html"] = frame.replace(b"{script}", script.encode()).replace(b"{title}", title.encode())
     version = hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
     for name, content in found.items():
         if name.endswith(".html"):
@@ -114,11 +120,12 @@ def pages_router() -> APIRouter:
         async def page(request: Request) -> Response:
             return _answer(request, assets[name], {"Content-Security-Policy": policy})
 
+    for name in _PAGES:
+        if name != "index":
+            serve(f"/{name}", f"{name}.html", CONTENT_SECURITY_POLICY)
     serve("/", "index.html", _APP_POLICY)
     # At the root: a service worker answers for the pages below its path only.
     serve("/service-worker.js", "service-worker.js", _WORKER_POLICY)
-    for name in _PANEL_PAGES:
-        serve(f"/{name}", f"{name}.html", CONTENT_SECURITY_POLICY)
 
     @router.get("/assets/{name}")
     @router.get("/assets/{version}/{name}")
