@@ -114,9 +114,9 @@ def test_an_action_is_one_row_with_the_title_its_attempts_and_its_end(tmp_path: 
         expect(rows).to_have_count(1)
         expect(rows).to_contain_text("同意 未执行请假 3 天")
         page.get_by_role("button", name="English").click()
-        expect(rows).to_contain_text("Agreed not carried out请假 3 天")
+        expect(rows).to_contain_text("Agree not carried out请假 3 天")
         page.get_by_label("Action").select_option("Sent an action")
-        expect(rows).to_contain_text("Agreed sent 4 times · not carried out请假 3 天")
+        expect(rows).to_contain_text("Agree sent 4 times · not carried out请假 3 天")
         assert serious_findings(page) == []
 
 

@@ -41,11 +41,17 @@ export function webAddress(url) {
   }
 }
 
-/** New children. The keyboard stays on the one with the same `data-keep`, where it is there again. */
+/**
+ * New children. The keyboard stays on the one with the same `data-keep`, where it is there again, and who has scrolled a
+ * table to its last columns is not thrown back to the first.
+ */
 export function replace(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+  const tables = () => [...parent.querySelectorAll(".records")];
+  const scrolled = tables().map(({ scrollLeft, scrollTop }) => [scrollLeft, scrollTop]);
   parent.replaceChildren();
   append(parent, children);
+  for (const [number, table] of tables().entries()) table.scrollTo(...(scrolled[number] ?? [0, 0]));
   if (focused !== undefined) parent.querySelector(`[data-keep="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
@@ -57,6 +63,33 @@ export function redraw(parent, key, children) {
   if (drawn.get(parent) === text) return;
   drawn.set(parent, text);
   replace(parent, children());
+}
+
+const lists = new WeakMap();
+
+/** Elements for these items, in their order: `draw` makes one, or returns the one that it is given for the same key. */
+export function drawList(parent, items, keyOf, draw) {
+  const before = lists.get(parent) ?? new Map();
+  const now = new Map(items.map((item) => [keyOf(item), draw(item, before.get(keyOf(item)))]));
+  lists.set(parent, now);
+  for (const [key, made] of before) if (!now.has(key)) made.remove();
+  let place = parent.firstElementChild;
+  for (const made of now.values()) {
+    if (made === place) place = place.nextElementSibling;
+    else parent.insertBefore(made, place);
+  }
+}
+
+/** Moves the focus to another one of these by an arrow key, Home or End, and returns it; undefined for other keys. */
+export function focusByKey(event, all, [back, on] = ["ArrowUp", "ArrowDown"]) {
+  const at = all.indexOf(event.target);
+  const to = { [back]: at - 1, [on]: at + 1, Home: 0, End: -1 }[event.key];
+  if (to === undefined) return undefined;
+  event.preventDefault();
+  event.stopPropagation();
+  const next = all.at(to % all.length);
+  next.focus();
+  return next;
 }
 
 function append(parent, children) {
@@ -106,19 +139,9 @@ export function dialog(title, properties, ...children) {
 /** Closes the dialog that it is in. */
 export const closing = (words) => element("form", { method: "dialog" }, element("button", { class: "quiet-button" }, words.close));
 
-/** A table that scrolls within its place, by the keyboard too. `headings` are cells, `rows` whole rows. */
-export function scrollingTable(label, headings, rows, { kind = "", table = "", foot = null } = {}) {
-  const head = element("thead", {}, element("tr", {}, ...headings));
-  return element(
-    "div",
-    { class: `table-scroller ${kind}`, tabindex: "0", role: "group", "aria-label": label },
-    element("table", { class: table }, head, element("tbody", {}, ...rows), foot),
-  );
-}
-
 /**
- * A table of records: `columns` are `[heading, (row) => text or element]`, and `"long"` where words may be, or `"row"`
- * for what a row is about.
+ * A table of records, which scrolls within its place, by the keyboard too. `columns` are `[heading, (row) => text or
+ * element]`, and `"long"` where words may be, or `"row"` for what a row is about.
  */
 export function recordsTable(label, columns, rows) {
   const headings = columns.map(([heading]) => element("th", { scope: "col" }, heading));
@@ -126,14 +149,18 @@ export function recordsTable(label, columns, rows) {
     kind === "row"
       ? element("th", { scope: "row" }, element("bdi", {}, shown(row)))
       : element("td", { class: kind, data: { heading } }, element("bdi", {}, shown(row) ?? "–"));
-  return scrollingTable(label, headings, rows.map((row) => element("tr", {}, ...columns.map(cell(row)))), { kind: "records" });
+  const body = rows.map((row) => element("tr", {}, ...columns.map(cell(row))));
+  return element(
+    "div",
+    { class: "records", tabindex: "0", role: "group", "aria-label": label },
+    element("table", {}, element("thead", {}, element("tr", {}, ...headings)), element("tbody", {}, ...body)),
+  );
 }
 
 const ICONS = {
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14Zm5.2 12.2L21 21",
   external: "M13 5h6v6M19 5l-9 9M10 6H6a1 1 0 0 0-1 1v11a1 1 0 0 0 1 1h11a1 1 0 0 0 1-1v-4",
   back: "M15 5l-7 7 7 7",
-  close: "M6 6l12 12M18 6L6 18",
   check: "M5 12.5l4.5 4.5L19 7.5",
   clock: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16Zm0 3.5V12l3 2",
   cancel: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM6.5 6.5l11 11",
@@ -144,7 +171,7 @@ const ICONS = {
   pin: "M9 4h6l-1 6 4 4H6l4-4-1-6ZM12 14v6",
   later: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM12 7.5V12h4.5",
   unread: "M4 6h16v12H4zM4 7l8 6 8-6",
-  more: "M6 12h.1M12 12h.1M18 12h.1",
+  more: "M5 11h2v2H5ZM11 11h2v2h-2ZM17 11h2v2h-2Z",
   inbox: "M4 13l3-8h10l3 8v6H4v-6Zm0 0h4.5l1 2.5h5l1-2.5H20",
   person: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM5 20c.8-3.6 3.6-5.5 7-5.5s6.2 1.9 7 5.5",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8ZM12 2.5v2M12 19.5v2M4.2 4.2l1.4 1.4M18.4 18.4l1.4 1.4M2.5 12h2M19.5 12h2M4.2 19.8l1.4-1.4M18.4 5.6l1.4-1.4",

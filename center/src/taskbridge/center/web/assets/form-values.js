@@ -1,6 +1,6 @@
 // The values of a form as Yida gives them: texts, some of which are lists or tables in JSON.
 
-import { button, element, replace, scrollingTable } from "./dom.js";
+import { element, recordsTable } from "./dom.js";
 
 const LONG = 2000;
 const FIELD_ID = /^\w+_\w+$/;
@@ -11,16 +11,10 @@ export function formShown(form, labels, words) {
   const filled = entries.filter(([, value]) => !isEmpty(value));
   const empty = entries.filter(([, value]) => isEmpty(value));
   if (entries.length === 0) return element("p", { class: "faint" }, words.detail.noForm);
-  const list = element("dl", { class: "form-values" }, ...filled.flatMap(([name, value]) => field(name, read(value), labels, words)));
-  if (empty.length === 0) return list;
-  const holder = element("div", {});
-  const show = button(
-    words.detail.emptyFields(empty.length),
-    () => replace(holder, element("dl", { class: "form-values" }, ...empty.flatMap(([name]) => field(name, null, labels, words)))),
-    { data: { keep: "empty" } },
-  );
-  replace(holder, show);
-  return [list, holder];
+  const fields = (given) => element("dl", { class: "form-values" }, ...given.flatMap(([name, value]) => field(name, read(value), labels, words)));
+  if (empty.length === 0) return fields(filled);
+  const summary = element("summary", { class: "note", data: { keep: "empty" } }, words.detail.emptyFields(empty.length));
+  return [fields(filled), element("details", {}, summary, fields(empty.map(([name]) => [name, ""])))];
 }
 
 function field(name, value, labels, words) {
@@ -60,10 +54,9 @@ function shown(value, labels, words) {
 }
 
 function table(rows, labels, words) {
-  const columns = [...new Set(rows.flatMap(Object.keys))];
-  const cells = (row) => columns.map((name) => element("td", {}, shown(row[name] ?? null, labels, words)));
-  const shownRows = rows.slice(0, 100).map((row) => element("tr", {}, ...cells(row)));
-  return scrollingTable(words.detail.form, columns.map((name) => element("th", { scope: "col" }, labelOf(name, labels))), shownRows);
+  const names = [...new Set(rows.flatMap(Object.keys))];
+  const columns = names.map((name) => [labelOf(name, labels), (row) => shown(row[name] ?? null, labels, words), "long"]);
+  return recordsTable(words.detail.form, columns, rows.slice(0, 100));
 }
 
 const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,8 +1,8 @@
 // The panels of the operator's page, as one description: what each shows of the overview, and how.
 
-import { element, icon, recordsTable, scrollingTable } from "./dom.js";
+import { element, icon, recordsTable } from "./dom.js";
 import { noneShown } from "./page-head.js";
-import { bar, bars, line, stackedBars } from "./plots.js";
+import { bars, plot } from "./plots.js";
 
 const LAG_MATTERS_S = 5;
 const SILENT = 3; // As the alert ReconcileAppSilent has it.
@@ -16,7 +16,7 @@ const HISTORY_KINDS = { lag_records: "lag", spool_records: "spool", accepted_per
 export const PANELS = [
   { name: "flow", part: ({ flow }) => flow, hint: (_, { ops }) => ops.flowHint, content: flowPlot },
   { name: "history", part: ({ history }) => history, content: historyPlots },
-  { name: "map", part: ({ partitions, workers }) => ({ partitions, workers }), hint: (_, { ops }) => ops.mapHint, content: partitionMap },
+  { name: "map", part: ({ partitions, workers }) => ({ partitions, workers }), hint: (_, { ops }) => ops.mapHint, content: workersShown },
   { name: "replicas", part: ({ center }) => center, hint: ({ database }, { ops }) => ops.databases[database], content: replicas },
   { name: "edges", part: ({ edges }) => edges, content: edges },
   { name: "quarantine", part: ({ quarantine }) => quarantine, hint: total, content: setAside(quarantineColumns) },
@@ -100,52 +100,42 @@ function orphaned(partitions, workers) {
 }
 
 export function noticesShown(found, { ops }) {
-  const notice = ([level, sentence]) => element("li", { class: "line", data: { level } }, icon(level === "info" ? "clock" : "warning"), element("span", {}, sentence));
-  const well = () => element("li", { class: "well line" }, icon("check"), element("b", {}, ops.well), element("span", {}, ops.wellText));
+  const notice = ([level, sentence]) => element("li", { class: "strip", data: { level } }, icon(level === "info" ? "clock" : "warning"), element("span", {}, sentence));
+  const well = () => element("li", { class: "well strip" }, icon("check"), element("b", {}, ops.well), element("span", {}, ops.wellText));
   return element("ul", { class: "notices line" }, ...(found.length > 0 ? found.map(notice) : [well()]));
 }
 
 function flowPlot({ minutes, actions }, { ops, format }) {
   const series = Object.entries(ops.actions).map(([action, name]) => ({ name, kind: action.toLowerCase(), values: actions[action] ?? [] }));
-  return stackedBars({ times: minutes, series, label: ops.headings.flow, help: ops.plotHelp, format });
+  const summary = (values) => values.reduce((sum, value) => sum + value, 0);
+  return plot({ times: minutes, series, summary, label: ops.headings.flow, help: ops.plotHelp, format });
 }
 
 function historyPlots(history, { ops, format }) {
   const plots = Object.entries(ops.histories).map(([name, label]) => {
-    const values = (history[name] ?? []).map(Number);
-    const plot = line({ times: history.times, values, label, help: ops.plotHelp, format, kind: HISTORY_KINDS[name] });
-    return element("div", {}, element("h3", {}, label), plot);
+    const series = [{ kind: HISTORY_KINDS[name], values: (history[name] ?? []).map(Number) }];
+    const summary = (values) => values.at(-1) ?? 0;
+    return element("div", {}, element("h3", {}, label), plot({ times: history.times, series, summary, label, help: ops.plotHelp, format }));
   });
   return element("div", { class: "plots" }, ...plots);
 }
 
-/** Workers × partitions: who works on what, who stands by, and how far behind each partition is. */
-function partitionMap({ partitions, workers }, page) {
+/** Which partitions each worker works on, how far behind they are, and for which it stands by. */
+function workersShown({ partitions, workers }, page) {
   const { ops, format } = page;
-  const numbers = partitions.map(({ partition }) => partition);
-  const most = Math.max(1, ...partitions.map(({ lag_records: lag }) => lag ?? 0));
-  const cell = (worker, number) => {
-    const role = worker.active?.includes(number) ? "active" : worker.standby?.includes(number) ? "standby" : null;
-    return element("td", {}, role === null ? null : element("span", { class: `cell ${role}` }, element("span", { class: "unseen" }, ops[role])));
+  const known = new Map(partitions.map((each) => [each.partition, each]));
+  const partition = (number) => {
+    const { lag_records: records, lag_seconds: seconds } = known.get(number) ?? {};
+    const behind = records > 0 ? `: ${format.number(records)} (${format.seconds(seconds)})` : "";
+    return badge(seconds > LAG_MATTERS_S ? "notReady" : "working", `${number}${behind}`);
   };
-  const row = (worker) => {
-    const head = element("th", { scope: "row" }, element("bdi", { class: "mono" }, worker.url), stateShown(worker, page));
-    return element("tr", {}, head, ...numbers.map((number) => cell(worker, number)), element("td", { class: "since" }, format.ago(worker.since)));
-  };
-  const lag = ({ lag_seconds: seconds, lag_records: records }) => {
-    const late = (seconds ?? 0) > LAG_MATTERS_S;
-    return element(
-      "td",
-      { class: "lag", data: { late: String(late) } },
-      bar((records ?? 0) / most, late ? "rejected" : "lag"),
-      element("span", {}, format.number(records)),
-      element("small", {}, records > 0 ? format.seconds(seconds) : ""),
-    );
-  };
-  const heading = (text, more) => element("th", { scope: "col", ...more }, text);
-  const headings = [heading(ops.worker), ...numbers.map((number) => heading(String(number), { class: "mono", "aria-label": `${ops.partition} ${number}` })), heading(ops.since)];
-  const lags = element("tr", {}, element("th", { scope: "row" }, ops.lag), ...partitions.map(lag), element("td", {}));
-  return scrollingTable(ops.headings.map, headings, workers.map(row), { table: "map", foot: element("tfoot", {}, lags) });
+  const columns = [
+    [ops.worker, (row) => element("span", { class: "line mono" }, row.url, stateShown(row, page)), "row"],
+    [ops.active, ({ active }) => element("span", { class: "line" }, ...(active ?? []).map(partition)), "long"],
+    [ops.standby, ({ standby }) => standby?.join(", "), "long"],
+    [ops.since, (row) => format.ago(row.since)],
+  ];
+  return recordsTable(ops.headings.map, columns, workers);
 }
 
 /** The replicas of the task center itself. */
@@ -199,7 +189,7 @@ function setAside(columns) {
 
 /** Why an entry was set aside, and when it was replayed. */
 const reasonOf = ({ ops, format }) => ({ reason, replayed_at: at }) => {
-  return at ? `${reasonTold(reason, ops)} (${ops.told.replayed(format.moment(at), 0)})` : reasonTold(reason, ops);
+  return at ? `${reasonTold(reason, ops)} (${ops.replayed(format.moment(at))})` : reasonTold(reason, ops);
 };
 
 export function quarantineColumns(page) {

@@ -3,11 +3,13 @@
 import { Latest } from "./api.js";
 import { UNTOUCHED, element, icon, recordsTable, replace } from "./dom.js";
 import { namesIn } from "./format.js";
-import { deadLetterColumns, quarantineColumns, reasonTold } from "./ops-panels.js";
+import { deadLetterColumns, quarantineColumns } from "./ops-panels.js";
 import { panel } from "./page-head.js";
 import { problemShown } from "./states.js";
-import { isEnd, timelineShown } from "./timeline.js";
+import { timelineShown } from "./timeline.js";
 
+/** They are past their retention. */
+const NO_EVENTS = { events: [], complete: false };
 const VERDICT_ICONS = { known: "check", replayed: "check", unknown: "search" };
 
 export function callbackSearch(page) {
@@ -16,7 +18,7 @@ export function callbackSearch(page) {
   const field = element("input", { type: "search", "aria-label": ops.findHint, placeholder: ops.findHint, maxlength: "512", ...UNTOUCHED });
   const answer = element("div", { class: "find-answer", "aria-live": "polite" });
   const submit = (event) => (event.preventDefault(), find(field.value));
-  const form = element("form", { class: "find-form", role: "search", on: { submit } }, element("div", { class: "search" }, icon("search"), field), element("button", { type: "submit", class: "primary-button" }, ops.find));
+  const form = element("form", { class: "find-form line", role: "search", on: { submit } }, element("div", { class: "search" }, icon("search"), field), element("button", { type: "submit", class: "primary-button" }, ops.find));
 
   async function find(given) {
     const id = given.trim();
@@ -52,38 +54,17 @@ function shown(found, page) {
   return [
     element(
       "div",
-      { class: "verdict", data: { verdict } },
+      { class: "verdict strip", data: { verdict } },
       icon(VERDICT_ICONS[verdict] ?? "warning"),
-      element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, told(found, page)))),
+      element("b", {}, ops.verdicts[verdict]),
     ),
     state?.title ? element("p", { class: "find-title" }, element("bdi", {}, state.title)) : null,
-    events ? part(ops.openInstance, ...[timelineShown(events, { words, format, name })].flat()) : null,
+    state || events ? part(ops.openInstance, timelineShown(events ?? NO_EVENTS, { words, format, name })) : null,
     rows(ops.headings.quarantine, [...quarantineColumns(page), [words.columns.detail, (row) => row.detail, "long"]], quarantined),
     rows(ops.headings["dead-letters"], deadLetterColumns(page), letters),
     rows(ops.notifications, notified, notifications),
     element("p", { class: "faint" }, ops.searched(format.number(searched.quarantine_records), format.number(searched.dead_letter_records), format.full(searched.since), searched.complete)),
   ];
-}
-
-/** The service's own sentence is English and in UTC: for scripts. People get the same in their words and time. */
-function told({ state, deleted, history: events, quarantined, dead_letters: letters, people, searched }, { words, ops, format }) {
-  const say = ops.told;
-  const reasons = (entries) => [...new Set(entries.map(({ reason }) => reasonTold(reason, ops)))].join(words.listComma);
-  const replays = (entries) => {
-    const replayed = entries.map(({ replayed_at: at }) => at).filter(Boolean).sort();
-    return replayed.length === 0 ? say.notReplayed : say.replayed(format.full(replayed.at(-1)), entries.length - replayed.length);
-  };
-  const said = [];
-  if (state !== null && !deleted) {
-    const last = events?.events.at(-1);
-    const action = last && (isEnd(last) ? say.ended : (ops.actions[last.action] ?? last.action));
-    const received = last ? [say.events(events.events.length, events.complete), say.last(action, format.full(last.occurred_at))] : [say.eventsGone];
-    said.push([...received, say.people(people)].join(say.clause) + say.end);
-  }
-  if (quarantined.length > 0) said.push(say.rejected(quarantined.length, reasons(quarantined), replays(quarantined)));
-  if (letters.length > 0) said.push(say.parked(letters.length, reasons(letters), replays(letters)));
-  if (said.length === 0 && !deleted) said.push(say.never(format.full(searched.since)));
-  return said.join(" ");
 }
 
 const waits = ({ replayed_at: at }) => !at;

@@ -44,11 +44,10 @@ export function webhooksPanel({ api, words, ops, format, refresh }) {
 
   function actionButton(id, action, possible) {
     const key = `${action} ${id}`;
-    const { [action]: text, [`${action}Of`]: label } = said;
     const act = () => made.getAttribute("aria-disabled") || run(id, action, key);
     // Not disabled in earnest: a button that is would lose the focus.
     const disabled = possible && !running.has(key) ? null : "true";
-    const made = button(text, act, { "aria-label": label(id), "aria-disabled": disabled, data: { keep: key } });
+    const made = button(said[action], act, { "aria-label": `${said[action]}: ${id}`, "aria-disabled": disabled, data: { keep: key } });
     buttons.set(key, made);
     return made;
   }

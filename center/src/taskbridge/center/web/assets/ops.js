@@ -6,36 +6,16 @@ import { Format } from "./format.js";
 import { callbackSearch } from "./ops-search.js";
 import { PANELS, notices, noticesShown } from "./ops-panels.js";
 import { webhooksPanel } from "./ops-webhooks.js";
-import { liveSign, panel, panelPage, whileVisible } from "./page-head.js";
-import { pageApi, signInAs } from "./sign-in.js";
+import { decoded, liveSign, panel, panelPage, whileVisible } from "./page-head.js";
+import { pageApi, whoIsAsking } from "./sign-in.js";
 import { problemShown } from "./states.js";
 import { chosenWords } from "./words.js";
 
 const EVERY_MS = 5000;
 
-/** The focus stays where it is, and who has scrolled a table to its last columns is not thrown back to the first. */
-function exchange(old, made) {
-  const tables = (root) => [...root.querySelectorAll(".table-scroller")];
-  const scrolled = tables(old).map(({ scrollLeft, scrollTop }) => [scrollLeft, scrollTop]);
-  const focused = old.querySelector(":focus")?.dataset.keep;
-  old.replaceWith(made);
-  for (const [number, table] of tables(made).entries()) table.scrollTo(...(scrolled[number] ?? [0, 0]));
-  if (focused) made.querySelector(`[data-keep="${CSS.escape(focused)}"]`)?.focus();
-}
-
-/** The id behind `#`, as it was given; as it stands where somebody cut the link in the middle of a character. */
-function readAddress() {
-  const given = location.hash.slice(1);
-  try {
-    return decodeURIComponent(given);
-  } catch {
-    return given;
-  }
-}
-
 const root = document.querySelector("#page");
 const api = pageApi();
-await signInAs(api, root, "ops", ({ operator }) => operator);
+await whoIsAsking(api, root, chosenWords(), { page: "ops", mayEnter: ({ operator }) => operator });
 const words = chosenWords();
 
 const page = { api, words, ops: words.ops, format: new Format(words.tag), refresh: () => refresh() };
@@ -61,11 +41,11 @@ function show(overview) {
     const found = part(overview);
     const signature = JSON.stringify(found);
     const known = drawn.get(name);
-    if (known?.signature === signature || known?.made.matches(".panel:has(.plot-area:focus, .plot-area:hover, .table-scroller:focus)")) continue;
+    if (known?.signature === signature || known?.made.matches(".panel:has(.plot-area:focus, .plot-area:hover, .records:focus)")) continue;
     const made = draw(found);
-    if (known) exchange(known.made, made);
+    if (known) replace(known.made, ...made.childNodes);
     else panels.append(made);
-    drawn.set(name, { signature, made });
+    drawn.set(name, { signature, made: known?.made ?? made });
   }
 }
 
@@ -85,6 +65,6 @@ const load = () =>
 
 panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, panels);
 live.show("connecting");
-callbacks.find(history.state ?? readAddress());
+callbacks.find(history.state ?? decoded(location.hash.slice(1)));
 const refresh = whileVisible(load, EVERY_MS);
 addEventListener("online", refresh);

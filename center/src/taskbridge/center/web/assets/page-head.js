@@ -10,10 +10,10 @@ const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 export function pageHead(words, { title, other = [], own = [], typed = () => null }) {
   return element(
     "header",
-    { class: "page-head" },
-    element("div", { class: "brand line" }, element("h1", {}, title)),
+    { class: "page-head strip" },
+    element("div", { class: "brand strip" }, element("h1", {}, title)),
     ...own,
-    element("nav", { class: "page-tools", "aria-label": words.product }, ...other, languageButton(words, typed), themeButton(words)),
+    element("nav", { class: "page-tools strip", "aria-label": words.product }, ...other, languageButton(words, typed), themeButton(words)),
   );
 }
 
@@ -28,7 +28,7 @@ export function panel(name, heading, hint, ...content) {
   return element(
     "section",
     { class: `panel ${name}` },
-    element("header", {}, element("h2", {}, heading), hint ? element("p", { class: "faint" }, hint) : null),
+    element("header", { class: "line" }, element("h2", {}, heading), hint ? element("p", { class: "note" }, hint) : null),
     ...content,
   );
 }
@@ -56,11 +56,18 @@ export function whileVisible(load, ms) {
 /** The page is loaded again: its address says what it shows, and its state what was typed. */
 function languageButton(words, typed) {
   const change = async () => {
+    if (!(await isThere())) return;
     await rememberLanguage(words.tag === "en" ? "zh-CN" : "en");
     history.replaceState(typed(), "");
     location.reload();
   };
   return button(words.other, change, { class: "tool", "aria-label": words.otherLabel });
+}
+
+/** Without the service, the browser's error page would take the place of all pages but that of the service worker. */
+async function isThere() {
+  if (location.pathname === "/" && navigator.serviceWorker?.controller) return true;
+  return (await fetch(location.pathname, { redirect: "manual" }).catch(() => null))?.status < 500;
 }
 
 function themeButton(words) {
@@ -73,10 +80,19 @@ function themeButton(words) {
   return made;
 }
 
+/** As it stands, where somebody cut a link in the middle of a character. */
+export function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** A quiet word on whether what is shown is live. */
 export function liveSign(words) {
   const text = element("span", { class: "live-text" });
-  const sign = element("div", { class: "live note", role: "status" }, text);
+  const sign = element("div", { class: "live strip note", role: "status" }, text);
   return {
     root: sign,
     show(state) {

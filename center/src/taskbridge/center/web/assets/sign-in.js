@@ -5,7 +5,6 @@ import { UNTOUCHED, button, element, labelled, offer, ownLink, replace } from ".
 import { everybody, peoplePicker } from "./people-picker.js";
 import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
-import { chosenWords } from "./words.js";
 
 const TOKEN = "token";
 const PERSON = "person";
@@ -52,24 +51,6 @@ export async function signIn(api, root, words, given) {
   return { ...typed, me };
 }
 
-/**
- * Resolves with the `/v1/me` of somebody who may enter. Others are asked for a token, and are told why; people who
- * signed in are first shown whom the page is for, and the way back. `page` has its own words for that.
- */
-export async function signInAs(api, root, page, mayEnter) {
-  const words = chosenWords();
-  const { title, text, refused, only } = words[page].signIn;
-  let problem = null;
-  for (;;) {
-    const me = await whoIsAsking(api, root, words, { title, text, problem });
-    if (mayEnter(me)) return me;
-    forgetToken();
-    if (me.mode !== "sso") problem = refused;
-    else await offerLink(root, words, only[0], only[1](me.user_name ?? me.user_id), "/", words.product);
-    await askToken(root, words, { title, text, problem });
-  }
-}
-
 /** What `request` resolves with. Its failure is shown in place of the page, with a button to try again. */
 export async function insist(root, words, request) {
   for (;;) {
@@ -84,31 +65,36 @@ export async function insist(root, words, request) {
   }
 }
 
-/** Resolves with `/v1/me`, once somebody may ask. */
-export async function whoIsAsking(api, root, words, said = {}) {
-  let { problem = null } = said;
+/**
+ * Resolves with `/v1/me`, once somebody may ask who may enter the page, whose part of the words is `page`. Others are
+ * asked for a token, and are told why; people who signed in are first shown the way back.
+ */
+export async function whoIsAsking(api, root, words, { page = null, mayEnter = () => true } = {}) {
+  const { signIn: said } = words;
+  const title = words[page]?.title;
+  const asked = page === null ? { title: said.tokenTitle, text: said.tokenText } : { title: said.page(title), text: said.pageText };
   const request = () => api.get("/v1/me").catch((error) => (error.status === 401 ? error : Promise.reject(error)));
+  let problem = null;
   for (;;) {
     const me = await insist(root, words, request);
-    if (!(me instanceof Problem)) {
-      followPerson(api, me);
-      return me;
-    }
-    if (keptForTab(TOKEN) !== null) problem = words.signIn.wrongToken;
+    const isKnown = !(me instanceof Problem);
+    if (isKnown) followPerson(api, me);
+    if (isKnown && mayEnter(me)) return me;
+    if (keptForTab(TOKEN) !== null) problem = isKnown ? said.refused : said.wrongToken;
     forgetToken();
-    if (me.isSignIn && problem === null) {
-      const { title, text } = words.signIn;
+    if (isKnown && me.mode === "sso") await offerLink(root, words, said.only(title, me.user_name ?? me.user_id), "/", words.product);
+    else if (!isKnown && me.isSignIn && problem === null) {
       const href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
       // Inside DingTalk everybody is signed in already.
       if (navigator.userAgent.includes("DingTalk")) location.replace(href);
-      await offerLink(root, words, title, text, href, title);
+      await offerLink(root, words, [said.title, said.text], href, said.title);
     }
-    await askToken(root, words, { title: words.signIn.tokenTitle, text: words.signIn.tokenText, ...said, problem });
+    await askToken(root, words, { ...asked, problem });
   }
 }
 
 /** A link to where people enter; resolves when somebody would rather use a token. */
-function offerLink(root, words, title, text, href, enter) {
+function offerLink(root, words, [title, text], href, enter) {
   const { promise, resolve } = Promise.withResolvers();
   const link = ownLink(href, enter, "primary-button");
   showForm(root, "div", title, {}, element("p", { class: "faint" }, text), link, button(words.signIn.useToken, resolve));

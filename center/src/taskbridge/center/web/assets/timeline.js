@@ -18,7 +18,7 @@ export function timelineShown(history, { words, format, name }) {
 }
 
 /** Whether it describes the instance once more when its process has ended: as a create, for want of another action. */
-export function isEnd({ action, recipient_ids: to, finished_at: finished, instance_status: status }) {
+function isEnd({ action, recipient_ids: to, finished_at: finished, instance_status: status }) {
   return action === "CREATED" && !to?.length && (Boolean(finished) || ENDS.has(status?.toLowerCase()));
 }
 
