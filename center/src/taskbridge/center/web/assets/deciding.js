@@ -2,7 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { Problem } from "./api.js";
-import { button, closing, dialog, element, labelled, offer, replace } from "./dom.js";
+import { button, closing, dialog, element, labelled, offer, redraw, replace } from "./dom.js";
 import { colleaguePicker } from "./people-picker.js";
 import { sayProblem } from "./states.js";
 
@@ -26,79 +26,79 @@ function actionSaid(action, words) {
 /** A sentence about why nothing may be decided; null where something may be. */
 const whyNotSaid = (reason, { acting }) => (reason === null ? null : { text: acting.reasons[reason], bad: false });
 
+/** What became of an action, or why there is none, and read aloud when it changes. */
+const saidLine = () => element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
-export class DecidingPanel {
-  constructor(api, actions, words) {
-    this._api = api;
-    this._actions = actions;
-    this._words = words;
-    this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
-    this._remark = remarkField(words);
-    this._step = element("select");
-    this._steps = labelled(words.acting.returnTo, this._step, { hidden: true });
-    this._buttons = element("div", { class: "deciding-buttons line" });
-    this._picker = element("div", { class: "deciding-picker" });
-    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._steps, this._buttons, this._picker, this._said);
+export function decidingPanel(api, actions, words) {
+  const { acting } = words;
+  const said = saidLine();
+  const remark = remarkField(words);
+  const step = element("select");
+  const steps = labelled(acting.returnTo, step, { hidden: true });
+  const buttons = element("div", { class: "deciding-buttons line" });
+  const picker = element("div", { class: "deciding-picker" });
+  const root = element("section", { class: "deciding", "aria-label": acting.title }, remark.label, steps, buttons, picker, said);
+  let item, revision, isOpen;
+  let problem = null;
+
+  /** `item`: what is decided. `revision`: of the instance as it is shown. `isOpen`: the task still waits there. `steps`: names of earlier ones by their ids. */
+  function show(given) {
+    ({ item, revision, isOpen } = given);
+    offer(step, [["", acting.originator], ...given.steps]);
+    render();
   }
 
-  /** `revision`: of the instance as it is shown. `isOpen`: the task still waits there. `steps`: names of earlier ones by their ids. */
-  show(item, { revision, isOpen, steps }) {
-    Object.assign(this, { item, revision, isOpen });
-    offer(this._step, [["", this._words.acting.originator], ...steps]);
-    this.render();
+  function render() {
+    const possible = isOpen ? actions.possible(item) : [];
+    const underWay = actions.isUnderWay(item);
+    const shown = problem ?? actionSaid(actions.of(item), words) ?? whyNotSaid(isOpen ? actions.whyNot(item) : null, words);
+    root.hidden = possible.length === 0 && shown === null;
+    steps.hidden = underWay || !possible.includes("return") || step.options.length < 2;
+    remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
+    const offered = underWay ? [] : possible;
+    redraw(buttons, offered, () => {
+      replace(picker);
+      return offered.map(actionButton);
+    });
+    if (said.textContent !== (shown?.text ?? "")) said.textContent = shown?.text ?? "";
+    said.toggleAttribute("data-bad", shown?.bad ?? false);
   }
 
-  focus() {
-    this._remark.field.focus();
+  function actionButton(action) {
+    const click = { hand_over: handOver, withdraw }[action] ?? (() => act(action));
+    return button(acting.names[action], click, { class: kindOf(action), data: { action, keep: `act-${action}` } });
   }
 
-  get isPossible() {
-    return !this._remark.label.hidden;
-  }
-
-  render() {
-    const possible = this.isOpen ? this._actions.possible(this.item) : [];
-    const underWay = this._actions.isUnderWay(this.item);
-    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words) ?? whyNotSaid(this.isOpen ? this._actions.whyNot(this.item) : null, this._words);
-    this.root.hidden = possible.length === 0 && said === null;
-    this._steps.hidden = underWay || !possible.includes("return") || this._step.options.length < 2;
-    this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
-    const shown = underWay ? "" : possible.join();
-    if (shown !== this._shown) {
-      this._shown = shown;
-      replace(this._buttons, ...(underWay ? [] : possible.map((action) => this._button(action))));
-      replace(this._picker);
-    }
-    if (this._said.textContent !== (said?.text ?? "")) this._said.textContent = said?.text ?? "";
-    this._said.toggleAttribute("data-bad", said?.bad ?? false);
-  }
-
-  _button(action) {
-    const click = { hand_over: () => this._handOver(), withdraw: () => this._withdraw() }[action] ?? (() => this._act(action));
-    return button(this._words.acting.names[action], click, { class: kindOf(action), data: { action, keep: `act-${action}` } });
-  }
-
-  async _handOver() {
-    const { person } = this._actions;
+  async function handOver() {
     const hand = async ({ name, user_id: user }) => {
-      if (await confirmed(this._words, "hand_over", this.item, name || user)) await this._act("hand_over", user);
+      if (await confirmed(words, "hand_over", item, name || user)) await act("hand_over", user);
     };
-    const picker = await colleaguePicker(this._api, person, this._words, hand, this.item.on_behalf_of?.user_id ?? person.userId);
-    replace(this._picker, picker ?? element("p", { class: "faint" }, this._words.acting.nobody));
-    this._picker.querySelector("input")?.focus();
+    const people = await colleaguePicker(api, actions.person, words, hand, item.on_behalf_of?.user_id);
+    replace(picker, people ?? element("p", { class: "faint" }, acting.nobody));
+    picker.querySelector("input")?.focus();
   }
 
-  async _withdraw() {
-    if (await confirmed(this._words, "withdraw", this.item)) await this._act("withdraw");
+  async function withdraw() {
+    if (await confirmed(words, "withdraw", item)) await act("withdraw");
   }
 
-  async _act(action, recipient = action === "return" ? this._step.value || null : null) {
-    if (!this._remark.check(action)) return;
-    const remark = action === "withdraw" ? "" : this._remark.field.value.trim();
-    this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient, revision: this.revision }), this._words);
-    if (this._problem === null) this._remark.field.value = "";
-    this.render();
+  async function act(action, recipient = action === "return" ? step.value || null : null) {
+    if (!remark.check(action)) return;
+    const text = action === "withdraw" ? "" : remark.field.value.trim();
+    problem = await attempt(() => actions.act(action, [item], { remark: text, recipient, revision }), words);
+    if (problem === null) remark.field.value = "";
+    render();
   }
+
+  /** Put the keyboard here, where anything can be decided. */
+  const focus = () => remark.label.hidden || remark.field.focus();
+  return {
+    ...{ root, show, render, focus },
+    get item() {
+      return item;
+    },
+  };
 }
 
 const kindOf = (action) => (action === "agree" ? "primary-button" : "quiet-button");
@@ -124,9 +124,10 @@ function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
 export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
   const list = element("ul", { class: "several", on: { change: () => begin() } });
-  const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+  const said = saidLine();
   const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
-  const boxes = new Map();
+  const boxes = () => [...list.querySelectorAll("input")];
+  const chosen = () => new Set(boxes().filter(({ checked }) => checked).map(({ value }) => value));
   /** What the last click was about. */
   let sent = [];
 
@@ -148,22 +149,20 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   }
 
   function choose(checked) {
-    for (const box of boxes.values()) box.checked = checked && !box.disabled;
+    for (const box of boxes()) box.checked = checked && !box.disabled;
   }
 
   function render() {
     const items = itemsNow();
-    const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => taskKey(item)));
-    boxes.clear();
-    replace(list, ...items.map((item) => row(item, chosen.has(taskKey(item)))));
+    const before = chosen();
+    replace(list, ...items.map((item) => row(item, before.has(taskKey(item)))));
     if (items.every((item) => actions.whyNot(item) !== null)) say(words.acting.noneLeft);
     else sum();
   }
 
   function row(item, checked) {
-    const box = element("input", { type: "checkbox", disabled: actions.isUnderWay(item) || actions.possible(item).length === 0 });
-    box.checked = checked && !box.disabled;
-    boxes.set(item, box);
+    const disabled = actions.isUnderWay(item) || actions.possible(item).length === 0;
+    const box = element("input", { type: "checkbox", value: taskKey(item), disabled, checked: checked && !disabled });
     const what = actionSaid(actions.of(item), words) ?? whyNotSaid(actions.whyNot(item), words);
     return element(
       "li",
@@ -171,7 +170,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
       element(
         "div",
         { class: "line several-row" },
-        element("label", {}, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
+        element("label", { class: "line" }, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
         item.on_behalf_of ? element("span", { class: "status" }, words.delegating.of(item.on_behalf_of.name || item.on_behalf_of.user_id)) : null,
         button(words.acting.details, () => (root.close(), show(item))),
       ),
@@ -180,7 +179,8 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   }
 
   async function act(action) {
-    const items = [...boxes].filter(([, box]) => box.checked).map(([item]) => item);
+    const before = chosen();
+    const items = itemsNow().filter((item) => before.has(taskKey(item)));
     if (items.length === 0) {
       say(words.acting.chooseFirst);
       return;
@@ -198,7 +198,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   const root = dialog(
     title,
     {},
-    element("label", { class: "several-all" }, all, words.acting.all),
+    element("label", { class: "several-all line" }, all, words.acting.all),
     list,
     remark.label,
     element("div", { class: "line" }, deciding("agree"), deciding("refuse"), closing(words)),

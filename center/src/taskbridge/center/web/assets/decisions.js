@@ -15,7 +15,7 @@ function decision(task, words, format, name) {
   const { actor_id: actor, status, outcome, remark, decided_at: at } = task;
   return element(
     "li",
-    {},
+    { class: "line" },
     actor === null ? null : element("b", { class: "decision-by" }, element("bdi", {}, name(actor))),
     // A word that only the sender knows is better than none.
     decisionShown(task, words) ?? statusShown(status, words, outcome || words.statuses[status]),

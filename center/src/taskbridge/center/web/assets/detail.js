@@ -2,13 +2,13 @@
 
 import { taskKey } from "./actions.js";
 import { Latest } from "./api.js";
-import { DecidingPanel } from "./deciding.js";
+import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
 import { button, debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, namesIn } from "./format.js";
 import { keyOf } from "./inbox.js";
-import { MarkTools } from "./mark-tools.js";
+import { markTools } from "./mark-tools.js";
 import { avatar, decisionOf, decisionShown, dueShown, hasEnded, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
@@ -16,155 +16,124 @@ import { timelineShown } from "./timeline.js";
 const AGAIN_AFTER_MS = 200;
 const READ_AGAIN_MS = 1000;
 
-export class Detail {
-  /** `close` leads back to the list where only one of them is shown. */
-  constructor(api, inbox, words, { close, actions }) {
-    this._api = api;
-    this._inbox = inbox;
-    this._actions = actions;
-    this._words = words;
-    this._format = new Format(words.tag);
-    this._shown = null;
-    this._item = null;
-    this._loading = new Latest();
-    this._again = debounced(() => this._load(), AGAIN_AFTER_MS);
-    this._body = element("div", { class: "detail-body", tabindex: "-1" });
-    this._marks = new MarkTools(inbox, words);
-    this.root = element(
-      "section",
-      { class: "detail", "aria-label": words.detail.label },
-      element("div", { class: "detail-bar" }, button([icon("back"), words.detail.back], close, { class: "tool back" }), this._marks.root),
-      this._body,
-    );
-    inbox.addEventListener("change", () => this._marks.refresh());
-    inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail));
-    actions.addEventListener("change", () => this._deciding?.render());
-    this._empty();
+/** `close` leads back to the list where only one of them is shown. */
+export function detailPane(api, inbox, words, { close, actions }) {
+  const format = new Format(words.tag);
+  const { detail: said } = words;
+  const loading = new Latest();
+  const again = debounced(load, AGAIN_AFTER_MS);
+  const body = element("div", { class: "detail-body", tabindex: "-1" });
+  const marks = markTools(inbox, words);
+  const bar = element("div", { class: "detail-bar strip" }, button([icon("back"), said.back], close, { class: "tool back" }), marks.root);
+  const root = element("section", { class: "detail", "aria-label": said.label }, bar, body);
+  /** What is shown: the id of an instance, its row where there is one, and what the service says of it so far. */
+  let shown = null;
+  let item = null;
+  let state = null;
+  let events = null;
+  let deciding;
+  let isTechnicalOpen = false;
+  inbox.addEventListener("instance", ({ detail }) => onInstance(detail.instanceId));
+  actions.addEventListener("change", () => deciding?.render());
+  show(null);
+
+  function show(instanceId, row = null) {
+    const isOther = instanceId !== shown;
+    item = row ?? (isOther ? null : item);
+    marks.show(instanceId === null ? null : item);
+    shown = instanceId;
+    if (instanceId === null) replace(body, nothingToShow("inbox", said.choose));
+    if (isOther) {
+      [state, events] = [null, null];
+      loading.cancel();
+      if (instanceId === null) return;
+      body.scrollTop = 0;
+      replace(body, item === null ? element("p", { class: "note" }, words.loading) : head());
+      load();
+    } else if (state) render();
   }
 
-  get instanceId() {
-    return this._shown;
+  function onInstance(instanceId) {
+    if (instanceId === shown) again();
   }
 
-  focus() {
-    this._body.focus({ preventScroll: true });
-  }
-
-  /** Put the keyboard where the shown task is decided. */
-  decide() {
-    if (this._deciding?.isPossible) this._deciding.focus();
-  }
-
-  /** Show an instance; `item` is its row, when there is one. Null: nothing. */
-  show(instanceId, item = null) {
-    const other = instanceId !== this._shown;
-    this._item = item ?? (other ? null : this._item);
-    this._marks.show(instanceId === null ? null : this._item);
-    if (!other) {
-      if (instanceId !== null && this._state) this._render();
-      return;
-    }
-    this._shown = instanceId;
-    this._state = null;
-    this._history = null;
-    this._loading.cancel();
-    if (instanceId === null) {
-      this._empty();
-      return;
-    }
-    this._body.scrollTop = 0;
-    replace(this._body, this._item === null ? element("p", { class: "note" }, this._words.loading) : this._head(null));
-    this._load();
-  }
-
-  _empty() {
-    replace(this._body, nothingToShow("inbox", this._words.detail.choose));
-  }
-
-  _onInstance({ instanceId }) {
-    if (instanceId === this._shown) this._again();
-  }
-
-  _load() {
-    const id = this._shown;
+  function load() {
+    const id = shown;
     const request = async (signal) => {
       const path = `/v1/instances/${encodeURIComponent(id)}`;
-      const history = this._api.get(`${path}/history`, {}, signal).catch((error) => error);
-      return [await this._api.get(path, {}, signal), await history];
+      const history = api.get(`${path}/history`, {}, signal).catch((error) => error);
+      return [await api.get(path, {}, signal), await history];
     };
-    return this._loading.run(request, {
-      found: ([state, history]) => {
-        this._state = state;
-        if (!(history instanceof Error)) this._history = history;
+    return loading.run(request, {
+      found: ([found, history]) => {
+        state = found;
+        if (!(history instanceof Error)) events = history;
         // Its events are not all read yet.
-        else if (history.status === 503) setTimeout(() => this._onInstance({ instanceId: id }), READ_AGAIN_MS);
-        this._render();
+        else if (history.status === 503) setTimeout(() => onInstance(id), READ_AGAIN_MS);
+        render();
       },
       failed: (problem) => {
-        this._state = null;
-        if (problem.status === 404) replace(this._body, this._item && this._head(null), nothingToShow("trash", this._words.detail.gone));
-        else replace(this._body, problemShown(problem, this._words, () => this._load()));
+        state = null;
+        if (problem.status === 404) replace(body, item && head(), nothingToShow("trash", said.gone));
+        else replace(body, problemShown(problem, words, load));
       },
     });
   }
 
-  _render() {
-    const context = this._context();
-    const { detail } = this._words;
-    const decisions = decisionsShown(this._state, context);
+  function render() {
+    const context = { words, format, name: nameOf() };
+    const decisions = decisionsShown(state, context);
     replace(
-      this._body,
-      this._head(this._state),
-      this._decidingOf(this._item),
-      this._people(this._state, context),
-      decisions === null ? null : section(detail.decisions, decisions),
-      section(detail.timeline, timelineShown(this._history, context)),
-      this._form(),
-      this._technical(this._state),
+      body,
+      head(),
+      item && decidingShown(),
+      people(context),
+      decisions && section(said.decisions, decisions),
+      section(said.timeline, timelineShown(events, context)),
+      form(),
+      technical(),
     );
   }
 
-  _decidingOf(item) {
-    if (item === null) return null;
-    const same = this._deciding && taskKey(this._deciding.item) === taskKey(item);
-    if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words);
+  function decidingShown() {
+    const isSame = deciding && taskKey(deciding.item) === taskKey(item);
+    if (!isSame) deciding = decidingPanel(api, actions, words);
     // The callback may come before the row leaves, and the row leaves before these details.
-    const isOpen = (this._task(this._state)?.status ?? "PENDING") === "PENDING";
-    this._deciding.show(item, { revision: this._state.revision, isOpen, steps: earlierSteps(this._state, item) });
-    return this._deciding.root;
+    const isOpen = (task()?.status ?? "PENDING") === "PENDING";
+    deciding.show({ item, revision: state.revision, isOpen, steps: earlierSteps(state, item) });
+    return deciding.root;
   }
 
   /** How people of this instance are called: names where they are known. */
-  _context() {
-    const originator = this._state?.originator ?? this._item?.originator ?? null;
-    const names = namesIn(originator, this._state, this._history);
-    const name = (id) => (id === this._inbox.person.userId ? this._words.you : (names.get(id) ?? id));
-    return { words: this._words, format: this._format, name };
+  function nameOf() {
+    const names = namesIn(state.originator ?? item?.originator, state, events);
+    return (id) => (id === inbox.person.userId ? words.you : (names.get(id) ?? id));
   }
 
-  _head(state) {
-    const { _words: words, _item: item } = this;
-    const task = this._task(state);
-    const title = state?.title ?? item?.title;
-    const originator = state?.originator ?? item?.originator;
+  /** The one that the row is about, where it is about one. */
+  function task() {
+    return state?.tasks.find((each) => each.task_id === item?.task_id);
+  }
+
+  function head() {
+    const { title, originator, process_name: process, app_type: app } = { ...item, ...known(state) };
     const name = originator?.name || originator?.user_id || words.unknownPerson;
-    const process = state?.process_name ?? item?.process_name;
     const link = outsideLink(
-      task?.url ?? item?.url ?? state?.url,
-      { class: "primary-button open-page", "aria-label": words.detail.openLabel, data: { keep: "open" } },
-      words.detail.open,
+      task()?.url ?? item?.url ?? state?.url,
+      { class: "primary-button open-page", "aria-label": said.openLabel, data: { keep: "open" } },
+      said.open,
       icon("external"),
     );
-    const gone = item !== null && this._inbox.phase === "ready" && !item.on_behalf_of && this._left(item);
+    const isGone = item !== null && inbox.phase === "ready" && !item.on_behalf_of && !inbox.all.some((other) => keyOf(other) === keyOf(item));
     return element(
       "header",
       { class: "detail-head" },
       element(
         "div",
         { class: "detail-tags line note" },
-        state ? requestShown(state, task, words) : itemShown(item, words),
-        element("bdi", { class: "detail-process" }, process || state?.app_type || item?.app_type),
-        gone ? element("span", { class: "detail-left" }, words.detail.left) : null,
+        state ? requestShown(state, task(), words) : itemShown(item, words),
+        element("bdi", {}, process || app),
+        isGone ? element("span", { class: "detail-left" }, said.left) : null,
       ),
       element("h2", { class: title ? "" : "untitled" }, element("bdi", {}, title || words.untitled)),
       element(
@@ -172,67 +141,68 @@ export class Detail {
         { class: "detail-by line note" },
         avatar(originator, name),
         element("bdi", { class: "detail-name" }, name),
-        state ? this._format.time(state.created_at) : null,
+        state ? format.time(state.created_at) : null,
       ),
-      link ?? element("p", { class: "note" }, words.detail.noPage),
+      link ?? element("p", { class: "note" }, said.noPage),
     );
   }
 
-  /** The one that the row is about, where it is about one. */
-  _task(state) {
-    return state?.tasks.find((task) => task.task_id === this._item?.task_id);
-  }
-
-  _left(item) {
-    return !this._inbox.all.some((other) => keyOf(other) === keyOf(item));
-  }
-
-  _people(state, { words, name }) {
-    const { _format: format, _item: item } = this;
-    const task = this._task(state);
-    const chips = (ids) => (ids.length > 0 ? ids.map((id) => element("bdi", { class: "chip" }, name(id))) : null);
+  function people(context) {
+    const chips = (ids) => (ids.length > 0 ? ids.map((id) => element("bdi", { class: "chip" }, context.name(id))) : null);
     const waiting = chips([...new Set(state.tasks.filter(({ status }) => status === "PENDING").flatMap(({ assignee_ids: ids }) => ids))]);
     const due = item?.view === "pending" ? item.due_at : null;
     return facts(
-      [words.detail.step, task?.step_name ? element("bdi", {}, task.step_name) : null],
-      [words.detail.waitingFor, waiting ?? element("span", { class: "faint" }, words.detail.nobodyWaits)],
-      [words.detail.copied, chips(state.copied.map(({ user_id: id }) => id))],
-      [words.detail.decision, task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null],
-      [words.detail.result, resultShown(state, overall(state), { words, format })],
+      [said.step, task()?.step_name ? element("bdi", {}, task().step_name) : null],
+      [said.waitingFor, waiting ?? element("span", { class: "faint" }, said.nobodyWaits)],
+      [said.copied, chips(state.copied.map(({ user_id: id }) => id))],
+      [said.decision, task()?.actor_id === inbox.person.userId ? decisionShown(task(), words) : null],
+      [said.result, resultShown(state, overall(state), context)],
       [words.due.label, due ? [format.time(due), " ", dueShown(item, words, format)] : null],
-      [words.detail.updated, format.time(state.updated_at)],
+      [said.updated, format.time(state.updated_at)],
     );
   }
 
-  _form() {
-    const { form = {}, form_title: title = null, form_labels: labels = {} } = this._history ?? {};
-    const heading = title === null ? this._words.detail.form : `${this._words.detail.form} · ${title}`;
-    return section(heading, formShown(form, labels, this._words));
+  function form() {
+    const { form: values = {}, form_title: title = null, form_labels: labels = {} } = events ?? {};
+    return section([said.form, title].filter(Boolean).join(" · "), formShown(values, labels, words));
   }
 
-  _technical(state) {
-    const { detail: words } = this._words;
+  function technical() {
     const id = (value) => (value ? element("bdi", { class: "mono" }, String(value)) : null);
-    const copy = button([icon("copy"), words.copy], async () => {
+    const copy = button([icon("copy"), said.copy], async () => {
       await navigator.clipboard?.writeText(state.instance_id).catch(() => {});
-      copy.lastChild.textContent = words.copiedToClipboard;
+      copy.lastChild.textContent = said.copiedToClipboard;
     }, { data: { keep: "copy" } });
     const details = element(
       "details",
-      { class: "technical", open: this._technicalOpen, on: { toggle: () => (this._technicalOpen = details.open) } },
-      element("summary", { class: "note", data: { keep: "technical" } }, words.technical),
+      { class: "technical", open: isTechnicalOpen, on: { toggle: () => (isTechnicalOpen = details.open) } },
+      element("summary", { class: "note", data: { keep: "technical" } }, said.technical),
       facts(
-        [words.instance, id(state.instance_id)],
-        [words.task, id(this._item?.task_id)],
-        [this._words.columns.app, id(state.app_type)],
-        [this._words.columns.process, id(state.process_code)],
-        [words.revision, id(state.revision)],
+        [said.instance, id(state.instance_id)],
+        [said.task, id(item?.task_id)],
+        [words.columns.app, id(state.app_type)],
+        [words.columns.process, id(state.process_code)],
+        [said.revision, id(state.revision)],
       ),
       copy,
     );
     return details;
   }
+
+  return {
+    root,
+    show,
+    get instanceId() {
+      return shown;
+    },
+    focus: () => body.focus({ preventScroll: true }),
+    /** Put the keyboard where the shown task is decided. */
+    decide: () => deciding?.focus(),
+  };
 }
+
+/** What the service says, and not what it leaves open. */
+const known = (state) => Object.fromEntries(Object.entries(state ?? {}).filter(([, value]) => value !== null));
 
 function section(heading, ...content) {
   return element("section", { class: "detail-section" }, element("h3", {}, heading), ...content);

@@ -15,7 +15,7 @@ export function listMenu(api, inbox, words, { settings, say }) {
     ...settings,
   ]);
   const { label } = words.menu;
-  const opener = element("button", { type: "button", class: "tool list-menu-button", "aria-label": label, title: label, popovertarget: root.id }, icon("more"));
+  const opener = element("button", { type: "button", class: "quiet-button list-menu-button", "aria-label": label, title: label, popovertarget: root.id }, icon("more"));
 
   async function exportList() {
     say(words.loading);

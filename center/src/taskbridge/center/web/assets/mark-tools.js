@@ -19,32 +19,29 @@ export const CHANGES = {
 };
 
 /** Buttons for the item that is shown; empty for none, and where the lists are not the reader's own. */
-export class MarkTools {
-  constructor(inbox, words) {
-    this._inbox = inbox;
-    this._words = words;
-    this._key = null;
-    this.root = element("div", { class: "mark-tools", role: "group", "aria-label": words.marks.label });
-  }
+export function markTools(inbox, words) {
+  let key = null;
+  const root = element("div", { class: "mark-tools strip", role: "group", "aria-label": words.marks.label });
+  const current = () => inbox.all.find((each) => keyOf(each) === key);
 
-  show(item) {
-    this._key = item === null ? null : keyOf(item);
-    this.refresh();
-  }
-
-  refresh() {
-    const item = this._inbox.all.find((each) => keyOf(each) === this._key);
-    this._item = item;
-    const marks = this._inbox.hasMarks && item !== undefined ? (item.marks ?? {}) : null;
-    const { marks: said } = this._words;
+  function refresh() {
+    const item = current();
+    const marks = inbox.hasMarks && item !== undefined ? (item.marks ?? {}) : null;
     const tool = (keep, drawing, text, pressed) => {
-      const act = () => this._inbox.mark([this._item], CHANGES[keep](this._item));
+      const act = () => inbox.mark([current()], CHANGES[keep](current()));
       return button(icon(drawing), act, { class: "tool", "aria-pressed": String(pressed), title: text, "aria-label": text, data: { keep } });
     };
-    redraw(this.root, marks && [this._key, marks.pinned, isHidden(item), marks.read], () => marks && [
-      tool("u", "unread", said.read, Boolean(marks.read)),
-      tool("p", "pin", said.pin, Boolean(marks.pinned)),
-      tool("h", "later", said.later, isHidden(item)),
+    redraw(root, marks && [key, marks.pinned, isHidden(item), marks.read], () => marks && [
+      tool("u", "unread", words.marks.read, Boolean(marks.read)),
+      tool("p", "pin", words.marks.pin, Boolean(marks.pinned)),
+      tool("h", "later", words.marks.later, isHidden(item)),
     ]);
   }
+
+  inbox.addEventListener("change", refresh);
+  const show = (item) => {
+    key = item === null ? null : keyOf(item);
+    refresh();
+  };
+  return { root, show };
 }

@@ -1,6 +1,6 @@
 // A menu that the browser opens, places and closes: a popover of the button that names it.
 
-import { element } from "./dom.js";
+import { element, focusByKey } from "./dom.js";
 
 /**
  * `items` are `{text, act, disabled}`: `text()` is null where one has no use now. What `act` resolves with is a sentence
@@ -38,12 +38,7 @@ export function menu(id, items) {
   function onKey(event) {
     // It closes the menu, and nothing of the page.
     if (event.key === "Escape") event.stopPropagation();
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step === undefined) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const buttons = shown();
-    buttons.at((buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length).focus();
+    focusByKey(event, shown());
   }
 
   return { root, update, focus: () => shown()[0]?.focus() };

@@ -1,7 +1,7 @@
 // Finds whose lists to open, among the people who were imported.
 
 import { Latest, pathOf, quietly } from "./api.js";
-import { UNTOUCHED, button, debounced, element, labelled, replace } from "./dom.js";
+import { UNTOUCHED, button, debounced, element, focusByKey, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
 const SEARCH_AFTER_MS = 200;
@@ -46,7 +46,7 @@ export async function peoplePicker(people, words, choose) {
     },
   });
   const said = element("p", { class: "people-found note", role: "status" });
-  const list = element("ul", { class: "people", on: { keydown: (event) => onKey(event) } });
+  const list = element("ul", { class: "people", on: { keydown: (event) => focusByKey(event, [field, ...list.querySelectorAll("button")]) } });
   const later = debounced(() => search(), SEARCH_AFTER_MS);
 
   const search = () =>
@@ -67,14 +67,6 @@ export async function peoplePicker(people, words, choose) {
     };
     replace(list, ...items.map(row));
     said.textContent = words.signIn.found(items.length, items.length === MOST);
-  }
-
-  function onKey(event) {
-    const buttons = [...list.querySelectorAll("button")];
-    const to = buttons.indexOf(document.activeElement) + { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (Number.isNaN(to)) return;
-    event.preventDefault();
-    (to < 0 ? field : (buttons[to] ?? buttons.at(-1))).focus();
   }
 
   show(first);

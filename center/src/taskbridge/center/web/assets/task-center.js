@@ -1,17 +1,17 @@
 // The task-center page: list on one side, details on the other, both of one inbox.
 
-import { approvalPage, TaskList } from "./task-list.js";
+import { approvalPage, taskList } from "./task-list.js";
 import { Actions } from "./actions.js";
 import { severalDialog } from "./deciding.js";
 import { Delegated, delegationDialog } from "./delegating.js";
-import { Detail } from "./detail.js";
+import { detailPane } from "./detail.js";
 import { button, closing, dialog, element, icon, ownLink, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
 import { listMenu } from "./list-menu.js";
 import { CHANGES } from "./mark-tools.js";
-import { Notifications } from "./notifications.js";
+import { notifyOfTasks } from "./notifications.js";
 import { startWorker } from "./offline.js";
-import { liveSign, pageHead } from "./page-head.js";
+import { decoded, liveSign, pageHead } from "./page-head.js";
 import { nameOf } from "./people-picker.js";
 import { accountMenu, leavePerson } from "./account.js";
 import { forgetToken, pageApi, signIn } from "./sign-in.js";
@@ -20,250 +20,99 @@ import { chosenWords } from "./words.js";
 const DETAIL_AFTER_MS = 120;
 const WIDE = matchMedia("(min-width: 60rem)");
 
-class TaskCenter {
-  constructor(root, api, words, person, me) {
-    this._api = api;
-    this._words = words;
-    this._me = me;
-    this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
-    this._name = this._isOwn ? (me.user_name ?? null) : null;
-    // An operator sees somebody else's lists, and not what that person marked.
-    this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
-    this._inbox.view = readAddress().view ?? VIEWS[0];
-    Object.assign(this._inbox.filter, history.state);
-    history.replaceState(null, "");
-    this._actions = new Actions(api, this._inbox);
-    this._delegated = new Delegated(api, this._actions);
-    this._draw(root, words);
-    this._inbox.addEventListener("change", () => this._onChange());
-    addEventListener("hashchange", () => this._followAddress());
-    document.addEventListener("keydown", (event) => this._onKey(event));
-    this._inbox.start();
-    for (const each of [this._actions, this._delegated]) each.addEventListener("change", () => this._onActions());
-    this._followAddress();
-    startWorker({
-      open: (hash) => {
-        location.hash = hash;
-      },
-      started: () => this._loadAgain(),
-    });
-    this._loadOthers();
-    if (!this._isOwn) this._learnName();
-  }
+const root = document.querySelector("#page");
+const asked = new URLSearchParams(location.search);
+const api = pageApi();
+const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id"), choose: asked.has("choose") };
+const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
+const words = chosenWords();
+const person = { corpId, userId };
+const isOwn = me.corp_id === corpId && me.user_id === userId;
 
-  /** So that the service worker has it: whose lists they are, and then the lists. */
-  async _loadAgain() {
-    await this._api.get("/v1/me").catch(() => {});
-    await this._inbox.reload();
-    this._loadOthers();
-  }
+// An operator sees somebody else's lists, and not what that person marked.
+const inbox = new Inbox(api, person, { marks: isOwn || me.mode !== "sso" });
+inbox.view = readAddress().view ?? VIEWS[0];
+Object.assign(inbox.filter, history.state);
+history.replaceState(null, "");
+const actions = new Actions(api, inbox);
+const delegated = new Delegated(api, actions);
 
-  /** It stores the lists of people who sign in, and no others. */
-  _loadOthers() {
-    if (this._isOwn && this._me.mode === "sso" && navigator.serviceWorker?.controller) this._inbox.loadOthers();
-  }
+const delegations = delegationDialog(api, person, words, () => inbox.apps.labels(words));
+const menu = listMenu(api, inbox, words, {
+  settings: [
+    ...notifyOfTasks(inbox, words),
+    { text: () => (actions.any ? words.delegating.title : null), act: () => void delegations.open() },
+  ],
+  say: (text) => list.say(text),
+});
+const several = deciding(words.acting.several, () => (inbox.view === "pending" ? inbox.items : []));
+const fromOthers = deciding(words.delegating.received, () => delegated.items);
+const list = taskList(inbox, words, {
+  tools: [...menu.parts, fromOthers.opener, several.opener],
+  onCursor,
+  onChoose: choose,
+  onView: (view) => goTo(view, null),
+});
+const detail = detailPane(api, inbox, words, { close, actions });
+const live = liveSign(words.live);
+const account = accountMenu(api, me, words, { isOwn });
+const help = keysDialog();
+const main = element("main", { class: "center" }, list.root, detail.root);
+let chip = who(isOwn ? me.user_name : null);
+const head = pageHead(words, {
+  title: words.product,
+  other: me.operator ? [ownLink("/ops", words.ops.title)] : [],
+  own: [live.root, chip, account, button("?", () => help.showModal(), { class: "tool", "aria-label": words.help, title: words.help })],
+  typed: () => inbox.filter,
+});
+replace(
+  root,
+  button(words.skip, () => list.focus(), { class: "primary-button skip" }),
+  head,
+  main,
+  ...[help, several.root, fromOthers.root, delegations.root],
+);
 
-  async _learnName() {
-    this._name = await nameOf(this._api, this._inbox.person);
-    this._chip.replaceWith(this._who());
-  }
+/** The row that an address named, once it was found. */
+let seenRow;
+let following;
+const KEYS = keys();
+inbox.addEventListener("change", onChange);
+for (const each of [actions, delegated]) each.addEventListener("change", onActions);
+addEventListener("hashchange", followAddress);
+document.addEventListener("keydown", onKey);
+inbox.start();
+followAddress();
+startWorker({ open: (hash) => void (location.hash = hash), started: loadAgain });
+loadOthers();
+if (!isOwn) learnName();
 
-  _draw(root, words) {
-    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, () => this._inbox.apps.labels(words));
-    this._menu = listMenu(this._api, this._inbox, words, {
-      settings: [
-        ...new Notifications(this._inbox, words).items,
-        { text: () => (this._actions.any ? words.delegating.title : null), act: () => void this._delegationDialog.open() },
-      ],
-      say: (text) => this._list.say(text),
-    });
-    const several = (title, items) => severalDialog(this._actions, words, { title, items, show: (found) => this._choose({ item: found, byKeyboard: true }) });
-    const opener = (title, { open }) => button(title, open, { class: "quiet-button several-button", hidden: true });
-    this._severalDialog = several(words.acting.several, () => (this._inbox.view === "pending" ? this._inbox.items : []));
-    this._several = opener(words.acting.several, this._severalDialog);
-    this._delegatedDialog = several(words.delegating.received, () => this._delegated.items);
-    this._fromOthers = opener(words.delegating.received, this._delegatedDialog);
-    this._list = new TaskList(this._inbox, words, { tools: [...this._menu.parts, this._fromOthers, this._several] });
-    this._list.addEventListener("choose", ({ detail }) => this._choose(detail));
-    this._list.addEventListener("cursor", ({ detail }) => this._onCursor(detail.item));
-    this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
-    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
-    this._live = liveSign(words.live);
-    const keys = words.keys.flatMap(([names, meaning]) => [element("dt", {}, ...names.map((name) => element("kbd", {}, name))), element("dd", {}, meaning)]);
-    this._help = dialog(words.help, { class: "small", closedby: "any" }, element("dl", { class: "keys" }, ...keys), closing(words));
-    this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
-    const dialogs = [this._help, this._severalDialog.root, this._delegatedDialog.root, this._delegationDialog.root];
-    replace(root, button(words.skip, () => this._list.focus(), { class: "primary-button skip" }), this._head(words), this._main, ...dialogs);
-    this._onChange();
-  }
-
-  _head(words) {
-    const help = button("?", () => this._help.showModal(), { class: "tool", "aria-label": words.help, title: words.help });
-    this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
-    const own = [this._live.root, this._who(), this._account, help];
-    const other = this._me.operator ? [ownLink("/ops", words.ops.title)] : [];
-    return pageHead(words, { title: words.product, other, own, typed: () => this._inbox.filter });
-  }
-
-  /** Whose list it is: by name where that is known. */
-  _who() {
-    const { userId } = this._inbox.person;
-    const content = [icon("person"), element("bdi", { class: "cut" }, this._name ?? userId)];
-    const label = `${this._words.signIn.switch}: ${this._name ? `${this._name}, ${userId}` : userId}`;
-    if (this._account !== null) this._chip = button(content, () => {}, { class: "quiet-button who", title: userId, popovertarget: this._account.id });
-    else if (this._me.mode === "sso") this._chip = element("span", { class: "quiet-button who", title: userId }, content[1]);
-    else this._chip = button(content, switchPerson, { class: "quiet-button who", title: label, "aria-label": label });
-    return this._chip;
-  }
-
-  _onActions() {
-    const count = this._delegated.items.length;
-    this._fromOthers.hidden = count === 0;
-    this._fromOthers.textContent = `${this._words.delegating.received} (${count})`;
-    this._delegatedDialog.render();
-    this._several.hidden = !this._actions.any || this._inbox.view !== "pending";
-    this._severalDialog.render();
-  }
-
-  _onChange() {
-    this._onActions();
-    this._menu.update();
-    this._live.show(this._inbox.live);
-    const pending = this._inbox.countOf("pending");
-    document.title = `${pending > 0 ? `(${pending}) ` : ""}${this._words.views[this._inbox.view]} · ${this._words.product}`;
-    this._awaitItem();
-    if (this._inbox.live === "refused" && this._inbox.problem?.status === 401) {
-      forgetToken();
-      location.reload();
-    }
-  }
-
-  /** A link named the instance only: its row, once loaded, becomes the current one. */
-  _awaitItem() {
-    const id = this._detail.instanceId;
-    if (id === null || this._list.current !== null || this._seenRow === id) return;
-    const item = this._inbox.all.find((found) => found.instance_id === id);
-    if (item === undefined) return;
-    this._seenRow = id;
-    this._list.mark(item);
-    this._detail.show(id, item);
-    this._read(item);
-  }
-
-  _choose({ item, byKeyboard }) {
-    clearTimeout(this._following);
-    this._goTo(this._inbox.view, item.instance_id);
-    this._show(item.instance_id, item);
-    this._read(item);
-    if (byKeyboard || !WIDE.matches) this._detail.focus();
-  }
-
-  _onCursor(item) {
-    clearTimeout(this._following);
-    if (!WIDE.matches) return;
-    // Who holds the key down passes over rows that nobody needs to load.
-    this._following = setTimeout(() => {
-      this._goTo(this._inbox.view, item.instance_id, readAddress().instanceId === null ? "pushState" : "replaceState");
-      this._show(item.instance_id, item);
-      this._read(item);
-    }, DETAIL_AFTER_MS);
-  }
-
-  _show(instanceId, item) {
-    this._detail.show(instanceId, item);
-    this._main.toggleAttribute("data-detail", instanceId !== null);
-  }
-
-  _close() {
-    this._goTo(this._inbox.view, null, "replaceState");
-    this._show(null, null);
-    this._list.focus();
-  }
-
-  /** "Back" leads to each view and task that was chosen, but not to each row that the cursor passed. */
-  _goTo(view, instanceId, how = "pushState") {
-    const hash = `#${view}${instanceId === null ? "" : `/${encodeURIComponent(instanceId)}`}`;
-    if (location.hash === hash) return;
-    history[how](null, "", hash);
-    if (instanceId === null) this._show(null, null);
-  }
-
-  _followAddress() {
-    const { view, instanceId } = readAddress();
-    if ((view ?? VIEWS[0]) !== this._inbox.view) this._list.showView(view ?? VIEWS[0], { byAddress: true });
-    if (instanceId === this._detail.instanceId) return;
-    const item = this._inbox.all.find((found) => found.instance_id === instanceId) ?? null;
-    this._list.mark(item);
-    this._goTo(this._inbox.view, instanceId, "replaceState");
-    this._show(instanceId, item);
-    if (item !== null) this._read(item);
-  }
-
-  _read(item) {
-    if (!item.marks?.read) this._inbox.mark([item], { read: true });
-  }
-
-  _onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
-    if (event.target.closest?.("input, select, textarea")) return;
-    const action = this._keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (action === undefined) return;
-    event.preventDefault();
-    action();
-  }
-
-  _keys() {
-    const moveBy = (by) => () => {
-      this._list.focus();
-      this._list.move(by);
-    };
-    const views = Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => this._list.showView(view)]));
-    const marks = Object.fromEntries(Object.entries(CHANGES).map(([key, changes]) => [key, () => this._mark(changes)]));
-    return {
-      ...views,
-      ...marks,
-      m: () => this._menu.open(),
-      j: moveBy(1),
-      k: moveBy(-1),
-      o: () => this._openPage(),
-      a: () => this._detail.decide(),
-      b: () => this._several.hidden || this._severalDialog.open(),
-      r: () => this._inbox.reload(),
-      "/": () => this._list.focusSearch(),
-      "?": () => this._help.showModal(),
-      Escape: () => this._onEscape(),
-    };
-  }
-
-  _mark(changes) {
-    const item = this._list.current;
-    if (item !== null) this._inbox.mark([item], changes(item));
-  }
-
-  _onEscape() {
-    if (document.activeElement?.closest(".detail")) {
-      if (WIDE.matches) this._list.focus();
-      else this._close();
-    } else this._list.clearSearch();
-  }
-
-  _openPage() {
-    const page = this._main.querySelector(".open-page") ?? null;
-    if (page !== null) page.click();
-    else if (approvalPage(this._list.current)) open(approvalPage(this._list.current), "_blank", "noopener,noreferrer");
-  }
+/** So that the service worker has it: whose lists they are, and then the lists. */
+async function loadAgain() {
+  await api.get("/v1/me").catch(() => {});
+  await inbox.reload();
+  loadOthers();
 }
 
-/** `#view/instance` */
-function readAddress() {
-  const [view, ...rest] = location.hash.slice(1).split("/");
-  let instanceId = null;
-  try {
-    instanceId = rest.length > 0 && rest[0] !== "" ? decodeURIComponent(rest.join("/")) : null;
-  } catch {
-    // Somebody cut the link in the middle of a character.
-  }
-  return { view: VIEWS.includes(view) ? view : null, instanceId };
+/** It stores the lists of people who sign in, and no others. */
+function loadOthers() {
+  if (isOwn && me.mode === "sso" && navigator.serviceWorker?.controller) inbox.loadOthers();
+}
+
+async function learnName() {
+  const named = who(await nameOf(api, person));
+  chip.replaceWith(named);
+  chip = named;
+}
+
+/** Whose list it is: by name where that is known. */
+function who(name) {
+  const content = [icon("person"), element("bdi", { class: "cut" }, name ?? userId)];
+  const kind = { class: "quiet-button who", title: userId };
+  if (account !== null) return button(content, () => {}, { ...kind, popovertarget: account.id });
+  if (me.mode === "sso") return element("span", kind, content[1]);
+  const label = `${words.signIn.switch}: ${name ? `${name}, ${userId}` : userId}`;
+  return button(content, switchPerson, { ...kind, title: label, "aria-label": label });
 }
 
 function switchPerson() {
@@ -271,9 +120,143 @@ function switchPerson() {
   leavePerson("/");
 }
 
-const root = document.querySelector("#page");
-const asked = new URLSearchParams(location.search);
-const api = pageApi();
-const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id"), choose: asked.has("choose") };
-const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
-new TaskCenter(root, api, chosenWords(), { corpId, userId }, me);
+/** A dialog in which several tasks are decided, and the button that opens it. */
+function deciding(title, items) {
+  const made = severalDialog(actions, words, { title, items, show: (item) => choose(item, true) });
+  return { ...made, opener: button(title, made.open, { class: "quiet-button several-button", hidden: true }) };
+}
+
+function keysDialog() {
+  const known = words.keys.flatMap(([names, meaning]) => [element("dt", {}, ...names.map((name) => element("kbd", {}, name))), element("dd", {}, meaning)]);
+  return dialog(words.help, { class: "small", closedby: "any" }, element("dl", {}, ...known), closing(words));
+}
+
+function onActions() {
+  const count = delegated.items.length;
+  fromOthers.opener.hidden = count === 0;
+  fromOthers.opener.textContent = `${words.delegating.received} (${count})`;
+  several.opener.hidden = !actions.any || inbox.view !== "pending";
+  fromOthers.render();
+  several.render();
+}
+
+function onChange() {
+  onActions();
+  menu.update();
+  live.show(inbox.live);
+  const pending = inbox.countOf("pending");
+  document.title = `${pending > 0 ? `(${pending}) ` : ""}${words.views[inbox.view]} · ${words.product}`;
+  awaitItem();
+  if (inbox.live === "refused" && inbox.problem?.status === 401) {
+    forgetToken();
+    location.reload();
+  }
+}
+
+/** A link named the instance only: its row, once loaded, becomes the current one. */
+function awaitItem() {
+  const id = detail.instanceId;
+  if (id === null || list.current !== null || seenRow === id) return;
+  const item = inbox.all.find((found) => found.instance_id === id);
+  if (item === undefined) return;
+  seenRow = id;
+  list.mark(item);
+  show(id, item);
+}
+
+function choose(item, byKeyboard) {
+  clearTimeout(following);
+  goTo(inbox.view, item.instance_id);
+  show(item.instance_id, item);
+  if (byKeyboard || !WIDE.matches) detail.focus();
+}
+
+function onCursor(item) {
+  clearTimeout(following);
+  if (!WIDE.matches) return;
+  // Who holds the key down passes over rows that nobody needs to load.
+  following = setTimeout(() => {
+    goTo(inbox.view, item.instance_id, readAddress().instanceId === null ? "pushState" : "replaceState");
+    show(item.instance_id, item);
+  }, DETAIL_AFTER_MS);
+}
+
+/** Who sees an item has read it. */
+function show(instanceId, item) {
+  detail.show(instanceId, item);
+  main.toggleAttribute("data-detail", instanceId !== null);
+  if (item !== null && !item.marks?.read) inbox.mark([item], { read: true });
+}
+
+function close() {
+  goTo(inbox.view, null, "replaceState");
+  show(null, null);
+  list.focus();
+}
+
+/** "Back" leads to each view and task that was chosen, but not to each row that the cursor passed. */
+function goTo(view, instanceId, how = "pushState") {
+  const hash = `#${view}${instanceId === null ? "" : `/${encodeURIComponent(instanceId)}`}`;
+  if (location.hash === hash) return;
+  history[how](null, "", hash);
+  if (instanceId === null) show(null, null);
+}
+
+function followAddress() {
+  const { view, instanceId } = readAddress();
+  if ((view ?? VIEWS[0]) !== inbox.view) list.showView(view ?? VIEWS[0], { byAddress: true });
+  if (instanceId === detail.instanceId) return;
+  const item = inbox.all.find((found) => found.instance_id === instanceId) ?? null;
+  list.mark(item);
+  goTo(inbox.view, instanceId, "replaceState");
+  show(instanceId, item);
+}
+
+/** `#view/instance` */
+function readAddress() {
+  const [view, ...rest] = location.hash.slice(1).split("/");
+  return { view: VIEWS.includes(view) ? view : null, instanceId: decoded(rest.join("/")) || null };
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
+  if (event.target.closest?.("input, select, textarea")) return;
+  const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (action === undefined) return;
+  event.preventDefault();
+  action();
+}
+
+function keys() {
+  const moveBy = (by) => () => {
+    list.focus();
+    list.move(by);
+  };
+  const mark = (changes) => () => list.current !== null && inbox.mark([list.current], changes(list.current));
+  return {
+    ...Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => list.showView(view)])),
+    ...Object.fromEntries(Object.entries(CHANGES).map(([key, changes]) => [key, mark(changes)])),
+    m: () => menu.open(),
+    j: moveBy(1),
+    k: moveBy(-1),
+    o: openPage,
+    a: () => detail.decide(),
+    b: () => several.opener.hidden || several.open(),
+    r: () => inbox.reload(),
+    "/": () => list.focusSearch(),
+    "?": () => help.showModal(),
+    Escape: onEscape,
+  };
+}
+
+function onEscape() {
+  if (!document.activeElement?.closest(".detail")) list.clearSearch();
+  else if (WIDE.matches) list.focus();
+  else close();
+}
+
+function openPage() {
+  const page = main.querySelector(".open-page");
+  if (page !== null) page.click();
+  else if (approvalPage(list.current)) open(approvalPage(list.current), "_blank", "noopener,noreferrer");
+}

@@ -3,7 +3,7 @@
 import { Api } from "./api.js";
 import { replace, webAddress } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
-import { approvalPage, TaskList } from "./task-list.js";
+import { approvalPage, taskList } from "./task-list.js";
 import { wordsFor } from "./words.js";
 
 /** One set for all elements of a page. Fetched, and not linked: so the portal's policy need not allow our styles. */
@@ -95,8 +95,7 @@ export class TaskbridgeTasks extends HTMLElement {
     this.#inbox = new Inbox(api, person, { searched: views });
     const asked = this.getAttribute("view");
     this.#inbox.view = views.includes(asked) ? asked : views[0];
-    this.#list = new TaskList(this.#inbox, words, { views });
-    this.#list.addEventListener("choose", ({ detail }) => this.#onChoose(detail.item));
+    this.#list = taskList(this.#inbox, words, { views, onChoose: (item) => this.#onChoose(item) });
     this.#inbox.addEventListener("change", () => this.#tell());
     replace(this.shadowRoot, this.#list.root);
     this.#inbox.start();
