@@ -104,7 +104,8 @@ class RunningBridge(Outsider):
                 credentials=credentials,
             ),
             progress=self.lines.append,
-            environment=ENVIRONMENT,
+            # A busy machine's Kafka answers late.
+            environment={**ENVIRONMENT, "EDGE_KAFKA_TIMEOUT_MS": "5000"},
         )
 
     def start(self) -> None:

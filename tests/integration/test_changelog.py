@@ -49,7 +49,7 @@ def create(connection: Connection, name: str) -> None:
     admin = connection.admin()
     admin.create_topics([new])[name].result()
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
-    for _ in range(100):
+    for _ in range(1200):
         with contextlib.suppress(KafkaException):
             offsets.ends(name, PARTITIONS)
             break
@@ -177,9 +177,8 @@ def test_a_recreated_changelog_empties_the_store(connection: Connection, topic: 
     with_recovery(connection, topic, tmp_path, first)
     admin: AdminClient = connection.admin()
     admin.delete_topics([topic])[topic].result()
-    for _ in range(100):
-        if topic not in admin.list_topics(timeout=60).topics:
-            break
+    while topic in admin.list_topics(timeout=60).topics:
+        pass
     create(connection, topic)
     state: State = {}
     # More than before: its offsets alone do not distinguish it from the old one.

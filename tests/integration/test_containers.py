@@ -127,7 +127,7 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
             assert there[service]["HostConfig"]["ReadonlyRootfs"]
 
         client = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
-        assert composed.post("create", "I-1") == "kafka"
+        eventually(lambda: composed.post("create", "I-1") == "kafka", what="Kafka acknowledges in time")
         assert {each["instance_id"] for each in client.wait_for(1)} == {"I-1"}
         client.cut()
 
@@ -138,8 +138,9 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
         eventually(lambda: composed.pending() == {"I-1", "I-2"}, what="both tasks are pending")
         assert composed.containers()["edge"]["Id"] != there["edge"]["Id"]
 
-        listed = composed.run("exec", "-T", "webhooks", "python3", "-m", "taskbridge.cli", "webhooks", "list", "--json")
-        assert json.loads(listed)["waiting"] > 0, "the edge is no receiver, and its address is a private one"
+        listing = ("exec", "-T", "webhooks", "python3", "-m", "taskbridge.cli", "webhooks", "list", "--json")
+        # The edge is no receiver, and its address is a private one.
+        eventually(lambda: json.loads(composed.run(*listing))["waiting"] > 0, what="a delivery waits")
 
         composed.run("stop")
         ended = composed.containers()

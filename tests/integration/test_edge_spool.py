@@ -260,7 +260,12 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
     refused_by_policy: Callable[[], None],
     read_topic: Callable[[str], list[Message]],
 ) -> None:
-    edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
+    edge = RunningEdge(
+        tmp_path,
+        bootstrap_servers=connection.bootstrap_servers,
+        registry_url=connection.registry_url,
+        EDGE_KAFKA_TIMEOUT_MS="20000",
+    )
     edge.start()
     with contextlib.ExitStack() as ending:
         ending.callback(edge.kill)

@@ -74,6 +74,11 @@ def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(
         assert eventually(labels, what="the forms are read") == {"textField_x": "合同方"}
         history = get(center, f"{path}/history", "wang.fang").json()
         assert (history["form_title"], history["form"]) == ("合同审批", form["form_data"])
-        assert {each["user_id"]: each["name"] for each in history["people"]} == {"u1": "王芳", "u2": "李雷"}
+
+        def names() -> dict[str, str]:
+            people = get(center, f"{path}/history", "wang.fang").json()["people"]
+            return {each["user_id"]: each["name"] for each in people}
+
+        eventually(lambda: names() == {"u1": "王芳", "u2": "李雷"}, what="the people are read")
         imports(connection, "forms", tmp_path / "forms.csv", forms.replace("合同方", "对方"))
         eventually(lambda: labels() == {"textField_x": "对方"}, what="a new label is followed")

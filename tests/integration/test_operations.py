@@ -122,13 +122,14 @@ def test_the_center_shows_all_workers_and_what_happened_to_a_callback(
             (answer := get(center, "overview"))
             and shown(answer["dead_letters"], letter["id"])
             and {each["worker"] for each in answer["partitions"]} == urls
+            and sum(map(sum, answer["flow"]["actions"].values())) == len({each.event_id for each in events})
+            and answer["quarantine"]["reasons"]
             and answer
         ),
         what="the overview has read that far",
     )
     assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
     assert [each["partition"] for each in seen["partitions"]] == list(range(12))
-    assert sum(map(sum, seen["flow"]["actions"].values())) == len({each.event_id for each in events})
     assert seen["quarantine"]["reasons"] == {"wrong-sign": 1}
     assert seen["dead_letters"]["reasons"] == {"undecodable": 1}
     assert seen["dead_letters"]["latest"][0]["key"] == instance_id
@@ -139,7 +140,8 @@ def test_the_center_shows_all_workers_and_what_happened_to_a_callback(
     mark_replayed(connection, rejected["id"], letter["id"])
     again = eventually(
         lambda: (
-            (answer := get(center, "callbacks", instance_id=instance_id))["dead_letters"][0]["replayed_at"]
+            (answer := get(center, "callbacks", instance_id=instance_id))
+            and answer["dead_letters"][0]["replayed_at"]
             and answer["quarantined"][0]["replayed_at"]
             and answer
         ),
@@ -147,7 +149,7 @@ def test_the_center_shows_all_workers_and_what_happened_to_a_callback(
     )
     assert {each["replayed_at"] for each in (*again["quarantined"], *again["dead_letters"])} == {REPLAYED}
     replayed = eventually(
-        lambda: (answer := get(center, "overview"))["quarantine"]["total"] == 0 and answer,
+        lambda: (answer := get(center, "overview")) and answer["quarantine"]["total"] == 0 and answer,
         what="the overview shows the replay",
     )
     for kind, entry_id in (("quarantine", rejected["id"]), ("dead_letters", letter["id"])):

@@ -89,13 +89,12 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     events = lives(1, seed=3)
     key = events[0].instance_id.encode()
     good = codec.encode(events[0])
-    # Of a version of the schema that the registry will only have later, under the next id that it gives.
-    later_id = 1 + connection.registry.client.register(f"probe-{uuid.uuid4()}", fresh_schema())
+    # Of a schema that the registry will only have later, and not as its next one: other tests use it too.
+    later_id = 20 + connection.registry.client.register(f"probe-{uuid.uuid4()}", fresh_schema())
     late = {"occurred_at": 1_800_000_000_000, "received_at": 1_800_000_000_000}
     painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", **late)
     newer_action = json.loads(schema_text("TaskEvent").replace('"COPIED"', '"COPIED", "RECALLED"'))
     newer_id = connection.registry.client.register(f"probe-{uuid.uuid4()}", json.dumps(newer_action))
-    later_id += 1
     state = TaskState(instance_id=key.decode(), corp_id="corp", app_type="APP", updated_at=1, revision=1)
     poison: list[tuple[bytes | None, bytes | None, bytes]] = [
         (key, framed(later_id, codec.encode_body(painted) + b"\x06red"), b"undecodable"),
@@ -152,6 +151,9 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     assert shown["headers"]["ce_id"] == "stored"
     newer = json.loads(schema_text("TaskEvent"))
     newer["fields"].append({"name": "colour", "type": "string", "default": ""})
+    newer["doc"] = str(uuid.uuid4())
+    while connection.registry.client.register(f"probe-{uuid.uuid4()}", fresh_schema()) < later_id - 1:
+        pass
     assert connection.registry.client.register(f"probe-{uuid.uuid4()}", json.dumps(newer)) == later_id
     assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["replayed"]
     assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["already-replayed"]

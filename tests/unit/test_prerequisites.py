@@ -111,7 +111,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=150,
+            timeout=300,
         )
 
     def called(self, name: str) -> list[str]:

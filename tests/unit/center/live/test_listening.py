@@ -90,7 +90,7 @@ def test_commits_that_cross_lose_nothing(replicas: tuple[Database, Database]) ->
             with replicas[0].write() as connection:
                 write(connection, replicas[0], "ann")
                 crossing.start()
-                assert await asyncio.to_thread(begun.wait, 10)
+                assert await asyncio.to_thread(begun.wait, 60)
                 # A reader that is awake now must not go on from the number that is committed later.
                 with replicas[1].write() as other:
                     notify(other, "ann", "bob")
