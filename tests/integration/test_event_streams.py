@@ -14,7 +14,7 @@ from support import http_clients
 from support.center_process import CenterProcess
 from support.event_streams_replica import EventStreamsReplica
 from support.http_clients import EventStreamClient
-from support.live import purge_changes, renumber, set_epoch
+from support.live import set_epoch
 from support.streams.lives import lives, produce
 
 if TYPE_CHECKING:
@@ -78,36 +78,6 @@ def wait_for_place(client: EventStreamClient) -> None:
         time.sleep(0.01)
 
 
-def test_missed_changes_come_first_and_once(start: Start, stream_of: Stream) -> None:
-    replica, ann = start(), person()
-    client = stream_of(replica, ann).open()
-    published = replica.publish(ann, 3)
-    client.wait_for(3)
-
-    client.cut()
-    published += replica.publish(ann, 5)
-    replica.publish(ann, 2, is_lost=True)
-    replica.publish(person(), 50)
-    client.open()
-    published += replica.publish(ann, 2)
-
-    client.wait_for(10)
-    assert ids(client) == published
-    assert client.resets == []
-
-
-def test_a_client_that_lost_the_connection_before_the_first_event_misses_nothing(
-    start: Start, stream_of: Stream
-) -> None:
-    replica, ann = start(), person()
-    client = stream_of(replica, ann).open()
-    wait_for_place(client)
-    client.cut()
-    published = replica.publish(ann)
-    client.open().wait_for(1)
-    assert ids(client) == published
-
-
 def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_repeats_nothing(
     start: Start, stream_of: Stream
 ) -> None:
@@ -148,67 +118,6 @@ def test_a_client_goes_on_at_another_replica(start: Start, stream_of: Stream) ->
         each.wait_for(8)
         assert ids(each) == published
         assert each.resets == []
-
-
-def test_an_unknown_id_is_refused_and_one_of_another_numbering_starts_over(start: Start, stream_of: Stream) -> None:
-    replica, ann = start(), person()
-    refused = stream_of(replica, ann, last_event_id="nonsense").open()
-    assert refused.status == 400
-    assert "last-event-id" in refused.body
-
-    for unknown in ("e0-99999999", "3-0"):
-        client = stream_of(replica, ann, last_event_id=unknown).open()
-        published = replica.publish(ann)
-        client.wait_for(1)
-        assert ids(client) == published
-        assert len(client.resets) == 1
-        assert client.last_event_id != unknown
-        client.cut()
-
-
-def test_a_loss_by_retention_is_reported_and_the_stream_goes_on(start: Start, stream_of: Stream) -> None:
-    replica, ann = start(), person()
-    client = stream_of(replica, ann).open()
-    replica.publish(ann, 2)
-    client.wait_for(2)
-    client.cut()
-    replica.publish(ann, 3)
-    purge_changes(replica.database, ann, before=5)
-
-    client.events.clear()
-    client.open()
-    published = replica.publish(ann)
-    client.wait_for(1)
-    assert (ids(client), len(client.resets)) == (published, 1)
-
-
-def test_a_client_learns_that_lists_are_rebuilt_and_its_stream_goes_on(start: Start, stream_of: Stream) -> None:
-    replica, ann = start(heartbeat_s=1.5), person()
-    client = stream_of(replica, ann).open()
-    replica.publish(ann, 2)
-    client.wait_for(2)
-    renumber(replica.database)
-    deadline = time.monotonic() + 60
-    while not client.resets:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    published = replica.publish(ann)
-    client.wait_for(3)
-    assert (ids(client)[2:], len(client.resets)) == (published, 1)
-
-
-def test_many_come_back_at_once_and_each_gets_theirs(start: Start, stream_of: Stream) -> None:
-    replica, people = start(), [person() for _ in range(40)]
-    clients = [stream_of(replica, each).open() for each in people]
-    for client in clients:
-        wait_for_place(client)
-        client.cut()
-    published = {each: replica.publish(each, 2) for each in people}
-    for client in clients:
-        client.open()
-    for each, client in zip(people, clients, strict=True):
-        client.wait_for(2)
-        assert ids(client) == published[each]
 
 
 def test_a_stop_does_not_wait_for_streams(start: Start, stream_of: Stream) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,6 @@ from taskbridge.runtime.operation import listen, make_server
 
 if TYPE_CHECKING:
     from taskbridge.runtime.database import Database
-
-
-class RolledBack(Exception):
-    """Ends a transaction."""
 
 
 class EventStreamsReplica:
@@ -48,19 +43,15 @@ class EventStreamsReplica:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
-    def publish(self, user_id: str, count: int = 1, *, is_lost: bool = False) -> list[str]:
+    def publish(self, user_id: str, count: int = 1) -> list[str]:
         """Commit changes as the replica's follower does; returns the ids of the notifications."""
-        ids: list[str] = []
-        with contextlib.suppress(RolledBack), self.database.write() as connection:
+        with self.database.write() as connection:
             ids = add_changes(connection, self.database, user_id, count)
             if not self.database.is_sqlite:
                 payload = msgspec.json.encode([(CORP, user_id)]).decode()
                 connection.execute(
                     text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANGES_CHANNEL, "payload": payload}
                 )
-            if is_lost:
-                ids = []
-                raise RolledBack
         self.hub.changed([(CORP, user_id)])
         return ids
 
