@@ -431,6 +431,8 @@ def test_lists_are_those_of_the_states_and_no_event_stream_misses_a_change(
             each.stop()
 
 
+# In every run, tests/unit/center has its parts: damage is found in test_database.py, and repaired in test_app.py.
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_a_damaged_sqlite_file_is_reported_and_rebuilt(connection: Connection, tmp_path: Path) -> None:
     with CenterProcess(tmp_path, connection) as replica:

@@ -97,6 +97,8 @@ def test_topics_of_older_releases_are_listed_and_deleted_on_request_once_nobody_
     assert INBOX not in {each["topic"] for each in apply(kafka, "--delete-unused")[1]}
 
 
+# The upgrade in tests/chaos shows it in every run.
+@pytest.mark.nightly
 def test_a_worker_waits_for_the_end_of_workers_of_an_older_release(kafka: Connection, tmp_path: Path) -> None:
     with Worker(tmp_path, kafka) as worker:
         with older_worker(kafka):

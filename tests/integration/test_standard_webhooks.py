@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.consumers]
 
 
-@pytest.mark.parametrize("language", ["go", "javascript"])
+@pytest.mark.parametrize("language", ["go", pytest.param("javascript", marks=pytest.mark.nightly)])
 def test_each_rotated_secret_is_verified_and_everything_else_is_refused(tmp_path: Path, language: str) -> None:
     old, new, receiver = new_secret(), new_secret(), Receiver()
     attempts(tmp_path, receiver, lines=(f'secrets = ["{old}", "{new}"]', 'format = "notification"'))

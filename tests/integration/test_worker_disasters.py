@@ -284,6 +284,7 @@ def test_a_loss_is_refused_and_named_and_repaired_by_the_command(company: Compan
     company.is_repaired("--rebuild")
 
 
+@pytest.mark.nightly
 def test_a_recreated_topic_that_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
     company.command.run("--rebuild")
     _states_recreated(company)
