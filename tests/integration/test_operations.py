@@ -92,6 +92,8 @@ def test_the_center_shows_all_workers_and_what_happened_to_a_callback(
         lambda: all(each.is_ready() and each.readiness()["partitions"]["active"] for each in workers),
         what="both workers have partitions",
     )
+    # What is there when it is filled is no change, and the search would have no notifications.
+    eventually(center.is_ready, what="the task center is filled")
     events = [each for each in lives(3, seed=77) if each.action != "DELETED"]
     instance_id = events[0].instance_id
     produce(connection, [msgspec.structs.replace(each, received_at=time.time_ns() // 1_000_000) for each in events])
