@@ -6,6 +6,7 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RowDamaged(ValueError):
 
 
 def row_of(record: Record, *, position: int, created_at: int) -> Row:
-    headers = json.dumps([[name, value.decode("latin-1")] for name, value in record.headers]).encode()
+    headers = msgspec.json.encode([(name, value.decode("latin-1")) for name, value in record.headers])
     content = (position, created_at, record.topic, record.key, headers, record.schema, record.body)
     return (*content, _checksum(content))
 

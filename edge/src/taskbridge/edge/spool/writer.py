@@ -111,8 +111,9 @@ class Spool:
             raise SpoolBroken(self.broken or "the spool is closed")
         if self.refused is not None:
             raise type(self.refused)(str(self.refused))
-        if self._used_bytes() + record.size > self._max_bytes:
-            self._refused_bytes = record.size
+        size = record.size
+        if self._used_bytes() + size > self._max_bytes:
+            self._refused_bytes = size
             raise SpoolFull("the spool has reached EDGE_SPOOL_MAX_BYTES")
         self._refused_bytes = 0
         position, self._next_position = self._next_position, self._next_position + 1
@@ -120,9 +121,9 @@ class Spool:
         done: asyncio.Future[None] = self._loop.create_future()
         self._oldest = self.oldest or created_at
         self.waiting += 1
-        self.size += record.size
+        self.size += size
         self._changed.set()
-        self._puts.append(Put(row_of(record, position=position, created_at=created_at), record.size, done))
+        self._puts.append(Put(row_of(record, position=position, created_at=created_at), size, done))
         self._arrived.set()
         return done
 
