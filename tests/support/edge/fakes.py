@@ -55,8 +55,8 @@ class MemoryPublisher(KafkaPublisher):
         self.traceparents.append(traceparent)
         return Durability.KAFKA
 
-    def is_direct(self) -> bool:
-        return False
+    def way(self) -> None:
+        """There may be something to wait for."""
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         if self.away is not None:

@@ -52,7 +52,7 @@ SPOOL_IS_BROKEN = "broken, and no new file can be created"
 """Start of the spool's health text. It is normal for a second; if it lasts, a restart may help."""
 
 
-_KAFKA = Durability.KAFKA  # an enumeration's lookup calls Python
+_KAFKA, _SPOOL = Durability.KAFKA, Durability.SPOOL  # an enumeration's lookup calls Python
 
 
 class Router:
@@ -196,23 +196,32 @@ class KafkaPublisher(Router):
         """
         return await self._store_checked(self._record_of(decided, traceparent))
 
-    def is_direct(self) -> bool:
-        """Whether Kafka will probably acknowledge an event that is sent now, and it overtakes none."""
-        return self.is_direct_for(TASK_EVENTS.name, self._events.schema_key)
+    def way(self) -> Durability | None:
+        """Where an event is stored that is sent now; None if there may be something to wait for first."""
+        if self.is_direct_for(TASK_EVENTS.name, self._events.schema_key):
+            return _KAFKA
+        return None if self._kafka.accepts_any_of(TASK_EVENTS.name) else _SPOOL
 
     def publish_then(
         self, decided: Decided, *, traceparent: str | None, then: Callable[[Durability | Exception], None]
     ) -> None:
-        """As ``publish``, which is a task only where it has to be: most events go directly to Kafka.
+        """As ``publish``, which is a task only where it has to be.
 
         ``then`` is called once with the durability or the error, never before this returns, unless this raises.
         """
-        if self.is_direct():
-            record = self._record_of(decided, traceparent)
-            self._check_size(record)
-            self._kafka.send_then(record, partial(self._delivered, record, then), timeout_s=self._timeout_s)
-        else:
+        way = self.way()
+        if way is None:
             _start(self.publish(decided, traceparent=traceparent), then)
+            return
+        record = self._record_of(decided, traceparent)
+        self._check_size(record)
+        if way is _KAFKA:
+            self._kafka.send_then(record, partial(self._delivered, record, then), timeout_s=self._timeout_s)
+            return
+        try:
+            self._spools.own.put(record).add_done_callback(partial(self._spooled, record, then))
+        except NotDurable:
+            _start(self.store(record), then)
 
     def _delivered(
         self, record: Record, then: Callable[[Durability | Exception], None], error: Exception | None
@@ -222,6 +231,14 @@ class KafkaPublisher(Router):
         else:
             # Kafka may have it nevertheless. A duplicate is allowed, a loss is not.
             _start(self.spool(record), then)
+
+    def _spooled(
+        self, record: Record, then: Callable[[Durability | Exception], None], done: asyncio.Future[None]
+    ) -> None:
+        if done.exception() is None:
+            then(_SPOOL)
+        else:  # Kafka may be back
+            _start(self.store(record), then)
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         """Return once the rejected callback is durable. Raises as ``publish``."""
