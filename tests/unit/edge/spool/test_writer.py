@@ -87,21 +87,6 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
     assert asyncio.run(scenario()) == [1, 1000, 1000, 500]
 
 
-def test_a_commit_waits_a_moment_for_the_next_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.writer._LINGER_S", 0.2)
-
-    async def scenario() -> list[int]:
-        rows = Commits()
-        async with open_spool(tmp_path, metrics=rows) as spool:
-            first = spool.put(record(1))
-            for _ in range(5):
-                await asyncio.sleep(0)
-            await asyncio.gather(first, spool.put(record(2)))
-        return rows.rows
-
-    assert asyncio.run(scenario()) == [2]
-
-
 @pytest.mark.parametrize(
     ("error", "message"),
     [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],

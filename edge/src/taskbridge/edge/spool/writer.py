@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 
 
-_LINGER_S = 0.002
 _MAX_COMMIT_ROWS = 1000
 _MAX_COMMIT_BYTES = 16 << 20
 _RETRY_S = 1.0
@@ -275,8 +274,6 @@ class Spool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 await self._arrived.wait()
-        if len(self._puts) < _MAX_COMMIT_ROWS and not self._stopped:
-            await asyncio.sleep(_LINGER_S)
         self._arrived.clear()
 
     def _next_puts(self) -> list[Put]:
