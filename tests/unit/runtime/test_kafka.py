@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -303,6 +304,67 @@ def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> No
         return await closing
 
     assert asyncio.run(scenario()) == 1
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_librdkafka_signals_reports_so_that_nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
+
+    async def scenario() -> None:
+        files = open_files()
+        producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})
+        for _ in range(20):
+            deliveries = [producer.produce("topic", key=None, value=b"v") for _ in range(5)]
+            async with asyncio.timeout(20):
+                await asyncio.gather(*deliveries)
+            await asyncio.sleep(0.001)
+        assert await producer.close() == 0
+        assert open_files() <= files
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_the_library(tmp_path: Path) -> None:
+    """As ``list_topics`` does in its thread. The number may be a client's connection by then, here a file."""
+
+    async def scenario() -> bytes:
+        producer = AsyncProducer({"linger.ms": 0})
+        request, signal = producer._producer, producer._signal  # pyright: ignore[reportPrivateUsage]
+        assert signal is not None, "the pinned version is known"
+        delivery = producer.produce("topic", key=None, value=b"v")
+        await asyncio.sleep(0)
+        assert await producer.close(timeout_s=0) == 1
+        path = tmp_path / "connection"
+        with path.open("wb") as connection:
+            os.dup2(connection.fileno(), signal)
+            request.purge()
+            while not request.poll(1):
+                pass
+            if signal != connection.fileno():
+                os.close(signal)
+            with pytest.raises(DeliveryFailed):
+                await delivery
+        return path.read_bytes()
+
+    assert asyncio.run(scenario()) == b""
+
+
+def test_a_library_that_is_not_known_is_polled_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.producer._KNOWN_LIBRARY", ("0", 0))
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+
+    async def scenario() -> None:
+        producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})
+        async with asyncio.timeout(20):
+            await producer.produce("topic", key=None, value=b"v")
+        await producer.close()
+
+    asyncio.run(scenario())
 
 
 def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, not_allowed, producer_config
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _POLL_S = 0.001
+_SIGNALLED_POLL_S = 0.02
+"""Where an eventfd signals reports: in case that a signal was lost."""
 _IDLE_POLL_S = 0.1
 """While nothing is outstanding except librdkafka's own log lines."""
 _FLUSH_S = 5
@@ -31,6 +37,11 @@ _NEVER = frozenset({
 })  # fmt: skip
 """A broker rejects the record itself: to send it again does not help."""
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 - as above
+
+_KNOWN_LIBRARY = ("2.16.1", 176)
+"""Version of confluent-kafka, and size of its producer object, whose first member is librdkafka's handle."""
+_NO_DESCRIPTOR = -1
+_ONE = (1).to_bytes(8, "little")
 
 
 class DeliveryFailed(OperatorError):
@@ -79,8 +90,8 @@ class AsyncProducer:
     """Produces from one asyncio loop. Each future ends with the delivery report, never earlier.
 
     Records of one turn of the loop go to librdkafka together at its end: one by one, each would wake librdkafka's
-    thread. The loop itself fetches the reports, every millisecond while any is outstanding. A thread that waits for
-    them would compete with the loop for the interpreter's lock at every system call.
+    thread. The loop itself fetches the reports as soon as librdkafka signals them. A thread that waits for them would
+    compete with the loop for the interpreter's lock at every system call.
     """
 
     is_dead = False
@@ -92,6 +103,11 @@ class AsyncProducer:
         self._outgoing: list[Outgoing] = []
         self._is_busy = False
         self._fatal: KafkaError | None = None
+        self._busy_poll_s = _POLL_S
+        self._signal = open_report_signal(self._producer)
+        if self._signal is not None:
+            self._busy_poll_s = _SIGNALLED_POLL_S
+            self._loop.add_reader(self._signal, self._signalled, self._signal)
         self._next_poll = self._loop.call_soon(self._poll)
 
     @classmethod
@@ -148,6 +164,9 @@ class AsyncProducer:
         while (left := self.pending) and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
             await asyncio.sleep(_POLL_S)
         self._next_poll.cancel()
+        if self._signal is not None:
+            self._loop.remove_reader(self._signal)
+            close_report_signal(self._signal, self._producer)
         await asyncio.to_thread(self._destroy)
         return left
 
@@ -173,9 +192,20 @@ class AsyncProducer:
         if not self._is_busy:
             self._is_busy = True
             self._next_poll.cancel()
-            self._next_poll = self._loop.call_later(_POLL_S, self._poll)
+            self._next_poll = self._loop.call_later(self._busy_poll_s, self._poll)
+
+    def _signalled(self, signal: int) -> None:
+        os.eventfd_read(signal)
+        self._fetch()
 
     def _poll(self) -> None:
+        try:
+            self._fetch()
+        finally:
+            self._is_busy = self.pending > 0
+            self._next_poll = self._loop.call_later(self._busy_poll_s if self._is_busy else _IDLE_POLL_S, self._poll)
+
+    def _fetch(self) -> None:
         try:
             self._producer.poll(0)
         except KafkaException as error:
@@ -183,9 +213,6 @@ class AsyncProducer:
             if not error.args[0].fatal():
                 raise
             self.is_dead, self._fatal = True, error.args[0]
-        finally:
-            self._is_busy = self.pending > 0
-            self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
     def _report(self, delivery: Delivery, topic: str, error: KafkaError | None, _message: Message) -> None:
         if error is None:
@@ -206,3 +233,50 @@ class AsyncProducer:
         self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name
         why = not_allowed(f"Write on topic {topic}") if is_denied(error) else error.str()
         return DeliveryFailed(f"{topic}: {why}", error)
+
+
+# A descriptor that librdkafka makes readable as soon as it has delivery reports: one write for a batch of them.
+
+
+def open_report_signal(producer: Producer) -> int | None:
+    """An eventfd for ``close_report_signal``; None where this version of the library is unknown.
+
+    librdkafka writes to it when a report comes into an empty queue, so reports that are already there need one poll.
+    librdkafka has a function for it, which confluent-kafka does not offer. The layout of its objects is known for one
+    version; with any other, reports are polled.
+    """
+    if (confluent_kafka.__version__, type(producer).__basicsize__) != _KNOWN_LIBRARY or _library() is None:
+        return None
+    descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    _set_descriptor(descriptor, producer)
+    return descriptor
+
+
+def close_report_signal(descriptor: int, producer: Producer) -> None:
+    """Close the eventfd, after librdkafka has stopped to write to it.
+
+    Otherwise librdkafka could write for as long as anything holds the producer, as ``list_topics`` does in a thread:
+    the number may belong to a client's connection by then.
+    """
+    _set_descriptor(_NO_DESCRIPTOR, producer)
+    os.close(descriptor)
+
+
+def _library() -> ctypes.CDLL | None:
+    found = list((Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka-*"))
+    return ctypes.CDLL(str(found[0])) if len(found) == 1 else None
+
+
+def _set_descriptor(descriptor: int, producer: Producer) -> None:
+    """Runs under the queue's lock, which librdkafka also holds while it writes."""
+    library = _library()
+    assert library is not None, "the version is known"
+    queue_of = library.rd_kafka_queue_get_main
+    queue_of.argtypes, queue_of.restype = [ctypes.c_void_p], ctypes.c_void_p
+    enable = library.rd_kafka_queue_io_event_enable
+    enable.argtypes, enable.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t], None
+    destroy = library.rd_kafka_queue_destroy
+    destroy.argtypes, destroy.restype = [ctypes.c_void_p], None
+    queue = queue_of(ctypes.c_void_p.from_address(id(producer) + object.__basicsize__))
+    enable(queue, descriptor, _ONE, len(_ONE))
+    destroy(queue)  # the reference, not the queue
