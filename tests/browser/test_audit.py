@@ -173,14 +173,14 @@ def test_the_audit_trail_is_read_filtered_and_downloaded(center: CenterProcess, 
     expect(rows).to_have_count(1)
     page.get_by_label("日期").fill("2020-01-01")
     expect(page.locator(".nothing-heading")).to_have_text("没有符合条件的条目")
-    assert page.url.endswith("/audit?person=ding1%2Fann&action=signed_in&day=2020-01-01")
+    expect(page).to_have_url(f"{center.url}/audit?person=ding1%2Fann&action=signed_in&day=2020-01-01")
     file = page.get_by_role("link", name="下载 CSV").get_attribute("href")
     assert file is not None
     assert "since=2019-12-31T16%3A00%3A00.000Z&until=2020-01-01T16%3A00%3A00.000Z" in file
     assert page.request.get(f"{center.url}{file}").text().count("\n") == 1
     page.get_by_role("button", name="清除").click()
     expect(rows).to_have_count(100)
-    assert page.url == f"{center.url}/audit"
+    expect(page).to_have_url(f"{center.url}/audit")
 
 
 def test_the_audit_trail_and_decisions_on_a_phone_in_english(center: CenterProcess, open_page: OpenPage) -> None:

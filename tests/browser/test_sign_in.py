@@ -66,7 +66,7 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
     link.click()
     enter(page, "ann")
     rows(page, "安然的申请")
-    assert page.url == f"{center.url}/#pending/I-ann"
+    expect(page).to_have_url(f"{center.url}/#pending/I-ann")
     expect(page.locator(".detail h2")).to_have_text("安然的申请")
     expect(page.locator(".live")).to_have_attribute("data-state", "live")
     assert page.evaluate("document.cookie") == ""
@@ -101,6 +101,13 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
         """Of whom there are lists in the browser: one name for each."""
         return [each.split("/")[5] for each in page.evaluate(stored) if each.endswith("/tasks")]
 
+    def has_lists(expected: list[str]) -> None:
+        for _ in range(1200):
+            if lists() == expected:
+                break
+            page.wait_for_timeout(50)
+        assert lists() == expected
+
     def leave() -> None:
         page.locator(".who").click()
         page.get_by_role("button", name="退出登录", exact=True).click()
@@ -113,11 +120,7 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
         rows(page, title)
         expect(page.locator(".live")).to_have_attribute("data-state", "live")
         # The service worker answers for the page once it has all files of it.
-        for _ in range(200):
-            if lists() == 4 * [user]:
-                break
-            page.wait_for_timeout(50)
-        assert lists() == 4 * [user]
+        has_lists(4 * [user])
         page.context.set_offline(True)
         page.reload()
         rows(page, title)
@@ -133,7 +136,7 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
         page.get_by_role("tab", name="待我处理").click()
         expect(page.locator(".as-of")).to_be_hidden()
         leave()
-        assert lists() == []
+        has_lists([])
     # Nobody is signed in: there is nothing to show.
     page.context.set_offline(True)
     page.reload()
@@ -215,7 +218,7 @@ def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
     page.get_by_role("link", name="登录").click()
     enter(page, "olga")
     expect(page.locator(".panels")).to_be_visible()
-    assert page.url == f"{center.url}/ops"
+    expect(page).to_have_url(f"{center.url}/ops")
     page.goto(center.url)
     rows(page, "Olga的申请")
     page.locator(".who").click()
@@ -233,7 +236,7 @@ def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
     page.get_by_role("searchbox").fill("bob")
     page.keyboard.press("Enter")
     expect(page.locator("tbody tr")).to_contain_text(["Olga olga查看他人的任务王伟 ding1/bob"])
-    assert page.url == f"{center.url}/audit?person=ding1%2Fbob"
+    expect(page).to_have_url(f"{center.url}/audit?person=ding1%2Fbob")
 
 
 def test_somebody_whom_nobody_imported_is_told_so(center: CenterProcess, open_page: OpenPage) -> None:

@@ -28,7 +28,7 @@ def test_organisations_and_apps_are_chosen_and_nobody_types_an_id(fake: FakeTask
     assert set(apps.locator(f"option[value={app}]").inner_text().split("、")) <= names
     apps.select_option(app)
     expect(processes).to_have_count(len(names))
-    assert page.url.endswith(f"/waiting?corp_id={CORP}&app_type={app}")
+    expect(page).to_have_url(f"{fake.url}/waiting?corp_id={CORP}&app_type={app}")
     assert apps.input_value() == app
     apps.select_option("全部应用")
     expect(processes).to_have_count(4)
@@ -63,7 +63,7 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
     page.locator("select[name=app_type]").select_option(APPS[1][0])
     expect(people.locator("tbody tr")).to_have_text(re.compile("李雷20"))
     page.get_by_role("button", name="费用报销").click()
-    assert f"app_type={APPS[1][0]}&process_name=" in page.url
+    expect(page).to_have_url(re.compile(f"app_type={APPS[1][0]}&process_name="))
     page.get_by_role("button", name="All processes").click()
     page.get_by_role("button", name="中文").click()
     expect(page.get_by_role("heading", name="按人员")).to_be_visible()
@@ -97,4 +97,4 @@ def test_on_a_phone_each_number_has_its_column_s_name(fake: FakeTaskCenter, open
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.get_by_role("link", name="李雷").click()
     expect(page.locator(".row").first).to_be_visible()
-    assert page.url == f"{fake.url}/?corp_id={CORP}&user_id={ME}#pending"
+    expect(page).to_have_url(f"{fake.url}/?corp_id={CORP}&user_id={ME}#pending")
