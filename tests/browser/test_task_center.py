@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from typing import TYPE_CHECKING
@@ -264,6 +265,23 @@ def test_steps_and_who_decided_are_shown_in_the_list_the_details_and_the_history
         expect(page.locator(".facts dd").first).to_have_text("部门负责人审批")
         for place in (".decisions", ".timeline"):
             expect(page.locator(f"{place} bdi.faint")).to_have_text(["部门负责人审批", *said])
+
+
+def test_a_table_of_many_columns_scrolls_and_breaks_no_number(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    rows = [{f"列{column}": f"{row}1234567.{column}5" for column in range(12)} for row in range(3)]
+    page = open_page("about:blank")
+
+    def add_table(route: Route) -> None:
+        answer = route.fetch().json()
+        route.fulfill(json={**answer, "form": {"tableField_x": json.dumps(rows)}})
+
+    page.route("**/history", add_table)
+    page.goto(fake.page_of(more=f"#pending/{fake.items[ME, 'pending'][0]['instance_id']}"))
+    table = page.locator(".form-values .records")
+    expect(table.locator("tbody tr")).to_have_count(3)
+    assert table.evaluate("table => table.scrollWidth > table.clientWidth")
+    heights = table.locator("tr").evaluate_all("rows => rows.map(row => row.getBoundingClientRect().height)")
+    assert max(heights) < 1.5 * min(heights)
 
 
 def test_people_and_fields_have_the_names_of_the_service_or_their_ids(

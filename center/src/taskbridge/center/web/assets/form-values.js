@@ -55,7 +55,7 @@ function shown(value, labels, words) {
 
 function table(rows, labels, words) {
   const names = [...new Set(rows.flatMap(Object.keys))];
-  const columns = names.map((name) => [labelOf(name, labels), (row) => shown(row[name] ?? null, labels, words), "long"]);
+  const columns = names.map((name) => [labelOf(name, labels), (row) => shown(row[name] ?? null, labels, words)]);
   return recordsTable(words.detail.form, columns, rows.slice(0, 100));
 }
 
