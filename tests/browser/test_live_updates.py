@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
@@ -120,3 +121,24 @@ def test_the_reader_of_an_old_page_is_not_moved_by_what_arrives(fake: FakeTaskCe
     assert before is not None
     assert after is not None
     assert abs(before["y"] - after["y"]) < 2
+
+
+def test_details_that_are_closed_are_not_read_again(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page("about:blank")
+    page.clock.install()
+    item = fake.items[ME, "pending"][0]
+    page.goto(fake.page_of() + f"#pending/{item['instance_id']}")
+    live(page)
+    expect(page.locator(".detail .timeline")).to_be_visible()
+    # From now on only the test lets time pass.
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=2))
+    fake.change(item, title="另一个标题")
+    expect(page.locator(".row-title").first).to_have_text("另一个标题")
+    page.get_by_role("tab", name="抄送我的").click()
+    expect(page.locator(".detail .nothing")).to_be_visible()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    with page.expect_request("**/counts*"):
+        page.clock.run_for(5000)
+    assert not [url for url in requested if "/v1/instances/" in url]
+    expect(page.locator(".detail .nothing-heading")).to_have_text("选择一条任务查看详情")

@@ -46,6 +46,7 @@ export function detailPane(api, inbox, words, { close, actions }) {
     if (isOther) {
       [state, events] = [null, null];
       loading.cancel();
+      again.cancel();
       if (instanceId === null) return;
       body.scrollTop = 0;
       replace(body, item === null ? element("p", { class: "note" }, words.loading) : head());
