@@ -294,3 +294,7 @@ def test_on_a_phone_every_column_can_be_read_and_nothing_is_wider_or_longer(
     last = page.locator(".quarantine tbody tr").first.locator("td").last
     expect(last).to_be_visible()
     assert last.evaluate("cell => getComputedStyle(cell, '::before').content") == '"来源"'
+    english = open_page(f"{fake.url}/ops", viewport=phone, locale="en-GB")
+    expect(english.locator(".panel.webhooks")).to_be_attached()
+    assert english.evaluate(measured) == [390, 844]
+    assert english.locator("h1").evaluate("title => title.scrollWidth <= title.clientWidth")
