@@ -79,3 +79,11 @@ def test_a_token_comes_from_the_portal(embedded: Embedded, open_page: OpenPage) 
     page.evaluate("document.querySelector('taskbridge-tasks').setAttribute('token-provider', 'giveToken')")
     expect(page.locator(".row")).to_have_count(11)
     assert "error" in {name for name, _ in page.evaluate("events")}
+
+
+def test_all_tabs_fit_on_a_phone_whatever_the_portal_takes_for_a_rem(embedded: Embedded, open_page: OpenPage) -> None:
+    _, url = embedded
+    page = open_page(url, viewport={"width": 390, "height": 780})
+    put(page, PERSON)
+    expect(page.get_by_role("tab").last).to_have_text("抄送我的3")
+    assert page.locator(".tabs").evaluate("tabs => tabs.scrollWidth <= tabs.clientWidth")

@@ -148,9 +148,12 @@ async function styleSheet(name) {
   return sheet;
 }
 
-/** A rem is the portal's, which may be anything; only the conditions of @container and @media keep it. */
+/** A rem is the portal's, which may be anything: of a condition of @container, which takes no variables, too. */
 function sizedByUs(css) {
-  const line = (text) => (text.trimStart().startsWith("@") ? text : text.replace(/(-?[\d.]+)rem\b/g, "calc($1 * var(--taskbridge-size, 16px))"));
+  const line = (text) => {
+    const isCondition = text.trimStart().startsWith("@");
+    return text.replace(/(-?[\d.]+)rem\b/g, (_, size) => (isCondition ? `${size * 16}px` : `calc(${size} * var(--taskbridge-size, 16px))`));
+  };
   return css.split("\n").map(line).join("\n");
 }
 
