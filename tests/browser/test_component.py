@@ -81,7 +81,7 @@ def test_a_token_comes_from_the_portal(embedded: Embedded, open_page: OpenPage) 
     assert "error" in {name for name, _ in page.evaluate("events")}
 
 
-def test_all_tabs_fit_on_a_phone_whatever_the_portal_takes_for_a_rem(embedded: Embedded, open_page: OpenPage) -> None:
+def test_all_tabs_fit_on_a_phone_with_any_size_of_a_rem(embedded: Embedded, open_page: OpenPage) -> None:
     _, url = embedded
     page = open_page(url, viewport={"width": 390, "height": 780})
     put(page, PERSON)
