@@ -73,7 +73,7 @@ class Webhooks:
             self._settings["WEBHOOKS_DATABASE_URL"] = self._server.url()
             with closing(open_database(self._server.url(), self._folder)) as new:
                 migrate(new, FOLDER)
-        self._pid = start_service(
+        self.pid = start_service(
             self._running, "taskbridge.cli", "webhooks", settings=self._settings, folder=self._folder
         )
         wait_until(lambda: answers(f"{self._url}/readyz"), f"webhooks on {self.name} are ready")
@@ -110,8 +110,8 @@ class Webhooks:
 
     @property
     def cpu(self) -> Cpu:
-        return Cpu(cpu_seconds(self._pid), 0.0 if self._server is None else cpu_seconds(self._server.pid))
+        return Cpu(cpu_seconds(self.pid), 0.0 if self._server is None else cpu_seconds(self._server.pid))
 
     @property
     def memory_mb(self) -> float:
-        return resident_mb(self._pid)
+        return resident_mb(self.pid)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from tests.bench.capacity.report import Window as Taken
+from tests.bench.capacity.report import write_report as write_capacity
 from tests.bench.center.callbacks import AT_REST, Times
 from tests.bench.center.installations import SQLITE, CaughtUp
 from tests.bench.center.queries import KINDS
@@ -108,3 +110,13 @@ def test_the_center(tmp_path: Path) -> None:
     assert "at most 12 ms at rest: SQLite 13.0 (13.0-13.0) ms, missed." in text
     assert "- A fact." in text
     assert ENDED.ended in text
+
+
+def test_the_capacity_is_the_highest_rate_whose_slowest_path_holds(tmp_path: Path) -> None:
+    windows = [
+        Taken(500, (3.0, 20.0), (30.0, 200.0), (30.0, 299.0), {"edge": 0.1, "Kafka": 0.5}),
+        Taken(1000, (3.0, 20.0), (30.0, 100.0), (30.0, 301.0), {"edge": 0.2, "Kafka": 0.7}),
+    ]
+    page = write_capacity(tmp_path, windows, "about", "It ended.", command="c", earlier=before()).read_text()
+    assert "**500 callbacks a second**" in page
+    assert "| 1,000 | 3 / 20 | 30 / 100 | 30 / 301 | 0.20 | 0.70 |" in page

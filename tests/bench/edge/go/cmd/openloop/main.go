@@ -26,6 +26,7 @@ type due struct {
 }
 
 type report struct {
+	BeganNs  int64   `json:"began_ns"` // when the first was due, by the clock of the day
 	Requests int     `json:"requests"`
 	OK       int     `json:"ok"`
 	Seconds  float64 `json:"seconds"`
@@ -99,7 +100,7 @@ func main() {
 			accepted++
 		}
 	}
-	_ = json.NewEncoder(os.Stdout).Encode(report{count, accepted, took, at(.5), at(.99), at(.999), latencies[count-1], late})
+	_ = json.NewEncoder(os.Stdout).Encode(report{began.UnixNano(), count, accepted, took, at(.5), at(.99), at(.999), latencies[count-1], late})
 }
 
 func read(bodies, address, path, contentType string) [][]byte {
