@@ -106,7 +106,7 @@ def attempts(
 def delivery_of(endpoint: Endpoint, notification: TaskNotification | None = None, failed_before: int = 0) -> Delivery:
     """Of this notification, or of an example."""
     each = notification or example(endpoint)
-    return Delivery(1, "erp", entry_of(each), each.notification_id, event_of(each), failed_before, now_ms())
+    return Delivery(1, entry_of(each), each.notification_id, event_of(each), failed_before, now_ms())
 
 
 @asynccontextmanager

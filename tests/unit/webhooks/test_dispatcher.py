@@ -26,7 +26,7 @@ from taskbridge.webhooks.operations import example
 from unit.webhooks.receivers import LOOPBACK, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from taskbridge.runtime.database import Database
@@ -221,9 +221,9 @@ async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     next_due = store.next_due
     monkeypatch.setattr(module, "_PROBE_S", 3600.0)
 
-    def counted(database: Database, names: Collection[str]) -> dict[str, int]:
-        queried.extend(names)
-        return next_due(database, names)
+    def counted(database: Database, endpoint: str) -> int | None:
+        queried.append(endpoint)
+        return next_due(database, endpoint)
 
     service.answers["away"] = lambda _request: 500
     async with service.running("away", "erp"):
@@ -306,69 +306,25 @@ async def test_an_error_of_any_kind_is_reported_and_tried_again(
         await service.until(lambda: service.dispatcher.problem is None)
 
 
-async def test_rows_of_one_endpoint_that_the_database_refuses_do_not_stop_the_others(
-    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service, claim = Service(sqlite, tmp_path), store.Queues.claim
-
-    def broken(queues: store.Queues, connection: Any, most: Mapping[str, int], **options: Any) -> Any:
-        if "bad" in most:
-            raise IntegrityError("UPDATE", {}, ValueError("of an index"))
-        return claim(queues, connection, most, **options)
-
-    monkeypatch.setattr(store.Queues, "claim", broken)
-    async with service.running("bad", "erp"):
-        service.add(("I1", "first"), ("I1", "second"))
-        await service.until(lambda: len(service.got.get("erp", ())) == 2)
-        await service.until(lambda: service.dispatcher.problem == "deliveries to bad wait: IntegrityError")
-        monkeypatch.setattr(store.Queues, "claim", claim)
-        await service.until(lambda: len(service.got.get("bad", ())) == 2)
-
-    assert service.got["bad"] == service.got["erp"] == [("I1", "first"), ("I1", "second")]
-
-
-async def test_what_a_killed_replica_had_claimed_is_sent_by_another_in_order(
-    database: Database, tmp_path: Path
-) -> None:
-    service = Service(database, tmp_path)
-    async with service.running("erp"):
-        pass
-    service.add(("I1", "first"), ("I2", "only"))
-    with database.write() as connection:  # it is killed before it has sent them
-        assert len(store.Queues(database, by="killed").claim(connection, {"erp": 10})) == 2
-    service.add(("I1", "second"), ("I3", "later"))
-    async with service.running("erp"):
-        await service.until(lambda: "erp" in service.got)
-        assert service.got["erp"] == [("I3", "later")], "nobody else sends what is claimed"
-        with database.write() as connection:
-            connection.execute(store.queues.update().values(claimed_until=0))
-        await service.until(lambda: len(service.got["erp"]) == 4)
-
-    got = service.got["erp"]
-    assert got.index(("I1", "first")) < got.index(("I1", "second"))
-    assert store.waiting(database, ["erp"]) == {}
-
-
 async def test_an_idle_endpoint_costs_no_transaction_that_writes(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
-    looks, claims = list[list[str]](), list[object]()
+    looks, claims = list[str](), list[int]()
 
-    def looked(database: Database, names: Collection[str]) -> dict[str, int]:
-        looks.append(sorted(names))
-        return next_due(database, names)
+    def looked(database: Database, endpoint: str) -> int | None:
+        looks.append(endpoint)
+        return next_due(database, endpoint)
 
-    def claimed(*arguments: Any, **options: Any) -> Any:
-        claims.append(arguments)
-        return claim(*arguments, **options)
+    def claimed(queues: store.Queues, connection: Any, most: int) -> Any:
+        claims.append(most)
+        return claim(queues, connection, most)
 
-    async with service.running("erp", "other"):
+    async with service.running("erp"):
         monkeypatch.setattr(store, "next_due", looked)
         monkeypatch.setattr(store.Queues, "claim", claimed)
         await service.until(lambda: len(looks) > 20)
         assert len(claims) <= 1
-        assert all(each == ["erp", "other"] for each in looks), "one query for all endpoints"
         service.add(("I1", "t"))
         await service.until(lambda: "erp" in service.got)
 

@@ -63,10 +63,10 @@ def statuses(client: TestClient, **headers: str) -> list[int]:
 
 def give_up(database: Database, *ids: str) -> None:
     """Deliveries to ``erp`` whose last attempt failed."""
-    queues = Queues(database, by="one")
+    queues = Queues(database, "erp", by="one", collapse=False)
     with database.write() as connection:
         store.add(database, connection, [New("erp", each, each, b"{}") for each in ids])
-        for each in queues.claim(connection, {"erp": 10}):
+        for each in queues.claim(connection, 10):
             failed = Result(each, now_ms(), delivered=False, status=500, problem="500 no", retry_in_ms=None)
             queues.finish(connection, [failed])
 

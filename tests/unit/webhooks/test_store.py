@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Connection, event, select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.migrations import migrate
@@ -34,7 +34,7 @@ def add(database: Database, *ids: tuple[str, str], endpoint: str = ERP, only_fir
 
 def claim(database: Database, *, by: str = "one", most: int = 10, collapse: bool = False) -> list[Delivery]:
     with database.write() as connection:
-        found = Queues(database, by=by).claim(connection, {ERP: most}, collapse={ERP} if collapse else ())
+        found = Queues(database, ERP, by=by, collapse=collapse).claim(connection, most)
     return sorted(found, key=lambda each: each.webhook_id)
 
 
@@ -53,12 +53,7 @@ def failed(each: Delivery, *, retry_in_ms: int | None = 60_000, disable: str | N
 
 def finish(database: Database, *results: Result, by: str = "one") -> None:
     with database.write() as connection:
-        Queues(database, by=by).finish(connection, results)
-
-
-def next_due(database: Database) -> int | None:
-    store.register(database, {ERP: False})
-    return store.next_due(database, [ERP]).get(ERP)
+        Queues(database, ERP, by=by, collapse=False).finish(connection, results)
 
 
 def outcomes(database: Database) -> dict[str, Outcome]:
@@ -92,7 +87,7 @@ def test_a_failure_delays_its_entry_alone(database: Database) -> None:
     finish(database, failed(a), delivered(b))
 
     assert ids(claim(database)) == ["b2"]
-    due = next_due(database)
+    due = store.next_due(database, ERP)
     assert due is not None
     assert due > now_ms()
 
@@ -109,7 +104,7 @@ def test_an_answer_of_any_bytes_can_be_recorded(database: Database) -> None:
     add(database, ("a", "a1"))
     [a] = claim(database)
     finish(database, failed(a)._replace(problem="500 \0"))
-    assert next_due(database) is not None
+    assert store.next_due(database, ERP) is not None
 
 
 def test_a_notification_that_comes_twice_is_one_delivery(database: Database) -> None:
@@ -119,63 +114,7 @@ def test_a_notification_that_comes_twice_is_one_delivery(database: Database) -> 
     add(database, ("a", "a1"))
 
     assert claim(database) == []
-    assert next_due(database) is None
-
-
-def test_notifications_that_came_twice_are_not_claimed_in_place_of_others(database: Database) -> None:
-    repeated = [(f"e{number}", f"n{number}") for number in range(5)]
-    add(database, *repeated)
-    finish(database, *map(delivered, claim(database)))
-    add(database, *repeated)
-    with database.write() as connection:
-        connection.execute(update(queues).values(next_at=0))
-    add(database, ("a", "a1"), ("b", "b1"))
-
-    assert ids(claim(database, most=2)) == ["a1", "b1"]
-
-
-def test_several_endpoints_are_claimed_and_recorded_together(database: Database) -> None:
-    names = ("erp", "other", "third")
-    for name in names:
-        add(database, ("a", "a1"), ("b", "b1"), endpoint=name)
-        add(database, ("a", "a2"), endpoint=name)
-    both = Queues(database, by="one")
-    with database.write() as connection:
-        first = both.claim(connection, {"erp": 10, "other": 1})
-    assert sorted(each.endpoint for each in first) == ["erp", "erp", "other"]
-
-    results = [failed(each) if each.entry == "b" else delivered(each) for each in first]
-    with database.write() as connection:
-        due = both.finish(connection, results)
-        second = both.claim(connection, dict.fromkeys(names, 10))
-
-    assert due["erp"] <= now_ms()
-    assert {(each.endpoint, each.webhook_id) for each in second} >= {("erp", "a2"), ("third", "a1"), ("third", "b1")}
-    assert ("erp", "b1") not in {(each.endpoint, each.webhook_id) for each in second}
-
-
-def test_a_step_reads_no_more_of_a_backlog_than_it_claims(sqlite: Database) -> None:
-    statements: dict[str, Any] = {}
-
-    def noted(_: object, __: object, statement: str, parameters: Any, ___: object, is_many: bool) -> None:  # noqa: FBT001 - SQLAlchemy's
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
-            statements[statement] = parameters[0] if is_many else parameters
-
-    add(sqlite, ("a", "a1"), ("b", "b1"))
-    add(sqlite, ("a", "a2"))
-    event.listen(sqlite.engine, "before_cursor_execute", noted)
-    for _ in range(2):
-        finish(sqlite, *map(delivered, claim(sqlite, collapse=True)))
-    next_due(sqlite)
-    event.remove(sqlite.engine, "before_cursor_execute", noted)
-
-    assert len(statements) > 8
-    with sqlite.read() as connection:
-        for statement, parameters in statements.items():
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plan = [row.detail for row in rows]
-            assert not [each for each in plan if each.startswith(("SCAN queues", "SCAN deliveries"))], statement
-            assert not [each for each in plan if "deliveries_latest" in each], f"reads all that wait: {statement}"
+    assert store.next_due(database, ERP) is None
 
 
 def test_nobody_else_delivers_what_is_claimed(database: Database) -> None:
@@ -200,10 +139,10 @@ def test_what_a_dead_replica_claimed_is_delivered_by_another(database: Database)
     add(database, ("a", "a1"))
     add(database, ("a", "a2"))
     [lost] = claim(database)
-    assert next_due(database) is None, "another replica sends it"
+    assert store.next_due(database, ERP) is None, "another replica sends it"
     with database.write() as connection:
         connection.execute(update(queues).values(claimed_until=now_ms() - 1))
-    assert next_due(database) is not None
+    assert store.next_due(database, ERP) is not None
 
     [again] = claim(database, by="two")
     assert again.webhook_id == "a1"
@@ -474,11 +413,11 @@ def test_an_endpoint_is_enabled_while_an_attempt_at_it_ends(
         with database.read() as connection:
             return database.is_sqlite or bool(connection.scalar(waits))
 
-    def meanwhile(connection: Connection, endpoint: str, results: Sequence[Result], since: int | None) -> None:
+    def meanwhile(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
         enabling.start()
         while not is_waiting():
             pass
-        note(connection, endpoint, results, since)
+        note(connection, endpoint, results)
 
     monkeypatch.setattr(store, "_note", meanwhile)
     finish(database, delivered(a))

@@ -135,7 +135,7 @@ class Operations:
     async def _attempt(self, endpoint: Endpoint) -> Result:
         notification = example(endpoint)
         event = event_of(notification)
-        delivery = Delivery(0, endpoint.name, entry_of(notification), notification.notification_id, event, 0, now_ms())
+        delivery = Delivery(0, entry_of(notification), notification.notification_id, event, 0, now_ms())
         sender = DeliveryClient(endpoint, self._guard, self.other_id)
         try:
             return await sender.attempt(delivery)

@@ -7,13 +7,11 @@ sent one after the other, also when a replica dies in the middle of an attempt.
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Connection,
     Row,
@@ -27,7 +25,6 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -37,7 +34,7 @@ from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, ScalarSelect, Select, Subquery
+    from sqlalchemy import ColumnElement, FromClause
 
 CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""
@@ -52,15 +49,10 @@ _FAILURES = 5
 _PURGED_ROWS = 5_000
 
 
-Place = tuple[str, str]
-"""Names a queue: endpoint and entry."""
-
-
 class Delivery(NamedTuple):
     """One notification for one endpoint, to be sent now."""
 
     id: int
-    endpoint: str
     entry: str
     webhook_id: str
     data: bytes
@@ -68,10 +60,6 @@ class Delivery(NamedTuple):
     """Failed ones before this."""
     at: int
     """When it was added."""
-
-    @property
-    def place(self) -> Place:
-        return self.endpoint, self.entry
 
 
 class Waiting(NamedTuple):
@@ -146,16 +134,17 @@ _FINISH = (
         problem=bindparam("its_problem"),
     )
 )
-_REPLACE = (
-    update(deliveries)
-    .where(deliveries.c.endpoint == bindparam("its_endpoint"), deliveries.c.entry == bindparam("its_entry"))
-    .where(_IS_WAITING, deliveries.c.id < bindparam("its_id"))
-    .values(outcome=int(Outcome.REPLACED))
-)
 _RELEASE = (
     update(queues)
     .where(queues.c.endpoint == bindparam("its_endpoint"), queues.c.entry == bindparam("its_entry"))
     .values(next_at=bindparam("due"), attempts=bindparam("failed"), claim="", claimed_until=0)
+)
+
+
+_RECOVER = (
+    update(endpoints)
+    .where(endpoints.c.name == bindparam("its_name"), endpoints.c.failing_since.is_not(None))
+    .values(failing_since=None)
 )
 
 
@@ -169,7 +158,7 @@ def add(database: Database, connection: Connection, added: Iterable[New], *, onl
     places = sorted({(each.endpoint, each.entry) for each in rows.values()})
     # First, so that an entry whose last delivery ends at this moment is not forgotten.
     _lock_queues(database, connection, places, at)
-    known = _known(database, connection, places) if only_first else set[Place]()
+    known = _known(database, connection, places) if only_first else set[tuple[str, str]]()
     values = [
         (each.endpoint, each.entry, each.webhook_id, at, int(Outcome.WAITING), each.data, 0)
         for each in rows.values()
@@ -179,7 +168,7 @@ def add(database: Database, connection: Connection, added: Iterable[New], *, onl
     return {endpoint for endpoint, _ in places}
 
 
-def _lock_queues(database: Database, connection: Connection, places: Sequence[Place], at: int) -> None:
+def _lock_queues(database: Database, connection: Connection, places: Sequence[tuple[str, str]], at: int) -> None:
     """Add those that are missing. One that is there is changed into what it is, because its lock is needed."""
     put = database.insert(queues).on_conflict_do_update(
         index_elements=[queues.c.endpoint, queues.c.entry], set_={"next_at": queues.c.next_at}
@@ -189,33 +178,15 @@ def _lock_queues(database: Database, connection: Connection, places: Sequence[Pl
         connection.execute(put, [{"endpoint": endpoint, "entry": entry, **new} for endpoint, entry in places])
 
 
-def _known(database: Database, connection: Connection, places: Sequence[Place]) -> set[Place]:
-    """Those of which there is a delivery."""
-    given = _given(database)
-    found = select(given).where(_id_in(given, func.min).is_not(None))
-    return {(row.endpoint, row.entry) for row in connection.execute(found, _places(places))}
-
-
-def _given(database: Database) -> Subquery:
-    """The queues in the parameter ``places``, which ``_places`` makes: rows of endpoint and entry."""
-    if database.is_sqlite:
-        given = func.json_each(bindparam("places"))
-    else:
-        given = func.json_array_elements(cast(bindparam("places"), JSON))
-    each = given.table_valued("value").c.value
-    return select(each.op("->>")(0).label("endpoint"), each.op("->>")(1).label("entry")).subquery()
-
-
-def _id_in(given: Subquery, least_or_most: Callable[..., Any], *outcomes: Outcome) -> ScalarSelect[Any]:
-    """An id of each queue's deliveries. For each queue a query: a database that joins may read all that wait."""
-    each = deliveries.alias()
-    found = select(least_or_most(each.c.id)).where(each.c.endpoint == given.c.endpoint, each.c.entry == given.c.entry)
-    return (found.where(each.c.outcome == outcomes[0]) if outcomes else found).correlate(given).scalar_subquery()
-
-
-def _places(places: Iterable[Place]) -> dict[str, Any]:
-    """One parameter, however many there are, so that its statement is built once."""
-    return {"places": msgspec.json.encode(list(places)).decode()}
+def _known(database: Database, connection: Connection, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of which there is a delivery: a query for each endpoint, because one for all pairs would be too deep."""
+    of = select(deliveries.c.entry).where(deliveries.c.endpoint == bindparam("its_name"))
+    of = of.where(database.among(deliveries.c.entry)).distinct()
+    found: set[tuple[str, str]] = set()
+    for endpoint, pairs in groupby(places, key=itemgetter(0)):
+        given = {"its_name": endpoint, **database.keys(entry for _, entry in pairs)}
+        found |= {(endpoint, entry) for entry in connection.scalars(of, given)}
+    return found
 
 
 def _clock(database: Database, here: ColumnElement[int]) -> ColumnElement[int]:
@@ -226,94 +197,65 @@ def _clock(database: Database, here: ColumnElement[int]) -> ColumnElement[int]:
 
 
 class Queues:
-    """The queues of all endpoints, for one replica. To build statements takes longer than to run them: built once."""
+    """The queues of one endpoint, for one replica. To build statements takes longer than to run them: built once."""
 
-    def __init__(self, database: Database, *, by: str) -> None:
+    def __init__(self, database: Database, endpoint: str, *, by: str, collapse: bool) -> None:
         """``by`` names the replica that claims."""
-        self._database = database
-        given = _given(database)
-        mine = tuple_(queues.c.endpoint, queues.c.entry).in_(select(given))
+        self._database, self._endpoint, self._collapse = database, endpoint, collapse
+        here = queues.c.endpoint == endpoint
+        given = here, database.among(queues.c.entry)
+        waiting = deliveries.c.endpoint == endpoint, database.among(deliveries.c.entry), _IS_WAITING
         clock = _clock(database, _NOW)
-        here = queues.c.endpoint == bindparam("its_endpoint")
         due = select(queues.c.entry).where(here, queues.c.next_at <= _NOW, queues.c.claimed_until <= clock)
         self._due = due.order_by(queues.c.next_at).limit(bindparam("most")).with_for_update(skip_locked=True)
-        self._claim = update(queues).where(mine).values(claim=by, claimed_until=clock + CLAIM_MS)
-        first, last = (_id_in(given, each, Outcome.WAITING) for each in (func.min, func.max))
-        found = select(*(deliveries.c[each] for each in Delivery._fields))
-        self._first, self._last = (
-            found.where(deliveries.c.id.in_(select(each).select_from(given))) for each in (first, last)
+        self._claim = update(queues).where(*given).values(claim=by, claimed_until=clock + CLAIM_MS)
+        first, last = (
+            select(each(deliveries.c.id)).where(*waiting).group_by(deliveries.c.entry) for each in (func.min, func.max)
         )
-        self._forget = delete(queues).where(mine)
-        held = select(queues.c.endpoint, queues.c.entry).where(mine, queues.c.claim == by)
-        self._held = held.order_by(queues.c.endpoint, queues.c.entry).with_for_update()
-        self._failing = select(endpoints.c.name, endpoints.c.failing_since).where(database.among(endpoints.c.name))
-        self._left = select(given).where(first.is_not(None))
+        self._first = select(*(deliveries.c[each] for each in Delivery._fields)).where(deliveries.c.id.in_(first))
+        self._replace = update(deliveries).where(*waiting, deliveries.c.id.not_in(last))
+        self._forget = delete(queues).where(*given)
+        held = select(queues.c.entry).where(*given, queues.c.claim == by)
+        self._held = held.order_by(queues.c.entry).with_for_update()
+        self._left = select(deliveries.c.entry).where(*waiting).distinct()
 
-    def claim(
-        self, connection: Connection, most: Mapping[str, int], *, collapse: Collection[str] = ()
-    ) -> list[Delivery]:
-        """The first deliveries of queues that are due and that nobody has claimed: so many of each endpoint.
+    def claim(self, connection: Connection, most: int) -> list[Delivery]:
+        """The first deliveries of queues that are due and that nobody has claimed."""
+        now = {"now": now_ms()}
+        entries = list(connection.scalars(self._due, {**now, "most": most}))
+        if not entries:
+            return []
+        connection.execute(self._claim, {**now, **self._database.keys(entries)})
+        found = self._firsts(connection, entries)
+        untried = [each.entry for each in found if not each.attempts]
+        if self._collapse and untried:
+            connection.execute(self._replace, {"outcome": Outcome.REPLACED, **self._database.keys(untried)})
+            found = [*(each for each in found if each.attempts), *self._firsts(connection, untried)]
+        if missing := set(entries) - {each.entry for each in found}:
+            # What they had is delivered: a record came twice.
+            connection.execute(self._forget, self._database.keys(missing))
+        return found
 
-        ``collapse``: the endpoints of which only the newest of untried changes is sent.
-        """
-        now, claimed = {"now": now_ms()}, list[Delivery]()
-        while most:
-            places = [
-                (endpoint, entry)
-                for endpoint, count in sorted(most.items())
-                for entry in connection.scalars(self._due, {**now, "its_endpoint": endpoint, "most": count})
-            ]
-            if not places:
-                break
-            connection.execute(self._claim, {**now, **_places(places)})
-            found = _deliveries(connection, self._first, places)
-            if untried := {each.place for each in found if not each.attempts and each.endpoint in collapse}:
-                newest = _deliveries(connection, self._last, untried)
-                connection.execute(_REPLACE, [_replaced(each) for each in newest])
-                found = [*(each for each in found if each.place not in untried), *newest]
-            claimed += found
-            # What these had is delivered: a record came twice. Others have their turn.
-            missing = set(places) - {each.place for each in found}
-            if missing:
-                connection.execute(self._forget, _places(missing))
-            most = Counter(endpoint for endpoint, _ in missing)
-        return claimed
+    def _firsts(self, connection: Connection, entries: Collection[str]) -> list[Delivery]:
+        return [Delivery(*row) for row in connection.execute(self._first, self._database.keys(entries))]
 
-    def finish(self, connection: Connection, results: Sequence[Result]) -> dict[str, int]:
-        """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored.
-
-        Returns when the first of these entries that have more is due, by endpoint.
-        """
-        by_place = {each.delivery.place: each for each in results}
-        mine = [by_place[row.endpoint, row.entry] for row in connection.execute(self._held, _places(by_place))]
+    def finish(self, connection: Connection, results: Sequence[Result]) -> None:
+        """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
+        by_entry = {each.delivery.entry: each for each in results}
+        mine = [by_entry[entry] for entry in connection.scalars(self._held, self._database.keys(by_entry))]
         if not mine:
-            return {}
+            return
         connection.execute(_FINISH, [_finished(each) for each in mine])
-        places = {each.delivery.place for each in mine}
+        entries = {each.delivery.entry for each in mine}
         # A statement of its own, which sees what was added before the lock was taken.
-        left = {(row.endpoint, row.entry) for row in connection.execute(self._left, _places(places))}
-        if places - left:
-            connection.execute(self._forget, _places(places - left))
-        released = [_released(each) for each in mine if each.delivery.place in left]
-        if released:
-            connection.execute(_RELEASE, released)
-        names = self._database.keys({endpoint for endpoint, _ in places})
-        failing = {row.name: row.failing_since for row in connection.execute(self._failing, names)}
-        # ``mine`` is in the order of endpoints, in which every transaction locks their rows.
-        for endpoint, group in groupby(mine, key=lambda each: each.delivery.endpoint):
-            _note(connection, endpoint, list(group), failing.get(endpoint))
-        first = dict[str, int]()
-        for each in released:
-            first[each["its_endpoint"]] = min(each["due"], first.get(each["its_endpoint"], each["due"]))
-        return first
-
-
-def _deliveries(connection: Connection, query: Select[Any], places: Collection[Place]) -> list[Delivery]:
-    return [Delivery(*row) for row in connection.execute(query, _places(places))]
-
-
-def _replaced(newest: Delivery) -> dict[str, object]:
-    return {"its_endpoint": newest.endpoint, "its_entry": newest.entry, "its_id": newest.id}
+        left = set(connection.scalars(self._left, self._database.keys(entries)))
+        if entries - left:
+            connection.execute(self._forget, self._database.keys(entries - left))
+        if left:
+            connection.execute(
+                _RELEASE, [_released(self._endpoint, each) for each in mine if each.delivery.entry in left]
+            )
+        _note(connection, self._endpoint, mine)
 
 
 def _finished(result: Result) -> dict[str, object]:
@@ -329,29 +271,30 @@ def _finished(result: Result) -> dict[str, object]:
     }
 
 
-def _released(result: Result) -> dict[str, Any]:
+def _released(endpoint: str, result: Result) -> dict[str, object]:
     is_over = result.delivered or result.retry_in_ms is None
     return {
-        "its_endpoint": result.delivery.endpoint,
+        "its_endpoint": endpoint,
         "its_entry": result.delivery.entry,
         "due": result.at + (result.retry_in_ms or 0),
         "failed": 0 if is_over else result.delivery.attempts + 1,
     }
 
 
-def _note(connection: Connection, endpoint: str, results: Sequence[Result], since: int | None) -> None:
+def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
     """The endpoint's state after these attempts: failing, well again, or disabled."""
     reason = next((each.disable for each in results if each.disable), None)
     is_well = any(each.delivered for each in results)
-    mine = update(endpoints).where(endpoints.c.name == endpoint)
-    if is_well and since is not None:
-        connection.execute(mine.values(failing_since=None))
+    if is_well:
+        connection.execute(_RECOVER, {"its_name": endpoint})
     if is_well and reason is None:
         return
+    mine = update(endpoints).where(endpoints.c.name == endpoint)
     is_enabled, last = endpoints.c.disabled.is_(None), max(results, key=lambda each: each.at)
     if reason is not None:
         connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
     if not is_well:
+        since = connection.scalar(select(endpoints.c.failing_since).where(endpoints.c.name == endpoint))
         if since is not None and since >= last.at - FAILING_MS:
             return
         if since is None or _is_first(connection, endpoint, results):
@@ -371,15 +314,11 @@ def _is_first(connection: Connection, endpoint: str, results: Sequence[Result]) 
     return found is None or found < results[0].at - SILENCE_MS
 
 
-def next_due(database: Database, names: Collection[str]) -> dict[str, int]:
-    """When the next queue that nobody has claimed is due, by endpoint; that of a dead replica too, after its claim."""
+def next_due(database: Database, endpoint: str) -> int | None:
+    """When the next queue that nobody has claimed is due; that of a dead replica too, once its claim is over."""
     is_free = queues.c.claimed_until <= _clock(database, literal(now_ms()))
-    first = select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoints.c.name, is_free).scalar_subquery()
     with database.read() as connection:
-        rows = connection.execute(
-            select(endpoints.c.name, first).where(database.among(endpoints.c.name)), database.keys(names)
-        )
-        return {name: due for name, due in rows if due is not None}
+        return connection.scalar(select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoint, is_free))
 
 
 def waiting(database: Database, names: Collection[str], outcome: Outcome = Outcome.WAITING) -> dict[str, Waiting]:
