@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
@@ -59,9 +59,9 @@ def test_a_spreadsheet_has_the_words_of_the_page(run: RunModule, module: str, la
 @pytest.mark.parametrize("module", ["words-en.js", "words-zh.js"])
 def test_every_reason_against_a_decision_is_said_in_words(run: RunModule, module: str) -> None:
     said = run(module, "(words) => Object.values(words).map((each) => Object.keys(each.acting.reasons))[0]", None)
-    documented = models.ActionOut.model_fields["detail"].description or ""
-    of_all = get_args(get_args(models.ActionsOut.model_fields["reason"].annotation)[0])
-    of_one = re.findall(r"`([a-z-]+)`", documented)
+    _, described = get_args(get_type_hints(models.ActionOut, include_extras=True)["detail"])
+    of_all = get_args(get_args(get_type_hints(models.ActionsOut)["reason"])[0])
+    of_one = re.findall(r"`([a-z-]+)`", described.description)
     assert len(of_one) > 7, "they are named in the model"
     assert {*of_one, *of_all} <= set(said)
 

@@ -34,7 +34,7 @@ from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, Vi
 from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from fastapi import APIRouter, FastAPI
     from sqlalchemy import Connection
@@ -233,5 +233,5 @@ def fill(database: Database, topic: str, *, read: int, of: int) -> None:
         connection.execute(insert(positions), [row])
 
 
-def items(answer: dict[str, Any]) -> Sequence[tuple[str, str | None]]:
+def items(answer: Mapping[str, Any]) -> Sequence[tuple[str, str | None]]:
     return [(each["instance_id"], each["task_id"]) for each in answer["items"]]

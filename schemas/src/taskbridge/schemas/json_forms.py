@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 from msgspec.structs import asdict
@@ -29,7 +29,12 @@ def fields_json(record: Struct) -> dict[str, Any]:
     }
 
 
-def person_json(person: Person | None, known: str | None = None) -> dict[str, Any] | None:
+class PersonFields(TypedDict):
+    user_id: str
+    name: str | None
+
+
+def person_json(person: Person | None, known: str | None = None) -> PersonFields | None:
     """By the name that came with the event, where one did; else by the ``known`` one."""
     return person and {"user_id": person.user_id, "name": known if person.name is None else person.name}
 

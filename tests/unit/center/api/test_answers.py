@@ -1,4 +1,4 @@
-"""Responses look as the OpenAPI document says, and a bad query gets a problem that says what is wrong."""
+"""What responses contain; a bad query gets a problem that says what is wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from support.center_rows import entry_row, state
-from taskbridge.center.api import models, routes
+from taskbridge.center.api import routes
 from taskbridge.center.api.marks import Marked
 from taskbridge.center.api.queries import BEHIND_MS, HISTORY_MAX
 from taskbridge.center.tables import PINNED
@@ -27,7 +26,6 @@ from taskbridge.schemas.events import (
 )
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from starlette.testclient import TestClient
 
     from support.center_rows import AnsweringCenter
@@ -46,13 +44,6 @@ def event(action: Action, **fields: Any) -> TaskEvent:
         **fields,
     }
     return TaskEvent(action=action, **given)
-
-
-def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
-    """Every field is there, of its type, and none besides."""
-    known = set(model.model_fields)
-    assert set(answer) == known
-    TypeAdapter(model).validate_python(answer, strict=True)
 
 
 def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringCenter) -> None:
@@ -80,7 +71,6 @@ def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringC
             center.marks.change(("corp", "ann"), [Marked("created", each, None, {PINNED: 1})])
         found = client.get(f"/v1/corps/corp/users/ann/{path}?view=created").json()["items"]
         assert {each["instance_id"]: each["waits_for"] for each in found} == expected
-        fits(models.WaitsForOut, found[0]["waits_for"])
     assert client.get("/v1/corps/corp/users/bob/tasks?view=pending").json()["items"][0]["waits_for"] is None
 
 
@@ -112,7 +102,6 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, center: Answering
         state("I-2", copied=(CopiedEntry("ann", 5),), title=None),
     )
     handled = client.get("/v1/corps/corp/users/ann/tasks?view=handled").json()
-    fits(models.PageOut, handled)
     expected = {
         "instance_id": "I-1",
         "task_id": "T-1",
@@ -136,19 +125,14 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, center: Answering
     }
     assert handled == {"items": [expected], "next_cursor": None}
     created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()["items"][0]
-    fits(models.ItemOut, created)
     assert (created["created_at"], created["task_id"]) == ("2026-01-31T08:00:00.000Z", None)
     assert (created["finished_at"], created["result"]) == ("2026-01-31T08:00:01.234Z", "agree")
     copied = client.get("/v1/corps/corp/users/ann/tasks?view=copied").json()["items"][0]
-    fits(models.ItemOut, copied)
     assert (copied["originator"], copied["title"]) == (None, None)
     counts = client.get("/v1/corps/corp/users/ann/counts").json()
-    fits(models.CountsOut, counts)
     assert counts == {"created": 1, "pending": 0, "handled": 1, "copied": 1}
     apps = client.get("/v1/corps/corp/users/ann/apps").json()
-    fits(models.AppsOut, apps)
     assert apps == {"items": [{"app_type": "APP", "process_name": "请假", "source": "yida"}]}
-    fits(models.MeOut, client.get("/v1/me").json())
 
 
 def test_people_have_the_names_that_are_known_in_their_corp(client: TestClient, center: AnsweringCenter) -> None:
@@ -170,13 +154,11 @@ def test_people_have_the_names_that_are_known_in_their_corp(client: TestClient, 
         event(Action.COMPLETED, task_id="T-1", actor_id="bob"),
     )
     found = client.get("/v1/instances/I-1").json()
-    fits(models.InstanceOut, found)
     assert found["originator"] == {"user_id": "ann", "name": "Ann"}, "the sender's name for her"
     named = {"ann": "another Ann", "bob": "鲍勃", "cai": "蔡"}
     assert {each["user_id"]: each["name"] for each in found["people"]} == named
     assert len(found["people"]) == len(named), "each once"
     history = client.get("/v1/instances/I-1/history").json()
-    fits(models.HistoryOut, history)
     assert sorted(each["user_id"] for each in history["people"]) == ["bob", "cai"]
 
 
@@ -192,9 +174,7 @@ def test_fields_have_the_labels_of_the_form_in_its_corp(client: TestClient, cent
         center.store(state(instance_id, form_uuid=form_uuid, form_data=shown))
         center.store_events(event(Action.CREATED, instance_id=instance_id, form_uuid=form_uuid, form_data=form))
         found = client.get(f"/v1/instances/{instance_id}").json()
-        fits(models.InstanceOut, found)
         history = client.get(f"/v1/instances/{instance_id}/history").json()
-        fits(models.HistoryOut, history)
         return [(each["form_title"], each["form_labels"]) for each in (found, history)]
 
     days = {"days": "3"}
@@ -236,7 +216,6 @@ def test_people_are_found_of_every_corp_as_many_as_are_requested(client: TestCli
     center.know("corp", PersonRecord("bob", "鲍勃", "财务部"))
     center.know("theirs", PersonRecord("dan", None))
     found = client.get("/v1/people").json()
-    fits(models.PeopleOut, found)
     assert found["items"] == [
         {"corp_id": "corp", "user_id": "bob", "name": "鲍勃", "department": "财务部"},
         {"corp_id": "theirs", "user_id": "dan", "name": None, "department": None},
@@ -275,12 +254,8 @@ def test_an_instance_and_its_history(client: TestClient, center: AnsweringCenter
     center.store(state(originator=Person("ann", "Ann"), tasks=(task,), began_at=5_000))
     center.store_events(completed, created, copied, theirs)
     found = client.get("/v1/instances/I-1").json()
-    fits(models.InstanceOut, found)
-    fits(models.TaskOut, found["tasks"][0])
     assert found["created_at"] == "1970-01-01T00:00:05.000Z", "it began with the create, whichever came first"
     history = client.get("/v1/instances/I-1/history").json()
-    fits(models.HistoryOut, history)
-    fits(models.EventOut, history["events"][0])
     assert [(each["action"], each["partition"], each["offset"]) for each in history["events"]] == [
         ("CREATED", 3, 2),
         ("COMPLETED", 3, 1),

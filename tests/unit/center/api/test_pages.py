@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
     from support.center_rows import AnsweringCenter
+    from taskbridge.center.api.models import PageOut
 
 EntryId = tuple[str, str | None]
 TASKS = "/v1/corps/corp/users/ann/tasks"
@@ -51,7 +52,7 @@ def _rows(max_size: int) -> SearchStrategy[list[dict[str, Any]]]:
     )
 
 
-def page(center: AnsweringCenter, corp: str, **query: Any) -> dict[str, Any]:
+def page(center: AnsweringCenter, corp: str, **query: Any) -> PageOut:
     return center.queries.page(PageQuery(corp, "ann", "pending", **query))
 
 

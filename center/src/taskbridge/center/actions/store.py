@@ -16,7 +16,7 @@ The last four are ends.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
 from sqlalchemy.sql import not_
@@ -24,7 +24,7 @@ from sqlalchemy.sql import not_
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW, ActionName
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,
@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.events import TaskState
 
-REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
-DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
-ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
+ActionStatus = Literal["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR", "DONE", "OVERTAKEN", "REFUSED", "FAILED"]
+_STATUSES: tuple[ActionStatus, ...] = get_args(ActionStatus)
+REQUESTED, SENDING, ACCEPTED, UNCLEAR, *ENDS = _STATUSES
+DONE, OVERTAKEN, REFUSED, FAILED = ENDS
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
 NOT_NUMERIC, ENDED_THERE, CHANGED, NO_RECIPIENT = "not-numeric", "ended", "changed", "no-recipient"
 TOO_OFTEN = "too-often"
@@ -80,10 +81,10 @@ class Action(NamedTuple):
     task_id: str
     source: str
     app_type: str
-    action: str
+    action: ActionName
     recipient_id: str
     remark: str
-    status: str
+    status: ActionStatus
     detail: str
     attempts: int
     requested_at: int
@@ -108,7 +109,7 @@ class ActionRequest(NamedTuple):
     user_id: str
     instance_id: str
     task_id: str
-    action: str
+    action: ActionName
     recipient_id: str
     remark: str
     seen_revision: int | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, SourceEntry, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 
-AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS = ("agree", "refuse", "return", "hand_over", "withdraw")
+ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
+ACTIONS: tuple[ActionName, ...] = get_args(ActionName)
+AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS
 
 
 class Possible(NamedTuple):
@@ -18,7 +20,7 @@ class Possible(NamedTuple):
     app_type: str | None
     numeric_task_ids: bool = False
     """The system knows tasks by numbers: nothing is possible with other tasks."""
-    actions: tuple[str, ...] = ACTIONS
+    actions: tuple[ActionName, ...] = ACTIONS
 
 
 @dataclass(frozen=True, slots=True)

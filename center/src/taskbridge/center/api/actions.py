@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
-from taskbridge.center.actions.store import NOT_POSSIBLE, Action, ActionRequest, Actions
+from taskbridge.center.actions.store import Action, ActionRequest, Actions
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, Reader, UserId, guarded_router
 from taskbridge.center.api.routes import JsonAnswer, Limit, Q
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def actions_router(
     access: Access,
     store: Actions,
-    people: Callable[[str, Collection[str], int], dict[str, Any]],
+    people: Callable[[str, Collection[str], int], models.PeopleOut],
     threads: Threads,
     *,
     systems: Systems,
@@ -96,13 +96,38 @@ def actions_router(
     return router
 
 
-def _answer(found: Sequence[Action], possible: Sequence[Possible], reason: str = NOT_POSSIBLE) -> Response:
+def _answer(
+    found: Sequence[Action], possible: Sequence[Possible], reason: models.WhyNothing = "not-possible"
+) -> Response:
     """``reason``: why nothing is possible, if so."""
-    shown = {"possible": [each._asdict() for each in possible], "reason": None if possible else reason}
-    return JsonAnswer({**shown, "items": [_shown(each) for each in found]})
+    answer: models.ActionsOut = {
+        "possible": [_possible(each) for each in possible],
+        "reason": None if possible else reason,
+        "items": [_shown(each) for each in found],
+    }
+    return JsonAnswer(answer)
 
 
-def _shown(action: Action) -> dict[str, Any]:
-    shown = {name: value for name, value in action._asdict().items() if name in models.ActionOut.model_fields}
-    unset = {name: None for name in ("action_id", "task_id", "recipient_id", "detail") if not shown[name]}
-    return {**shown, **unset, "requested_at": iso(action.requested_at)}
+def _possible(possible: Possible) -> models.PossibleOut:
+    return {
+        "source": possible.source,
+        "app_type": possible.app_type,
+        "numeric_task_ids": possible.numeric_task_ids,
+        "actions": possible.actions,
+    }
+
+
+def _shown(action: Action) -> models.ActionOut:
+    return {
+        "action_id": action.action_id or None,
+        "instance_id": action.instance_id,
+        "task_id": action.task_id or None,
+        "action": action.action,
+        "user_id": action.user_id,
+        "actor_id": action.actor_id,
+        "recipient_id": action.recipient_id or None,
+        "remark": action.remark,
+        "status": action.status,
+        "detail": action.detail or None,
+        "requested_at": iso(action.requested_at),
+    }

@@ -19,17 +19,17 @@ from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_l
 from taskbridge.center.tables import actions, instances, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
     from taskbridge.runtime.database import Database, Threads
 
-    Entries = Sequence[dict[str, Any]]
+    Entries = Sequence[models.AuditEntryOut]
 
 _PART = 1000
-_COLUMNS = tuple(models.AuditEntryOut.model_fields)
+_COLUMNS = tuple(models.AuditEntryOut.__annotations__)
 _CSV = csv_documented("All these entries, newest first, after a line of column names.", f"{','.join(_COLUMNS)}\r\n")
 
 
@@ -74,7 +74,8 @@ def audit_router(audit: Audit, access: Access, database: Database, threads: Thre
         before: Annotated[int | None, Query(ge=1, le=1 << 62, description="Only entries before this number.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PART, description="Maximum number of entries.")] = 100,
     ) -> Response:
-        return JsonAnswer({"items": await page(filters._replace(before=before, limit=limit))})
+        answer: models.AuditOut = {"items": await page(filters._replace(before=before, limit=limit))}
+        return JsonAnswer(answer)
 
     @router.get("/audit.csv", summary="Audit trail for a spreadsheet", response_class=Response, responses=_CSV)
     async def spreadsheet(_: Auditor, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -84,16 +85,18 @@ def audit_router(audit: Audit, access: Access, database: Database, threads: Thre
     return router
 
 
-async def _csv(page: Callable[[AuditQuery], Awaitable[Entries]], query: AuditQuery) -> AsyncGenerator[str]:
+async def _csv(
+    page: Callable[[AuditQuery], Awaitable[Sequence[Mapping[str, object]]]], query: AuditQuery
+) -> AsyncGenerator[str]:
     yield csv_lines([_COLUMNS])
     while found := await page(query):
         yield csv_lines([entry[each] for each in _COLUMNS] for entry in found)
         query = query._replace(before=found[-1]["seq"])
 
 
-def _described(database: Database, entries: Entries) -> Entries:
+def _described(database: Database, found: Sequence[dict[str, Any]]) -> Entries:
     """The entries, with the action and the instance that each is about, where it is about one."""
-    subjects = [_subject(each) for each in entries]
+    subjects = [_subject(each) for each in found]
     with database.read() as connection:
         its = actions.c.action_id, actions.c.action, actions.c.status, actions.c.instance_id, actions.c.task_id
         query = select(*its).where(database.among(actions.c.action_id))
@@ -105,7 +108,17 @@ def _described(database: Database, entries: Entries) -> Entries:
         titles = {row[0]: read_state(row[1]).title for row in connection.execute(of, database.keys(ids))}
     return [
         {
-            **{name: value for name, value in entry.items() if name != "is_about_person"},
+            "seq": entry["seq"],
+            "at": entry["at"],
+            "corp_id": entry["corp_id"],
+            "actor": entry["actor"],
+            "action": entry["action"],
+            "subject": entry["subject"],
+            "address": entry["address"],
+            "session": entry["session"],
+            "sha256": entry["sha256"],
+            "actor_name": entry["actor_name"],
+            "subject_name": entry["subject_name"],
             "action_id": subject["action_id"],
             "decision": subject["action"],
             "status": subject["status"],
@@ -113,7 +126,7 @@ def _described(database: Database, entries: Entries) -> Entries:
             "task_id": subject["task_id"] or None,
             "title": titles.get(subject["instance_id"]),
         }
-        for entry, subject in zip(entries, subjects, strict=True)
+        for entry, subject in zip(found, subjects, strict=True)
     ]
 
 

@@ -70,7 +70,8 @@ def delegations_router(
     async def answer(person: Person) -> Response:
         found = await threads.run(lambda: store.given(person, now=now_ms()))
         names = await threads.run(queries.names, person[0], [each.delegate_id for each in found])
-        return JsonAnswer({"items": [_shown(each, names) for each in found]})
+        answer: models.DelegationsOut = {"items": [_shown(each, names) for each in found]}
+        return JsonAnswer(answer)
 
     @router.get(f"{user}/delegations", summary="Delegations that have not ended", response_model=models.DelegationsOut)
     async def given(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
@@ -110,7 +111,7 @@ def delegations_router(
     )
     async def delegated(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the newest 500 of all delegations that are under way."""
-        return JsonAnswer({"items": await threads.run(queries.delegated, (corp_id, user_id))})
+        return JsonAnswer(await threads.run(queries.delegated, (corp_id, user_id)))
 
     @router.get(
         f"{user}/yida-agents",
@@ -127,7 +128,8 @@ def delegations_router(
         except OperatorError as error:
             log.warning("yida_agents_not_read", problem=str(error))
             raise NotNow("DingTalk does not say who acts for whom: see the log", retry_after_s=60) from None
-        return JsonAnswer({"items": [_agent(each) for each in found]})
+        answer: models.YidaAgentsOut = {"items": [_agent(each) for each in found]}
+        return JsonAnswer(answer)
 
     return router
 
@@ -150,17 +152,18 @@ def _limit(rate: Rate, source: object) -> None:
         raise TooManyQueries("too many of these in an hour: try again later", retry_after_s=60)
 
 
-def _agent(agent: Agent) -> dict[str, Any]:
+def _agent(agent: Agent) -> models.YidaAgentOut:
+    (user_id, name), (principal_id, principal_name) = agent.agent, agent.principal
     return {
-        "agent": dict(zip(("user_id", "name"), agent.agent, strict=True)),
-        "principal": dict(zip(("user_id", "name"), agent.principal, strict=True)),
+        "agent": {"user_id": user_id, "name": name},
+        "principal": {"user_id": principal_id, "name": principal_name},
         "is_for_all": agent.is_for_all,
         "starts_at": None if agent.starts_at is None else iso(agent.starts_at),
         "ends_at": None if agent.ends_at is None else iso(agent.ends_at),
     }
 
 
-def _shown(delegation: Delegation, names: dict[str, str]) -> dict[str, Any]:
+def _shown(delegation: Delegation, names: dict[str, str]) -> models.DelegationOut:
     return {
         "delegation_id": delegation.delegation_id,
         "delegate": {"user_id": delegation.delegate_id, "name": names.get(delegation.delegate_id)},

@@ -1,39 +1,42 @@
-"""How items, instances and events read as JSON, by ``taskbridge.schemas.json_forms``. Pure.
-
-Not written by the models in ``api.models``, which would be slow: they document the same shapes, and a test compares
-the two.
-"""
+"""How items, instances and events read as JSON. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from taskbridge.center.api.models import EventOut
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.json_forms import fields_json, person_json
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.json_forms import person_json
 from taskbridge.schemas.views import Entry, began_at_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.schemas.events import Form, TaskEvent, TaskState
+    from taskbridge.center.api.models import (
+        EventOut,
+        FormOut,
+        InstanceOut,
+        ItemOut,
+        NamedOut,
+        TaskOut,
+        ViewName,
+        WaitsForOut,
+    )
+    from taskbridge.schemas.events import Form, TaskEntry, TaskEvent, TaskState
 
     Names = Mapping[str, str]
     """Names of a corp's users, as far as they are known."""
-
-_NOT_SHOWN = ("began_at", "assignee_ids")
-"""Fields of a state that are there for the views."""
 
 
 def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
     instance_id: str,
     task_id: str | None,
-    view: str,
+    view: ViewName,
     entry: Entry,
     name: str | None,
     due_at: int | None = None,
-    waits_for: Mapping[str, object] | None = None,
-) -> dict[str, Any]:
+    waits_for: WaitsForOut | None = None,
+) -> ItemOut:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
     created_at = iso(entry.entered_at)
     return {
@@ -52,36 +55,91 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
         "step_name": entry.step_name,
         "decided_by": entry.decided_by,
         "outcome": entry.outcome,
-        "finished_at": None if entry.finished_at is None else iso(entry.finished_at),
+        "finished_at": _iso(entry.finished_at),
         "result": entry.result,
-        "due_at": None if due_at is None else iso(due_at),
+        "due_at": _iso(due_at),
         "waits_for": waits_for,
     }
 
 
-def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, Any]:
+def state_json(state: TaskState, names: Names, form: Form | None) -> InstanceOut:
     return {
-        **{name: value for name, value in fields_json(state).items() if name not in _NOT_SHOWN},
-        "created_at": iso(began_at_of(state)),
+        "instance_id": state.instance_id,
+        "corp_id": state.corp_id,
+        "app_type": state.app_type,
+        "source": state.source,
+        "title": state.title,
+        "url": state.url,
         "originator": person_json(state.originator, state.originator and names.get(state.originator.user_id)),
-        "tasks": [fields_json(task) for task in state.tasks],
-        "copied": [fields_json(each) for each in state.copied],
+        "process_code": state.process_code,
+        "process_name": state.process_name,
+        "lifecycle": Lifecycle.ACTIVE,
+        "tasks": [_task_json(each) for each in state.tasks],
+        "copied": [{"user_id": each.user_id, "at": iso(each.at)} for each in state.copied],
+        "created_at": iso(began_at_of(state)),
+        "updated_at": iso(state.updated_at),
+        "revision": state.revision,
+        "form_uuid": state.form_uuid,
+        "serial_no": state.serial_no,
+        "instance_status": state.instance_status,
+        "approved_result": state.approved_result,
+        "finished_at": _iso(state.finished_at),
+        "result": state.result,
+        "form_data": state.form_data,
         **form_json(form, state.form_data),
         "people": people_json(users_of_state(state), names),
     }
 
 
-def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, Any]:
-    shown = {name: value for name, value in fields_json(event).items() if name in EventOut.model_fields}
-    return {**shown, "partition": partition, "offset": offset}
+def _task_json(task: TaskEntry) -> TaskOut:
+    return {
+        "task_id": task.task_id,
+        "status": task.status,
+        "assignee_ids": task.assignee_ids,
+        "actor_id": task.actor_id,
+        "url": task.url,
+        "created_at": _iso(task.created_at),
+        "decided_at": _iso(task.decided_at),
+        "outcome": task.outcome,
+        "remark": task.remark,
+        "step_name": task.step_name,
+        "step_id": task.step_id,
+        "decided_by": task.decided_by,
+        "due_at": _iso(task.due_at),
+    }
 
 
-def people_json(users: Iterable[str], names: Names) -> list[dict[str, str]]:
+def event_json(event: TaskEvent, *, partition: int, offset: int) -> EventOut:
+    return {
+        "event_id": event.event_id,
+        "action": event.action,
+        "occurred_at": iso(event.occurred_at),
+        "received_at": iso(event.received_at),
+        "task_id": event.task_id,
+        "actor_id": event.actor_id,
+        "recipient_ids": event.recipient_ids,
+        "step_name": event.step_name,
+        "decided_by": event.decided_by,
+        "title": event.title,
+        "app_type": event.app_type,
+        "instance_status": event.instance_status,
+        "approved_result": event.approved_result,
+        "finished_at": _iso(event.finished_at),
+        "partition": partition,
+        "offset": offset,
+    }
+
+
+def _iso(at: int | None) -> str | None:
+    return None if at is None else iso(at)
+
+
+def people_json(users: Iterable[str], names: Names) -> list[NamedOut]:
     """Those of these users whose names are known, each once."""
     return [{"user_id": user_id, "name": names[user_id]} for user_id in dict.fromkeys(users) if user_id in names]
 
 
-def form_json(form: Form | None, values: Mapping[str, object]) -> dict[str, Any]:
+def form_json(form: Form | None, values: Mapping[str, object]) -> FormOut:
     """The form's title, and the labels of its fields if it has ``values``."""
     if form is None:
         return {"form_title": None, "form_labels": {}}

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import BindParameter, Label, RowMapping, Select
 
+    from taskbridge.center.api.models import MarksOut
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.views import Entry
 
@@ -123,7 +124,7 @@ def _is_own_doing(view: str, entry: Entry) -> bool:
     return view == _CREATED and entry.status in _OPEN and entry.finished_at is None
 
 
-def marks_json(row: RowMapping, view: str, entry: Entry, now: int) -> dict[str, Any]:
+def marks_json(row: RowMapping, view: str, entry: Entry, now: int) -> MarksOut:
     """As an item shows its ``mark_columns``. An entry that has changed since it was read is unread."""
     read, pinned, until = (row[each] for each in (READ_MARK, PINNED, HIDDEN))
     unmarked = entry.updated_at if _is_own_doing(view, entry) else UNREAD

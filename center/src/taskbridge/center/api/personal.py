@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from taskbridge.center.api import models  # noqa: TC001 - FastAPI resolves the handlers' annotations
+from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, Own, UserId, guarded_router
 from taskbridge.center.api.marks import OWN_VIEWS, UNREAD, Marked, MarksStore
 from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, preferences
 from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
+from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +48,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
         """Stores what a signed-in person chose for the pages, instead of what was chosen before. `/v1/me` has it."""
         if caller.corp_id is None or caller.user_id is None:
             raise Forbidden("only people who signed in have preferences")
-        row = clean(caller.corp_id), clean(caller.user_id), body.model_dump_json().encode()
+        row = clean(caller.corp_id), clean(caller.user_id), to_json({**models.NO_PREFERENCES, **body})
 
         def write() -> None:
             with database.write() as connection:

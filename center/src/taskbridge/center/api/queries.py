@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import and_, bindparam, case, func, literal, or_, select, true, tuple_, union_all
@@ -28,14 +28,13 @@ from taskbridge.center.api.json_forms import (
     users_of_state,
 )
 from taskbridge.center.api.marks import listed_statement, mark_columns, marks_json
-from taskbridge.center.api.models import Preferences
+from taskbridge.center.api.models import NO_PREFERENCES, Preferences
 from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
 from taskbridge.center.reminders.waiting import names_of
 from taskbridge.center.search import text_of_query
 from taskbridge.center.tables import (
     CODES_BY_NAME,
-    READ_MARK,
     entries,
     events,
     forms,
@@ -51,7 +50,7 @@ from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import filled_epoch
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
-from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
+from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.schemas.views import began_at_of, concerns
 
@@ -61,7 +60,25 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, RowMapping, Select, Subquery
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.api.models import (
+        AppOut,
+        AppsOut,
+        CountsOut,
+        DelegatedItemOut,
+        DelegatedOut,
+        EventsOut,
+        FoundPersonOut,
+        HistoryOut,
+        InstanceOut,
+        ItemOut,
+        MarkedItemOut,
+        MarkedOut,
+        PageOut,
+        PeopleOut,
+        ViewName,
+    )
     from taskbridge.center.tables import Complete, Person
+    from taskbridge.schemas.views import Entry
 
     Statement = Select[*tuple[Any, ...]]
 
@@ -76,12 +93,14 @@ BEHIND_MS = 600_000
 """An event that was not read after so long does not come any more."""
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
-_PENDING, _CREATED = View.PENDING.lower(), View.CREATED.lower()
+_PENDING: Final = "pending"
+_CREATED: Final = "created"
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
 
 _read_event = msgspec.json.Decoder(TaskEvent).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
+_read_preferences = msgspec.json.Decoder(Preferences).decode
 
 
 class PageQuery(NamedTuple):
@@ -89,8 +108,7 @@ class PageQuery(NamedTuple):
 
     corp_id: str
     user_id: str
-    view: str
-    """In lower case."""
+    view: ViewName
     app_type: str | None = None
     source: str | None = None
     q: str = ""
@@ -279,7 +297,7 @@ class Queries:
         self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
-    def page(self, query: PageQuery) -> dict[str, Any]:
+    def page(self, query: PageQuery) -> PageOut:
         """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
 
         What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
@@ -314,18 +332,19 @@ class Queries:
         if len(rows) > query.limit:
             last = PageCursor(*(shown[-1][each] for each in PageCursor._fields))
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
-        return {"items": [_item(row, query.view, due) for row in shown], "next_cursor": next_cursor}
+        item = _marked_item if query.marks else _item
+        return {"items": [item(row, query.view, due) for row in shown], "next_cursor": next_cursor}
 
-    def marked(self, person: Person, view: str) -> dict[str, Any]:
+    def marked(self, person: Person, view: ViewName) -> MarkedOut:
         """The pinned and the hidden entries of a view, newest first."""
         due, (corp_id, user_id) = self._due_rules(), map(clean, person)
         given = {"corp_id": corp_id, "user_id": user_id, "view": CODES_BY_NAME[view], "now": now_ms()}
         with self._database.read() as connection, self._complete(connection):
             rows = connection.execute(listed_statement(waits_for=view == _CREATED), given).mappings().all()
         each_once = {(row["instance_id"], row["task_id"]): row for row in rows}
-        return {"items": [_item(row, view, due) for row in _in_order(each_once.values())]}
+        return {"items": [_marked_item(row, view, due) for row in _in_order(each_once.values())]}
 
-    def delegated(self, delegate: Person) -> list[dict[str, Any]]:
+    def delegated(self, delegate: Person) -> DelegatedOut:
         """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
         due, now = self._due_rules(), self._now()
         corp_id, user_id = map(clean, delegate)
@@ -333,10 +352,14 @@ class Queries:
             statement = delegated_statement((corp_id, user_id), now)
             rows = connection.execute(statement, {"corp_id": corp_id}).mappings().all()
             names = names_of(connection, corp_id, {row["user_id"] for row in rows})
-        return [
-            _item(row, _PENDING, due) | {"on_behalf_of": {"user_id": row["user_id"], "name": names.get(row["user_id"])}}
+        items: list[DelegatedItemOut] = [
+            {
+                **_item(row, _PENDING, due),
+                "on_behalf_of": {"user_id": (user := row["user_id"]), "name": names.get(user)},
+            }
             for row in _in_order(rows)
         ]
+        return {"items": items}
 
     def _read_bound(
         self, corp_id: str, user_id: str, view: int, after: PageCursor | None, _period: int
@@ -351,13 +374,18 @@ class Queries:
             bound = connection.execute(bound_statement(after=after is not None), given).all()
         return PageCursor(*bound[0]) if len(bound) > 1 else None
 
-    def counts(self, corp_id: str, user_id: str) -> dict[str, int]:
+    def counts(self, corp_id: str, user_id: str) -> CountsOut:
         with self._database.read() as connection, self._complete(connection) as seen:
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
             seen(row["epoch"])
-        return {view: row[view] for view in CODES_BY_NAME}
+        return {
+            "created": row["created"],
+            "pending": row["pending"],
+            "handled": row["handled"],
+            "copied": row["copied"],
+        }
 
-    def apps(self, corp_id: str, user_id: str) -> dict[str, Any]:
+    def apps(self, corp_id: str, user_id: str) -> AppsOut:
         """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.
 
         Without a process' name only where no entry of the app has one.
@@ -369,19 +397,19 @@ class Queries:
             found = names.setdefault((row["app_type"], row["source"]), set())
             if row["process_name"] is not None:
                 found.add(row["process_name"])
-        items = [
+        items: list[AppOut] = [
             {"app_type": app_type, "process_name": name, "source": source}
             for app_type, source in sorted(names)
             for name in sorted(names[app_type, source]) or [None]
         ]
         return {"items": items}
 
-    def instance(self, instance_id: str, caller: Caller) -> dict[str, Any]:
+    def instance(self, instance_id: str, caller: Caller) -> InstanceOut:
         """The instance's state; raises Unknown as ``find_state``."""
         with self._database.read() as connection, self._complete(connection):
             return shown_instance(connection, find_state(connection, instance_id, caller))
 
-    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> dict[str, Any]:
+    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> HistoryOut:
         """The instance's last events, oldest first, and its form.
 
         Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
@@ -389,7 +417,7 @@ class Queries:
         with self._database.read() as connection, self._complete(connection):
             return shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms)
 
-    def people(self, q: str, corps: Collection[str], limit: int) -> dict[str, Any]:
+    def people(self, q: str, corps: Collection[str], limit: int) -> PeopleOut:
         """The first ``limit`` people of these corps with ``q`` in name, department or user id.
 
         Those whose user id is exactly ``q`` come first.
@@ -397,8 +425,12 @@ class Queries:
         text, all_corps = text_of_query(q), ALL_CORPS in corps
         given = {"q": text, "exact": clean(q.strip()), "corps": list(corps), "rows": limit}
         with self._database.read() as connection:
-            rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given).mappings().all()
-        return {"items": [dict(row) for row in rows]}
+            rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given)
+            items: list[FoundPersonOut] = [
+                {"corp_id": corp_id, "user_id": user_id, "name": name, "department": department}
+                for corp_id, user_id, name, department in rows
+            ]
+        return {"items": items}
 
     def users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         """The users of a corp who have this id of this kind; None is the user id itself."""
@@ -412,12 +444,12 @@ class Queries:
         with self._database.read() as connection:
             return names_of(connection, clean(corp_id), map(clean, user_ids))
 
-    def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, dict[str, Any]]:
+    def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, Preferences]:
         corp_id, user_id = clean(corp_id), clean(user_id)
         with self._database.read() as connection:
             name = names_of(connection, corp_id, [user_id]).get(user_id)
             data = connection.execute(_PREFERENCES, {"corp_id": corp_id, "user_id": user_id}).scalar()
-        return name, Preferences.model_validate_json(data or b"{}").model_dump()
+        return name, {**NO_PREFERENCES, **_read_preferences(data or b"{}")}
 
 
 def _in_order(rows: Iterable[RowMapping]) -> list[RowMapping]:
@@ -425,23 +457,31 @@ def _in_order(rows: Iterable[RowMapping]) -> list[RowMapping]:
     return sorted(rows, key=lambda row: (-row["entered_at"], row["instance_id"], row["task_id"]))
 
 
-def _item(row: RowMapping, view: str, due: DueRules) -> dict[str, Any]:
-    """An entry as the API shows it, with the marks that the row has."""
-    entry, due_at = read_entry(row["item"]), None
+def _item(row: RowMapping, view: ViewName, due: DueRules) -> ItemOut:
+    return _shown(row, read_entry(row["item"]), view, due)
+
+
+def _marked_item(row: RowMapping, view: ViewName, due: DueRules) -> MarkedItemOut:
+    """With the marks that the row has."""
+    entry = read_entry(row["item"])
+    return {**_shown(row, entry, view, due), "marks": marks_json(row, view, entry, now_ms())}
+
+
+def _shown(row: RowMapping, entry: Entry, view: ViewName, due: DueRules) -> ItemOut:
+    due_at = None
     if view == _PENDING and entry.finished_at is None:  # what has ended at its source is not due
         due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
     place = row["instance_id"], row["task_id"] or None
     waits = waits_for_json(row) if view == _CREATED else None
-    shown = item_json(*place, view, entry, row["name"], due_at, waits)
-    return shown | {"marks": marks_json(row, view, entry, now_ms())} if READ_MARK in row else shown
+    return item_json(*place, view, entry, row["name"], due_at, waits)
 
 
-def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
+def shown_instance(connection: Connection, state: TaskState) -> InstanceOut:
     names = names_of(connection, state.corp_id, users_of_state(state))
     return state_json(state, names, _form(connection, state))
 
 
-def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], dict[str, Any]]:
+def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], EventsOut]:
     """The last events of an instance, oldest first: themselves, and as the API shows them and the people in them."""
     rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": corp_id}).all()
     found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
@@ -454,7 +494,7 @@ def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tupl
     }
 
 
-def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> dict[str, Any]:
+def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> HistoryOut:
     """As the API shows it; raises EventsBehind as ``Queries.history``."""
     found, shown = shown_events(connection, state.instance_id, state.corp_id)
     if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):

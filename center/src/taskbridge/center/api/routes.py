@@ -134,21 +134,20 @@ def lists_router(  # noqa: C901 - one handler after the other
             person = caller.corp_id, caller.user_id
             owned_apps = apps_of(person)
             name, preferences = await threads.run(queries.name_and_preferences_of, *person)
-        return JsonAnswer(
-            {
-                "mode": caller.mode,
-                "name": caller.name,
-                "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
-                "corp_id": caller.corp_id,
-                "user_id": caller.user_id,
-                "user_name": name,
-                "operator": caller.is_operator,
-                "auditor": caller.is_auditor,
-                "session": caller.session is not None,
-                "preferences": preferences,
-                "owned_apps": owned_apps,
-            }
-        )
+        found: models.MeOut = {
+            "mode": caller.mode,
+            "name": caller.name,
+            "corps": caller.corps if caller.corp_id is None else [caller.corp_id],
+            "corp_id": caller.corp_id,
+            "user_id": caller.user_id,
+            "user_name": name,
+            "operator": caller.is_operator,
+            "auditor": caller.is_auditor,
+            "session": caller.session is not None,
+            "preferences": preferences,
+            "owned_apps": owned_apps,
+        }
+        return JsonAnswer(found)
 
     @router.get("/people", summary="Search people", response_model=models.PeopleOut)
     async def people(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from zoneinfo import ZoneInfo
+
+    from taskbridge.center.api.models import ItemOut
 
 BYTE_ORDER_MARK = "\ufeff"
 """First in a file, so that Excel reads UTF-8."""
@@ -35,7 +37,7 @@ _COLUMNS = {
     "source": ("System", "来源系统"),
 }
 """Of an exported list, in English and in Chinese."""
-_TIMES = ("created_at", "updated_at", "finished_at")
+_TIMES: tuple[Literal["created_at", "updated_at", "finished_at"], ...] = "created_at", "updated_at", "finished_at"
 _TIME = "%Y-%m-%d %H:%M:%S"
 """A spreadsheet takes it for a time."""
 STATUSES: _Words = {
@@ -69,18 +71,19 @@ def headings(language: str, zone: ZoneInfo) -> list[str]:
     return [f"{text} ({zone.key})" if name in _TIMES else text for name, text in names.items()]
 
 
-def items_shown(items: Iterable[dict[str, Any]], language: str, zone: ZoneInfo) -> Iterable[list[Any]]:
+def items_shown(items: Iterable[ItemOut], language: str, zone: ZoneInfo) -> Iterable[list[Any]]:
     """Entries of a list as its further lines, in the words and times of the page."""
 
     def said(words: _Words, word: str | None) -> str | None:
         return words.get((word or "").casefold(), (word, word))[language == "zh-CN"]
 
     for item in items:
-        originator: dict[str, Any] = item["originator"] or {}
+        originator = item["originator"] or {"name": None, "user_id": None}
         times = {name: _local(item[name], zone) for name in _TIMES}
-        shown = {**item, **times, "originator": originator.get("name"), "originator_id": originator.get("user_id")}
+        shown: dict[str, Any] = {**item, **times}
+        shown |= {"originator": originator["name"], "originator_id": originator["user_id"]}
         shown["status"] = said(STATUSES, item["status"])
-        shown |= {name: said(DECISIONS, item[name]) for name in ("outcome", "result")}
+        shown |= {"outcome": said(DECISIONS, item["outcome"]), "result": said(DECISIONS, item["result"])}
         yield [shown[name] for name in _COLUMNS]
 
 

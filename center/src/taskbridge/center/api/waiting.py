@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
@@ -49,15 +49,17 @@ def waiting_router(  # noqa: PLR0917 - the parts
 ) -> APIRouter:
     """``reminders`` is the version of the file that is in force."""
     router = guarded_router(access, "task center")
-    remembered = Remembered[dict[str, Any]](_FRESH_S)
+    remembered = Remembered[models.WaitingOut](_FRESH_S)
 
-    def read(corp_id: str, app_type: str | None, process: str | None) -> dict[str, Any]:
+    def read(corp_id: str, app_type: str | None, process: str | None) -> models.WaitingOut:
         with database.read() as connection, complete(connection):
             found = waiting(connection, reminders().due, now(), corp_id, app_type=app_type, process=process)
-        processes = [
+        processes: list[models.WaitingProcessOut] = [
             {"app_type": app, "process_name": name, **_shown(counts)} for (app, name), counts in found.processes
         ]
-        people = [{"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people]
+        people: list[models.WaitingPersonOut] = [
+            {"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people
+        ]
         return {"processes": processes, "people": people, "complete": found.is_complete}
 
     def check() -> None:
@@ -74,7 +76,8 @@ def waiting_router(  # noqa: PLR0917 - the parts
         found = list(caller.corps) if caller.corp_id is None else [caller.corp_id]
         if ALL_CORPS in caller.corps:
             found = await threads.run(read_corps)
-        return JsonAnswer({"items": found})
+        answer: models.CorpsOut = {"items": found}
+        return JsonAnswer(answer)
 
     @router.get(
         "/corps/{corp_id}/waiting", summary="What waits for whom, and for how long", response_model=models.WaitingOut
@@ -105,5 +108,5 @@ def _may_see(caller: Caller, reminders: Reminders, corp_id: str, app_type: str |
     return is_own and (caller.corp_id, caller.user_id) in reminders.owners.get(app_type or "", ())
 
 
-def _shown(counts: Counts) -> dict[str, object]:
+def _shown(counts: Counts) -> models.CountedOut:
     return {"pending": counts.pending, "overdue": counts.overdue, "oldest_at": iso(counts.oldest_at)}

@@ -12,6 +12,8 @@ from taskbridge.center.tables import entries, people
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Label, RowMapping
 
+    from taskbridge.center.api.models import WaitsForOut
+
 _USER_ID, _NAME, _PEOPLE = "waits_for_id", "waits_for_name", "waits_for_people"
 
 
@@ -27,7 +29,7 @@ def waits_for_columns(corp_id: ColumnElement[str], instance: ColumnElement[int])
     return [person.label(_USER_ID), name.label(_NAME), count.label(_PEOPLE)]
 
 
-def waits_for_json(row: RowMapping) -> dict[str, Any] | None:
+def waits_for_json(row: RowMapping) -> WaitsForOut | None:
     """As an item shows it; None if nobody has a pending task."""
     user_id = row[_USER_ID]
     return None if user_id is None else {"user_id": user_id, "name": row[_NAME], "others": row[_PEOPLE] - 1}

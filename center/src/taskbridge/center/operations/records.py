@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, tuple_
 
+from taskbridge.center.api.models import EventsOut
 from taskbridge.center.api.queries import HISTORY_MAX, find_state, shown_events, shown_history, shown_instance
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, instances, replicas, set_aside
 from taskbridge.runtime.database import Database, clean
@@ -25,9 +26,10 @@ from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.api.models import EventOut
 
 LATEST = 50
 MINUTES = 60
@@ -95,6 +97,12 @@ _CHANGES = select(changes.c.data).where(
 )
 
 
+class _KnownHistory(EventsOut):
+    """Of an instance that has no state."""
+
+    complete: bool
+
+
 class Records:
     """Queries for operators: they see every corp."""
 
@@ -140,7 +148,7 @@ class Records:
             else:
                 state, corp_id = shown_instance(connection, known), known.corp_id
                 history = shown_history(connection, known)
-            listed: list[dict[str, Any]] = [] if history is None else history["events"]
+            listed: Sequence[EventOut] = () if history is None else history["events"]
             named = {user for each in listed for user in (each["actor_id"], *each["recipient_ids"]) if user is not None}
             users = set(connection.execute(_ENTRY_USERS, {"instance_id": stored_id}).scalars())
             notifications = [] if history is None else _notifications(connection, corp_id, users | named, stored_id)
@@ -160,7 +168,7 @@ class Records:
             }
 
 
-def _history_of_deleted(connection: Connection, stored_id: str) -> tuple[str, dict[str, Any] | None]:
+def _history_of_deleted(connection: Connection, stored_id: str) -> tuple[str, _KnownHistory | None]:
     """The corp and the events of an instance that has no state; None where there are no events."""
     corp_id = connection.execute(_CORP, {"instance_id": stored_id}).scalar()
     if corp_id is None:
