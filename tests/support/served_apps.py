@@ -26,7 +26,7 @@ from taskbridge.runtime.database import open_database
 from taskbridge.runtime.migrations import migrate
 from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import Status, TaskEntry
-from taskbridge.schemas.topics import TASK_STATES
+from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -72,7 +72,8 @@ def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
     center.hub.most = 0
     rows = AnsweringCenter(database, center.access)
     rows.store(state(INSTANCE, corp_id=CORP, tasks=(TaskEntry("T-1", Status.PENDING, (USER,)),)))
-    fill(database, TASK_STATES.name, read=1, of=1)
+    for each in (TASK_STATES, PEOPLE):
+        fill(database, each.name, read=1, of=1)
     asyncio.run(center.filling.look())
     try:
         yield center.http()

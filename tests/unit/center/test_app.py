@@ -195,6 +195,14 @@ def test_lists_are_not_answered_that_were_dropped_since_they_were_last_seen_comp
     rows.close()
 
 
+def test_people_are_not_found_while_they_are_read(center: Center, sqlite_database: Database) -> None:
+    with TestClient(center.http(), base_url="http://127.0.0.1") as client:
+        for read, status in ((1, 503), (2, 200), (0, 503)):
+            fill(sqlite_database, PEOPLE.name, read=read, of=2)
+            answer = client.get("/v1/people?q=ann")
+            assert (answer.status_code, answer.headers.get("retry-after")) == (status, "5" if status == 503 else None)
+
+
 def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:
     fill(sqlite_database, TASK_STATES.name, read=1, of=1)
     path = "/v1/corps/c/users/u/counts"

@@ -69,6 +69,11 @@ class Filling:
             raise
         check_again()
 
+    def check_people(self, connection: Connection) -> None:
+        """Raise Filling unless all people are there. After they were read: they may have been dropped before."""
+        if not progress(connection, PEOPLE.name).complete:
+            raise not_filled()
+
     @property
     def idle(self) -> str | None:
         """Why nobody fills the lists."""

@@ -292,9 +292,11 @@ class Queries:
         now: Callable[[], int] = now_ms,
         *,
         complete: Complete = unchecked,
+        check_people: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        """``due_rules`` are those in force."""
-        self._database, self._due_rules, self._now, self._complete = database, due_rules, now, complete
+        """``due_rules`` are those in force; ``check_people`` raises Filling unless all people are there."""
+        self._database, self._due_rules, self._now = database, due_rules, now
+        self._complete, self._check_people = complete, check_people
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
     def page(self, query: PageQuery) -> PageOut:
@@ -430,6 +432,7 @@ class Queries:
                 {"corp_id": corp_id, "user_id": user_id, "name": name, "department": department}
                 for corp_id, user_id, name, department in rows
             ]
+            self._check_people(connection)
         return {"items": items}
 
     def users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
