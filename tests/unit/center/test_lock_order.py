@@ -22,7 +22,7 @@ from taskbridge.center.access.sessions import Session, Sessions
 from taskbridge.center.actions.store import DONE, REQUESTED, ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import AGREE, Endpoint, Endpoints
-from taskbridge.center.api.marks import Marked, MarksStore
+from taskbridge.center.api.marks import MarkChange, MarksStore
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import READ_MARK, actions, audit, delegations, marks, preferences, sessions
 from taskbridge.runtime.database import Threads
@@ -158,7 +158,7 @@ def test_two_tabs_that_mark_and_unmark_the_same_entries(meeting: Meeting) -> Non
     entries = ["I-0", "I-1", "I-2"]
 
     def mark(database: Database, read: list[str], unread: list[str]) -> None:
-        changed = [Marked("pending", each, "T-1", {READ_MARK: NOW if each in read else None}) for each in entries]
+        changed = [MarkChange("pending", each, "T-1", {READ_MARK: NOW if each in read else None}) for each in entries]
         MarksStore(database).change(ANN, [each for each in changed if each.instance_id in (*read, *unread)])
 
     mark(meeting.holder, entries, [])

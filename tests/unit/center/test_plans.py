@@ -19,7 +19,7 @@ from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
 from taskbridge.center.actions.store import ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
-from taskbridge.center.api.marks import Marked, MarksStore
+from taskbridge.center.api.marks import MarkChange, MarksStore
 from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.follow.records import purge
@@ -114,7 +114,7 @@ def ask_everything(database: Database) -> None:
     caller = Caller("sso", corp_id="corp", user_id="u7")
     queries.people("n1", ["corp"], 20)
     queries.marked(U0, "created")
-    marks.change(U0, [Marked("created", f"I-{each}", None, {"read": 1, "pinned": None}) for each in range(200)])
+    marks.change(U0, [MarkChange("created", f"I-{each}", None, {"read": 1, "pinned": None}) for each in range(200)])
     marks.purge()
     acting.request(caller, [ActionRequest("u8", "I-8", "7", "agree", "", "")], Systems(), address="", now=BEGAN)
     acting.found_out(acting.due(now=BEGAN * 2)[0])

@@ -32,7 +32,7 @@ def copy_own(source: Database, target: Database, report: Callable[[str], None]) 
     """
     rows = dict.fromkeys((each.name for each in OWN), 0)
     with source.read() as old, target.write(durable=True) as new:
-        _claim(new, target)
+        _lock_empty(new, target)
         for table in OWN:
             found = old.execution_options(yield_per=_AT_ONCE).execute(select(table))
             for batch in found.mappings().partitions():
@@ -42,7 +42,7 @@ def copy_own(source: Database, target: Database, report: Callable[[str], None]) 
     return rows
 
 
-def _claim(connection: Connection, target: Database) -> None:
+def _lock_empty(connection: Connection, target: Database) -> None:
     """Keep replicas from writing to these tables until the transaction ends; refuse if one of them has rows."""
     if not target.is_sqlite:
         connection.execute(text(f"LOCK TABLE {', '.join(each.name for each in OWN)} IN EXCLUSIVE MODE"))

@@ -244,7 +244,7 @@ set_aside = Table(
     # QUARANTINED or DEAD_LETTER.
     *_texts("kind", "entry_id", primary_key=True),
     Column("at", BigInteger, nullable=False),
-    # Empty in a mark of a replay whose entry has not been read yet.
+    # Empty in the record of a replay whose entry has not been read yet.
     Column("reason", Key, nullable=False),
     # What an operator may search for: the key of a dead letter, the text of a rejected request.
     Column("search", Text, nullable=False),

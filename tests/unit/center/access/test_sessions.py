@@ -51,16 +51,16 @@ async def token_of(store: Sessions, person: Person, *, instead_of: str | None = 
 
 async def test_a_sign_in_ends_once_in_the_browser_that_began_it(store: Sessions) -> None:
     await store.add_sign_in("state", "browser", BEGUN)
-    assert await store.claim_sign_in("state", "another browser") is None
-    assert await store.claim_sign_in("another state", "browser") is None
-    assert await store.claim_sign_in("state", "browser") == BEGUN
-    assert await store.claim_sign_in("state", "browser") is None
+    assert await store.consume_sign_in("state", "another browser") is None
+    assert await store.consume_sign_in("another state", "browser") is None
+    assert await store.consume_sign_in("state", "browser") == BEGUN
+    assert await store.consume_sign_in("state", "browser") is None
 
 
 async def test_a_sign_in_that_took_too_long_is_refused_and_forgotten(store: Sessions, database: Database) -> None:
     await store.add_sign_in("state", "browser", BEGUN)
     age(database, sign_ins, SIGN_IN_S + 1, "at")
-    assert await store.claim_sign_in("state", "browser") is None
+    assert await store.consume_sign_in("state", "browser") is None
     await store.add_sign_in("other", "browser", BEGUN)
     assert rows(database, sign_ins) == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.center_rows import entry_row, state
 from taskbridge.center.api import routes
-from taskbridge.center.api.marks import Marked
+from taskbridge.center.api.marks import MarkChange
 from taskbridge.center.api.queries import BEHIND_MS, HISTORY_MAX
 from taskbridge.center.tables import PINNED
 from taskbridge.schemas.events import (
@@ -68,7 +68,7 @@ def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringC
     }
     for path in ("tasks", "marked"):
         for each in expected:
-            center.marks.change(("corp", "ann"), [Marked("created", each, None, {PINNED: 1})])
+            center.marks.change(("corp", "ann"), [MarkChange("created", each, None, {PINNED: 1})])
         found = client.get(f"/v1/corps/corp/users/ann/{path}?view=created").json()["items"]
         assert {each["instance_id"]: each["waits_for"] for each in found} == expected
     assert client.get("/v1/corps/corp/users/bob/tasks?view=pending").json()["items"][0]["waits_for"] is None

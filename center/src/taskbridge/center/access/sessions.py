@@ -80,7 +80,7 @@ class Sessions:
         expired = sign_ins.c.at < now - SIGN_IN_S * 1000
         await self._write(delete(sign_ins).where(expired), insert(sign_ins).values(row))
 
-    async def claim_sign_in(self, state: str, browser: str) -> SignIn | None:
+    async def consume_sign_in(self, state: str, browser: str) -> SignIn | None:
         """The sign-in that this browser started; None if it is unknown, expired, used, or another browser's."""
         its = and_(
             sign_ins.c.state_sha256 == digest_of(state),
@@ -154,8 +154,8 @@ class Sessions:
             if used:
                 with self._database.write() as connection:
                     its = in_key_order(sessions, among & self._lives(now_is))
-                    mark = update(sessions).where(its).values(used_at=now_is)
-                    connection.execute(mark, self._database.keys(used))
+                    touch = update(sessions).where(its).values(used_at=now_is)
+                    connection.execute(touch, self._database.keys(used))
             with self._database.read() as connection:
                 alive = select(sessions.c.token_sha256).where(among, self._lives(now_is))
                 return set(connection.execute(alive, self._database.keys(watched)).scalars())

@@ -107,7 +107,7 @@ def orphaned(now: int) -> ColumnElement[bool]:
     )
 
 
-class Marked(NamedTuple):
+class MarkChange(NamedTuple):
     """What to change about one entry."""
 
     view: str
@@ -146,7 +146,7 @@ class MarksStore:
             among_its_entries(corp_id=bindparam("corp_id"), user_id=bindparam("user_id")),
         )
 
-    def change(self, person: Person, changed: Sequence[Marked]) -> None:
+    def change(self, person: Person, changed: Sequence[MarkChange]) -> None:
         """Mark entries. What is not in the person's lists any more has no marks, and is left out."""
         given = {"corp_id": clean(person[0]), "user_id": clean(person[1])}
         wanted: dict[tuple[Any, ...], int | None] = {}

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, Own, UserId, guarded_router
-from taskbridge.center.api.marks import OWN_VIEWS, UNREAD, Marked, MarksStore
+from taskbridge.center.api.marks import OWN_VIEWS, UNREAD, MarkChange, MarksStore
 from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, preferences
 from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
@@ -40,7 +40,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
         Only for the person, or a program that may read the person's lists. Entries that are not in the lists any more
         are left out.
         """
-        await threads.write(marks.change, (corp_id, user_id), [_marked(each) for each in body.items])
+        await threads.write(marks.change, (corp_id, user_id), [_mark_change(each) for each in body.items])
         return Response(status_code=204)
 
     @router.put("/me/preferences", summary="Set preferences", status_code=204)
@@ -60,14 +60,14 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
     return router
 
 
-def _marked(given: models.MarkIn) -> Marked:
+def _mark_change(given: models.MarkIn) -> MarkChange:
     # Without a mark, what the person did is read.
     unread = UNREAD if given.view in OWN_VIEWS else None
     read = unread if given.read is None else _ms(given.read)
     values = {READ_MARK: read, PINNED: now_ms() if given.pinned else None, HIDDEN: _ms(given.hidden_until)}
     fields = {READ_MARK: "read", PINNED: "pinned", HIDDEN: "hidden_until"}
     changes = {kind: value for kind, value in values.items() if fields[kind] in given.model_fields_set}
-    return Marked(given.view, given.instance_id, given.task_id, changes)
+    return MarkChange(given.view, given.instance_id, given.task_id, changes)
 
 
 def _ms(moment: datetime | None) -> int | None:

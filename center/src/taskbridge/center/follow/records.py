@@ -78,17 +78,17 @@ def _event(record: Record) -> tuple[Any, ...]:
 
 
 class _SetAside(FollowedTopic):
-    """Entries, and marks of their replay, which are records of the same topic."""
+    """Entries, and notes of their replay, which are records of the same topic."""
 
     kind: str
 
     def __init__(self, database: Database, registry: Registry) -> None:
         super().__init__(database, registry)
         put = database.insert(set_aside)
-        # A mark may come before its entry: it waits in a row without a reason. The first replay counts.
-        is_mark = put.excluded.reason == ""
+        # The record of a replay may come before its entry: it waits in a row without a reason. The first replay counts.
+        is_replay = put.excluded.reason == ""
         changes: dict[str, Any] = {
-            each: case((is_mark, set_aside.c[each]), else_=put.excluded[each]) for each in _ENTRY[2:6]
+            each: case((is_replay, set_aside.c[each]), else_=put.excluded[each]) for each in _ENTRY[2:6]
         }
         changes["replayed_at"] = func.coalesce(set_aside.c.replayed_at, put.excluded.replayed_at)
         self._put = put.on_conflict_do_update(index_elements=["kind", "entry_id"], set_=changes)

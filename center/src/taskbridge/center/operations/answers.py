@@ -159,7 +159,7 @@ def shown_worker(worker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def partitions_of(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each partition that a worker has. During a rebalance two may claim it: the later is shown, for a moment."""
+    """Each partition that a worker has. During a rebalance two may report it: the later is shown, for a moment."""
     found = {
         partition: {
             "partition": partition,

@@ -55,7 +55,7 @@ _FLOW = (
     .where(events.c.received_at >= bindparam("since"))
     .group_by(_MINUTE, events.c.action)
 )
-# A mark of a replay whose entry is not here has no reason.
+# The record of a replay whose entry is not here has no reason.
 _ENTRIES = set_aside.c.reason != ""
 _COUNTS = (
     select(set_aside.c.kind, set_aside.c.reason, func.count())
@@ -233,7 +233,7 @@ def _search(connection: Connection, kind: str, is_named: Callable[[str], bool]) 
     while True:
         part = connection.execute(_OLDER, {"kind": kind, "part": _SEARCHED_PART, **place}).all()
         for each in part:
-            if each.reason:  # a mark of a replay whose entry is not here has none
+            if each.reason:  # the record of a replay whose entry is not here has none
                 records += 1
                 characters += len(each.search)
                 if is_named(each.search):

@@ -77,7 +77,7 @@ class Key(NamedTuple):
         return {f"its_{name}": value for name, value in self._asdict().items()}
 
 
-class Claimed(NamedTuple):
+class ClaimedReminder(NamedTuple):
     """A row that this replica is to send, and what it is about."""
 
     key: Key
@@ -236,7 +236,7 @@ class Reminding:
                 connection.execute(_DELETE, [each.given() for each in left])
         return failure is None
 
-    def _send_one(self, send: Send, message: Message, rows: Sequence[Claimed], now: int) -> NotSent | None:
+    def _send_one(self, send: Send, message: Message, rows: Sequence[ClaimedReminder], now: int) -> NotSent | None:
         """Returns why no other message would be sent either."""
         try:
             send(message)
@@ -247,7 +247,7 @@ class Reminding:
         self._note(rows, done_at=now)
         return None
 
-    def _failed(self, rows: Sequence[Claimed], failure: NotSent, now: int) -> None:
+    def _failed(self, rows: Sequence[ClaimedReminder], failure: NotSent, now: int) -> None:
         for each in rows:
             given_up = each.attempts >= _ATTEMPTS
             result = "given_up" if given_up else "failed"
@@ -264,12 +264,14 @@ class Reminding:
             retry_at = now + _RETRY_MS[min(each.attempts, len(_RETRY_MS)) - 1]
             self._note([each], retry_at=retry_at, done_at=now if given_up else None, problem=str(failure))
 
-    def _note(self, rows: Sequence[Claimed], *, retry_at: int = 0, done_at: int | None, problem: str = "") -> None:
+    def _note(
+        self, rows: Sequence[ClaimedReminder], *, retry_at: int = 0, done_at: int | None, problem: str = ""
+    ) -> None:
         new = {"new_retry_at": retry_at, "new_done_at": done_at, "new_problem": problem or None}
         with self._database.write() as connection:
             connection.execute(_NOTE, [{**each.key.given(), **new} for each in rows])
 
-    def _claim(self, current: Reminders, channel: str, now: int) -> list[Claimed]:
+    def _claim(self, current: Reminders, channel: str, now: int) -> list[ClaimedReminder]:
         """Rows that may be sent now, and whose digests are not of a past day; no other replica has them."""
         open_rows = select(*_KEY, reminders.c.attempts).where(
             reminders.c.channel == channel, reminders.c.done_at.is_(None), reminders.c.retry_at <= now
@@ -279,7 +281,7 @@ class Reminding:
             rows = connection.execute(
                 open_rows.order_by(*order).limit(_CLAIMED).with_for_update(skip_locked=True)
             ).all()
-            found = [Claimed(Key(*tuple(row)[:-1]), row.attempts + 1) for row in rows]
+            found = [ClaimedReminder(Key(*tuple(row)[:-1]), row.attempts + 1) for row in rows]
             if found:
                 given = [{**each.key.given(), "until": now + _LEASE_MS} for each in found]
                 connection.execute(_CLAIM, given)
@@ -288,10 +290,10 @@ class Reminding:
             ]
 
     def _messages(
-        self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[Claimed], now: int
-    ) -> Iterator[tuple[Message, list[Claimed]]]:
+        self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[ClaimedReminder], now: int
+    ) -> Iterator[tuple[Message, list[ClaimedReminder]]]:
         """One for each person and kind, or for each corp and kind to a group. None about what is not pending."""
-        groups: dict[tuple[str, ...], list[Claimed]] = defaultdict(list)
+        groups: dict[tuple[str, ...], list[ClaimedReminder]] = defaultdict(list)
         is_group = isinstance(channel, Robot)
         for each in claimed:
             key = each.key
@@ -346,7 +348,7 @@ def _addresses(connection: Connection, found: Collection[Person]) -> dict[Person
     return {(row[0], row[1]): row[2] for row in connection.execute(wanted)} if found else {}
 
 
-def _tasks(connection: Connection, current: Reminders, rows: Sequence[Claimed]) -> list[Task | None]:
+def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedReminder]) -> list[Task | None]:
     """The pending task of each row; None for a digest, or if the task is not pending or is due at another time."""
     ids = {each.key.instance_id for each in rows if each.key.kind == REMINDER}
     columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "item")]
@@ -373,7 +375,7 @@ def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Ta
     return Task(instance_id, task_id or None, *named, due_at, local)
 
 
-def _to_group(connection: Connection, current: Reminders, message: Message, rows: Sequence[Claimed]) -> Message:
+def _to_group(connection: Connection, current: Reminders, message: Message, rows: Sequence[ClaimedReminder]) -> Message:
     corp_id, due, now = message.corp_id, current.due, message.at
     if message.kind == DIGEST:
         found = waiting(connection, due, now, corp_id, limit=NAMED_MAX)

@@ -91,7 +91,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
         try:
             _limit(request, answers)
             browser = request.cookies.get(_BROWSER_COOKIE, "")
-            sign_in = await sessions.claim_sign_in(state, browser) if state and browser else None
+            sign_in = await sessions.consume_sign_in(state, browser) if state and browser else None
             if sign_in is None:
                 raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
             person, groups = await provider.redeem(request.query_params, sign_in)
