@@ -171,6 +171,7 @@ LISTS = "/v1/corps/corp/users/ann"
         f"{LISTS}/apps",
         "/v1/instances/I-1",
         "/v1/instances/I-1/history",
+        "/v1/corps",
         "/v1/corps/corp/waiting",
     ],
 )

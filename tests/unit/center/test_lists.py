@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import event, inspect, select
+from sqlalchemy import inspect, select
 
 from support.center_records import (
     REGISTRY,
@@ -22,6 +22,7 @@ from support.center_records import (
     states_of,
     target_partition,
 )
+from support.plans import Plans
 from support.streams.lives import lives
 from taskbridge.center.tables import FOLLOWED, changes, entries, forms, people, person_ids, replicas
 from taskbridge.runtime.database import DatabaseUnavailable
@@ -126,22 +127,12 @@ def test_the_entries_of_an_instance_are_found_by_its_number(database: Database) 
         topic.append_state(state(f"I-{number}"))
     replica = Replica(database, topic)
     replica.follow()
-    executed: list[tuple[str, Any]] = []
-
-    def note(_conn: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
-        if "FROM instances" in sql and "JOIN entries" in sql:
-            executed.append((sql, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", note)
+    # Without statistics of the tables, as while they are filled.
+    plans = Plans(database)
     for number in range(400):
         topic.append_state(state(f"I-{number}", revision=2))
     replica.follow()
-    event.remove(database.engine, "before_cursor_execute", note)
-    [(sql, parameters)] = executed
-    # Without statistics of the tables, as while they are filled.
-    with database.read() as connection:
-        explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
-        plan = "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {sql}", parameters))
+    [plan] = [plan for sql, plan in plans.items() if "FROM instances" in sql and "JOIN entries" in sql]
     by_index = (
         "sqlite_autoindex_entries_1 (instance=?)" if database.is_sqlite else "Index Cond: (instance = instances.id)"
     )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy.event import listen
 
 from support.center_rows import fill
+from support.plans import Plans
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
 from taskbridge.center.actions.store import ActionRequest, Actions
@@ -84,22 +84,6 @@ def generate(database: Database) -> None:
             sql = f"INSERT INTO {table} {columns} SELECT {values} FROM ({numbers.format(INSTANCES)}) AS numbers"  # noqa: S608 - of ours
             connection.exec_driver_sql(sql if is_sqlite else sql.replace("%", "%%"))
     fill(database, TASK_STATES.name, read=1, of=1)
-
-
-class Plans(dict[str, str]):
-    """Of each statement that the database executes, its plan."""
-
-    def __init__(self, database: Database) -> None:
-        super().__init__()
-        self._explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
-        self._column = 3 if database.is_sqlite else 0
-        listen(database.engine, "before_cursor_execute", self._read)
-
-    def _read(self, connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: Any) -> None:
-        if re.match("SELECT|UPDATE|DELETE|INSERT|WITH", sql) and "pg_catalog" not in sql:
-            cursor = connection.connection.cursor()
-            cursor.execute(self._explain + sql, parameters[0] if many else parameters)
-            self[sql] = "\n".join(each[self._column] for each in cursor.fetchall())
 
 
 def ask_everything(database: Database) -> None:

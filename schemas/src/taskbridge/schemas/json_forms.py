@@ -10,23 +10,11 @@ from msgspec.structs import asdict
 from taskbridge.schemas.cloudevents import iso, rfc3339
 
 if TYPE_CHECKING:
-    from msgspec import Struct
-
     from taskbridge.schemas.events import Person, QuarantinedCallback, TaskNotification
 
 to_json = msgspec.json.Encoder().encode
 
-_TIMES = {
-    *("at", "created_at", "decided_at", "due_at", "entered_at", "finished_at", "occurred_at", "received_at"),
-    "updated_at",
-}
-
-
-def fields_json(record: Struct) -> dict[str, Any]:
-    """All fields; times as text, where they are known."""
-    return {
-        name: iso(value) if name in _TIMES and value is not None else value for name, value in asdict(record).items()
-    }
+_TIMES = "due_at", "entered_at", "finished_at", "occurred_at", "updated_at"
 
 
 class PersonFields(TypedDict):
@@ -41,8 +29,9 @@ def person_json(person: Person | None, known: str | None = None) -> PersonFields
 
 def notification_json(notification: TaskNotification) -> dict[str, Any]:
     """A change of a view, as event streams and webhooks send it."""
-    shown = {"view": notification.view.lower(), "originator": person_json(notification.originator)}
-    return fields_json(notification) | shown
+    shown = asdict(notification)
+    times = {name: iso(shown[name]) for name in _TIMES if shown[name] is not None}
+    return {**shown, **times, "view": notification.view.lower(), "originator": person_json(notification.originator)}
 
 
 def quarantined_json(entry: QuarantinedCallback) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import delete, event, insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from support.center_rows import state
+from support.plans import Plans
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
@@ -187,22 +188,14 @@ def test_every_filter_reads_an_index_in_its_order(
     rows = [
         AuditEntry(each, each, "corp", f"p{each % 99}", f"act{each % 99}", "", "", "", "") for each in range(1, 999)
     ]
-    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
     with database.write() as connection:
         connection.execute(insert(audit), [each._asdict() for each in rows])
         connection.execute(insert(pseudonyms).values(pseudonym="p7", corp_id="corp", user_id="ann"))
     with database.write() as connection:
         connection.execute(text("ANALYZE audit"))
-    plans: list[str] = []
-
-    def explained(connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if "of_actor" in sql and not sql.startswith("EXPLAIN"):
-            plans.append(str(connection.exec_driver_sql(explain + sql, parameters).all()))
-        return sql, parameters
-
-    event.listen(database.engine, "before_cursor_execute", explained, retval=True)
+    plans = Plans(database)
     page(trail, **given)
-    (plan,) = plans
+    (plan,) = [plan for sql, plan in plans.items() if "of_actor" in sql]
     assert index in plan
     assert "Seq Scan" not in plan
 

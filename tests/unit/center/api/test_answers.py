@@ -305,20 +305,6 @@ def test_ids_with_a_zero_byte_are_no_error(client: TestClient, center: Answering
         assert client.get(f"/v1/{path}").status_code in (200, 404)
 
 
-def test_lists_that_are_being_filled_are_not_shown(client: TestClient, center: AnsweringCenter) -> None:
-    center.store(state(originator=Person("ann", "Ann")))
-    paths = ["corps/corp/users/ann/" + each for each in ("counts", "tasks?view=created", "apps")]
-    paths += ["instances/I-1", "instances/I-1/history", "instances/I-2"]
-    center.complete = False
-    for path in paths:
-        answer = client.get(f"/v1/{path}")
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path
-        assert "being filled" in answer.json()["detail"]
-    assert client.get("/v1/me").status_code == 200
-    center.complete = True
-    assert [client.get(f"/v1/{path}").status_code for path in paths] == [200, 200, 200, 200, 200, 404]
-
-
 def test_a_bad_query_is_a_problem_that_says_what_is_wrong(client: TestClient) -> None:
     for query in (
         "",

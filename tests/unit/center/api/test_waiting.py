@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,6 +16,7 @@ from sqlalchemy.event import listen
 from starlette.testclient import TestClient
 
 from support.center_rows import AnsweringCenter, entry_row
+from support.plans import Plans
 from taskbridge.center.access.access import AUDITOR, Access, Caller, Members
 from taskbridge.center.access.audit import Audit
 from taskbridge.center.api.waiting import waiting_router
@@ -180,12 +181,6 @@ def test_a_caller_finds_the_corps_to_choose_from(waits: TestClient, access: As, 
         assert corps(connection, limit=2) == ["corp0", "corp1"]
 
 
-def test_lists_that_are_being_filled_are_not_counted(waits: TestClient, center: AnsweringCenter) -> None:
-    center.complete = False
-    assert waits.get("/v1/corps").status_code == 503
-    assert waits.get("/v1/corps/corp/waiting").status_code == 503
-
-
 def test_more_than_is_counted_or_shown_is_said(
     center: AnsweringCenter, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,26 +223,18 @@ def test_counts_come_from_the_index_alone(database: Database) -> None:
     with database.write() as connection:
         connection.execute(insert(entries), rows)
         connection.execute(text("ANALYZE"))
-    plans: list[str] = []
-    is_sqlite = database.is_sqlite
-
-    def explain(connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
-        if "entries" in sql:
-            cursor = connection.connection.cursor()
-            cursor.execute(("EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN ") + sql, parameters)
-            plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
-
-    if not is_sqlite:
+    if not database.is_sqlite:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM entries"))
-    listen(database.engine, "before_cursor_execute", explain)
+    plans = Plans(database)
     with database.read() as connection:
         waiting(connection, DUE, NOW, "corp")
         waiting(connection, DUE, NOW, "corp", app_type="APP")
         people_after(connection, ("corp", "user1"), 5)
-    assert len(plans) == 5
-    for plan in plans:
-        assert "COVERING INDEX entries_waiting" in plan if is_sqlite else "entries_waiting" in plan, plan
+    found = [plan for sql, plan in plans.items() if "entries" in sql]
+    assert len(found) == 5
+    for plan in found:
+        assert ("COVERING INDEX entries_waiting" if database.is_sqlite else "entries_waiting") in plan
 
 
 def test_corps_are_found_by_a_query_each(database: Database) -> None:
