@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -14,14 +15,12 @@ if TYPE_CHECKING:
     import pytest
 
 
-async def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_work_has_ended() -> None:
-    go_on, lock = threading.Event(), threading.Lock()
-    begun: list[str] = []
+async def test_two_callers_with_many_requests_leave_a_thread_to_a_third_until_their_work_has_ended() -> None:
+    go_on, begun = threading.Event(), queue.SimpleQueue[str]()
 
     def work(who: str) -> str:
-        with lock:
-            begun.append(who)
-        if who == "busy":
+        if who != "other":
+            begun.put(who)
             go_on.wait(60)
         return who
 
@@ -29,18 +28,24 @@ async def test_a_caller_with_many_requests_leaves_threads_to_others_until_its_wo
         with working_for(who):
             return await threads.run(work, who)
 
-    with closing(Threads(4)) as threads:
-        busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+    with closing(Threads(5)) as threads:
+        busy = [asyncio.create_task(run(threads, who)) for who in 10 * ("ann", "bob")]
+        assert sorted([await asyncio.to_thread(begun.get, timeout=60) for _ in range(4)]) == [
+            "ann",
+            "ann",
+            "bob",
+            "bob",
+        ]
         assert await asyncio.wait_for(run(threads, "other"), 60) == "other"
         # Nobody waits for these any more, but their threads are not free.
         for each in busy:
             each.cancel()
         await asyncio.wait(busy)
-        busy = [asyncio.create_task(run(threads, "busy")) for _ in range(10)]
+        busy = [asyncio.create_task(run(threads, who)) for who in 10 * ("ann", "bob")]
         assert await asyncio.wait_for(run(threads, "other"), 60) == "other"
-        assert begun.count("busy") == 2
+        assert begun.empty()
         go_on.set()
-        assert await asyncio.gather(*busy) == ["busy"] * 10
+        assert await asyncio.gather(*busy) == 10 * ["ann", "bob"]
 
 
 async def test_work_of_the_service_itself_has_all_threads() -> None:

@@ -74,8 +74,8 @@ _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, 
 """Lists do not wait for histories."""
 _SWITCH_S = 0.0005
 """How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
-_SQLITE_THREADS, _POSTGRESQL_THREADS = (4, 1), (8, 4)
-"""For queries, and for what writes. SQLite has one writer at a time."""
+_SQLITE_THREADS, _POSTGRESQL_THREADS = (5, 1), (9, 5)
+"""For queries, and for what writes: of 5, a caller has 2. SQLite has one writer at a time."""
 _ANSWER_S = 10.0
 """A database that is frozen must not hold clients: a proxy in front would give up later without a reason."""
 _END_S = 8.0

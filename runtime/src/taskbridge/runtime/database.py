@@ -265,7 +265,7 @@ def working_for(caller: str) -> Generator[None]:
 class Threads:
     """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database.
 
-    A caller has half of them at most: what somebody else requests never waits for all requests of one. What writes has
+    A caller has less than half of them: two who search as fast as they can leave a thread to a third. What writes has
     threads of its own, as many as can write at once: no query waits for those who wait to write.
     """
 
@@ -300,11 +300,11 @@ class Threads:
 
 
 class _Pool:
-    """Threads, of which a caller has half at most."""
+    """Threads, of which a caller has less than half, but one."""
 
     def __init__(self, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
-        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, count // 2)))
+        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, (count - 1) // 2)))
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         if not (caller := _caller.get()):
