@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from sqlalchemy import delete, select
@@ -123,7 +123,7 @@ class World:
 
     def act(
         self,
-        action: str,
+        action: Any,
         *tasks: tuple[str, str],
         by: str = "ann",
         to: str = "",

@@ -33,10 +33,11 @@ from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from support.center import Databases
+    from taskbridge.center.api.models import ItemOut
     from taskbridge.runtime.database import Database
 
 MONDAY = 1_767_571_200_000
@@ -107,7 +108,7 @@ class World:
         with self.database.write() as connection:
             connection.execute(delete(entries).where(entries.c.instance_id == name))
 
-    def pending(self, user: str, *, overdue: bool = False) -> list[dict[str, Any]]:
+    def pending(self, user: str, *, overdue: bool = False) -> Sequence[ItemOut]:
         """As the API shows them on Wednesday."""
         rules = RemindersFile(self.path).current.due
         queries = Queries(self.database, lambda: rules, lambda: MONDAY + 48 * HOUR_MS)
