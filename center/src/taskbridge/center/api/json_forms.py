@@ -12,16 +12,7 @@ from taskbridge.schemas.views import Entry, began_at_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.center.api.models import (
-        EventOut,
-        FormOut,
-        InstanceOut,
-        ItemOut,
-        NamedOut,
-        TaskOut,
-        ViewName,
-        WaitsForOut,
-    )
+    from taskbridge.center.api import models
     from taskbridge.schemas.events import Form, TaskEntry, TaskEvent, TaskState
 
     Names = Mapping[str, str]
@@ -31,12 +22,12 @@ if TYPE_CHECKING:
 def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
     instance_id: str,
     task_id: str | None,
-    view: ViewName,
+    view: models.ViewName,
     entry: Entry,
     name: str | None,
     due_at: int | None = None,
-    waits_for: WaitsForOut | None = None,
-) -> ItemOut:
+    waits_for: models.WaitsForOut | None = None,
+) -> models.ItemOut:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
     created_at = iso(entry.entered_at)
     return {
@@ -62,7 +53,7 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
     }
 
 
-def state_json(state: TaskState, names: Names, form: Form | None) -> InstanceOut:
+def state_json(state: TaskState, names: Names, form: Form | None) -> models.InstanceOut:
     return {
         "instance_id": state.instance_id,
         "corp_id": state.corp_id,
@@ -91,7 +82,7 @@ def state_json(state: TaskState, names: Names, form: Form | None) -> InstanceOut
     }
 
 
-def _task_json(task: TaskEntry) -> TaskOut:
+def _task_json(task: TaskEntry) -> models.TaskOut:
     return {
         "task_id": task.task_id,
         "status": task.status,
@@ -109,7 +100,7 @@ def _task_json(task: TaskEntry) -> TaskOut:
     }
 
 
-def event_json(event: TaskEvent, *, partition: int, offset: int) -> EventOut:
+def event_json(event: TaskEvent, *, partition: int, offset: int) -> models.EventOut:
     return {
         "event_id": event.event_id,
         "action": event.action,
@@ -134,12 +125,12 @@ def _iso(at: int | None) -> str | None:
     return None if at is None else iso(at)
 
 
-def people_json(users: Iterable[str], names: Names) -> list[NamedOut]:
+def people_json(users: Iterable[str], names: Names) -> list[models.NamedOut]:
     """Those of these users whose names are known, each once."""
     return [{"user_id": user_id, "name": names[user_id]} for user_id in dict.fromkeys(users) if user_id in names]
 
 
-def form_json(form: Form | None, values: Mapping[str, object]) -> FormOut:
+def form_json(form: Form | None, values: Mapping[str, object]) -> models.FormOut:
     """The form's title, and the labels of its fields if it has ``values``."""
     if form is None:
         return {"form_title": None, "form_labels": {}}

@@ -17,6 +17,7 @@ from sqlalchemy.types import Integer
 
 from taskbridge.center.access.delegations import delegated_to, is_delegated
 from taskbridge.center.access.refusals import EventsBehind
+from taskbridge.center.api import models
 from taskbridge.center.api.cursors import PageCursor, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
     event_json,
@@ -28,7 +29,6 @@ from taskbridge.center.api.json_forms import (
     users_of_state,
 )
 from taskbridge.center.api.marks import listed_statement, mark_columns, marks_json
-from taskbridge.center.api.models import NO_PREFERENCES, Preferences
 from taskbridge.center.api.waits_for import waits_for_columns, waits_for_json
 from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
 from taskbridge.center.reminders.waiting import names_of
@@ -60,23 +60,6 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, RowMapping, Select, Subquery
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.api.models import (
-        AppOut,
-        AppsOut,
-        CountsOut,
-        DelegatedItemOut,
-        DelegatedOut,
-        EventsOut,
-        FoundPersonOut,
-        HistoryOut,
-        InstanceOut,
-        ItemOut,
-        MarkedItemOut,
-        MarkedOut,
-        PageOut,
-        PeopleOut,
-        ViewName,
-    )
     from taskbridge.center.tables import Complete, Person
     from taskbridge.schemas.views import Entry
 
@@ -100,7 +83,7 @@ _BOUND_S, _BOUNDS = 30.0, 1_024
 
 _read_event = msgspec.json.Decoder(TaskEvent).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
-_read_preferences = msgspec.json.Decoder(Preferences).decode
+_read_preferences = msgspec.json.Decoder(models.Preferences).decode
 
 
 class PageQuery(NamedTuple):
@@ -108,7 +91,7 @@ class PageQuery(NamedTuple):
 
     corp_id: str
     user_id: str
-    view: ViewName
+    view: models.ViewName
     app_type: str | None = None
     source: str | None = None
     q: str = ""
@@ -299,7 +282,7 @@ class Queries:
         self._complete, self._check_people = complete, check_people
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
-    def page(self, query: PageQuery) -> PageOut:
+    def page(self, query: PageQuery) -> models.PageOut:
         """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
 
         What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
@@ -337,7 +320,7 @@ class Queries:
         item = _marked_item if query.marks else _item
         return {"items": [item(row, query.view, due) for row in shown], "next_cursor": next_cursor}
 
-    def marked(self, person: Person, view: ViewName) -> MarkedOut:
+    def marked(self, person: Person, view: models.ViewName) -> models.MarkedOut:
         """The pinned and the hidden entries of a view, newest first."""
         due, (corp_id, user_id) = self._due_rules(), map(clean, person)
         given = {"corp_id": corp_id, "user_id": user_id, "view": CODES_BY_NAME[view], "now": now_ms()}
@@ -346,7 +329,7 @@ class Queries:
         each_once = {(row["instance_id"], row["task_id"]): row for row in rows}
         return {"items": [_marked_item(row, view, due) for row in _in_order(each_once.values())]}
 
-    def delegated(self, delegate: Person) -> DelegatedOut:
+    def delegated(self, delegate: Person) -> models.DelegatedOut:
         """The newest pending tasks of others that are delegated to this person now, and on behalf of whom."""
         due, now = self._due_rules(), self._now()
         corp_id, user_id = map(clean, delegate)
@@ -354,7 +337,7 @@ class Queries:
             statement = delegated_statement((corp_id, user_id), now)
             rows = connection.execute(statement, {"corp_id": corp_id}).mappings().all()
             names = names_of(connection, corp_id, {row["user_id"] for row in rows})
-        items: list[DelegatedItemOut] = [
+        items: list[models.DelegatedItemOut] = [
             {
                 **_item(row, _PENDING, due),
                 "on_behalf_of": {"user_id": (user := row["user_id"]), "name": names.get(user)},
@@ -376,7 +359,7 @@ class Queries:
             bound = connection.execute(bound_statement(after=after is not None), given).all()
         return PageCursor(*bound[0]) if len(bound) > 1 else None
 
-    def counts(self, corp_id: str, user_id: str) -> CountsOut:
+    def counts(self, corp_id: str, user_id: str) -> models.CountsOut:
         with self._database.read() as connection, self._complete(connection) as seen:
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
             seen(row["epoch"])
@@ -387,7 +370,7 @@ class Queries:
             "copied": row["copied"],
         }
 
-    def apps(self, corp_id: str, user_id: str) -> AppsOut:
+    def apps(self, corp_id: str, user_id: str) -> models.AppsOut:
         """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.
 
         Without a process' name only where no entry of the app has one.
@@ -399,19 +382,19 @@ class Queries:
             found = names.setdefault((row["app_type"], row["source"]), set())
             if row["process_name"] is not None:
                 found.add(row["process_name"])
-        items: list[AppOut] = [
+        items: list[models.AppOut] = [
             {"app_type": app_type, "process_name": name, "source": source}
             for app_type, source in sorted(names)
             for name in sorted(names[app_type, source]) or [None]
         ]
         return {"items": items}
 
-    def instance(self, instance_id: str, caller: Caller) -> InstanceOut:
+    def instance(self, instance_id: str, caller: Caller) -> models.InstanceOut:
         """The instance's state; raises Unknown as ``find_state``."""
         with self._database.read() as connection, self._complete(connection):
             return shown_instance(connection, find_state(connection, instance_id, caller))
 
-    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> HistoryOut:
+    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> models.HistoryOut:
         """The instance's last events, oldest first, and its form.
 
         Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
@@ -419,7 +402,7 @@ class Queries:
         with self._database.read() as connection, self._complete(connection):
             return shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms)
 
-    def people(self, q: str, corps: Collection[str], limit: int) -> PeopleOut:
+    def people(self, q: str, corps: Collection[str], limit: int) -> models.PeopleOut:
         """The first ``limit`` people of these corps with ``q`` in name, department or user id.
 
         Those whose user id is exactly ``q`` come first.
@@ -428,7 +411,7 @@ class Queries:
         given = {"q": text, "exact": clean(q.strip()), "corps": list(corps), "rows": limit}
         with self._database.read() as connection:
             rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given)
-            items: list[FoundPersonOut] = [
+            items: list[models.FoundPersonOut] = [
                 {"corp_id": corp_id, "user_id": user_id, "name": name, "department": department}
                 for corp_id, user_id, name, department in rows
             ]
@@ -447,12 +430,12 @@ class Queries:
         with self._database.read() as connection:
             return names_of(connection, clean(corp_id), map(clean, user_ids))
 
-    def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, Preferences]:
+    def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, models.Preferences]:
         corp_id, user_id = clean(corp_id), clean(user_id)
         with self._database.read() as connection:
             name = names_of(connection, corp_id, [user_id]).get(user_id)
             data = connection.execute(_PREFERENCES, {"corp_id": corp_id, "user_id": user_id}).scalar()
-        return name, {**NO_PREFERENCES, **_read_preferences(data or b"{}")}
+        return name, {**models.NO_PREFERENCES, **_read_preferences(data or b"{}")}
 
 
 def _in_order(rows: Iterable[RowMapping]) -> list[RowMapping]:
@@ -460,17 +443,17 @@ def _in_order(rows: Iterable[RowMapping]) -> list[RowMapping]:
     return sorted(rows, key=lambda row: (-row["entered_at"], row["instance_id"], row["task_id"]))
 
 
-def _item(row: RowMapping, view: ViewName, due: DueRules) -> ItemOut:
+def _item(row: RowMapping, view: models.ViewName, due: DueRules) -> models.ItemOut:
     return _shown(row, read_entry(row["item"]), view, due)
 
 
-def _marked_item(row: RowMapping, view: ViewName, due: DueRules) -> MarkedItemOut:
+def _marked_item(row: RowMapping, view: models.ViewName, due: DueRules) -> models.MarkedItemOut:
     """With the marks that the row has."""
     entry = read_entry(row["item"])
     return {**_shown(row, entry, view, due), "marks": marks_json(row, view, entry, now_ms())}
 
 
-def _shown(row: RowMapping, entry: Entry, view: ViewName, due: DueRules) -> ItemOut:
+def _shown(row: RowMapping, entry: Entry, view: models.ViewName, due: DueRules) -> models.ItemOut:
     due_at = None
     if view == _PENDING and entry.finished_at is None:  # what has ended at its source is not due
         due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
@@ -479,12 +462,12 @@ def _shown(row: RowMapping, entry: Entry, view: ViewName, due: DueRules) -> Item
     return item_json(*place, view, entry, row["name"], due_at, waits)
 
 
-def shown_instance(connection: Connection, state: TaskState) -> InstanceOut:
+def shown_instance(connection: Connection, state: TaskState) -> models.InstanceOut:
     names = names_of(connection, state.corp_id, users_of_state(state))
     return state_json(state, names, _form(connection, state))
 
 
-def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], EventsOut]:
+def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], models.EventsOut]:
     """The last events of an instance, oldest first: themselves, and as the API shows them and the people in them."""
     rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": corp_id}).all()
     found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
@@ -497,7 +480,7 @@ def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tupl
     }
 
 
-def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> HistoryOut:
+def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> models.HistoryOut:
     """As the API shows it; raises EventsBehind as ``Queries.history``."""
     found, shown = shown_events(connection, state.instance_id, state.corp_id)
     if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):
