@@ -311,7 +311,7 @@ def open_files() -> int:
 
 
 def test_librdkafka_signals_reports_so_that_nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
+    """The pinned version is the one that ``open_report_signal`` knows: after an update its layout has to be checked."""
     monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
     monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
 
