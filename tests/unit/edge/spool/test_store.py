@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -75,6 +76,21 @@ def store(tmp_path: Path) -> Generator[Store]:
 def made(path: Path) -> Store:
     Store.create(path, [SCHEMA])
     return Store(path)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_commits_of_many_sizes_leave_nothing_in_memory(store: Store) -> None:
+    """As statements that SQLite prepared would, with the values of their last use: one for each number of rows."""
+    before = resident_bytes()
+    for count in range(1, 41):
+        rows = [row_of(record(size=60_000), position=position, created_at=1) for position in range(count)]
+        store.write(rows)
+        store.write((), delete=[row[0] for row in rows])
+        store.checkpoint(emptied=True)
+    assert resident_bytes() - before < 25 << 20, "all of them together are 47 MiB"
 
 
 def test_a_commit_is_on_the_disk_and_a_deleted_row_is_not(tmp_path: Path) -> None:

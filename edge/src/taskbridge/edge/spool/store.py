@@ -37,6 +37,9 @@ _FULL_CODES = frozenset({
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PRIMARY = 0xFF
 BUSY_S = 5
+_STATEMENTS = 4
+"""Kept by a connection for the next use: those of one commit. Each keeps its values, so with Python's 128, one for each
+number of rows, the memory of the edge would hold a hundred old commits."""
 PAGE_BYTES = 4096
 VERSION = 1
 BROKEN_MARK = ".broken"
@@ -87,7 +90,12 @@ def classified() -> Generator[None]:
 def owners_connection(path: Path) -> sqlite3.Connection:
     """A connection to an existing file, for any thread, which checkpoints only on request."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_S,
+        cached_statements=_STATEMENTS,
     )
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     assert mode == "wal", mode
