@@ -202,6 +202,7 @@ def test_people_are_not_found_while_they_are_read(center: Center, sqlite_databas
             fill(sqlite_database, PEOPLE.name, read=read, of=2)
             answer = client.get("/v1/people?q=ann")
             assert (answer.status_code, answer.headers.get("retry-after")) == (status, "5" if status == 503 else None)
+            assert (PEOPLE.name in answer.text) == (status == 503)
 
 
 def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:

@@ -72,7 +72,8 @@ class Filling:
     def check_people(self, connection: Connection) -> None:
         """Raise Filling unless all people are there. After they were read: they may have been dropped before."""
         if not progress(connection, PEOPLE.name).complete:
-            raise not_filled()
+            problem = f"people are being read from {PEOPLE.name}: if this lasts, see whether it exists"
+            raise refusals.Filling(problem, retry_after_s=_FILLING_S)
 
     @property
     def idle(self) -> str | None:

@@ -300,7 +300,7 @@ class Threads:
 
 
 class _Pool:
-    """Threads, of which a caller has less than half, but one."""
+    """Threads, of which a caller has less than half, but at least one."""
 
     def __init__(self, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
