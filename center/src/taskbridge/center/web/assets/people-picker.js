@@ -1,6 +1,6 @@
 // Finds whose lists to open, among the people who were imported.
 
-import { Latest, pathOf, quietly } from "./api.js";
+import { Latest, Problem, pathOf, quietly } from "./api.js";
 import { UNTOUCHED, button, debounced, element, focusByKey, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
@@ -27,8 +27,15 @@ export function colleaguePicker(api, person, words, choose, without = person.use
 
 /** A search field and those of `people(q, signal)` it finds; null where nobody was imported. `choose` takes the one who is picked. */
 export async function peoplePicker(people, words, choose) {
-  const first = (await quietly(people("")))?.items ?? [];
-  if (first.length === 0) return null;
+  let first = [];
+  let filling = null;
+  try {
+    first = (await people("")).items;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.isFilling) filling = error;
+  }
+  if (first.length === 0 && filling === null) return null;
   const searching = new Latest();
   const field = element("input", {
     type: "search",
@@ -52,11 +59,13 @@ export async function peoplePicker(people, words, choose) {
   const search = () =>
     searching.run((signal) => people(field.value.trim(), signal), {
       found: ({ items }) => show(items),
-      failed: (problem) => {
-        show([]);
-        said.textContent = sayProblem(problem, words)[0];
-      },
+      failed,
     });
+
+  function failed(problem) {
+    show([]);
+    said.textContent = sayProblem(problem, words)[0];
+  }
 
   function show(items) {
     const severalCorps = new Set(items.map(({ corp_id: corp }) => corp)).size > 1;
@@ -69,6 +78,7 @@ export async function peoplePicker(people, words, choose) {
     said.textContent = words.signIn.found(items.length, items.length === MOST);
   }
 
-  show(first);
+  if (filling === null) show(first);
+  else failed(filling);
   return element("div", { class: "people-picker" }, labelled(words.signIn.people, field), said, list);
 }
