@@ -26,7 +26,7 @@ from taskbridge.webhooks.operations import example
 from unit.webhooks.receivers import LOOPBACK, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Collection
     from pathlib import Path
 
     from taskbridge.runtime.database import Database
@@ -221,9 +221,9 @@ async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     next_due = store.next_due
     monkeypatch.setattr(module, "_PROBE_S", 3600.0)
 
-    def counted(database: Database, endpoint: str) -> int | None:
-        queried.append(endpoint)
-        return next_due(database, endpoint)
+    def counted(database: Database, names: Collection[str]) -> dict[str, int]:
+        queried.extend(names)
+        return next_due(database, names)
 
     service.answers["away"] = lambda _request: 500
     async with service.running("away", "erp"):
@@ -306,27 +306,46 @@ async def test_an_error_of_any_kind_is_reported_and_tried_again(
         await service.until(lambda: service.dispatcher.problem is None)
 
 
-async def test_an_idle_endpoint_costs_no_transaction_that_writes(
+async def test_idle_endpoints_share_a_query_and_cost_no_transaction_that_writes(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
-    looks, claims = list[str](), list[int]()
+    looks, claims = list[list[str]](), list[int]()
 
-    def looked(database: Database, endpoint: str) -> int | None:
-        looks.append(endpoint)
-        return next_due(database, endpoint)
+    def looked(database: Database, names: Collection[str]) -> dict[str, int]:
+        looks.append(sorted(names))
+        return next_due(database, names)
 
     def claimed(queues: store.Queues, connection: Any, most: int) -> Any:
         claims.append(most)
         return claim(queues, connection, most)
 
-    async with service.running("erp"):
+    async with service.running("erp", "other"):
         monkeypatch.setattr(store, "next_due", looked)
+        await service.until(lambda: ["erp", "other"] in looks)
         monkeypatch.setattr(store.Queues, "claim", claimed)
-        await service.until(lambda: len(looks) > 20)
-        assert len(claims) <= 1
+        before = len(looks)
+        await service.until(lambda: len(looks) > before + 20)
+        assert looks[before:] == [["erp", "other"]] * (len(looks) - before)
+        assert claims == []
         service.add(("I1", "t"))
-        await service.until(lambda: "erp" in service.got)
+        await service.until(lambda: service.got.keys() == {"erp", "other"})
+
+
+async def test_what_another_process_adds_is_found(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(sqlite, tmp_path)
+
+    def ignored(_dispatcher: object, _names: object) -> None:
+        pass
+
+    async with service.running("erp"):
+        service.add(("I1", "first"))
+        await service.until(lambda: len(service.got.get("erp", ())) == 1)
+        monkeypatch.setattr(module.Dispatcher, "added", ignored)
+        service.add(("I1", "second"))
+        await service.until(lambda: len(service.got["erp"]) == 2)
 
 
 async def test_it_stops_in_order_while_the_database_is_away(

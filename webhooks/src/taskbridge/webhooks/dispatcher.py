@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from contextlib import suppress
@@ -47,6 +48,8 @@ class Courier:
         self._failures = 0
         """Since the last success."""
         self.enabled, self._stopping = True, False
+        self.is_idle = False
+        """Whether it waits for nothing but the next delivery."""
         self.problem: str | None = None
         self.task = asyncio.create_task(self._run(), name=f"courier {endpoint.name}")
 
@@ -160,20 +163,19 @@ class Courier:
         if self._running or pause_s:
             await self._woken_within(pause_s or _LOOK_S)
             return
+        name = self.endpoint.name
+        due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, [name])
+        if due.get(name, math.inf) <= now_ms():
+            return  # what was claimed had been delivered: other queues have their turn
         # Nothing is claimed while nothing is due: that is a transaction that writes.
-        while True:
-            due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
-            pause_s = _LOOK_S if due is None else (due - now_ms()) / 1000
-            if pause_s <= 0 or await self._woken_within(pause_s):
-                return
+        self.is_idle = True
+        await self._wake.wait()
+        self.is_idle = False
 
-    async def _woken_within(self, seconds: float) -> bool:
-        try:
+    async def _woken_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(min(_LOOK_S, seconds)):
                 await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 class Dispatcher:
@@ -193,16 +195,39 @@ class Dispatcher:
         self.other_id = other_id
         self.grace_s = grace_s
         self._couriers: dict[str, Courier] = {}
+        self._problem: str | None = None
         self._loop = asyncio.get_running_loop()
+        self._looking = asyncio.create_task(self._look(), name="dispatcher")
 
     @property
     def problem(self) -> str | None:
         """Why an endpoint gets nothing at the moment; None if each does."""
-        return next((each.problem for each in self._couriers.values() if each.problem is not None), None)
+        problems = (each.problem for each in self._couriers.values() if each.problem is not None)
+        return self._problem or next(problems, None)
 
     def added(self, names: Iterable[str]) -> None:
         """These endpoints have something new. From any thread."""
         self._loop.call_soon_threadsafe(self._woken, list(names))
+
+    async def _look(self) -> None:
+        """Wake idle couriers when something becomes due: again after a failure, or added by another process.
+
+        One query for all of them, because most endpoints are idle most of the time.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            idle = [name for name, courier in self._couriers.items() if courier.is_idle]
+            try:
+                found = await self.threads.run(store.next_due, self.database, idle) if idle else {}
+            except Exception as error:
+                is_away = isinstance(error, DatabaseUnavailable)
+                self._problem = str(error) if is_away else f"deliveries wait: {type(error).__name__}"
+                log.warning("due_deliveries_not_read", exc_info=not is_away)
+                continue
+            self._problem = None
+            for name, due in found.items():
+                if (pause_s := (due - now_ms()) / 1000) < _LOOK_S:
+                    self._loop.call_later(max(0.0, pause_s), self._woken, [name])
 
     def _woken(self, names: list[str]) -> None:
         for name in names:
@@ -228,5 +253,7 @@ class Dispatcher:
                 courier.wake()
 
     async def stop(self) -> None:
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in self._couriers.values()))
         self._couriers.clear()

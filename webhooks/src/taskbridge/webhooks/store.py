@@ -314,11 +314,17 @@ def _is_first(connection: Connection, endpoint: str, results: Sequence[Result]) 
     return found is None or found < results[0].at - SILENCE_MS
 
 
-def next_due(database: Database, endpoint: str) -> int | None:
-    """When the next queue that nobody has claimed is due; that of a dead replica too, once its claim is over."""
+def next_due(database: Database, names: Collection[str]) -> dict[str, int]:
+    """When the next queue that nobody has claimed is due, by endpoint; that of a dead replica too, after its claim.
+
+    Endpoints of which nothing waits are left out.
+    """
     is_free = queues.c.claimed_until <= _clock(database, literal(now_ms()))
+    # For each endpoint a look into the index. A query by groups reads all that wait.
+    first = select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoints.c.name, is_free).scalar_subquery()
+    found = select(endpoints.c.name, first).where(database.among(endpoints.c.name))
     with database.read() as connection:
-        return connection.scalar(select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoint, is_free))
+        return {name: due for name, due in connection.execute(found, database.keys(names)) if due is not None}
 
 
 def waiting(database: Database, names: Collection[str], outcome: Outcome = Outcome.WAITING) -> dict[str, Waiting]:
