@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from support.center_process import CenterProcess
 from support.center_rows import AnsweringCenter, entry_row, fill, state
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit
+from taskbridge.center.api.queries import Queries
 from taskbridge.center.app import Center, migrate, rebuild, run
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
@@ -23,6 +25,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app as program
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
 from taskbridge.runtime.follow.positions import rebuild as drop
+from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -203,6 +206,20 @@ def test_people_are_not_found_while_they_are_read(center: Center, sqlite_databas
             answer = client.get("/v1/people?q=ann")
             assert (answer.status_code, answer.headers.get("retry-after")) == (status, "5" if status == 503 else None)
             assert (PEOPLE.name in answer.text) == (status == 503)
+
+
+def test_a_search_is_not_answered_that_began_before_all_people_were_read(database: Database) -> None:
+    fill(database, PEOPLE.name, read=1, of=2)
+
+    def finish(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        if "FROM people" in sql:
+            fill(database, PEOPLE.name, read=2, of=2)
+
+    event.listen(database.engine, "after_cursor_execute", finish)
+    with closing(Threads(1)) as threads:
+        queries = Queries(database, all_people=Filling(database, threads).all_people)
+        with pytest.raises(NotNow):
+            queries.people("", ["corp"], 9)
 
 
 def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:

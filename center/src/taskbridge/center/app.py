@@ -216,8 +216,8 @@ class Center:
         path = settings.reminders_file
         self.reminders_file = reminders = None if path is None else RemindersFile(path)
         complete = self.filling.complete
-        check_people = self.filling.check_people
-        self._queries = Queries(database, self._due_rules, complete=complete, check_people=check_people)
+        all_people = self.filling.all_people
+        self._queries = Queries(database, self._due_rules, complete=complete, all_people=all_people)
         self._marks = MarksStore(database, complete)
         self.hub = Hub(
             database,

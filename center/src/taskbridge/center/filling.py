@@ -69,9 +69,13 @@ class Filling:
             raise
         check_again()
 
-    def check_people(self, connection: Connection) -> None:
-        """Raise Filling unless all people are there. After they were read: they may have been dropped before."""
-        if not progress(connection, PEOPLE.name).complete:
+    @contextmanager
+    def all_people(self, connection: Connection) -> Generator[None]:
+        """All people were there while the block has read them; raises Filling if not."""
+        before = epoch_if_filled(connection, PEOPLE.name)
+        if before is not None:
+            yield
+        if before is None or epoch_if_filled(connection, PEOPLE.name) != before:
             problem = f"people are being read from {PEOPLE.name}: if this lasts, see whether it exists"
             raise refusals.Filling(problem, retry_after_s=_FILLING_S)
 

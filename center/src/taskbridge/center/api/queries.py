@@ -56,6 +56,7 @@ from taskbridge.schemas.views import began_at_of, concerns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, RowMapping, Select, Subquery
 
@@ -275,11 +276,11 @@ class Queries:
         now: Callable[[], int] = now_ms,
         *,
         complete: Complete = unchecked,
-        check_people: Callable[[Connection], None] = lambda _: None,
+        all_people: Callable[[Connection], AbstractContextManager[object]] = unchecked,
     ) -> None:
-        """``due_rules`` are those in force; ``check_people`` raises Filling unless all people are there."""
+        """``due_rules`` are those in force; ``all_people`` raises Filling unless all are there within its block."""
         self._database, self._due_rules, self._now = database, due_rules, now
-        self._complete, self._check_people = complete, check_people
+        self._complete, self._all_people = complete, all_people
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
     def page(self, query: PageQuery) -> models.PageOut:
@@ -409,13 +410,12 @@ class Queries:
         """
         text, all_corps = text_of_query(q), ALL_CORPS in corps
         given = {"q": text, "exact": clean(q.strip()), "corps": list(corps), "rows": limit}
-        with self._database.read() as connection:
+        with self._database.read() as connection, self._all_people(connection):
             rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given)
             items: list[models.FoundPersonOut] = [
                 {"corp_id": corp_id, "user_id": user_id, "name": name, "department": department}
                 for corp_id, user_id, name, department in rows
             ]
-            self._check_people(connection)
         return {"items": items}
 
     def users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
