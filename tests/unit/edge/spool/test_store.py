@@ -93,6 +93,12 @@ def test_commits_of_many_sizes_leave_nothing_in_memory(store: Store) -> None:
     assert resident_bytes() - before < 25 << 20, "all of them together are 47 MiB"
 
 
+def test_an_older_sqlite_accepts_the_rows_of_the_largest_commit(store: Store) -> None:
+    store._writer.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)  # pyright: ignore[reportPrivateUsage]
+    store.write([row_of(record(), position=position, created_at=1) for position in range(1, 1001)])
+    assert [row[0] for row in store.read(0, count=2000)] == list(range(1, 1001))
+
+
 def test_a_commit_is_on_the_disk_and_a_deleted_row_is_not(tmp_path: Path) -> None:
     made(tmp_path / "0.db").close()
     connection = owners_connection(tmp_path / "0.db")

@@ -40,6 +40,8 @@ BUSY_S = 5
 _STATEMENTS = 4
 """Kept by a connection for the next use: those of one commit. Each keeps its values, so with Python's 128, one for each
 number of rows, the memory of the edge would hold a hundred old commits."""
+_STATEMENT_ROWS = 100
+"""Inserted by one statement: before version 3.32, SQLite accepts 999 values in one."""
 PAGE_BYTES = 4096
 VERSION = 1
 BROKEN_MARK = ".broken"
@@ -184,10 +186,11 @@ class Store:
             SpoolBroken: whether it happened is not known. Never call the store again.
         """
         with self._transaction():
-            if rows:
-                # One statement for all: each gives the interpreter's lock up once, and gets it back after a fight.
-                values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
-                self._writer.execute(f"INSERT INTO records VALUES {values}", [*chain.from_iterable(rows)])  # noqa: S608
+            # Together: each statement gives the interpreter's lock up once, and gets it back after a fight.
+            for at in range(0, len(rows), _STATEMENT_ROWS):
+                some = rows[at : at + _STATEMENT_ROWS]
+                values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(some))
+                self._writer.execute(f"INSERT INTO records VALUES {values}", [*chain.from_iterable(some)])  # noqa: S608
             for position, reason in set_aside:
                 copy = f"INSERT OR REPLACE INTO set_aside SELECT {_ROW}, ? FROM records WHERE position = ?"  # noqa: S608
                 self._writer.execute(copy, (reason, position))
