@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -40,8 +41,8 @@ print(environment, [each.get_inheritable() for each in found.callbacks])
 
 
 def pass_on(*sockets: socket.socket, wrong_pid: int = 0, **names: str) -> list[str]:
-    descriptors = [os.dup(each.fileno()) for each in sockets]
-    high = [os.dup2(each, 100 + each) for each in descriptors]
+    # Free numbers, above those that the receiver gives them: a number that is in use is another thread's.
+    high = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 10) for each in sockets]
     try:
         ended = subprocess.run(
             [sys.executable, "-c", RECEIVER, str(high), str(wrong_pid), str(names)],
@@ -51,7 +52,7 @@ def pass_on(*sockets: socket.socket, wrong_pid: int = 0, **names: str) -> list[s
             check=False,
         )
     finally:
-        for each in [*descriptors, *high]:
+        for each in high:
             os.close(each)
     return ended.stdout.splitlines() or [ended.stderr.splitlines()[-1]]
 
