@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +54,7 @@ from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import serve_until_stopped
-from taskbridge.runtime.process import allow_open_files
+from taskbridge.runtime.process import allow_open_files, switch_threads_sooner
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import ConfigurationError
@@ -72,8 +71,6 @@ if TYPE_CHECKING:
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
 """Lists do not wait for histories."""
-_SWITCH_S = 0.0005
-"""How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
 _SQLITE_THREADS, _POSTGRESQL_THREADS = (5, 1), (9, 5)
 """For queries, and for what writes: of 5, a caller has 2. SQLite has one writer at a time."""
 _ANSWER_S = 10.0
@@ -94,7 +91,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         ConfigurationError: before anything is started; also if another process uses the data folder.
         OperatorError: the database cannot be used.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    switch_threads_sooner()
     settings = load_settings(settings_class(), environment)
     with database_of("center", settings) as database:
         configure_logs(settings.log_format, settings.log_level)

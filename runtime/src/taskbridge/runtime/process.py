@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gc
 import resource
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _YOUNG, _MIDDLE, _OLD = 50_000, 20, 100
+_SWITCH_S = 0.0005
 
 
 def try_lock(descriptor: int, *, tries: int = 1, pause_s: float = 0.0) -> bool:
@@ -61,6 +63,15 @@ def collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+def switch_threads_sooner() -> None:
+    """Let a thread wait half a millisecond for the interpreter's lock while another one works, not Python's 5 ms.
+
+    A thread that sends several requests or statements one after the other waits for the lock at each: with 5 ms, a
+    transaction of the streams under load took a fifth longer.
+    """
+    sys.setswitchinterval(_SWITCH_S)
 
 
 def allow_open_files(target: int) -> int:

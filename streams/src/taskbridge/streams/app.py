@@ -11,7 +11,7 @@ import structlog
 
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import end_within, listen, make_server, operation_app, stop_on_signal
-from taskbridge.runtime.process import only_one_in
+from taskbridge.runtime.process import only_one_in, switch_threads_sooner
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.runtime.tracing import tracing_from_environment
@@ -25,9 +25,6 @@ from taskbridge.streams.worker import Service, work
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SWITCH_S = 0.0005
-"""How soon the threads that fetch and commit get the interpreter's lock while the loop works. Each sends several
-requests to Kafka one after the other. With Python's default of 5 ms, a transaction under load took a fifth longer."""
 _END_S = 6.0
 """For its libraries, whose threads may wait for Kafka."""
 
@@ -41,7 +38,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         ConfigurationError: before anything is started; also if another worker uses the data directory.
         WorkerFailed: processing cannot continue; a supervisor should restart the service.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    switch_threads_sooner()
     settings = load_settings(StreamsSettings, environment)
     with only_one_in(settings.data_dir, "worker.lock", setting="STREAMS_DATA_DIR"):
         configure_logs(settings.log_format, settings.log_level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.migrations import check_revision, migrate
 from taskbridge.runtime.openapi import without_security
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
+from taskbridge.runtime.process import switch_threads_sooner
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import OperatorError
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 _LOOK_S, _COUNT_S, _END_S = 1.0, 5.0, 10.0
 _COUNT_PAUSES = 50
 """How many times as long as it took to count, counting waits."""
-_SWITCH_S = 0.0005
-"""How soon a thread with a transaction gets the interpreter's lock while requests are sent; Python's 5 ms are many."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +57,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         ConfigurationError: before anything is started; also if another process uses the data folder.
         OperatorError: the database cannot be used.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    switch_threads_sooner()
     settings = load_settings(WebhooksSettings, environment)
     with database_of("webhooks", settings) as database:
         configure_logs(settings.log_format, settings.log_level)
