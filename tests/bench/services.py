@@ -7,18 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 from tests.bench.command import NotCounted
 from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.child import Child
+from taskbridge.local.host import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
+
+    from tests.bench.streams.setup import Setup
 
 _READY_S = 600.0
 _OK = 200
@@ -42,6 +45,38 @@ def start_service(
     child = Child(argv, env=env, cwd=checkout, log_path=log_path, orphan_signal=signal.SIGKILL)
     stack.callback(child.end, signal.SIGTERM, timeout_s=20)
     return child.pid
+
+
+class Bridge(NamedTuple):
+    """An edge and a worker that are ready."""
+
+    edge: str
+    streams: str
+    """Their URLs."""
+    pids: Mapping[str, int]
+    """By their names, ``edge`` and ``streams``."""
+    settings: Mapping[str, str]
+
+
+def start_bridge(stack: ExitStack, setup: Setup, credentials: Path, *, checkout: Path = CHECKOUT) -> Bridge:
+    """An edge and a worker on the Kafka of a run, until the stack is left."""
+    ports = dict(zip(("edge", "streams"), free_ports(2), strict=True))
+    settings = {"EDGE_CREDENTIALS_FILE": str(credentials)}
+    for name, port in ports.items():
+        prefix = name.upper()
+        settings |= {
+            f"{prefix}_PORT": str(port),
+            f"{prefix}_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+            f"{prefix}_SCHEMA_REGISTRY_URL": setup.registry_url,
+            f"{prefix}_DATA_DIR": str(setup.folder / name),
+        }
+    urls, pids = {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}, dict[str, int]()
+    for name, url in urls.items():
+        pids[name] = start_service(
+            stack, "taskbridge.cli", name, settings=settings, folder=setup.folder, checkout=checkout
+        )
+        wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
+    return Bridge(**urls, pids=pids, settings=settings)
 
 
 def run_service(module: str, *arguments: str, settings: Mapping[str, str], checkout: Path = CHECKOUT) -> None:

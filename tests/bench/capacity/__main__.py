@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tests.bench.capacity.pages import Pages
 from tests.bench.capacity.report import Window, write_report
@@ -19,18 +20,15 @@ from tests.bench.command import NotCounted, at_least, flags_of, progress, run_be
 from tests.bench.edge.loads import run_open_loop
 from tests.bench.edge.servers import build_go
 from tests.bench.machine import before, cpu_seconds
-from tests.bench.services import answers, start_service, wait_until
+from tests.bench.services import start_bridge
 from tests.bench.streams.records import read_all
 from tests.bench.streams.setup import start
 from tests.bench.webhooks.installations import Webhooks
 from tests.bench.webhooks.receiver import Receiver
 
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.local.host import LOOPBACK, free_ports, require_space
+from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 _DISK_MB = 8000
 _RATES = (250, 500, 1000, 1500, 2000, 3000, 4000)
 _APP, _TOKEN = "APP_CAPACITY", "CAPACITYTOKEN0123456789"
-_CORPS = _SHOWN, _DELIVERED = "shown", "delivered"
+_SHOWN, _DELIVERED = "shown", "delivered"
 """The corp whose people have open pages, and the one with an endpoint of webhooks."""
 _DELIVERED_ONE_IN = 10
 _PEOPLE = 1000
@@ -54,31 +52,21 @@ _WARM_UP_PER_S = 500
 _NS_PER_MS = 1_000_000
 
 
-class Bridge:
+class Services:
     """Edge, streams, a center with open pages and webhooks, on one Kafka; and a load from outside."""
 
     def __init__(self, stack: ExitStack, setup: Setup, program: Path, arguments: argparse.Namespace) -> None:
         self._setup, self._program = setup, program
-        ports = dict(zip(("edge", "streams"), free_ports(2), strict=True))
         credentials = setup.folder / "credentials.toml"
         app = f'[[apps]]\napp_type = "{_APP}"\nsystem_tokens = ["{_TOKEN}"]\n'
-        credentials.write_text("".join(f'{app}corp_id = "{each}"\n' for each in _CORPS))
-        self._address, self.pids = f"{LOOPBACK}:{ports['edge']}", dict[str, int]()
-        for name, port in ports.items():
-            settings = {
-                f"{name.upper()}_PORT": str(port),
-                f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-                f"{name.upper()}_SCHEMA_REGISTRY_URL": setup.registry_url,
-                f"{name.upper()}_DATA_DIR": str(setup.folder / name),
-                "EDGE_CREDENTIALS_FILE": str(credentials),
-            }
-            self.pids[name] = start_service(stack, "taskbridge.cli", name, settings=settings, folder=setup.folder)
-            wait_until(lambda port=port: answers(f"http://{LOOPBACK}:{port}/readyz"), f"{name} is ready")
+        credentials.write_text("".join(f'{app}corp_id = "{each}"\n' for each in (_SHOWN, _DELIVERED)))
+        bridge = start_bridge(stack, setup, credentials)
+        self._address = urlsplit(bridge.edge).netloc
         center = stack.enter_context(Center(setup, arguments.database, stack))
         center.until_ready()
         self._receiver = Receiver(stack, setup.folder)
         webhooks = stack.enter_context(Webhooks(setup, arguments.database, self._receiver, [_DELIVERED], 10))
-        self.pids |= {"center": center.pid, "webhooks": webhooks.pid}
+        self.pids = {**bridge.pids, "center": center.pid, "webhooks": webhooks.pid}
         self._people = [_person(each) for each in range(_PEOPLE) if _corp(each) == _SHOWN][: arguments.pages]
         self._pages = Pages(stack, center.url, _SHOWN, self._people)
 
@@ -174,17 +162,19 @@ def _measure(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         supervisor = stack.enter_context(Supervisor(on_event=progress))
         setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
-        apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=arguments.partitions, replication=1)
-        bridge = Bridge(stack, setup, program, arguments)
-        bridge.pids["Kafka"] = supervisor.pid("kafka") or 0
-        bridge.load(_WARM_UP_PER_S, arguments.warm_up)
+        setup.create_topics()
+        services = Services(stack, setup, program, arguments)
+        services.pids["Kafka"] = supervisor.pid("kafka") or 0
+        services.load(_WARM_UP_PER_S, arguments.warm_up)
         for rate in arguments.rates:
             try:
                 window = max(
-                    (bridge.load(rate, arguments.seconds) for _ in range(arguments.rounds)),
+                    (services.load(rate, arguments.seconds) for _ in range(arguments.rounds)),
                     key=lambda each: each.slowest_ms,
                 )
             except NotCounted as error:
+                if not windows:
+                    raise
                 ended = f"{rate:,}/s: {error}."
                 break
             windows.append(window)

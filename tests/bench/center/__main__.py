@@ -24,9 +24,6 @@ from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     import argparse
@@ -77,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
 def _start(stack: ExitStack, folder: Path, arguments: argparse.Namespace) -> Setup:
     supervisor = stack.enter_context(Supervisor(on_event=progress))
     setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
-    apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=arguments.partitions, replication=1)
+    setup.create_topics()
     return setup
 
 

@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 
 from tests.bench.center.company import Trickle
 from tests.bench.command import NotCounted
-from tests.bench.services import answers, start_service, wait_until
+from tests.bench.services import start_bridge
 from tests.bench.spreads import Estimate, estimate
 from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.local.company import CORP
 from taskbridge.local.demo import APP, write_credentials
-from taskbridge.local.host import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,25 +69,10 @@ def measure_callbacks(
     Raises:
         NotCounted: one is refused, or does not arrive.
     """
-    folder = setup.folder
-    token = write_credentials(folder / "credentials.toml")
-    edge_port, streams_port = free_ports(2)
-    edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
+    credentials = setup.folder / "credentials.toml"
+    token = write_credentials(credentials)
     with ExitStack() as stack:
-        settings = {
-            "EDGE_PORT": str(edge_port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": setup.registry_url,
-            "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
-            "EDGE_DATA_DIR": str(folder / "edge"),
-            "STREAMS_PORT": str(streams_port),
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
-            "STREAMS_DATA_DIR": str(folder / "streams"),
-        }
-        for service, url in (("edge", edge), ("streams", streams)):
-            start_service(stack, "taskbridge.cli", service, settings=settings, folder=folder, checkout=checkout)
-            wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
+        edge = start_bridge(stack, setup, credentials, checkout=checkout).edge
         # Of its own: the center may still be reading what was posted for another one.
         person = f"listener-{uuid.uuid4().hex[:8]}"
         listener = _Listener(f"{center}/v1/corps/{CORP}/users/{person}/events", person)

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx2
 from tests.bench.command import NotCounted
 from tests.bench.machine import cpu_seconds, resident_mb
-from tests.bench.services import answers, start_service, wait_until
+from tests.bench.services import answers, start_bridge, start_service, wait_until
 from tests.bench.sizing.holding import topics_bytes
 from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
 from taskbridge.cli.callbacks import Sender
-from taskbridge.local.host import LOOPBACK, free_port, free_ports
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas import topics
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.table_versions import instances_changelog
@@ -72,35 +70,14 @@ def measure_traffic(setup: Setup, kafka_pid: int, rates: Mapping[int, int]) -> t
     Raises:
         NotCounted: one is refused.
     """
-    folder, partitions = setup.folder, setup.partitions
-    apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=partitions, replication=1)
-    credentials = folder / "credentials.toml"
+    setup.create_topics()
+    credentials = setup.folder / "credentials.toml"
     credentials.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\ncorp_id = "{CORP_ID}"\nsystem_tokens = ["{_TOKEN}"]\n')
     total = sum(rates.values()) + _WARM_UP + 2 * _SPOOLED
     events = (event for _, event in workload(total + total // 5))
-    edge_port, streams_port = free_ports(2)
-    edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
-    edge_settings = {
-        "EDGE_PORT": str(edge_port),
-        "EDGE_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-        "EDGE_SCHEMA_REGISTRY_URL": setup.registry_url,
-        "EDGE_CREDENTIALS_FILE": str(credentials),
-        "EDGE_DATA_DIR": str(folder / "edge"),
-    }
-    streams_settings = {
-        "STREAMS_PORT": str(streams_port),
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
-        "STREAMS_DATA_DIR": str(folder / "streams"),
-    }
     with ExitStack() as stack:
-        pids = {
-            EDGE: start_service(stack, "taskbridge.cli", "edge", settings=edge_settings, folder=folder),
-            STREAMS: start_service(stack, "taskbridge.cli", "streams", settings=streams_settings, folder=folder),
-            KAFKA: kafka_pid,
-        }
-        for url in (edge, streams):
-            wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
+        bridge = start_bridge(stack, setup, credentials)
+        edge, streams, pids = bridge.edge, bridge.streams, {**bridge.pids, KAFKA: kafka_pid}
         _post(edge, events, _WARM_UP, rate=_WARM_UP)
         _until_published(setup)
         found: list[Traffic] = []
@@ -122,9 +99,9 @@ def measure_traffic(setup: Setup, kafka_pid: int, rates: Mapping[int, int]) -> t
                 )
             )
     # The same edge again, which knows the schemas' ids, and no Kafka where it looks for it.
-    edge_settings["EDGE_KAFKA_BOOTSTRAP_SERVERS"] = f"{LOOPBACK}:{free_port()}"
+    settings = {**bridge.settings, "EDGE_KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{free_port()}"}
     with ExitStack() as stack:
-        start_service(stack, "taskbridge.cli", "edge", settings=edge_settings, folder=folder)
+        start_service(stack, "taskbridge.cli", "edge", settings=settings, folder=setup.folder)
         wait_until(lambda: answers(f"{edge}/healthz"), f"{edge} lives")
         _post(edge, events, _SPOOLED, rate=_SPOOLED)
         before = _spool_bytes(edge)

@@ -14,6 +14,7 @@ from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports
 from taskbridge.local.stack import JvmStack
 from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry
 
@@ -57,6 +58,10 @@ class Setup:
     partitions: int
     progress: Progress
     kafka: Kafka
+
+    def create_topics(self) -> None:
+        """Those of the bridge; ``start`` has created none."""
+        apply_topics(admin_client(self.bootstrap_servers), topics.ALL, partitions=self.partitions, replication=1)
 
     def schema_id(self, topic: topics.Topic) -> int:
         return self.schema_ids[topic.subject]

@@ -22,9 +22,6 @@ from tests.bench.webhooks.windows import Bench, Measured, measure_isolation
 
 from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +45,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         endpoints = [f"receiver{number}" for number in range(arguments.endpoints)]
         supervisor = stack.enter_context(Supervisor(on_event=progress))
         setup = start(supervisor, folder, partitions=12, environ=os.environ, progress=progress)
-        apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=12, replication=1)
+        setup.create_topics()
         for database in arguments.databases:
             with Webhooks(setup, database, receiver, endpoints, in_flight=arguments.in_flight) as webhooks:
                 found.measured[database] = _webhooks(webhooks, Bench(webhooks, receiver, endpoints), found, arguments)
