@@ -126,6 +126,7 @@ class FakeTaskCenter:
     queries: list[str] = field(default_factory=list[str])
     last_event_ids: list[str | None] = field(default_factory=list["str | None"])
     _epoch: int = 0
+    _broken_at: int = 0
     _resets: int = 0
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -176,8 +177,9 @@ class FakeTaskCenter:
         return done
 
     def break_streams(self, *, refuse: bool = False) -> None:
-        """End every open stream; with ``refuse`` no new one is let in until it is set back."""
+        """End every open stream after what was published; with ``refuse`` no new one is let in until it is set back."""
         self.streams_refused = refuse
+        self._broken_at = len(self.sent)
         self._epoch += 1
 
     def reset_streams(self) -> None:
@@ -444,16 +446,20 @@ class FakeTaskCenter:
         yield b"retry: 1000\n\n"
         yield f": alive\nid: 0-{place - 1}\n\n".encode() if place else b": alive\n\n"
         resets = self._resets
-        while epoch == self._epoch:
+        while True:
+            broken = epoch != self._epoch
+            end = self._broken_at if broken else len(self.sent)
             if resets != self._resets:
                 resets = self._resets
                 yield b'event: reset\ndata: {"reason": "on demand"}\n\n'
-            for number in range(place, len(self.sent)):
+            for number in range(place, end):
                 recipient, notification = self.sent[number]
                 if recipient == user:
                     body = JSONResponse(notification).body
                     yield b"id: 0-%d\nevent: notification\ndata: %b\n\n" % (number, bytes(body))
-            place = len(self.sent)
+            if broken:
+                return
+            place = end
             await asyncio.sleep(0.02)
 
     def _found(self, instance: str) -> list[dict[str, Any]]:

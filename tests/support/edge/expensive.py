@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -19,7 +18,7 @@ from taskbridge.edge.request import Received
 from taskbridge.edge.verification.credentials import parse_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 
 SIZE = (1 << 20) - 1024
@@ -69,16 +68,6 @@ class Hostile:
         except Rejection as rejection:
             return rejection.reason
         return None
-
-
-def least_processor_s(run: Callable[[], object], *, times: int = 3) -> float:
-    """The least of several: what else runs on the machine only adds to it."""
-    found: list[float] = []
-    for _ in range(times):
-        started = time.process_time()
-        run()
-        found.append(time.process_time() - started)
-    return min(found)
 
 
 def _filled(before: str, piece: str, after: str, codec: str = "utf-8", *, size: int = SIZE) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -75,12 +74,13 @@ def test_what_is_not_one_json_object_is_refused(text: str) -> None:
         strict_json.members(text)
 
 
-def test_a_number_of_a_million_digits_costs_nothing() -> None:
-    digits = "9" * 1_000_000
-    started = time.process_time()
+# A cost that grows with the square of the size takes these beyond the time limit of a test.
+
+
+def test_the_cost_of_a_number_grows_with_its_digits_alone() -> None:
+    digits = "9" * 10_000_000
     assert strict_json.members(f'{{"a":{digits}}}') == [("a", digits)]
     assert strict_json.parse(digits) == digits
-    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("depth", [1, strict_json.MAX_DEPTH])
@@ -108,13 +108,11 @@ def test_brackets_within_texts_are_no_nesting() -> None:
 
 
 def test_escaped_quotes_do_not_make_the_depth_check_quadratic() -> None:
-    hostile = "[" * 101 + '\\"' * 100_000
-    started = time.process_time()
+    hostile = "[" * 101 + '\\"' * 5_000_000
     with pytest.raises(ValueError, match="too deep"):
         strict_json.parse(hostile)
     with pytest.raises(ValueError, match=r"."):
-        strict_json.parse("[]" * 101 + '\\"' * 100_000)
-    assert time.process_time() - started < 1
+        strict_json.parse("[]" * 101 + '\\"' * 5_000_000)
 
 
 @given(JSON)
