@@ -21,6 +21,7 @@ import structlog
 import uvicorn.server
 from hypothesis import HealthCheck, settings
 
+from support import reruns
 from support.durations import Durations
 from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
@@ -101,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None  # so that it is read from the environment again
     if hasattr(config, "workerinput"):
         return
+    config.pluginmanager.register(reruns)
     if config.getoption("record_durations"):
         config.pluginmanager.register(Durations())
     if config.getoption("numprocesses", None) and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
