@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench.command import NotCounted, at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
+from tests.bench.sizing.groups import measure_group
 from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild
 from tests.bench.sizing.report import Found, write_report
@@ -41,12 +42,15 @@ def _measure(arguments: argparse.Namespace) -> Path:
             traffic, spooled = measure_traffic(setup, kafka_pid, rates)
             rebuilds = [measure_rebuild(setup, each) for each in arguments.rebuilt]
             holdings = [measure_holding(setup, each) for each in arguments.instances]
-    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)
+            groups = [measure_group(setup, each) for each in arguments.workers]
+    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, groups, earlier)
     return write_report(arguments.out / "sizes.md", found, command=_command(arguments))
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    counts = [f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in ("instances", "rebuilt")]
+    counts = [
+        f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in ("instances", "rebuilt", "workers")
+    ]
     return f"taskbridge bench sizing --partitions {arguments.partitions} {' '.join(counts)}"
 
 
@@ -69,6 +73,7 @@ def _arguments() -> argparse.Namespace:
         default=[30_000, 100_000, 300_000],
         help="all of which a rebuild changes",
     )
+    parser.add_argument("--workers", type=at_least(2), nargs="+", default=[4, 16], help="of a group on 96 partitions")
     return parser.parse_args()
 
 

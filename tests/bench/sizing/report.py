@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.bench.page import table, write_page
+from tests.bench.sizing import groups
 from tests.bench.sizing.holding import INSTANCES
 from tests.bench.sizing.traffic import EDGE, KAFKA, STREAMS
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.machine import Before
-    from tests.bench.sizing.holding import Holding
+    from tests.bench.sizing.groups import Group
+    from tests.bench.sizing.holding import Holding, Started
     from tests.bench.sizing.rebuilds import Rebuilt
     from tests.bench.sizing.traffic import Traffic
 
 _STARTS = ("empty disk", "from standby", "own disk")
+_CHANGES = ("all start", "one dies", "one joins")
 _LIBRARIES = ("confluent-kafka", "faust-streaming", "rocksdict", "fastapi", "uvicorn")
 
 
@@ -33,6 +36,7 @@ class Found:
     spooled_bytes: float
     holdings: Sequence[Holding]
     rebuilds: Sequence[Rebuilt]
+    groups: Sequence[Group]
     before: Before
 
 
@@ -72,6 +76,12 @@ def write_report(page: Path, found: Found, *, command: str) -> Path:
             ],
             [_of_rebuild(each) for each in found.rebuilds],
         ),
+        f"Workers on {groups.PARTITIONS} partitions with {groups.INSTANCES:,} instances:",
+        "",
+        *table(
+            ["workers", *(f"{how}: {of}" for how in _CHANGES for of in ("s", "s of processor")), "MiB of each"],
+            [_of_group(each) for each in found.groups],
+        ),
     ]
     return write_page(page, "Sizes", lines, command=command, libraries=_LIBRARIES, earlier=found.before)
 
@@ -105,11 +115,15 @@ def _of_holdings(holdings: Sequence[Holding], name: str, size: Callable[[Holding
 
 
 def _of_starts(each: Holding) -> list[str]:
-    starts = each.empty_disk, each.standby, each.own_disk
-    return [
-        f"{each.instances:,}",
-        *(cell for start in starts for cell in (f"{start.seconds:.0f}", f"{start.cpu_s:.1f}")),
-    ]
+    return [f"{each.instances:,}", *_cells(each.empty_disk, each.standby, each.own_disk)]
+
+
+def _of_group(each: Group) -> list[str]:
+    return [f"{each.workers}", *_cells(each.started, each.bereft, each.joined), f"{each.memory_mb:,.0f}"]
+
+
+def _cells(*found: Started) -> list[str]:
+    return [cell for each in found for cell in (f"{each.seconds:.0f}", f"{each.cpu_s:.1f}")]
 
 
 def _of_rebuild(each: Rebuilt) -> list[str]:
