@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
@@ -214,18 +213,25 @@ def test_no_token_is_ever_shown() -> None:
     assert not any("T1" in value for each in life(6) for value in each.parameters.values() if each.action != "create")
 
 
+WITHOUT_A_TIME_LIMIT = """
+from taskbridge.cli import callbacks
+callbacks._TIMEOUT_S = callbacks._ANSWER_S = 600
+from taskbridge.cli.__main__ import main
+main()
+"""
+
+
 def test_ctrl_c_does_not_wait_for_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
-        running = subprocess.Popen([sys.executable, "-m", "taskbridge.cli", *argv], stdout=subprocess.PIPE, text=True)
+        program = [sys.executable, "-c", WITHOUT_A_TIME_LIMIT]
+        running = subprocess.Popen([*program, *argv], stdout=subprocess.PIPE, text=True)
         connection, _ = silent.accept()
         with connection:
             assert connection.recv(1)
-            began = time.monotonic()
             running.send_signal(signal.SIGINT)
             said, _ = running.communicate(timeout=60)
-            assert time.monotonic() - began < 9, "the answer's time limit is ten seconds"
     assert running.returncode == 0
     assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
 

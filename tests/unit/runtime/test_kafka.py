@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
@@ -336,29 +337,37 @@ def test_librdkafka_signals_reports_so_that_nobody_polls(monkeypatch: pytest.Mon
     asyncio.run(scenario())
 
 
-def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_the_library(tmp_path: Path) -> None:
-    """As ``list_topics`` does in its thread. The number may be a client's connection by then, here a file."""
+def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``list_topics`` does in its thread. The number is a client's connection by then, here a file."""
+    path = tmp_path / "connection"
 
-    async def scenario() -> bytes:
+    async def scenario() -> None:
         producer = AsyncProducer({"linger.ms": 0})
         request, signal = producer._producer, producer._signal  # pyright: ignore[reportPrivateUsage]
         assert signal is not None, "the pinned version is known"
         delivery = producer.produce("topic", key=None, value=b"v")
         await asyncio.sleep(0)
-        assert await producer.close(timeout_s=0) == 1
-        path = tmp_path / "connection"
         with path.open("wb") as connection:
-            os.dup2(connection.fileno(), signal)
+
+            def close(number: int) -> None:
+                """By putting the file there, so that no other thread gets the number in between."""
+                os.dup2(connection.fileno(), number)
+
+            monkeypatch.setattr("taskbridge.runtime.producer.os", SimpleNamespace(close=close))
+            assert await producer.close(timeout_s=0) == 1
+        try:
             request.purge()
             while not request.poll(1):
                 pass
-            if signal != connection.fileno():
-                os.close(signal)
-            with pytest.raises(DeliveryFailed):
-                await delivery
-        return path.read_bytes()
+        finally:
+            os.close(signal)
+        with pytest.raises(DeliveryFailed):
+            await delivery
 
-    assert asyncio.run(scenario()) == b""
+    asyncio.run(scenario())
+    assert path.read_bytes() == b""
 
 
 def test_a_library_that_is_not_known_is_polled_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
