@@ -52,16 +52,15 @@ def wait_until(condition: Callable[[], Found], timeout_s: float = 60, *, what: s
 class OwnStack:
     """Kafka and a registry of a test's own. A killed process is restarted."""
 
-    def __init__(self, folder: Path, *, comes_back_after_s: float = 1.0) -> None:
+    def __init__(self, folder: Path) -> None:
         self.events: list[ServiceEvent] = []
-        self._backoff = Backoff(first_s=comes_back_after_s, max_s=max(15.0, comes_back_after_s))
         self._folder = folder
         self._ports = free_ports(2)
         self.start()
 
     def start(self) -> None:
         """Start on the same ports and folder, also after ``stop``."""
-        self._supervisor = Supervisor(on_event=self.events.append, backoff=self._backoff)
+        self._supervisor = Supervisor(on_event=self.events.append, backoff=Backoff(first_s=1.0))
         kafka_port, registry_port = self._ports
         self._stack = JvmStack(
             data_dir=self._folder,

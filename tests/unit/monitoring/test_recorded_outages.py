@@ -41,7 +41,7 @@ RECORDED: dict[str, set[str]] = {
     "the-spool-fills-up": {"EdgeCallbacksLost", "EdgeKafkaDown", "EdgeSpoolFillsUp", "EdgeSpoolFull"},
     "workers-keep-joining-and-leaving": {"StreamsRebalancing"},
 }
-"""By recording, all that is told while it lasts. ``tests/chaos/record_outages.py`` has how each was provoked."""
+"""By recording, all alerts that fire while the outage lasts. The file says how it was provoked."""
 
 NOT_RECORDED = {
     **dict.fromkeys(
