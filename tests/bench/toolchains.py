@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from taskbridge.cli.terminal import Progress
 
 CHECKOUT = Path(__file__).parents[2]
-PYTHON_PATH = os.pathsep.join(map(str, [CHECKOUT, *CHECKOUT.glob("*/src")]))
-"""The path on which a Python without our packages finds them."""
 SCHEMAS = CHECKOUT / "schemas" / "src" / "taskbridge" / "schemas" / "avro"
 
 

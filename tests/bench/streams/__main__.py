@@ -76,8 +76,7 @@ def _arguments() -> argparse.Namespace:
         "streams",
         "Measure the streams service and its peers: throughput, recovery and latency, one after the other. Each part"
         " takes --minutes, or as long as its minimum of rounds: with all peers three, four and two minutes a round."
-        " Kafka Streams needs mvn (apt-get install maven) and Quix Streams uv; a peer without its tool is skipped, and"
-        " the page says so.",
+        " Kafka Streams needs mvn (apt-get install maven): without mvn it is skipped, and the page says so.",
     )
     add_rounds(parser, least=3, most=9, within=10, minutes=10)
     parser.add_argument("--events", type=at_least(1000), default=200_000, help="events of the reference job")

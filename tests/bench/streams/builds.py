@@ -1,13 +1,12 @@
-"""Builds what peers need in addition to this environment: Java, and a venv for Quix Streams."""
+"""Builds the job on Kafka Streams."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.streams.peers.job import MARKS_SCHEMA, without_logical_types
+from tests.bench.streams.kafka_streams_format import MARKS_SCHEMA, without_logical_types
 from tests.bench.toolchains import SCHEMAS, built, need
 
 if TYPE_CHECKING:
@@ -30,22 +29,6 @@ def build_kafka_streams(progress: Progress) -> Path:
     schemas = [SCHEMAS / f"{record}.avsc" for record in _RECORDS]
     argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", "package"]
     return built("kafka-streams", [_JAVA, *schemas], argv, _JAVA, progress, prepare=_write_schemas)
-
-
-def build_quix(progress: Progress) -> Path:
-    """The Python of an environment that has Quix Streams.
-
-    Raises:
-        ToolMissing: no uv.
-        OperatorError: it cannot be installed.
-    """
-    # In the checkout's own .uv it is not on the PATH, but sets UV to its own path.
-    uv = os.environ.get("UV") or need("uv", "see https://docs.astral.sh/uv")
-    requirements = _HERE / "peers" / "quix-requirements.txt"
-    # From a folder outside the checkout: within, uv would hold the peer to the project's own versions.
-    script = f"cd {{into}} && {uv} venv -q venv && {uv} pip install -q -p venv -r {requirements}"
-    argv = ["sh", "-c", script]
-    return built("quix", [requirements], argv, _HERE, progress) / "venv" / "bin" / "python"
 
 
 def _write_schemas(into: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import fastavro
 import msgspec
 from tests.bench.command import NotCounted
-from tests.bench.streams.peers.job import without_logical_types
+from tests.bench.streams.kafka_streams_format import without_logical_types
 
 from taskbridge.schemas.events import Change, Lifecycle, View, notification_id_for
 from taskbridge.schemas.registry import schema_text

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tests.bench.spreads import Bound, Estimate, Spread, estimate, spread
-from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX, TASKBRIDGE
+from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, TASKBRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ Figures: TypeAlias = "tuple[tuple[str, str, Mapping[str, Bound]], ...]"
 
 THROUGHPUT: Figures = (
     ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: _least(1.2)}),
-    ("per_second", "events/s", {KAFKA_STREAMS: _least(1), QUIX: _least(2.5)}),
+    ("per_second", "events/s", {KAFKA_STREAMS: _least(1)}),
 )
 RECOVERY: Figures = (("per_second", "states/s", {KAFKA_STREAMS: _least(1)}),)
 LATENCY: Figures = (

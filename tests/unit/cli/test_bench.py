@@ -25,7 +25,11 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("given", "status", "said"),
     [
-        (("streams", "--rounds", "1", "--peers", "quix", "--only", "recovery", "--", "--help"), 0, "--instances"),
+        (
+            ("streams", "--peers", "kafka-streams", "--only", "recovery", "--", "--help"),
+            0,
+            "--instances",
+        ),
         (("center", "--streams", "9"), 2, "argument --streams: must be at least 10"),
         (("edges",), 2, "'edge', 'streams', 'center', 'webhooks'"),
     ],
