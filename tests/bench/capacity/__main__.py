@@ -28,6 +28,7 @@ from tests.bench.webhooks.receiver import Receiver
 
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.local.host import require_space
+from taskbridge.local.stack import JvmStack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
@@ -161,7 +162,15 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        # As `taskbridge up` runs it: the second compiler of Kafka's JVM would take a core for the first minutes.
+        setup = start(
+            supervisor,
+            folder,
+            partitions=arguments.partitions,
+            environ=os.environ,
+            progress=progress,
+            stack=JvmStack,
+        )
         setup.create_topics()
         services = Services(stack, setup, program, arguments)
         services.pids["Kafka"] = supervisor.pid("kafka") or 0

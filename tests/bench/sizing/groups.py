@@ -57,7 +57,11 @@ def measure_group(setup: Setup, workers: int) -> Group:
 
 
 def _until_whole(group: Sequence[Worker], began: float, cpu_before: float) -> Started:
-    wait_until(lambda: sum(each.active for each in group) == PARTITIONS, f"{len(group)} workers share the partitions")
+    def is_whole() -> bool:
+        shares = [each.active for each in group]
+        return all(shares) and sum(shares) == PARTITIONS
+
+    wait_until(is_whole, f"{len(group)} workers share the partitions")
     return Started(time.monotonic() - began, _cpu_s(group) - cpu_before)
 
 

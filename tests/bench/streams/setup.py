@@ -75,11 +75,17 @@ class _Stack(JvmStack):
 
 
 def start(
-    supervisor: Supervisor, folder: Path, *, partitions: int, environ: Mapping[str, str], progress: Progress
+    supervisor: Supervisor,
+    folder: Path,
+    *,
+    partitions: int,
+    environ: Mapping[str, str],
+    progress: Progress,
+    stack: type[JvmStack] = _Stack,
 ) -> Setup:
-    """Kafka, its JVM set as Kafka's own scripts set it, and the registry, empty."""
+    """Kafka and the registry, empty. By default Kafka's JVM is set as Kafka's own scripts set it."""
     kafka_port, registry_port = free_ports(2)
-    services = _Stack(
+    services = stack(
         data_dir=folder / "stack",
         kafka_port=kafka_port,
         registry_port=registry_port,
