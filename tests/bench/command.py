@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -57,6 +58,8 @@ def run_benchmark(name: str, measure: Callable[[], Path]) -> None:
     """
     # Also where it was started with the signal ignored (by `nohup … &`), the signal stops it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A setting that many containers have: with it, each process that is measured compiles all its libraries first.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()
     try:
         page = measure()
