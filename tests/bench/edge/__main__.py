@@ -15,7 +15,7 @@ from tests.bench.edge.comparisons import Results, watched
 from tests.bench.edge.events_topic import EventsTopic, prove_same_work
 from tests.bench.edge.loads import closed_loop, loaded, open_loop
 from tests.bench.edge.report import write_report
-from tests.bench.edge.servers import EARLIER, EDGE, EDGE_SPOOL, PEERS, SPRING, Setup, build_go, prepare
+from tests.bench.edge.servers import EARLIER, EDGE, EDGE_SPOOL, LIMITS, PEERS, SPRING, Setup, build_go, prepare
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, typed_flags, warm_up
 from tests.bench.toolchains import ToolMissing, need
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _RATES = (500, 1000, 2000)
 _COMPILED_JUST_IN_TIME = (SPRING,)
+_CLOSED_ONLY = (EDGE_SPOOL, *LIMITS)
 _WARM_UP_S = 3
 _DISK_MB = 6000
 
@@ -86,7 +87,7 @@ class Run:
     def open(self, number: int, program: Path, *, rates: Sequence[int], seconds: int) -> None:
         for rate in rates:
             for kind, server in self._turns():
-                if server.name != EDGE_SPOOL:
+                if server.name not in _CLOSED_ONLY:
                     found = open_loop(server, kind, self._topic, program, self._pid(server), rate=rate, seconds=seconds)
                     self.results.schedules.setdefault((server.name, kind.name, rate), []).append(found)
                     progress(
@@ -122,7 +123,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
         topic = EventsTopic(setup.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
         servers = _start(supervisor, setup, _names(arguments), left_out)
-        progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
+        same = [each for each in servers if each.name not in LIMITS]
+        progress(f"{prove_same_work(same, kinds, topic)} records compared: all servers do the same work")
         run = Run(supervisor, servers, kinds, topic)
         program = None
         try:
@@ -149,7 +151,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
-    return [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, EDGE_SPOOL])]
+    return [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, *_CLOSED_ONLY])]
 
 
 def _setup(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[Setup, Registry]:
@@ -223,7 +225,7 @@ def _arguments() -> argparse.Namespace:
         "--warm-up", type=at_least(1), default=60, help="seconds at most, of each kind, for a JIT compiler"
     )
     parser.add_argument(
-        "--peers", nargs="+", action="extend", choices=[*PEERS, EDGE_SPOOL], help="may be repeated; None is all"
+        "--peers", nargs="+", action="extend", choices=[*PEERS, *_CLOSED_ONLY], help="may be repeated; None is all"
     )
     parser.add_argument("--earlier", type=_folder, help="another checkout, whose edge takes part")
     return parser.parse_args()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from tests.bench.edge.servers import BARE, EARLIER, EDGE, GO, SPRING
+from tests.bench.edge.servers import BARE, EARLIER, EDGE, GO, LIBRDKAFKA, SPRING
 from tests.bench.spreads import Bound, Estimate, Spread, estimate, spread
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _comparisons() -> list[Comparison]:
     for peer in (EARLIER, BARE, SPRING, GO):
         found.append(Comparison(f"CPU/request: edge over {peer}", EDGE, peer, _CPU, at_most.get(peer)))
         found.append(Comparison(f"requests/s: edge over {peer}", EDGE, peer, _PER_SECOND))
+    for other, bound in ((GO, Bound(1.5)), (LIBRDKAFKA, None)):
+        found.append(Comparison(f"p99, closed loop: edge over {other}", EDGE, other, _P99, bound))
     for peer in (EARLIER, BARE, SPRING, GO):
         bound = Bound(1.5) if peer == GO else None
         title = f"p99 at {_COMPARED_RATE:,}/s: edge over {peer}"

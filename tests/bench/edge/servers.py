@@ -74,6 +74,10 @@ BARE, GO, SPRING = "bare-asgi", "go", "spring-boot"
 
 PEERS = (BARE, GO, SPRING)
 
+ECHO, LIBRDKAFKA = "echo", "librdkafka"
+LIMITS = (ECHO, LIBRDKAFKA)
+"""What HTTP alone and Kafka alone take: no peers, because neither decides anything."""
+
 _START_S = 60.0
 
 
@@ -98,7 +102,7 @@ class Server:
     port: int
     spec: ServiceSpec
     store: str = "kafka"
-    """Where the event is stored when a request is answered 200."""
+    """Where the event is stored when a request is answered 200; empty if nowhere."""
 
     @property
     def url(self) -> str:
@@ -201,6 +205,12 @@ def _spring(setup: Setup) -> Server:
     return _server(SPRING, description, setup, port=port, argv=argv)
 
 
+def _limit(setup: Setup, *, name: str, description: str, store: str) -> Server:
+    argv = [sys.executable, "-m", "tests.bench.edge.limits", name]
+    environment = {"PYTHONPATH": str(CHECKOUT)}
+    return _server(name, description, setup, port=free_port(), argv=argv, environment=environment, store=store)
+
+
 def _server(
     name: str,
     description: str,
@@ -210,6 +220,7 @@ def _server(
     argv: list[str],
     environment: Mapping[str, str] | None = None,
     ready: str = "/healthz",
+    store: str = "kafka",
 ) -> Server:
     given = {
         "PEER_PORT": str(port),
@@ -229,7 +240,7 @@ def _server(
         ready=partial(answers, f"http://{LOOPBACK}:{port}{ready}"),
         ready_timeout_s=_START_S,
     )
-    return Server(name=name, description=description, port=port, spec=spec)
+    return Server(name=name, description=description, port=port, spec=spec, store=store)
 
 
 _PREPARE: dict[str, Callable[[Setup], Server]] = {
@@ -239,4 +250,16 @@ _PREPARE: dict[str, Callable[[Setup], Server]] = {
     BARE: _bare,
     GO: _go,
     SPRING: _spring,
+    ECHO: partial(
+        _limit,
+        name=ECHO,
+        description="the limit of HTTP: uvloop and the edge's reader of plain requests; each gets the same answer",
+        store="",
+    ),
+    LIBRDKAFKA: partial(
+        _limit,
+        name=LIBRDKAFKA,
+        description="the limit of Kafka: the edge's producer without HTTP; as many records in flight as connections",
+        store="kafka",
+    ),
 }

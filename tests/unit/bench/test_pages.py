@@ -55,12 +55,14 @@ def test_the_edges(tmp_path: Path) -> None:
         earlier=before(),
     ).read_text()
     assert "| CPU/request: edge over spring-boot | 0.72 (0.71-0.73), met | at most 1 |" in page
+    assert "| p99, closed loop: edge over go | 3.00 (3.00-3.00), missed | at most 1.5 |" in page
     assert "| p99 at 1,000/s: edge over go | 2.98 (2.93-3.03), missed | at most 1.5 |" in page
     assert "| p99 at 1,000/s: edge over spring-boot | 1.50 (1.49-1.50) |  |" in page
     assert "spring-boot, create: warmed up for 24 s, until 3 windows in a row were within 5%." in page
     assert "3 rounds: all is known." in page
     watched = watched_of_edge(results, [kind.name])
-    assert list(watched) == ["CPU/request: edge over spring-boot, create", "p99 at 1,000/s: edge over go, create"]
+    titles = ["CPU/request: edge over spring-boot", "p99, closed loop: edge over go", "p99 at 1,000/s: edge over go"]
+    assert list(watched) == [f"{title}, create" for title in titles]
 
 
 def test_the_streams(tmp_path: Path) -> None:
