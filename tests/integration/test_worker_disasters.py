@@ -292,6 +292,8 @@ def test_a_recreated_topic_that_is_lost_before_any_worker_has_started_is_missed(
     assert company.is_repaired("--rebuild")["lost"] == 0
 
 
+# In every run, test_disasters.py cuts the end of a changelog.
+@pytest.mark.nightly
 def test_a_changelog_that_lost_its_end_is_refused(company: Company) -> None:
     states = company.states
     found = company.broker.folder.rglob(f"{states}-*/00000000000000000000.log")

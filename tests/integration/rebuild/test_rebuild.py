@@ -8,9 +8,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from msgspec import structs
 
+from support.forked import COMMAND
 from support.streams.fold_inputs import by_first_state_schema, published_schema
 from support.streams.lives import (
     assert_all_is_right,
@@ -25,7 +26,6 @@ from support.streams.processes import (
     Worker,
     ends,
     ends_of,
-    live_version,
     pending_notifications,
     processed,
     versions,
@@ -41,7 +41,7 @@ from taskbridge.streams.fold.instance import DETAILS, Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of, are_events_lost, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE
-from taskbridge.streams.rebuild.operation import alone
+from taskbridge.streams.rebuild.operation import CannotRun, alone
 from taskbridge.streams.table_versions import VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.offsets import Offsets
 
@@ -262,30 +262,27 @@ def cause_of_rebuild(key: str, number: int) -> str:
     return event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named)
 
 
+KILLED_AT = f"""
+import os, signal
+from taskbridge.streams.rebuild import operation
+operation.{{}} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+{COMMAND}
+"""
+"""A rebuild that is killed before it announces the switch, or while it waits for the workers."""
+
+
 def test_a_killed_rebuild_changes_nothing_and_the_next_one_completes(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     first, second = workers
     produce(connection, lives(500, seed=23))
     first.start()
-    apply_topics(connection.admin(), [VERSION_TOPIC], partitions=1)
-    # This process acts as the one rebuild that may run.
-    consumer = consumer_config(connection.bootstrap_servers, REBUILD_ID)
-    with alone(Offsets(consumer), consumer):
-        assert rebuild.start().wait(180) == 1
-        assert "another rebuild is running" in rebuild.log_path.read_text()
     processed(connection, [first], eventually)
 
-    rebuild.start()
-    eventually(lambda: changelog_is_written(connection, 2), what="the new changelog is being written")
-    rebuild.kill()
-    assert versions(connection).live == 1
-
-    announced, deadline = live_version(connection), time.monotonic() + 120
-    rebuild.start()
-    while announced.read().next != 2:  # without a pause: the only worker leaves at once, and then it is over
-        assert time.monotonic() < deadline, "the switch is not announced"
-    rebuild.kill()
+    for at in ("Operation.workers_stopped", "Workers.wait_until_gone"):
+        assert rebuild.start(code=KILLED_AT.format(at)).wait(180) == -signal.SIGKILL
+        assert any(ends_of(connection, instances_changelog(2).name).values()), "the new changelog is written"
+        assert versions(connection).live == 1
     second.start()
     produce(connection, lives(50, seed=24))
     processed(connection, workers, eventually)
@@ -298,6 +295,17 @@ def test_a_killed_rebuild_changes_nothing_and_the_next_one_completes(
     assert_all_is_right(connection, read)
 
 
+def test_a_second_rebuild_is_refused(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_topics(connection.admin(), [VERSION_TOPIC], partitions=1)
+    consumer = consumer_config(connection.bootstrap_servers, REBUILD_ID)
+    with alone(Offsets(consumer), consumer):
+        monkeypatch.setattr("taskbridge.streams.rebuild.operation._ANSWER_S", 0)
+        with pytest.raises(CannotRun, match="another rebuild is running"), alone(Offsets(consumer), consumer):
+            pass
+
+
+# In every run, test_worker_disasters.py has a rebuild from published states alone, and one from half of the events.
+@pytest.mark.nightly
 def test_what_events_lack_is_read_from_the_old_states_and_what_those_lack_from_published_states(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
@@ -345,6 +353,8 @@ def test_what_events_lack_is_read_from_the_old_states_and_what_those_lack_from_p
     assert_all_is_right(connection, read, instances={**known, **left}, counted=False)
 
 
+# In every run, tests/unit/streams/test_native_core.py reads such states, and test_upgrade.py those of the last release.
+@pytest.mark.nightly
 def test_states_of_the_first_version_are_folded_further_and_a_rebuild_completes_them(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
@@ -385,11 +395,3 @@ def without_details(state: TaskState) -> str:
 
 def values(read: Read, topic: str) -> list[bytes]:
     return [bytes(each.value() or b"") for each in read(topic)]
-
-
-def changelog_is_written(connection: Connection, version: int) -> bool:
-    try:
-        found = ends(connection)
-    except KafkaException:
-        return False  # a topic that was just made has no leader yet
-    return VERSION_TOPIC.name in found and any(found.get(instances_changelog(version).name, {}).values())

@@ -77,6 +77,8 @@ def test_states_and_notifications_are_published_again_while_workers_run(
     assert_all_is_right(connection, read)
 
 
+# In every run, test_upgrade.py publishes the states of the last release again.
+@pytest.mark.nightly
 def test_states_of_an_earlier_release_get_the_fields_of_this_one(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:

@@ -97,11 +97,12 @@ class Rebuild:
         }
         self._process: Forked | None = None
 
-    def start(self, *arguments: str) -> Forked:
+    def start(self, *arguments: str, code: str = COMMAND) -> Forked:
+        """Start it; with other ``code``, one that was changed for a test."""
         given = ["taskbridge", "streams", "--json", *(arguments or ("--rebuild",))]
         self._out_path.unlink(missing_ok=True)
         self._process = Forked(
-            COMMAND, environment=self._environment, log=self.log_path, out=self._out_path, arguments=given
+            code, environment=self._environment, log=self.log_path, out=self._out_path, arguments=given
         )
         return self._process
 
