@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.center import databases, dialect
+from support.center import databases
 from support.edge.process import wait_until
 from support.kafka.brokers import OwnBroker
 from support.streams.lives import delete_all_topics, read_topic, remove_workers
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
     from taskbridge.local.jvm import Endpoints
 
-__all__ = ["databases", "dialect"]
+__all__ = ["databases"]
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:
     return wait_until(condition, within_s, what=what)
+
+
+@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.nightly)])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture

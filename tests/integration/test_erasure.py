@@ -1,4 +1,4 @@
-"""``people erase`` next to a running task center on real Kafka, on both databases."""
+"""``people erase`` next to a running task center on real Kafka."""
 
 from __future__ import annotations
 

@@ -1,5 +1,27 @@
 """Databases of both kinds for the tests of the task center."""
 
-from support.center import database, databases, dialect, sqlite_database
+from pathlib import Path
 
-__all__ = ["database", "databases", "dialect", "sqlite_database"]
+import pytest
+
+from support.center import database, databases, sqlite_database
+
+__all__ = ["database", "databases", "sqlite_database"]
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """This folder's own tests, of SQL, run with both; those of folders below with PostgreSQL, and nightly with SQLite.
+
+    Below, what does not depend on the database is tested with SQLite in every run: `sqlite_database`.
+    """
+    if "dialect" in metafunc.fixturenames:
+        is_of_sql = metafunc.definition.path.parent == FOLDER
+        sqlite = pytest.param("sqlite", marks=() if is_of_sql else pytest.mark.nightly)
+        metafunc.parametrize("dialect", [sqlite, "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def dialect(request: pytest.FixtureRequest) -> str:
+    return request.param

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEntry, TaskEvent
     from taskbridge.schemas.views import Entry, EntryKey
 
-COMPANIES = int(os.environ.get("TASKBRIDGE_COMPANIES", "2"))
+COMPANIES = int(os.environ.get("TASKBRIDGE_COMPANIES", "1"))
 SHARE = 0.01
 EVENTS = 400
 _OFF_MS = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 pytestmark = WHERE_THE_CORE_IS
 
 STATES = task_state_codec(REGISTRY)
-EXAMPLES = settings().max_examples
 
 
 def could_be_folded(instance: Instance) -> bool:
@@ -131,7 +130,6 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     return new_core(PythonCore).fold(records, reading({})).stored
 
 
-@settings(max_examples=3 * EXAMPLES)
 @given(
     chunks=CHUNKS,
     now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
@@ -184,7 +182,6 @@ def test_large_instances_have_the_same_bytes() -> None:
         assert plain(ours) == plain(theirs)
 
 
-@settings(max_examples=2 * EXAMPLES)
 @given(data=st.data())
 def test_a_damaged_instance_is_unreadable_to_both_or_the_same_to_both(data: DataObject) -> None:
     events: list[TaskEvent] = data.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=4))

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from support.acting import ERP, World, acting
 from support.dingtalk import FakeClock
+from support.nightly import one_of_each
 from support.reconcile import NOW, assigned, filed, happened
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.dingtalk import wire
@@ -687,7 +688,7 @@ def disturb(world: World, chance: random.Random) -> None:
     world.clock.pass_s(chance.choice([0.1, 1, 30, 130]))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", one_of_each(range(4), lambda _: "a seed"))
 async def test_under_faults_and_kills_no_decision_is_sent_twice_and_none_is_lost_without_a_word(
     database: Database, seed: int
 ) -> None:
