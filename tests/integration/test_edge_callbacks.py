@@ -110,7 +110,7 @@ def forwarder(port: int, target: str) -> Generator[None]:
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the names that the server looks for
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=(0.02,))
         serving.start()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The streams service on real Kafka: right states and notifications, also when the worker is killed in mid-stream."""
+"""The streams service on real Kafka: what it parks, restores and lets go. Kills: test_workers.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgspec import structs
 from typer.testing import CliRunner
 
 from support.kafka.records import produce_foreign
-from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, caught_up, lives, produce
+from support.streams.lives import assert_all_is_right, caught_up, lives, produce
 from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
@@ -42,25 +42,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
-
-
-def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_publishes_everything_once(
-    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
-) -> None:
-    chance = random.Random(7)
-    events = lives(800, seed=1)
-    for part in range(2):
-        streams_service.start()
-        eventually(streams_service.is_ready, what="the worker is ready")
-        produce(connection, events[part::2])
-        time.sleep(chance.uniform(0, 0.3))
-        streams_service.kill()
-    streams_service.start()
-    eventually(streams_service.is_ready, what="the worker is ready")
-    eventually(lambda: caught_up(connection), what="all events are processed")
-    assert_all_is_right(connection, read_topic)
-    assert_notified_exactly_once(connection, read_topic, events)
-    assert streams_service.stop() == 0
 
 
 def test_a_worker_that_lost_its_disk_comes_back_from_the_changelog(

@@ -63,7 +63,7 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
     found: list[Message] = []
     # A position moves past records that compaction removed, so it reaches the end with any records left.
     while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
-        read = [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
+        read = [each for each in consumer.consume(10_000, 0.05) if each.error() is None]
         found += read
         deadline = time.monotonic() + _UNDECIDED_S if read else deadline
         assert time.monotonic() < deadline, f"a transaction on {topic} is not decided"
@@ -252,7 +252,7 @@ def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
         consumer.assign([TopicPartition(topic, at.partition, max(0, at.offset)) for at in committed])
         unread = {at.partition for at in committed}
         while unread:
-            for message in consumer.consume(len(unread), 1):
+            for message in consumer.consume(len(unread), 0.1):
                 error = message.error()
                 if error is None or error.code() != KafkaError._PARTITION_EOF:
                     return False

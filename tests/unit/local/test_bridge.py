@@ -39,7 +39,7 @@ def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the overridden signature
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

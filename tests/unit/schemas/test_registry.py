@@ -79,7 +79,7 @@ class Answering:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> str:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self.url
 
     def __exit__(self, *_: object) -> None:
