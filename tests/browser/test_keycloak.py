@@ -1,6 +1,6 @@
 """People sign in at a real Keycloak, which its users know: its distribution from Maven, on the JVM of the local stack.
 
-It takes minutes to start, so everyday tests use a smaller certified provider: see test_sign_in.py.
+It takes minutes to start, so every run uses a smaller certified provider: see test_sign_in.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from support.browser.browsing import OpenPage
     from support.center_rows import AnsweringCenter
 
-pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 CORP, PASSWORD = "ding1", "a password"
 VERSION = "26.7.3"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,8 +38,10 @@ ASSIGNEE = "0169"
 def daemon(disk_folder: Callable[[], Path]) -> Generator[DockerDaemon]:
     with DockerDaemon(disk_folder()) as daemon:
         daemon.make_base()
-        image.main(["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
-        docker.build(daemon, disk_folder())
+        with ThreadPoolExecutor(1) as pool:
+            ours = pool.submit(image.main, ["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
+            docker.build(daemon, disk_folder())
+            ours.result()
         yield daemon
 
 
@@ -63,7 +65,10 @@ class Composed:
         self.ports = {str(port) for port in ports.values()}
         self._environment = os.environ | {name: str(port) for name, port in ports.items()}
         self._environment["CENTER_WEBHOOKS_URLS"] = "http://webhooks:8700"
-        shutil.copy(image.ROOT / "deploy" / "compose" / "compose.yaml", folder)
+        compose = (image.ROOT / "deploy" / "compose" / "compose.yaml").read_text("utf-8")
+        assert "interval: 5s" in compose
+        # Containers wait for each other's health.
+        (folder / "compose.yaml").write_text(compose.replace("interval: 5s", "interval: 2s"), "utf-8")
         for service in ("edge", "center", "webhooks"):
             (folder / service).mkdir()
         endpoint = {"name": "erp", "url": "http://edge:8400/", "corps": [CORP_ID], "secrets": [new_secret()]}
