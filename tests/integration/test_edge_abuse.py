@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-IN_TIME_S = 10.0
-"""Milliseconds on a machine of its own; the tests share theirs with Kafka and the attacker."""
+IN_TIME_S = 30.0
+"""More than the ten seconds for which this edge waits for a busy Kafka before it spools: alone, milliseconds."""
 GROWTH_BYTES = 60 << 20
 """Attacks send far more than that; the C library keeps some memory that was once used."""
 
