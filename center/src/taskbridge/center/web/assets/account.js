@@ -1,6 +1,6 @@
 // What a signed-in person may do with their account: sign out, and as an operator look at somebody else's tasks.
 
-import { Problem } from "./api.js";
+import { outcome } from "./api.js";
 import { menu } from "./menu.js";
 import { forgetLists } from "./offline.js";
 import { forgetPerson } from "./sign-in.js";
@@ -28,15 +28,9 @@ export function leavePerson(address) {
 
 /** Resolves with what failed. */
 async function signOut(api, everywhere, words) {
-  try {
-    // Where to go to sign out of the identity provider too.
-    const { next } = await api.send("POST", `/sign-out?everywhere=${everywhere}`);
-    await forgetLists();
-    return leavePerson(next);
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    if (error.status !== 401) return words.account.failed;
-    await forgetLists();
-    return leavePerson("/");
-  }
+  const [answer, problem] = await outcome(api.send("POST", `/sign-out?everywhere=${everywhere}`));
+  if (problem !== null && problem.status !== 401) return words.account.failed;
+  await forgetLists();
+  // Where to go to sign out of the identity provider too.
+  return leavePerson(answer?.next ?? "/");
 }

@@ -100,15 +100,18 @@ async function problemOf(response) {
   return new Problem(response.status, { detail, type, retryAfterS: Number.parseFloat(response.headers.get("retry-after")) || null });
 }
 
-/** The result of work whose failure is no harm: null, until the next time. */
-export async function quietly(work) {
+/** What work resolves with, and its problem: one of the two is null. */
+export async function outcome(work) {
   try {
-    return await work;
+    return [await work, null];
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    return null;
+    return [null, error];
   }
 }
+
+/** The result of work whose failure is no harm: null, until the next time. */
+export const quietly = async (work) => (await outcome(work))[0];
 
 /** One request at a time: a newer one aborts the one before, whose outcome nobody hears of. */
 export class Latest {

@@ -1,10 +1,10 @@
 // Where a person decides: a panel for one task, and a dialog for several at once.
 
 import { taskKey } from "./actions.js";
-import { Problem } from "./api.js";
+import { outcome } from "./api.js";
 import { button, closing, dialog, element, labelled, offer, redraw, replace } from "./dom.js";
 import { colleaguePicker } from "./people-picker.js";
-import { sayProblem } from "./states.js";
+import { sayProblem, statusLine } from "./states.js";
 
 const REMARK_MAX = 1000;
 const NEEDS_REMARK = new Set(["refuse", "return"]);
@@ -26,19 +26,16 @@ function actionSaid(action, words) {
 /** A sentence about why nothing may be decided; null where something may be. */
 const whyNotSaid = (reason, { acting }) => (reason === null ? null : { text: acting.reasons[reason], bad: false });
 
-/** What became of an action, or why there is none, and read aloud when it changes. */
-const saidLine = () => element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
-
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
 export function decidingPanel(api, actions, words) {
   const { acting } = words;
-  const said = saidLine();
+  const said = statusLine();
   const remark = remarkField(words);
   const step = element("select");
   const steps = labelled(acting.returnTo, step, { hidden: true });
   const buttons = element("div", { class: "deciding-buttons line" });
   const picker = element("div", { class: "deciding-picker" });
-  const root = element("section", { class: "deciding", "aria-label": acting.title }, remark.label, steps, buttons, picker, said);
+  const root = element("section", { class: "deciding stack", "aria-label": acting.title }, remark.label, steps, buttons, picker, said.root);
   let item, revision, isOpen;
   let problem = null;
 
@@ -61,8 +58,7 @@ export function decidingPanel(api, actions, words) {
       replace(picker);
       return offered.map(actionButton);
     });
-    if (said.textContent !== (shown?.text ?? "")) said.textContent = shown?.text ?? "";
-    said.toggleAttribute("data-bad", shown?.bad ?? false);
+    said.say(shown?.text ?? "", shown?.bad);
   }
 
   function actionButton(action) {
@@ -86,7 +82,7 @@ export function decidingPanel(api, actions, words) {
   async function act(action, recipient = action === "return" ? step.value || null : null) {
     if (!remark.check(action)) return;
     const text = action === "withdraw" ? "" : remark.field.value.trim();
-    problem = await attempt(() => actions.act(action, [item], { remark: text, recipient, revision }), words);
+    problem = await attempt(actions.act(action, [item], { remark: text, recipient, revision }), words);
     if (problem === null) remark.field.value = "";
     render();
   }
@@ -124,28 +120,23 @@ function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
 export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
   const list = element("ul", { class: "several", on: { change: () => begin() } });
-  const said = saidLine();
+  const said = statusLine();
   const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
   const boxes = () => [...list.querySelectorAll("input")];
   const chosen = () => new Set(boxes().filter(({ checked }) => checked).map(({ value }) => value));
   /** What the last click was about. */
   let sent = [];
 
-  function say(text, bad = false) {
-    said.textContent = text;
-    said.toggleAttribute("data-bad", bad);
-  }
-
   function begin() {
     sent = [];
-    say("");
+    said.say("");
   }
 
   /** It changes: some are refused at once, and others later. */
   function sum() {
     if (sent.length === 0) return;
     const failed = sent.filter((item) => actions.isNotCarriedOut(item)).length;
-    say(words.acting.severalRequested(sent.length - failed, failed), failed > 0);
+    said.say(words.acting.severalRequested(sent.length - failed, failed), failed > 0);
   }
 
   function choose(checked) {
@@ -156,7 +147,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     const items = itemsNow();
     const before = chosen();
     replace(list, ...items.map((item) => row(item, before.has(taskKey(item)))));
-    if (items.every((item) => actions.whyNot(item) !== null)) say(words.acting.noneLeft);
+    if (items.every((item) => actions.whyNot(item) !== null)) said.say(words.acting.noneLeft);
     else sum();
   }
 
@@ -182,14 +173,14 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     const before = chosen();
     const items = itemsNow().filter((item) => before.has(taskKey(item)));
     if (items.length === 0) {
-      say(words.acting.chooseFirst);
+      said.say(words.acting.chooseFirst);
       return;
     }
     if (!remark.check(action)) return;
-    const problem = await attempt(() => actions.act(action, items, { remark: remark.field.value.trim() }), words);
+    const problem = await attempt(actions.act(action, items, { remark: remark.field.value.trim() }), words);
     sent = items;
     if (problem === null) sum();
-    else say(problem.text, true);
+    else said.say(problem.text, true);
     choose(false);
     all.checked = false;
   }
@@ -202,7 +193,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     list,
     remark.label,
     element("div", { class: "line" }, deciding("agree"), deciding("refuse"), closing(words)),
-    said,
+    said.root,
   );
   const open = () => {
     begin();
@@ -223,12 +214,7 @@ function remarkField(words) {
   return { label: labelled(words.acting.remark, field), field, check };
 }
 
-async function attempt(act, words) {
-  try {
-    await act();
-    return null;
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    return { text: sayProblem(error, words).join(": "), bad: true };
-  }
+async function attempt(work, words) {
+  const [, problem] = await outcome(work);
+  return problem && { text: sayProblem(problem, words).join(": "), bad: true };
 }

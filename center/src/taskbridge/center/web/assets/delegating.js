@@ -1,10 +1,11 @@
 // Delegations: whom a person has decide for a time, and the tasks that others delegated to them.
 
-import { Problem, pathOf, quietly } from "./api.js";
+import { outcome, pathOf, quietly } from "./api.js";
 import { button, debounced, dialog, element, labelled, offer, replace } from "./dom.js";
 import { Format } from "./format.js";
+import { whileVisible } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
-import { sayProblem } from "./states.js";
+import { sayProblem, statusLine } from "./states.js";
 
 const AGAIN_MS = 60_000;
 const SOON_MS = 300;
@@ -18,10 +19,8 @@ export class Delegated extends EventTarget {
     this.items = [];
     this._soon = debounced(() => this.load(), SOON_MS);
     actions.addEventListener("change", () => {
-      if (!this._watch && actions.any) {
-        this._watch = setInterval(() => this.load(), AGAIN_MS);
-        this.load();
-      } else if (this.items.length > 0) this._soon();
+      if (!this._again && actions.any) this._again = whileVisible(() => this.load(), AGAIN_MS);
+      else if (this.items.length > 0) this._soon();
     });
   }
 
@@ -37,7 +36,7 @@ export class Delegated extends EventTarget {
 export function delegationDialog(api, person, words, apps) {
   const format = new Format(words.tag);
   const { delegating } = words;
-  const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+  const said = statusLine();
   const list = element("ul", { class: "delegations" });
   const agents = element("section", { "aria-label": delegating.atYida });
   const chosen = element("p", { class: "delegate" });
@@ -48,22 +47,18 @@ export function delegationDialog(api, person, words, apps) {
 
   const form = element(
     "form",
-    { class: "delegating", on: { input: () => (last.min = first.value), submit: (event) => (event.preventDefault(), send()) } },
+    { class: "delegating stack", on: { input: () => (last.min = first.value), submit: (event) => (event.preventDefault(), send()) } },
     chosen,
     picker,
     element("div", { class: "line" }, labelled(delegating.from, first), labelled(delegating.until, last), labelled(words.columns.app, app)),
     element("div", { class: "line" }, element("button", { type: "submit", class: "primary-button" }, delegating.add), button(words.close, () => root.close())),
   );
-  const root = dialog(delegating.title, {}, list, agents, form, said);
-
-  const say = (text) => {
-    said.textContent = text;
-  };
+  const root = dialog(delegating.title, {}, list, agents, form, said.root);
 
   function choose(found) {
     delegate = found;
     chosen.textContent = found === null ? "" : delegating.to(found.name || found.user_id);
-    say("");
+    said.say("");
   }
 
   /** The end is the first moment after the last day. */
@@ -100,7 +95,7 @@ export function delegationDialog(api, person, words, apps) {
 
   async function send() {
     if (delegate === null) {
-      say(delegating.choose);
+      said.say(delegating.choose);
       return;
     }
     const from = new Date(`${first.value}T00:00`);
@@ -113,15 +108,11 @@ export function delegationDialog(api, person, words, apps) {
   /** Shows the delegations that an answer has; resolves with whether it came. */
   async function attempt(answer) {
     // Not at the end: by then there may be a newer message.
-    say("");
-    try {
-      show(await answer);
-      return true;
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      say(error.status === 400 ? error.message : sayProblem(error, words).join(": "));
-      return false;
-    }
+    said.say("");
+    const [found, problem] = await outcome(answer);
+    if (problem === null) show(found);
+    else said.say(problem.status === 400 ? problem.message : sayProblem(problem, words).join(": "));
+    return problem === null;
   }
 
   async function open() {

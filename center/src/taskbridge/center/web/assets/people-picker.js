@@ -1,6 +1,6 @@
 // Finds whose lists to open, among the people who were imported.
 
-import { Latest, Problem, pathOf, quietly } from "./api.js";
+import { Latest, outcome, pathOf, quietly } from "./api.js";
 import { UNTOUCHED, button, debounced, element, focusByKey, labelled, replace } from "./dom.js";
 import { sayProblem } from "./states.js";
 
@@ -27,15 +27,8 @@ export function colleaguePicker(api, person, words, choose, without = person.use
 
 /** A search field and those of `people(q, signal)` it finds; null where nobody was imported. `choose` takes the one who is picked. */
 export async function peoplePicker(people, words, choose) {
-  let first = [];
-  let filling = null;
-  try {
-    first = (await people("")).items;
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    if (error.isFilling) filling = error;
-  }
-  if (first.length === 0 && filling === null) return null;
+  const [first, problem] = await outcome(people(""));
+  if (problem === null ? first.items.length === 0 : !problem.isFilling) return null;
   const searching = new Latest();
   const field = element("input", {
     type: "search",
@@ -62,9 +55,9 @@ export async function peoplePicker(people, words, choose) {
       failed,
     });
 
-  function failed(problem) {
+  function failed(reason) {
     show([]);
-    said.textContent = sayProblem(problem, words)[0];
+    said.textContent = sayProblem(reason, words)[0];
   }
 
   function show(items) {
@@ -78,7 +71,7 @@ export async function peoplePicker(people, words, choose) {
     said.textContent = words.signIn.found(items.length, items.length === MOST);
   }
 
-  if (filling === null) show(first);
-  else failed(filling);
-  return element("div", { class: "people-picker" }, labelled(words.signIn.people, field), said, list);
+  if (problem === null) show(first.items);
+  else failed(problem);
+  return element("div", { class: "people-picker stack" }, labelled(words.signIn.people, field), said, list);
 }

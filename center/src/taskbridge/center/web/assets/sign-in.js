@@ -1,6 +1,6 @@
 // Who is asking, and about whom: the user enters what /v1/me leaves open.
 
-import { Api, Problem } from "./api.js";
+import { Api, Problem, outcome } from "./api.js";
 import { UNTOUCHED, button, element, labelled, offer, ownLink, replace } from "./dom.js";
 import { everybody, peoplePicker } from "./people-picker.js";
 import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
@@ -54,14 +54,11 @@ export async function signIn(api, root, words, given) {
 /** What `request` resolves with. Its failure is shown in place of the page, with a button to try again. */
 export async function insist(root, words, request) {
   for (;;) {
-    try {
-      return await request();
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      const { promise, resolve } = Promise.withResolvers();
-      replace(root, element("main", { class: "sign-in" }, problemShown(error, words, resolve)));
-      await promise;
-    }
+    const [found, problem] = await outcome(request());
+    if (problem === null) return found;
+    const { promise, resolve } = Promise.withResolvers();
+    replace(root, element("main", { class: "sign-in" }, problemShown(problem, words, resolve)));
+    await promise;
   }
 }
 

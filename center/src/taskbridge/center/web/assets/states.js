@@ -48,7 +48,7 @@ export function dueShown({ view, due_at: due }, words, format) {
 export function nothingToShow(drawing, [heading, sentence], ...more) {
   return element(
     "div",
-    { class: "nothing" },
+    { class: "nothing stack" },
     icon(drawing),
     element("p", { class: "nothing-heading" }, heading),
     element("p", { class: "nothing-text" }, sentence),
@@ -60,6 +60,16 @@ export function problemShown(problem, words, retry) {
   const shown = nothingToShow("warning", sayProblem(problem, words), button(words.retry, retry));
   shown.setAttribute("role", "alert");
   return shown;
+}
+
+/** A line that is read aloud when it changes: what became of something, or why it cannot be done. */
+export function statusLine() {
+  const root = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+  const say = (text, bad = false) => {
+    if (root.textContent !== text) root.textContent = text;
+    root.toggleAttribute("data-bad", bad);
+  };
+  return { root, say };
 }
 
 /** A heading and a sentence for people; what the service said in detail is for its log. */
