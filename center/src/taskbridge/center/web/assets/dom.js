@@ -31,14 +31,9 @@ export function outsideLink(url, properties, ...children) {
 
 /** The address in the browser's own spelling when it is http or https without credentials in it, else null. */
 export function webAddress(url) {
-  if (typeof url !== "string") return null;
-  try {
-    const parsed = new URL(url);
-    const web = parsed.protocol === "http:" || parsed.protocol === "https:";
-    return web && parsed.username === "" && parsed.password === "" ? parsed.href : null;
-  } catch {
-    return null;
-  }
+  const parsed = typeof url === "string" ? URL.parse(url) : null;
+  const isWeb = parsed?.protocol === "http:" || parsed?.protocol === "https:";
+  return isWeb && parsed.username === "" && parsed.password === "" ? parsed.href : null;
 }
 
 /**
@@ -131,6 +126,16 @@ export function offer(select, choices, chosen = select.value) {
   return select;
 }
 
+const opened = new Set();
+
+/** What is shown on request. It stays open when it is drawn again. */
+export function disclosure(name, summary, ...content) {
+  const toggle = () => (made.open ? opened.add(name) : opened.delete(name));
+  const heading = element("summary", { class: "note", data: { keep: name } }, summary);
+  const made = element("details", { class: name, open: opened.has(name), on: { toggle } }, heading, ...content);
+  return made;
+}
+
 /** A dialog that the browser keeps the focus in. */
 export function dialog(title, properties, ...children) {
   return element("dialog", { "aria-label": title, ...properties }, element("h2", {}, title), ...children);
@@ -169,7 +174,6 @@ const ICONS = {
   send: "M4 12l16-7-5 15-3.5-6.5L4 12Z",
   trash: "M5 7h14M10 7V5h4v2M7 7l1 12h8l1-12",
   pin: "M9 4h6l-1 6 4 4H6l4-4-1-6ZM12 14v6",
-  later: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM12 7.5V12h4.5",
   unread: "M4 6h16v12H4zM4 7l8 6 8-6",
   more: "M5 11h2v2H5ZM11 11h2v2h-2ZM17 11h2v2h-2Z",
   inbox: "M4 13l3-8h10l3 8v6H4v-6Zm0 0h4.5l1 2.5h5l1-2.5H20",

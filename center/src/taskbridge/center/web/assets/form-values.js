@@ -1,6 +1,6 @@
 // The values of a form as Yida gives them: texts, some of which are lists or tables in JSON.
 
-import { element, recordsTable } from "./dom.js";
+import { disclosure, element, recordsTable } from "./dom.js";
 
 const LONG = 2000;
 const FIELD_ID = /^\w+_\w+$/;
@@ -13,8 +13,7 @@ export function formShown(form, labels, words) {
   if (entries.length === 0) return element("p", { class: "faint" }, words.detail.noForm);
   const fields = (given) => element("dl", { class: "form-values" }, ...given.flatMap(([name, value]) => field(name, read(value), labels, words)));
   if (empty.length === 0) return fields(filled);
-  const summary = element("summary", { class: "note", data: { keep: "empty" } }, words.detail.emptyFields(empty.length));
-  return [fields(filled), element("details", {}, summary, fields(empty.map(([name]) => [name, ""])))];
+  return [fields(filled), disclosure("empty", words.detail.emptyFields(empty.length), fields(empty.map(([name]) => [name, ""])))];
 }
 
 function field(name, value, labels, words) {
