@@ -24,7 +24,7 @@ export class Actions extends EventTarget {
     // A callback came: an action may have ended.
     inbox.addEventListener("instance", () => this._isWaiting && this._soon());
     // Not before: while the lists are filled there is nothing to decide.
-    inbox.addEventListener("change", () => inbox.phase === "ready" && !this._asked && this.load());
+    inbox.addEventListener("change", () => inbox.state.phase === "ready" && !this._asked && this.load());
   }
 
   /** Failing is no harm: nothing can be decided until the next time. */
@@ -92,7 +92,8 @@ export class Actions extends EventTarget {
     // The latest comes first.
     for (const item of items.toReversed()) this._latest.set(taskKey(item, item.user_id), item);
     const own = [...this._latest.values()].filter(({ status, user_id: user }) => UNDER_WAY.has(status) && user === this.person.userId);
-    this._inbox.setSent(own.map(({ action, ...about }) => ({ ...about, view: action === "withdraw" ? "created" : "pending" })));
+    const sent = own.map(({ action, ...about }) => ({ ...about, view: action === "withdraw" ? "created" : "pending" }));
+    this._inbox.put("sent", { items: sent });
     clearTimeout(this._again);
     if (this._isWaiting) this._again = setTimeout(() => this.load(), LOOK_AGAIN_MS);
     this.dispatchEvent(new CustomEvent("change"));

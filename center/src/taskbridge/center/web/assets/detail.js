@@ -4,10 +4,10 @@ import { taskKey } from "./actions.js";
 import { Latest } from "./api.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
-import { button, debounced, element, icon, outsideLink, replace } from "./dom.js";
+import { button, debounced, disclosure, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, namesIn } from "./format.js";
-import { keyOf } from "./inbox.js";
+import { allOf, keyOf } from "./inbox-state.js";
 import { markTools } from "./mark-tools.js";
 import { avatar, decisionOf, decisionShown, dueShown, hasEnded, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
@@ -32,7 +32,6 @@ export function detailPane(api, inbox, words, { close, actions }) {
   let state = null;
   let events = null;
   let deciding;
-  let isTechnicalOpen = false;
   inbox.addEventListener("instance", ({ detail }) => onInstance(detail.instanceId));
   actions.addEventListener("change", () => deciding?.render());
   show(null);
@@ -125,10 +124,10 @@ export function detailPane(api, inbox, words, { close, actions }) {
       said.open,
       icon("external"),
     );
-    const isGone = item !== null && inbox.phase === "ready" && !item.on_behalf_of && !inbox.all.some((other) => keyOf(other) === keyOf(item));
+    const isGone = item !== null && inbox.state.phase === "ready" && !item.on_behalf_of && !allOf(inbox.state).some((other) => keyOf(other) === keyOf(item));
     return element(
       "header",
-      { class: "detail-head" },
+      { class: "detail-head stack" },
       element(
         "div",
         { class: "detail-tags line note" },
@@ -174,10 +173,9 @@ export function detailPane(api, inbox, words, { close, actions }) {
       await navigator.clipboard?.writeText(state.instance_id).catch(() => {});
       copy.lastChild.textContent = said.copiedToClipboard;
     }, { data: { keep: "copy" } });
-    const details = element(
-      "details",
-      { class: "technical", open: isTechnicalOpen, on: { toggle: () => (isTechnicalOpen = details.open) } },
-      element("summary", { class: "note", data: { keep: "technical" } }, said.technical),
+    return disclosure(
+      "technical",
+      said.technical,
       facts(
         [said.instance, id(state.instance_id)],
         [said.task, id(item?.task_id)],
@@ -187,7 +185,6 @@ export function detailPane(api, inbox, words, { close, actions }) {
       ),
       copy,
     );
-    return details;
   }
 
   return {

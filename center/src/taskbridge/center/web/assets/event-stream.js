@@ -31,12 +31,11 @@ export async function* serverSentEvents(body) {
 export class EventStream {
   constructor(connect, { onState, onOpen, onEvent }) {
     this._connect = connect;
-    this._onState = onState;
+    this._tell = (state, problem = null) => onState(state, problem);
     this._onOpen = onOpen;
     this._onEvent = onEvent;
     this._lastEventId = null;
     this._stop = null;
-    this.state = "paused";
     /** Try now instead of when the back-off ends: the network is back, or somebody looks. */
     this.wake = () => {};
   }
@@ -95,10 +94,5 @@ export class EventStream {
       await promise;
       wait = Math.min(wait * 2, LONGEST_WAIT_MS);
     }
-  }
-
-  _tell(state, problem = null) {
-    this.state = state;
-    this._onState(state, problem);
   }
 }

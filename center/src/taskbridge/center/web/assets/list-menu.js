@@ -7,7 +7,7 @@ import { sayProblem } from "./states.js";
 
 /** `settings` are items of the page itself. `say` speaks to who listens to the page. */
 export function listMenu(api, inbox, words, { settings, say }) {
-  const unread = () => (inbox.hasMarks ? inbox.items.filter((each) => !each.marks?.read) : []);
+  const unread = () => (inbox.hasMarks ? inbox.state.items.filter((each) => !each.marks?.read) : []);
   const { root, update, focus } = menu("list-menu", [
     { text: () => (unread().length > 0 ? words.menu.readAll : null), act: () => void inbox.mark(unread(), { read: true }) },
     { text: () => words.menu.export, act: exportList },
@@ -21,10 +21,11 @@ export function listMenu(api, inbox, words, { settings, say }) {
     say(words.loading);
     try {
       const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
-      const query = search({ view: inbox.view, ...inbox.filter, language: words.tag, time_zone: zone });
+      const { view, filter } = inbox.state;
+      const query = search({ view, ...filter, language: words.tag, time_zone: zone });
       // By a request, and not a link, which would send no token.
       const file = await (await api.open(pathOf(inbox.person, "tasks.csv") + query, { accept: "text/csv" })).blob();
-      const link = element("a", { download: `${words.views[inbox.view]}.csv` });
+      const link = element("a", { download: `${words.views[view]}.csv` });
       link.href = URL.createObjectURL(file);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

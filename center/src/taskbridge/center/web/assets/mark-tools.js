@@ -1,7 +1,7 @@
 // What a person marks about an item: buttons above its details, and the same by key.
 
 import { button, element, icon, redraw } from "./dom.js";
-import { keyOf } from "./inbox.js";
+import { allOf, keyOf } from "./inbox-state.js";
 
 function tomorrow() {
   const midnight = new Date();
@@ -22,7 +22,7 @@ export const CHANGES = {
 export function markTools(inbox, words) {
   let key = null;
   const root = element("div", { class: "mark-tools strip", role: "group", "aria-label": words.marks.label });
-  const current = () => inbox.all.find((each) => keyOf(each) === key);
+  const current = () => allOf(inbox.state).find((each) => keyOf(each) === key);
 
   function refresh() {
     const item = current();
@@ -34,7 +34,7 @@ export function markTools(inbox, words) {
     redraw(root, marks && [key, marks.pinned, isHidden(item), marks.read], () => marks && [
       tool("u", "unread", words.marks.read, Boolean(marks.read)),
       tool("p", "pin", words.marks.pin, Boolean(marks.pinned)),
-      tool("h", "later", words.marks.later, isHidden(item)),
+      tool("h", "clock", words.marks.later, isHidden(item)),
     ]);
   }
 

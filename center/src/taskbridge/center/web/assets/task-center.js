@@ -6,7 +6,8 @@ import { severalDialog } from "./deciding.js";
 import { Delegated, delegationDialog } from "./delegating.js";
 import { detailPane } from "./detail.js";
 import { button, closing, dialog, element, icon, ownLink, replace } from "./dom.js";
-import { Inbox, VIEWS } from "./inbox.js";
+import { VIEWS, allOf, countOf } from "./inbox-state.js";
+import { Inbox } from "./inbox.js";
 import { listMenu } from "./list-menu.js";
 import { CHANGES } from "./mark-tools.js";
 import { notifyOfTasks } from "./notifications.js";
@@ -30,9 +31,7 @@ const person = { corpId, userId };
 const isOwn = me.corp_id === corpId && me.user_id === userId;
 
 // An operator sees somebody else's lists, and not what that person marked.
-const inbox = new Inbox(api, person, { marks: isOwn || me.mode !== "sso" });
-inbox.view = readAddress().view ?? VIEWS[0];
-Object.assign(inbox.filter, history.state);
+const inbox = new Inbox(api, person, { view: readAddress().view ?? VIEWS[0], filter: history.state, marks: isOwn || me.mode !== "sso" });
 history.replaceState(null, "");
 const actions = new Actions(api, inbox);
 const delegated = new Delegated(api, actions);
@@ -45,7 +44,7 @@ const menu = listMenu(api, inbox, words, {
   ],
   say: (text) => list.say(text),
 });
-const several = deciding(words.acting.several, () => (inbox.view === "pending" ? inbox.items : []));
+const several = deciding(words.acting.several, () => (inbox.state.view === "pending" ? inbox.state.items : []));
 const fromOthers = deciding(words.delegating.received, () => delegated.items);
 const list = taskList(inbox, words, {
   tools: [...menu.parts, fromOthers.opener, several.opener],
@@ -63,7 +62,7 @@ const head = pageHead(words, {
   title: words.product,
   other: me.operator ? [ownLink("/ops", words.ops.title)] : [],
   own: [live.root, chip, account, button("?", () => help.showModal(), { class: "tool", "aria-label": words.help, title: words.help })],
-  typed: () => inbox.filter,
+  typed: () => inbox.state.filter,
 });
 replace(
   root,
@@ -135,19 +134,20 @@ function onActions() {
   const count = delegated.items.length;
   fromOthers.opener.hidden = count === 0;
   fromOthers.opener.textContent = `${words.delegating.received} (${count})`;
-  several.opener.hidden = !actions.any || inbox.view !== "pending";
+  several.opener.hidden = !actions.any || inbox.state.view !== "pending";
   fromOthers.render();
   several.render();
 }
 
 function onChange() {
+  const { state } = inbox;
   onActions();
   menu.update();
-  live.show(inbox.live);
-  const pending = inbox.countOf("pending");
-  document.title = `${pending > 0 ? `(${pending}) ` : ""}${words.views[inbox.view]} · ${words.product}`;
+  live.show(state.live);
+  const pending = countOf(state, "pending");
+  document.title = `${pending > 0 ? `(${pending}) ` : ""}${words.views[state.view]} · ${words.product}`;
   awaitItem();
-  if (inbox.live === "refused" && inbox.problem?.status === 401) {
+  if (state.live === "refused" && state.problem?.status === 401) {
     forgetToken();
     location.reload();
   }
@@ -157,7 +157,7 @@ function onChange() {
 function awaitItem() {
   const id = detail.instanceId;
   if (id === null || list.current !== null || seenRow === id) return;
-  const item = inbox.all.find((found) => found.instance_id === id);
+  const item = allOf(inbox.state).find((found) => found.instance_id === id);
   if (item === undefined) return;
   seenRow = id;
   list.mark(item);
@@ -166,7 +166,7 @@ function awaitItem() {
 
 function choose(item, byKeyboard) {
   clearTimeout(following);
-  goTo(inbox.view, item.instance_id);
+  goTo(inbox.state.view, item.instance_id);
   show(item.instance_id, item);
   if (byKeyboard || !WIDE.matches) detail.focus();
 }
@@ -176,7 +176,7 @@ function onCursor(item) {
   if (!WIDE.matches) return;
   // Who holds the key down passes over rows that nobody needs to load.
   following = setTimeout(() => {
-    goTo(inbox.view, item.instance_id, readAddress().instanceId === null ? "pushState" : "replaceState");
+    goTo(inbox.state.view, item.instance_id, readAddress().instanceId === null ? "pushState" : "replaceState");
     show(item.instance_id, item);
   }, DETAIL_AFTER_MS);
 }
@@ -189,7 +189,7 @@ function show(instanceId, item) {
 }
 
 function close() {
-  goTo(inbox.view, null, "replaceState");
+  goTo(inbox.state.view, null, "replaceState");
   show(null, null);
   list.focus();
 }
@@ -204,11 +204,11 @@ function goTo(view, instanceId, how = "pushState") {
 
 function followAddress() {
   const { view, instanceId } = readAddress();
-  if ((view ?? VIEWS[0]) !== inbox.view) list.showView(view ?? VIEWS[0], { byAddress: true });
+  if ((view ?? VIEWS[0]) !== inbox.state.view) list.showView(view ?? VIEWS[0], { byAddress: true });
   if (instanceId === detail.instanceId) return;
-  const item = inbox.all.find((found) => found.instance_id === instanceId) ?? null;
+  const item = allOf(inbox.state).find((found) => found.instance_id === instanceId) ?? null;
   list.mark(item);
-  goTo(inbox.view, instanceId, "replaceState");
+  goTo(inbox.state.view, instanceId, "replaceState");
   show(instanceId, item);
 }
 

@@ -2,7 +2,7 @@
 
 import { UNTOUCHED, button, debounced, element, focusByKey, icon, offer, redraw, webAddress } from "./dom.js";
 import { Format } from "./format.js";
-import { VIEWS } from "./inbox.js";
+import { VIEWS, countOf, groupsOf, isNarrowed } from "./inbox-state.js";
 import { taskRows } from "./task-rows.js";
 import { nothingToShow, problemShown } from "./states.js";
 
@@ -23,11 +23,11 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
   const rows = taskRows(words, format, inbox, {
     cursor: onCursor,
     choose: onChoose,
-    more: (view) => (view === inbox.view ? inbox.more() : showView(view)),
+    more: (view) => (view === inbox.state.view ? inbox.more() : showView(view)),
     end: goOn,
   });
 
-  const search = debounced((q) => inbox.narrow({ q: q.trim() }), SEARCH_AFTER_MS);
+  const search = debounced((q) => inbox.show({ q: q.trim() }), SEARCH_AFTER_MS);
   const field = element("input", {
     type: "search",
     placeholder: words.search,
@@ -38,14 +38,14 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
     part: "search",
     on: { input: () => search(field.value), keydown: onSearchKey },
   });
-  field.value = inbox.filter.q;
+  field.value = inbox.state.filter.q;
   const filter = (name, kind, label) => {
-    const change = ({ target }) => inbox.narrow({ [name]: target.value });
+    const change = ({ target }) => inbox.show({ [name]: target.value });
     return element("select", { class: `list-filter ${kind}`, "aria-label": label, part: "filter", on: { change } });
   };
   const apps = filter("app_type", "app-filter", words.appLabel);
   const sources = filter("source", "source-filter", words.sourceLabel);
-  const toggleOverdue = () => inbox.narrow({ overdue: inbox.filter.overdue === "" ? "true" : "" });
+  const toggleOverdue = () => inbox.show({ overdue: inbox.state.filter.overdue === "" ? "true" : "" });
   const overdue = button([icon("clock"), words.due.overdue], toggleOverdue, { class: "quiet-button list-filter", part: "filter" });
 
   const tabs = VIEWS.filter((view) => views.includes(view)).map(tab);
@@ -110,14 +110,14 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
     if (field.value === "") return false;
     field.value = "";
     search.cancel();
-    inbox.narrow({ q: "" });
+    inbox.show({ q: "" });
     return true;
   }
 
   /** `byAddress`: the address says so already. */
   function showView(view, { byAddress = false } = {}) {
     rows.mark(null);
-    inbox.show(view);
+    inbox.show({ view });
     scroller.scrollTop = 0;
     if (!byAddress) onView(view);
   }
@@ -128,7 +128,8 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
   }
 
   function endsHere() {
-    return inbox.elsewhere.some(({ items }) => items.length > 0) && inbox.items.length >= FOUND;
+    const { elsewhere, items } = inbox.state;
+    return elsewhere.some((found) => found.items.length > 0) && items.length >= FOUND;
   }
 
   function tab(view) {
@@ -172,7 +173,7 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
   }
 
   function render() {
-    const { view, phase } = inbox;
+    const { view, phase } = inbox.state;
     for (const each of tabs) renderTab(each, each.dataset.view === view);
     panel.setAttribute("aria-labelledby", `tb-tab-${view}`);
     panel.setAttribute("aria-busy", String(phase === "loading"));
@@ -185,7 +186,7 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
   }
 
   function renderTab(made, isSelected) {
-    const count = inbox.countOf(made.dataset.view);
+    const count = countOf(inbox.state, made.dataset.view);
     made.setAttribute("aria-selected", String(isSelected));
     made.tabIndex = isSelected ? 0 : -1;
     const badge = made.lastElementChild;
@@ -194,21 +195,21 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
   }
 
   function renderFilters() {
-    const { filter: chosen } = inbox;
+    const { filter: chosen, view, items } = inbox.state;
     offer(apps, [["", words.allApps], ...inbox.apps.labels(words)], chosen.app_type).toggleAttribute("data-active", chosen.app_type !== "");
     const named = inbox.apps.sources.map((source) => [source, words.sources[source] ?? source]);
     offer(sources, [["", words.allSources], ...named], chosen.source).toggleAttribute("data-active", chosen.source !== "");
     sources.hidden = named.length === 0;
     const isOn = chosen.overdue !== "";
     // Only where tasks have due times.
-    overdue.hidden = inbox.view !== "pending" || !(isOn || inbox.items.some((item) => item.due_at));
+    overdue.hidden = view !== "pending" || !(isOn || items.some((item) => item.due_at));
     overdue.setAttribute("aria-pressed", String(isOn));
     overdue.toggleAttribute("data-active", isOn);
   }
 
   function groups() {
-    const { view, cursor, phase } = inbox;
-    const { pinned, items, hidden, elsewhere } = inbox.groups;
+    const { view, cursor, phase } = inbox.state;
+    const { pinned, items, hidden, elsewhere } = groupsOf(inbox.state);
     const named = elsewhere.some((found) => found.items.length > 0) ? words.views[view] : null;
     const isMore = endsHere() && cursor !== null && phase === "ready";
     return [
@@ -229,8 +230,9 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
 
   /** How old the list is, if the service cannot be reached; how many are hidden, and a way to see them. */
   function renderNote() {
-    const { groups: { hiddenCount }, showsHidden, asOf } = inbox;
-    const toggle = () => button(showsHidden ? words.marks.hide : words.marks.show, () => inbox.showHidden(!showsHidden), { data: { keep: "hidden" } });
+    const { showsHidden, asOf } = inbox.state;
+    const { hiddenCount } = groupsOf(inbox.state);
+    const toggle = () => button(showsHidden ? words.marks.hide : words.marks.show, () => inbox.put("toggled", { showsHidden: !showsHidden }), { data: { keep: "hidden" } });
     redraw(note, [hiddenCount, showsHidden, asOf], () => [
       asOf === null ? null : element("p", { class: "as-of line note", role: "status" }, words.asOf(format.moment(asOf))),
       hiddenCount > 0 ? element("p", { class: "line note" }, words.marks.hiddenCount(hiddenCount), toggle()) : null,
@@ -239,24 +241,25 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
 
   /** What there is in place of rows. */
   function renderState(hasRows) {
-    const { phase, problem, filled, isNarrowed, view } = inbox;
+    const { phase, problem, filled, view } = inbox.state;
+    const narrowed = isNarrowed(inbox.state);
     const states = {
       failed: () => problemShown(problem, words, () => inbox.reload()),
       filling: () => nothingToShow("clock", words.filling(format.percent(filled))),
       loading: () => element("p", { class: "loading" }, words.loading),
-      ready: () => hasRows ? null : isNarrowed ? nothingToShow("search", words.noMatch, button(words.clearFilters, clearFilters)) : nothingToShow(view === "pending" ? "check" : "inbox", words.empty[view]),
+      ready: () => hasRows ? null : narrowed ? nothingToShow("search", words.noMatch, button(words.clearFilters, clearFilters)) : nothingToShow(view === "pending" ? "check" : "inbox", words.empty[view]),
     };
-    redraw(state, [phase, problem?.status, filled, hasRows, isNarrowed, view], states[phase]);
+    redraw(state, [phase, problem?.status, filled, hasRows, narrowed, view], states[phase]);
   }
 
   function clearFilters() {
     field.value = "";
-    inbox.narrow({ q: "", app_type: "", source: "", overdue: "" });
+    inbox.show({ q: "", app_type: "", source: "", overdue: "" });
   }
 
   /** What follows the rows. */
   function renderFoot() {
-    const { phase, items, problem, cursor, loadingMore } = inbox;
+    const { phase, items, problem, cursor, loadingMore } = inbox.state;
     if (cursor !== cursorShown && !loadingMore) {
       cursorShown = cursor;
       // Observe again: few rows may leave the foot where it was, and then nothing else would say that it is in sight.

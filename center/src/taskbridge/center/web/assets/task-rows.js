@@ -1,7 +1,7 @@
 // The rows as a listbox: focus stays on the box and the current row moves, so that a row that goes takes no focus along.
 
 import { drawList, element, replace } from "./dom.js";
-import { OWN_VIEWS, keyOf } from "./inbox.js";
+import { OWN_VIEWS, keyOf } from "./inbox-state.js";
 import { avatar, decisionShown, dueShown, hasEnded, statusShown } from "./states.js";
 
 const TELLING = new Set(["created", "copied"]);
@@ -54,7 +54,7 @@ export function taskRows(words, format, inbox, { cursor, choose, more, end }) {
   }
 
   function drawRow(item, known) {
-    const isSent = item.more === undefined && inbox.isSent(item);
+    const isSent = item.more === undefined && inbox.state.sent.has(keyOf(item));
     const before = drawn.get(known);
     if (before?.item === item && before.isSent === isSent) return known;
     const row = known ?? element("div", { class: "row strip", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
@@ -152,7 +152,7 @@ export function taskRows(words, format, inbox, { cursor, choose, more, end }) {
         "span",
         { class: "row-side note" },
         element("time", { datetime: item.created_at, class: waitsLong ? "long" : "" }, format.ago(item.created_at)),
-        inbox.isSent(item) ? statusShown("SENT", words) : (dueShown(item, words, format) ?? itemShown(item, words)),
+        inbox.state.sent.has(keyOf(item)) ? statusShown("SENT", words) : (dueShown(item, words, format) ?? itemShown(item, words)),
       ),
     ];
   }

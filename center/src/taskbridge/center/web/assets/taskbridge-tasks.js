@@ -2,7 +2,8 @@
 
 import { Api } from "./api.js";
 import { replace, webAddress } from "./dom.js";
-import { Inbox, VIEWS } from "./inbox.js";
+import { VIEWS } from "./inbox-state.js";
+import { Inbox } from "./inbox.js";
 import { approvalPage, taskList } from "./task-list.js";
 import { wordsFor } from "./words.js";
 
@@ -63,7 +64,7 @@ export class TaskbridgeTasks extends HTMLElement {
   attributeChangedCallback(name, before, after) {
     if (before === after || !this.isConnected) return;
     if (name === "view" && this.#list !== null && VIEWS.includes(after)) {
-      if (after !== this.#inbox.view) this.#list.showView(after);
+      if (after !== this.#inbox.state.view) this.#list.showView(after);
     } else this.#restart();
   }
 
@@ -92,9 +93,8 @@ export class TaskbridgeTasks extends HTMLElement {
     const credentials = this.getAttribute("credentials") === "include" ? "include" : "same-origin";
     const api = new Api({ base, credentials, token: async () => this.#token() });
     const views = this.#views();
-    this.#inbox = new Inbox(api, person, { searched: views });
     const asked = this.getAttribute("view");
-    this.#inbox.view = views.includes(asked) ? asked : views[0];
+    this.#inbox = new Inbox(api, person, { view: views.includes(asked) ? asked : views[0], searched: views });
     this.#list = taskList(this.#inbox, words, { views, onChoose: (item) => this.#onChoose(item) });
     this.#inbox.addEventListener("change", () => this.#tell());
     replace(this.shadowRoot, this.#list.root);
@@ -128,7 +128,7 @@ export class TaskbridgeTasks extends HTMLElement {
   }
 
   #tell() {
-    const { counts, live, problem } = this.#inbox;
+    const { counts, live, problem } = this.#inbox.state;
     this.#tellOnce("counts", JSON.stringify(counts), { counts });
     this.#tellOnce("live", live, { state: live });
     if (problem !== null) this.#tellOnce("error", problem, { status: problem.status, message: problem.message });
