@@ -26,7 +26,7 @@ export const PANELS = [
 ];
 
 /** A reason in words, next to its code where that is another: commands want the code. */
-export function reasonTold(reason, { reasons }) {
+function reasonTold(reason, { reasons }) {
   return Object.hasOwn(reasons, reason ?? "") ? `${reasons[reason]} ${reason}` : reason;
 }
 
@@ -102,7 +102,7 @@ function orphaned(partitions, workers) {
 export function noticesShown(found, { ops }) {
   const notice = ([level, sentence]) => element("li", { class: "strip", data: { level } }, icon(level === "info" ? "clock" : "warning"), element("span", {}, sentence));
   const well = () => element("li", { class: "well strip" }, icon("check"), element("b", {}, ops.well), element("span", {}, ops.wellText));
-  return element("ul", { class: "notices line" }, ...(found.length > 0 ? found.map(notice) : [well()]));
+  return found.length > 0 ? found.map(notice) : [well()];
 }
 
 function flowPlot({ minutes, actions }, { ops, format }) {

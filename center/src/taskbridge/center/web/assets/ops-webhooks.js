@@ -1,15 +1,14 @@
 // The webhooks panel of the operator's page: the endpoints, their last failures, and what operators have them do.
 
-import { Problem } from "./api.js";
+import { outcome } from "./api.js";
 import { button, element, recordsTable } from "./dom.js";
 import { badge, problemTold, serviceSaid } from "./ops-panels.js";
-import { panel } from "./page-head.js";
 import { sayProblem } from "./states.js";
 
 const STATES = { enabled: "ready", failing: "notReady", disabled: "unreachable", new: "degraded" };
 const FAILURES = 10;
 
-/** A function that draws the panel. */
+/** The panel, as `PANELS` has the others. */
 export function webhooksPanel({ api, words, ops, format, refresh }) {
   const { webhooks: said } = ops;
   const { columns } = words;
@@ -56,24 +55,23 @@ export function webhooksPanel({ api, words, ops, format, refresh }) {
     running.add(key);
     buttons.get(key).setAttribute("aria-disabled", "true");
     status.textContent = said.running(id);
-    try {
-      const found = await api.send("POST", `/v1/ops/webhooks/${encodeURIComponent(id)}/${action}`);
-      status.textContent = action === "replay" ? said.replayed(id, format.number(found.replayed)) : said.tested(id, found.delivered, found.problem ?? found.status ?? "");
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      status.textContent = `${id}: ${error.status === 0 ? sayProblem(error, words)[0] : problemTold(error.message, ops)}`;
-    } finally {
-      running.delete(key);
-      buttons.get(key).removeAttribute("aria-disabled");
-      refresh();
-    }
+    const [found, problem] = await outcome(api.send("POST", `/v1/ops/webhooks/${encodeURIComponent(id)}/${action}`));
+    if (problem !== null) status.textContent = `${id}: ${problem.status === 0 ? sayProblem(problem, words)[0] : problemTold(problem.message, ops)}`;
+    else if (action === "replay") status.textContent = said.replayed(id, format.number(found.replayed));
+    else status.textContent = said.tested(id, found.delivered, found.problem ?? found.status ?? "");
+    running.delete(key);
+    buttons.get(key).removeAttribute("aria-disabled");
+    refresh();
   }
 
-  return ({ services, endpoints }) => {
-    const lag = services.reduce((sum, service) => sum + (service.lag_records ?? 0), 0);
+  const hint = ({ services }) => said.hint(format.number(services.reduce((sum, service) => sum + (service.lag_records ?? 0), 0)));
+
+  function content({ services, endpoints }) {
     const away = services.filter(({ reachable }) => !reachable);
     const problems = away.map((service) => element("p", { class: "edge-problem" }, element("bdi", {}, serviceSaid("webhooks", service, ops))));
     const tables = services.length > away.length ? [recordsTable(ops.headings.webhooks, shown, endpoints), status, failures(endpoints)] : [];
-    return panel("webhooks", ops.headings.webhooks, said.hint(format.number(lag)), ...problems, ...tables);
-  };
+    return [...problems, ...tables];
+  }
+
+  return { name: "webhooks", part: (overview) => overview.webhooks ?? undefined, hint, content };
 }

@@ -11,7 +11,7 @@ export function pageHead(words, { title, other = [], own = [], typed = () => nul
   return element(
     "header",
     { class: "page-head strip" },
-    element("div", { class: "brand strip" }, element("h1", {}, title)),
+    element("div", { class: "brand strip" }, element("h1", { class: "cut" }, title)),
     ...own,
     element("nav", { class: "page-tools strip", "aria-label": words.product }, ...other, languageButton(words, typed), themeButton(words)),
   );
@@ -24,13 +24,10 @@ export function panelPage(root, words, { title, other = [], ...head }, ...conten
   replace(root, pageHead(words, { title, other: others, ...head }), element("main", { class: "operation" }, ...content));
 }
 
-export function panel(name, heading, hint, ...content) {
-  return element(
-    "section",
-    { class: `panel ${name}` },
-    element("header", { class: "line" }, element("h2", {}, heading), hint ? element("p", { class: "note" }, hint) : null),
-    ...content,
-  );
+export const panel = (name, ...content) => element("section", { class: `panel ${name}` }, ...panelContent(...content));
+
+export function panelContent(heading, hint, ...content) {
+  return [element("header", { class: "line" }, element("h2", {}, heading), hint ? element("p", { class: "note" }, hint) : null), ...content];
 }
 
 /** In place of a table that would be empty. */
