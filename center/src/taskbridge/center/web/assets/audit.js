@@ -149,14 +149,8 @@ function withDetail(text, detail) {
 
 /** Lists of entries, of each the earliest first: all that were read about one action are one list, where it began. */
 function byAction(entries) {
-  const lists = new Map();
-  for (const entry of entries) {
-    const key = entry.action_id ?? entry.seq;
-    const list = [entry, ...(lists.get(key) ?? [])];
-    lists.delete(key);
-    lists.set(key, list);
-  }
-  return [...lists.values()];
+  const lists = Map.groupBy(entries.toReversed(), ({ action_id: action, seq }) => action ?? seq);
+  return [...lists.values()].toReversed();
 }
 
 function numbersOf(entries) {

@@ -15,12 +15,13 @@ export class Format {
   constructor(language) {
     this.language = language;
     this._relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-    this._day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
-    this._date = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
-    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
-    const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
-    this._moment = new Intl.DateTimeFormat(language, moment);
+    const day = { month: "short", day: "numeric" };
+    const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    this.clock = timeFormat(language, clock);
+    this.day = timeFormat(language, day);
+    this._date = timeFormat(language, { ...day, year: "numeric" });
+    this.full = timeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+    this._moment = timeFormat(language, { ...day, ...clock, second: "2-digit" });
     this._number = new Intl.NumberFormat(language);
     this._short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1, roundingMode: "floor" });
     this._percent = new Intl.NumberFormat(language, { style: "percent" });
@@ -47,13 +48,9 @@ export class Format {
     const passed = now - time;
     if (passed < MINUTE && passed > -MINUTE) return JUST_NOW[this.language] ?? this._relative.format(0, "second");
     if (passed > 0 && passed < HOUR) return this._relative.format(-Math.floor(passed / MINUTE), "minute");
-    if (new Date(time).toDateString() === new Date(now).toDateString()) return this._clock.format(time);
-    if (passed > 0 && passed < 300 * DAY) return this._day.format(time);
-    return this._date.format(time);
-  }
-
-  full(iso) {
-    return formatted(this._full, iso);
+    if (new Date(time).toDateString() === new Date(now).toDateString()) return this.clock(iso);
+    if (passed > 0 && passed < 300 * DAY) return this.day(iso);
+    return this._date(iso);
   }
 
   /** An element. */
@@ -64,15 +61,7 @@ export class Format {
   /** For a column of a table: the year only where it is another one. */
   moment(iso, now = Date.now()) {
     const isThisYear = new Date(iso).getFullYear() === new Date(now).getFullYear();
-    return formatted(isThisYear ? this._moment : this._full, iso);
-  }
-
-  day(iso) {
-    return formatted(this._day, iso);
-  }
-
-  clock(iso) {
-    return formatted(this._clock, iso);
+    return isThisYear ? this._moment(iso) : this.full(iso);
   }
 
   bytes(value) {
@@ -92,9 +81,13 @@ export class Format {
   }
 }
 
-function formatted(format, iso) {
-  const time = Date.parse(iso ?? "");
-  return Number.isNaN(time) ? "" : format.format(time);
+/** A function that says a time; nothing for none. */
+function timeFormat(language, options) {
+  const format = new Intl.DateTimeFormat(language, options);
+  return (iso) => {
+    const time = Date.parse(iso ?? "");
+    return Number.isNaN(time) ? "" : format.format(time);
+  };
 }
 
 /** The names that the service sends with an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */
