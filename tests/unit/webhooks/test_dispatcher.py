@@ -6,12 +6,13 @@ import asyncio
 import ssl
 import threading
 from contextlib import asynccontextmanager, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import trustme
 from aiohttp import web
 from msgspec.structs import replace
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
@@ -26,11 +27,22 @@ from taskbridge.webhooks.operations import example
 from unit.webhooks.receivers import LOOPBACK, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from taskbridge.runtime.database import Database
+    from taskbridge.webhooks.dispatcher import Claimed
     from taskbridge.webhooks.endpoints import Endpoint
+
+T = TypeVar("T")
+
+
+def claims(database: Database) -> list[str]:
+    """Of the queues."""
+    with database.read() as connection:
+        return list(connection.scalars(select(store.queues.c.claim)))
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +84,14 @@ class Service:
         return self.file.current.by_name
 
     def add(self, *changes: tuple[str, str]) -> None:
+        """As a command or another process does."""
+        self.dispatcher.added(self._stored(changes, lambda _connection, names: names))
+
+    def read(self, *changes: tuple[str, str]) -> list[Claimed]:
+        """As the follower does; what it returns is to be sent."""
+        return self._stored(changes, self.dispatcher.claim)
+
+    def _stored(self, changes: Iterable[tuple[str, str]], claim: Callable[[Connection, set[str]], T]) -> T:
         base = example(next(iter(self.endpoints.values())))
         notifications = [
             replace(base, notification_id=f"{instance_id}-{title}", instance_id=instance_id, title=title)
@@ -83,8 +103,7 @@ class Service:
             for each in deliveries_of(notification, self.endpoints, lambda of=notification: event_of(of))
         ]
         with self.database.write() as connection:
-            names = store.add(self.database, connection, new)
-        self.dispatcher.added(names)
+            return claim(connection, store.add(self.database, connection, new))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
@@ -116,12 +135,20 @@ class Service:
                 await runner.cleanup()
 
 
-async def test_changes_of_an_entry_arrive_in_order_through_failures(sqlite: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_claimed", [True, False])
+async def test_changes_of_an_entry_arrive_in_order_through_failures(
+    sqlite: Database, tmp_path: Path, *, is_claimed: bool
+) -> None:
     service, calls = Service(sqlite, tmp_path), iter(range(10_000))
     changes = [(f"I{number % 5}", str(number)) for number in range(100)]
     service.answers["erp"] = lambda _request: 500 if next(calls) % 3 == 0 else 204
     async with service.running("erp"):
-        service.add(*changes)
+        for at in range(0, len(changes), 10):
+            if is_claimed:
+                service.dispatcher.send(service.read(*changes[at : at + 10]))
+            else:
+                service.add(*changes[at : at + 10])
+            await asyncio.sleep(0)
         await service.until(lambda: len(service.got.get("erp", ())) >= len(changes))
 
     for instance in range(5):
@@ -167,7 +194,75 @@ async def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sq
     assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
 
 
-async def test_what_is_claimed_while_it_stops_is_still_sent(
+async def test_what_the_follower_reads_is_sent_without_another_claim(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(sqlite, tmp_path)
+
+    def none_due(*_arguments: object) -> list[store.Delivery]:
+        return []
+
+    async with service.running("erp", "other"):
+        claimed = service.read(("I1", "t"), ("I2", "t"))
+        monkeypatch.setattr(store.Queues, "claim", none_due)
+        service.dispatcher.send(claimed)
+        await service.until(lambda: store.waiting(sqlite, ["erp", "other"]) == {})
+
+    assert {name: len(got) for name, got in service.got.items()} == {"erp": 2, "other": 2}
+
+
+async def test_what_was_claimed_too_long_ago_is_claimed_again_before_it_is_sent(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    service = Service(sqlite, tmp_path)
+    async with service.running("erp"):
+        [claimed] = service.read(("I1", "t"))
+        earlier = [each.claim for each in claimed.deliveries]
+        sent = list[str]()
+        service.answers["erp"] = lambda _request: sent.extend(claims(sqlite)) or 204
+        service.dispatcher.send([claimed._replace(at_s=claimed.at_s - store.CLAIM_MS / 2000)])
+        await service.until(lambda: store.waiting(sqlite, ["erp"]) == {})
+
+    assert len(sent) == 1
+    assert sent != earlier
+
+
+@pytest.mark.parametrize("change", ["removed", "disabled"])
+async def test_what_an_endpoint_that_changed_had_claimed_is_due_at_once(
+    sqlite: Database, tmp_path: Path, change: str
+) -> None:
+    service = Service(sqlite, tmp_path)
+    async with service.running("erp"):
+        claimed = service.read(("I1", "t"))
+        store.set_enabled(sqlite, "erp", reason="moves")
+        endpoints = {} if change == "removed" else service.endpoints
+        await service.dispatcher.use(endpoints, store.states(sqlite))
+        service.dispatcher.send(claimed)
+        await service.until(lambda: claims(sqlite) == [""])
+
+    assert service.got == {}
+
+
+async def test_what_is_claimed_ahead_is_due_at_once_after_a_stop(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+    arrived = asyncio.Event()
+
+    async def slow() -> int:
+        arrived.set()
+        await asyncio.Event().wait()
+        return 204
+
+    service.answers["erp"] = lambda _request: slow()
+    service.grace_s = 0.1
+    async with service.running("erp", line="in_flight = 1"):
+        service.dispatcher.send(service.read(("I1", "t"), ("I2", "t"), ("I3", "t")))
+        assert "" not in claims(sqlite)
+        await arrived.wait()
+
+    assert claims(sqlite).count("") == 2, "the third one was being sent"
+
+
+async def test_what_is_claimed_while_it_stops_stays_claimed_by_nobody(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, claim = Service(sqlite, tmp_path), store.Queues.claim
@@ -188,8 +283,7 @@ async def test_what_is_claimed_while_it_stops_is_still_sent(
         stops.set()
         await stopping
 
-    assert service.got["erp"] == [("I1", "t")]
-    assert store.waiting(sqlite, ["erp"]) == {}
+    assert not any(claims(sqlite)), "it is sent, or due at once for the next process"
 
 
 async def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:

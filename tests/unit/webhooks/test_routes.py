@@ -63,7 +63,7 @@ def statuses(client: TestClient, **headers: str) -> list[int]:
 
 def give_up(database: Database, *ids: str) -> None:
     """Deliveries to ``erp`` whose last attempt failed."""
-    queues = Queues(database, "erp", by="one", collapse=False)
+    queues = Queues(database, "erp", collapse=False)
     with database.write() as connection:
         store.add(database, connection, [New("erp", each, each, b"{}") for each in ids])
         for each in queues.claim(connection, 10):

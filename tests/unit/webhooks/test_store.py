@@ -32,9 +32,9 @@ def add(database: Database, *ids: tuple[str, str], endpoint: str = ERP, only_fir
         store.add(database, connection, new, only_first=only_first)
 
 
-def claim(database: Database, *, by: str = "one", most: int = 10, collapse: bool = False) -> list[Delivery]:
+def claim(database: Database, *, most: int = 10, collapse: bool = False) -> list[Delivery]:
     with database.write() as connection:
-        found = Queues(database, ERP, by=by, collapse=collapse).claim(connection, most)
+        found = Queues(database, ERP, collapse=collapse).claim(connection, most)
     return sorted(found, key=lambda each: each.webhook_id)
 
 
@@ -51,9 +51,9 @@ def failed(each: Delivery, *, retry_in_ms: int | None = 60_000, disable: str | N
     return Result(each, now_ms(), delivered=False, status=500, problem=said, retry_in_ms=retry_in_ms, disable=disable)
 
 
-def finish(database: Database, *results: Result, by: str = "one") -> None:
+def finish(database: Database, *results: Result, unsent: Sequence[Delivery] = ()) -> None:
     with database.write() as connection:
-        Queues(database, ERP, by=by, collapse=False).finish(connection, results)
+        Queues(database, ERP, collapse=False).finish(connection, results, unsent)
 
 
 def next_due(database: Database) -> int | None:
@@ -126,11 +126,11 @@ def test_nobody_else_delivers_what_is_claimed(database: Database) -> None:
     add(database, *((f"e{number}", f"n{number}") for number in range(40)))
     found: list[list[Delivery]] = []
 
-    def take(by: str) -> None:
-        while got := claim(database, by=by, most=3):
+    def take() -> None:
+        while got := claim(database, most=3):
             found.append(got)
 
-    threads = [threading.Thread(target=take, args=(by,)) for by in ("one", "two")]
+    threads = [threading.Thread(target=take) for _ in range(2)]
     for each in threads:
         each.start()
     for each in threads:
@@ -149,13 +149,27 @@ def test_what_a_dead_replica_claimed_is_delivered_by_another(database: Database)
         connection.execute(update(queues).values(claimed_until=now_ms() - 1))
     assert next_due(database) is not None
 
-    [again] = claim(database, by="two")
+    [again] = claim(database)
     assert again.webhook_id == "a1"
     # The other one was only frozen: what it says now counts no more.
     finish(database, delivered(lost))
     assert outcomes(database)["a1"] is Outcome.WAITING
-    finish(database, delivered(again), by="two")
-    assert ids(claim(database, by="two")) == ["a2"]
+    finish(database, delivered(again))
+    assert ids(claim(database)) == ["a2"]
+
+
+def test_a_delivery_that_was_claimed_and_not_sent_is_due_at_once(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    add(database, ("a", "a2"))
+    finish(database, *(failed(each, retry_in_ms=0) for each in claim(database)))
+    a, b = claim(database)
+
+    finish(database, delivered(b), unsent=[a])
+
+    [again] = claim(database)
+    assert (again.webhook_id, again.attempts) == ("a1", 1)
+    finish(database, unsent=[a])
+    assert claim(database) == [], "the earlier claim ends no later one"
 
 
 def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
@@ -168,9 +182,9 @@ def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
     [a] = claim(database)
 
     monkeypatch.setattr(store, "now_ms", lambda: now_ms() + 3_600_000)
-    assert claim(database, by="two") == []
+    assert claim(database) == []
     add(database, ("b", "b1"))
-    assert ids(claim(database, by="two")) == ["b1"]
+    assert ids(claim(database)) == ["b1"]
     monkeypatch.undo()
 
     finish(database, delivered(a))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import String, bindparam, cast, create_engine, delete, event, func, select, tuple_
+from sqlalchemy import BigInteger, String, bindparam, cast, create_engine, delete, event, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -106,15 +106,22 @@ def in_key_order(table: Table, where: ColumnElement[bool]) -> ColumnElement[bool
 class Upsert:
     """A statement that inserts rows of these columns, or of all, and replaces those whose key is there.
 
-    With ``only_new``, rows that are there stay as they are.
+    With ``only_new``, rows that are there stay as they are; with ``only_lock`` too, and they are locked.
     """
 
     def __init__(
-        self, table: Table, columns: Sequence[str] = (), *, key: Sequence[str] = (), only_new: bool = False
+        self,
+        table: Table,
+        columns: Sequence[str] = (),
+        *,
+        key: Sequence[str] = (),
+        only_new: bool = False,
+        only_lock: bool = False,
     ) -> None:
         columns = columns or [each.name for each in table.columns]
         key = key or [each.name for each in table.primary_key.columns]
-        changes = ", ".join(f'"{each}" = excluded."{each}"' for each in columns if each not in key)
+        new = table.name if only_lock else "excluded"
+        changes = ", ".join(f'"{each}" = {new}."{each}"' for each in columns if each not in key)
         head = f'INSERT INTO {table.name} ("{_QUOTE.join(columns)}")'
         tail = f'ON CONFLICT ("{_QUOTE.join(key)}") DO {"NOTHING" if only_new else f"UPDATE SET {changes}"}'
         lists = ", ".join(f"%b::{_TYPES[table.c[each].type.python_type]}[]" for each in columns)
@@ -181,13 +188,14 @@ class Database:
         elif rows:
             connection.exec_driver_sql(upsert.postgresql, tuple(map(list, zip(*rows, strict=True))))
 
-    def among(self, column: ColumnElement[str]) -> ColumnElement[bool]:
-        """Whether the text is one of those in the parameter ``keys``: what the method ``keys`` makes of them."""
+    def among(self, column: ColumnElement[str] | ColumnElement[int]) -> ColumnElement[bool]:
+        """Whether the value is one of those in the parameter ``keys``: what the method ``keys`` makes of them."""
         if self.is_sqlite:
             return column.in_(select(func.json_each(bindparam("keys")).table_valued("value").c.value))
-        return column == func.any(cast(bindparam("keys"), postgresql.ARRAY(String)))
+        kind = String if column.type.python_type is str else BigInteger
+        return column == func.any(cast(bindparam("keys"), postgresql.ARRAY(kind)))
 
-    def keys(self, values: Iterable[str]) -> dict[str, Any]:
+    def keys(self, values: Iterable[str] | Iterable[int]) -> dict[str, Any]:
         """The parameter of ``among``: one, however many there are, so that its statement is built once."""
         return {"keys": msgspec.json.encode(list(values)).decode() if self.is_sqlite else list(values)}
 

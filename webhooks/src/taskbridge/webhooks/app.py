@@ -113,13 +113,13 @@ class Webhooks:
             self._database,
             "notifications",
             [
-                Notifications(self._database, self._registry, lambda: self._registered),
+                Notifications(self._database, self._registry, lambda: self._registered, self.dispatcher.claim),
                 People(self._database, self._registry),
             ],
             service="webhooks",
             servers=self._settings.kafka_bootstrap_servers,
             kafka=self._kafka,
-            on_change=self.dispatcher.added,
+            on_change=self.dispatcher.send,
         )
         await serve_until_stopped(
             self.http(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -16,7 +16,9 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.delivery_client import DeliveryClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
 
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
@@ -26,12 +28,24 @@ if TYPE_CHECKING:
 _LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
 _RETRY_S = 1.0
-_GATHER_S = 0.005
+_GATHER_S = 0.05
 """Attempts that end within it are recorded together: a transaction costs as much as several of them."""
+_AHEAD = 4
+"""How many times as many deliveries as requests are claimed: a connection that gets free has its next one."""
 _PROBE_S = 30.0
 """How long at most a receiver that has failed is left alone."""
 
 log = structlog.get_logger(__name__)
+
+
+class Claimed(NamedTuple):
+    """What was claimed for a courier in the transaction that added it."""
+
+    courier: Courier
+    at_s: float
+    deliveries: tuple[Delivery, ...]
+    is_all: bool
+    """Whether nothing else of the endpoint was due."""
 
 
 class Courier:
@@ -39,15 +53,18 @@ class Courier:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._client = DeliveryClient(endpoint, dispatcher.guard, dispatcher.other_id)
-        entry, by = endpoint.entry, uuid.uuid4().hex
-        self._queues = store.Queues(dispatcher.database, entry.name, by=by, collapse=entry.collapse)
+        self._queues = store.Queues(dispatcher.database, endpoint.entry.name, collapse=endpoint.entry.collapse)
+        self._ready: deque[tuple[Delivery, float]] = deque()
+        """Claimed, and when."""
         self._running: set[asyncio.Task[None]] = set()
         self._ended: list[Result] = []
+        self._unsent: list[Delivery] = []
+        """Claimed, but not to be sent any more."""
         self._wake = asyncio.Event()
-        self._next_slot = self._next_probe = 0.0
+        self._next_slot = self._next_probe = self._next_turn = 0.0
         self._failures = 0
         """Since the last success."""
-        self.enabled, self._stopping = True, False
+        self.enabled, self._stopping, self._is_over = True, False, False
         self.is_idle = False
         """Whether it waits for nothing but the next delivery."""
         self.problem: str | None = None
@@ -55,6 +72,20 @@ class Courier:
 
     def wake(self) -> None:
         self._wake.set()
+
+    def claim(self, connection: Connection) -> Claimed:
+        """What is due, as far as it can be sent soon. From any thread, within a transaction that adds deliveries."""
+        at_s, most = time.monotonic(), self._most(self._room()[0])
+        found = self._queues.claim(connection, most) if most else []
+        return Claimed(self, at_s, tuple(found), is_all=len(found) < most)
+
+    def send(self, claimed: Claimed) -> None:
+        self._ready += ((each, claimed.at_s) for each in claimed.deliveries)
+        self._begin()
+        if self._is_over:  # the endpoint has changed meanwhile
+            self.task = asyncio.create_task(self._last_turn())
+        if self._ready or self._unsent or not claimed.is_all:
+            self.wake()
 
     async def stop(self) -> None:
         """Let attempts end and record them; one that takes too long is repeated by the next process."""
@@ -69,24 +100,27 @@ class Courier:
         for each in self._running:
             each.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        self._is_over = True
+        await self._last_turn()
+        await self._client.close()
+
+    async def _last_turn(self) -> None:
+        self._begin()
         with suppress(Exception):  # the next process repeats what is not recorded
             await self._turn(0)
-        await self._client.close()
 
     async def _run(self) -> None:
         while not self._stopping:
-            if self._running:
-                await asyncio.sleep(_GATHER_S)
-            self._wake.clear()
             try:
-                free, pause_s = self._room()
-                found = await self._turn(free)
+                await asyncio.sleep(self._next_turn - time.monotonic())
+                self._wake.clear()
+                most = self._most(self._begin()[0])
+                found = await self._turn(most)
                 self.problem = None
-                for each in found:
-                    task = asyncio.create_task(self._attempt(each))
-                    self._running.add(task)
-                    task.add_done_callback(self._done)
-                if not found and not self._ended:
+                _, pause_s = self._begin()
+                is_starving = len(found) == most > 0 and not self._ready
+                self._next_turn = 0 if is_starving else time.monotonic() + _GATHER_S
+                if not (found or self._ended or self._unsent):
                     await self._rest(pause_s)
             except DatabaseUnavailable as error:
                 self.problem = str(error)
@@ -97,45 +131,79 @@ class Courier:
                 log.exception("courier_failed", endpoint=self.endpoint.name)
                 await asyncio.sleep(_RETRY_S)
 
+    def _begin(self) -> tuple[int, float]:
+        """Begin requests for what is claimed; returns ``_room`` for further ones."""
+        free, pause_s = self._room()
+        while free and self._ready:
+            (delivery, at_s), now = self._ready.popleft(), time.monotonic()
+            # One that waited for longer could be sent while another replica has claimed it.
+            if now - at_s > store.CLAIM_MS / 3000:
+                self._unsent.append(delivery)
+                continue
+            if (rate := self.endpoint.entry.requests_per_s) is not None:
+                self._next_slot = self._slot(rate, now) + 1 / rate
+            task = asyncio.create_task(self._attempt(delivery))
+            self._running.add(task)
+            task.add_done_callback(self._done)
+            free -= 1
+        if not self.enabled or self._is_away:
+            self._unsent += (each for each, _ in self._ready)
+            self._ready.clear()
+        return free, pause_s
+
+    @property
+    def _is_away(self) -> bool:
+        return self._failures >= self.endpoint.entry.in_flight
+
+    def _most(self, free: int) -> int:
+        """How many deliveries to claim: ahead of free connections where nothing else limits requests."""
+        entry = self.endpoint.entry
+        if entry.collapse or entry.requests_per_s is not None or self._failures or not self.enabled:
+            return free
+        return max(0, entry.in_flight * _AHEAD - len(self._ready))
+
     def _room(self) -> tuple[int, float]:
         """How many requests may begin now; if none, after how many seconds that may change without a wake-up."""
         now, entry = time.monotonic(), self.endpoint.entry
         free = entry.in_flight - len(self._running)
         if not self.enabled or free <= 0:
             return 0, _LOOK_S
-        if self._failures >= entry.in_flight:
-            # It is away: one request at a time finds out when it is back, and spares both sides.
+        if self._is_away:
+            # One request at a time finds out when it is back, and spares both sides.
             if self._running:
                 return 0, _LOOK_S
             if now < self._next_probe:
                 return 0, self._next_probe - now
             free = 1
         if (rate := entry.requests_per_s) is not None:
-            # A second's worth at once: then no burst follows a pause.
-            self._next_slot = max(self._next_slot, now - max(0, 1 - 1 / rate))
-            if now < self._next_slot:
-                return 0, self._next_slot - now
-            free = min(free, 1 + int((now - self._next_slot) * rate))
+            slot = self._slot(rate, now)
+            if now < slot:
+                return 0, slot - now
+            free = min(free, 1 + int((now - slot) * rate))
         return free, 0
 
-    async def _turn(self, most: int) -> list[Delivery]:
+    def _slot(self, rate: float, now: float) -> float:
+        """When the next request may begin. A second's worth at once: then no burst follows a pause."""
+        return max(self._next_slot, now - max(0, 1 - 1 / rate))
+
+    async def _turn(self, most: int) -> Sequence[Delivery]:
         """Record the attempts that ended, and claim the next deliveries, in one transaction."""
-        results, self._ended = self._ended, []
-        if not results and not most:
-            return []
+        (results, self._ended), (unsent, self._unsent) = (self._ended, []), (self._unsent, [])
+        if not results and not unsent and not most:
+            return ()
+        at_s = time.monotonic()
         try:
-            found = await self._dispatcher.threads.run(self._stored, results, most)
+            found = await self._dispatcher.threads.run(self._stored, results, unsent, most)
         except Exception:
-            self._ended = results + self._ended
+            self._ended, self._unsent = results + self._ended, unsent + self._unsent
             raise
-        if (rate := self.endpoint.entry.requests_per_s) is not None:
-            self._next_slot += len(found) / rate
+        self._ready += ((each, at_s) for each in found)
         return found
 
-    def _stored(self, results: list[Result], most: int) -> list[Delivery]:
+    def _stored(self, results: list[Result], unsent: list[Delivery], most: int) -> list[Delivery]:
         with self._dispatcher.database.write() as connection:
-            if results:
-                self._queues.finish(connection, results)
+            if results or unsent:
+                self._queues.finish(connection, results, unsent)
             return self._queues.claim(connection, most) if most else []
 
     async def _attempt(self, delivery: Delivery) -> None:
@@ -156,6 +224,7 @@ class Courier:
 
     def _done(self, attempt: asyncio.Task[None]) -> None:
         self._running.discard(attempt)
+        self._begin()
         self.wake()
 
     async def _rest(self, pause_s: float) -> None:
@@ -179,7 +248,7 @@ class Courier:
 
 
 class Dispatcher:
-    """The couriers of all endpoints of the file. Everything but ``added`` belongs to the event loop."""
+    """The couriers of all endpoints of the file. Only what says so may be called from other threads."""
 
     def __init__(
         self,
@@ -204,6 +273,19 @@ class Dispatcher:
         """Why an endpoint gets nothing at the moment; None if each does."""
         problems = (each.problem for each in self._couriers.values() if each.problem is not None)
         return self._problem or next(problems, None)
+
+    def claim(self, connection: Connection, names: Iterable[str]) -> list[Claimed]:
+        """What was added for these endpoints within this transaction, claimed. From any thread; ``send`` follows."""
+        couriers = (self._couriers.get(name) for name in sorted(names))
+        return [each.claim(connection) for each in couriers if each is not None]
+
+    def send(self, claimed: Iterable[Claimed]) -> None:
+        """After the commit. From any thread."""
+        self._loop.call_soon_threadsafe(self._send, list(claimed))
+
+    def _send(self, claimed: Iterable[Claimed]) -> None:
+        for each in claimed:
+            each.courier.send(each)
 
     def added(self, names: Iterable[str]) -> None:
         """These endpoints have something new. From any thread."""

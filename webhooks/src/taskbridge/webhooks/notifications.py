@@ -67,9 +67,15 @@ class Notifications(FollowedTopic):
     topic, make_codec = TASK_NOTIFICATIONS, task_notification_codec
     begins_at_end = True
 
-    def __init__(self, database: Database, registry: Registry, endpoints: Callable[[], Mapping[str, Endpoint]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        endpoints: Callable[[], Mapping[str, Endpoint]],
+        claim: Callable[[Connection, Collection[str]], Collection[Any]],
+    ) -> None:
         super().__init__(database, registry)
-        self._endpoints = endpoints
+        self._endpoints, self._claim = endpoints, claim
 
     def read(self, message: Message) -> tuple[str, Any]:
         return key_of(message), self.codec.decode(message.value())
@@ -83,7 +89,7 @@ class Notifications(FollowedTopic):
                 return event_of(notification, traceparent=trace)
 
             new += deliveries_of(record.value, endpoints, event)
-        return store.add(self.database, connection, new) if new else ()
+        return self._claim(connection, store.add(self.database, connection, new)) if new else ()
 
 
 _PUT_PEOPLE = Upsert(people)

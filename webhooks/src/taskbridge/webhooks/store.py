@@ -7,9 +7,10 @@ sent one after the other, also when a replica dies in the middle of an attempt.
 
 from __future__ import annotations
 
+import uuid
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, FromClause
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""
 GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
@@ -60,6 +64,8 @@ class Delivery(NamedTuple):
     """Failed ones before this."""
     at: int
     """When it was added."""
+    claim: str = ""
+    """Of its queue: a random name."""
 
 
 class Waiting(NamedTuple):
@@ -123,24 +129,7 @@ _PUT_DELIVERIES = Upsert(
 )
 _NOW = bindparam("now", type_=BigInteger)
 _IS_WAITING = deliveries.c.outcome == Outcome.WAITING
-_FINISH = (
-    update(deliveries)
-    .where(deliveries.c.id == bindparam("its_id"))
-    .values(
-        outcome=bindparam("new_outcome"),
-        attempts=deliveries.c.attempts + 1,
-        attempted_at=bindparam("now"),
-        status=bindparam("its_status"),
-        problem=bindparam("its_problem"),
-    )
-)
-_RELEASE = (
-    update(queues)
-    .where(queues.c.endpoint == bindparam("its_endpoint"), queues.c.entry == bindparam("its_entry"))
-    .values(next_at=bindparam("due"), attempts=bindparam("failed"), claim="", claimed_until=0)
-)
-
-
+_PUT_QUEUES = Upsert(queues, only_lock=True)
 _RECOVER = (
     update(endpoints)
     .where(endpoints.c.name == bindparam("its_name"), endpoints.c.failing_since.is_not(None))
@@ -169,13 +158,8 @@ def add(database: Database, connection: Connection, added: Iterable[New], *, onl
 
 
 def _lock_queues(database: Database, connection: Connection, places: Sequence[tuple[str, str]], at: int) -> None:
-    """Add those that are missing. One that is there is changed into what it is, because its lock is needed."""
-    put = database.insert(queues).on_conflict_do_update(
-        index_elements=[queues.c.endpoint, queues.c.entry], set_={"next_at": queues.c.next_at}
-    )
-    new = {"next_at": at, "attempts": 0, "claim": "", "claimed_until": 0}
-    if places:
-        connection.execute(put, [{"endpoint": endpoint, "entry": entry, **new} for endpoint, entry in places])
+    """Add those that are missing."""
+    database.put(connection, _PUT_QUEUES, [(*place, at, 0, "", 0) for place in places])
 
 
 def _known(database: Database, connection: Connection, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -197,35 +181,51 @@ def _clock(database: Database, here: ColumnElement[int]) -> ColumnElement[int]:
 
 
 class Queues:
-    """The queues of one endpoint, for one replica. To build statements takes longer than to run them: built once."""
+    """The queues of one endpoint. To build statements takes longer than to run them: they are built once.
 
-    def __init__(self, database: Database, endpoint: str, *, by: str, collapse: bool) -> None:
-        """``by`` names the replica that claims."""
+    Used by several threads at once, each in a transaction of its own.
+    """
+
+    def __init__(self, database: Database, endpoint: str, *, collapse: bool) -> None:
         self._database, self._endpoint, self._collapse = database, endpoint, collapse
         here = queues.c.endpoint == endpoint
         given = here, database.among(queues.c.entry)
         waiting = deliveries.c.endpoint == endpoint, database.among(deliveries.c.entry), _IS_WAITING
         clock = _clock(database, _NOW)
         due = select(queues.c.entry).where(here, queues.c.next_at <= _NOW, queues.c.claimed_until <= clock)
-        self._due = due.order_by(queues.c.next_at).limit(bindparam("most")).with_for_update(skip_locked=True)
-        self._claim = update(queues).where(*given).values(claim=by, claimed_until=clock + CLAIM_MS)
+        # The rows are chosen once, which SQL promises of a CTE alone.
+        due = due.order_by(queues.c.next_at).limit(bindparam("most")).with_for_update(skip_locked=True)
+        claim = update(queues).where(here, queues.c.entry.in_(select(due.cte(nesting=True))))
+        claim = claim.values(claim=bindparam("new_claim"), claimed_until=clock + CLAIM_MS)
+        self._claim = claim.returning(queues.c.entry)
         first, last = (
             select(each(deliveries.c.id)).where(*waiting).group_by(deliveries.c.entry) for each in (func.min, func.max)
         )
-        self._first = select(*(deliveries.c[each] for each in Delivery._fields)).where(deliveries.c.id.in_(first))
+        fields = [each for each in Delivery._fields if each in deliveries.c]
+        self._first = select(*(deliveries.c[each] for each in fields)).where(deliveries.c.id.in_(first))
         self._replace = update(deliveries).where(*waiting, deliveries.c.id.not_in(last))
-        self._forget = delete(queues).where(*given)
-        held = select(queues.c.entry).where(*given, queues.c.claim == by)
-        self._held = held.order_by(queues.c.entry).with_for_update()
-        self._left = select(deliveries.c.entry).where(*waiting).distinct()
+        self._forget = delete(queues).where(*given, ~exists().where(_is_of_same_entry(queues), _IS_WAITING))
+        self._held = select(queues.c.entry, queues.c.claim).where(*given).order_by(queues.c.entry).with_for_update()
+        self._finish = (
+            update(deliveries)
+            .where(database.among(deliveries.c.id))
+            .values(
+                outcome=bindparam("new_outcome"),
+                attempts=deliveries.c.attempts + 1,
+                attempted_at=_NOW,
+                status=bindparam("its_status"),
+                problem=bindparam("its_problem"),
+            )
+        )
+        free = update(queues).where(*given).values(claim="", claimed_until=0)
+        self._release = free.values(next_at=bindparam("due"), attempts=bindparam("failed"))
 
     def claim(self, connection: Connection, most: int) -> list[Delivery]:
         """The first deliveries of queues that are due and that nobody has claimed."""
-        now = {"now": now_ms()}
-        entries = list(connection.scalars(self._due, {**now, "most": most}))
+        name = uuid.uuid4().hex
+        entries = list(connection.scalars(self._claim, {"now": now_ms(), "most": most, "new_claim": name}))
         if not entries:
             return []
-        connection.execute(self._claim, {**now, **self._database.keys(entries)})
         found = self._firsts(connection, entries)
         untried = [each.entry for each in found if not each.attempts]
         if self._collapse and untried:
@@ -234,51 +234,56 @@ class Queues:
         if missing := set(entries) - {each.entry for each in found}:
             # What they had is delivered: a record came twice.
             connection.execute(self._forget, self._database.keys(missing))
-        return found
+        return [each._replace(claim=name) for each in found]
 
     def _firsts(self, connection: Connection, entries: Collection[str]) -> list[Delivery]:
         return [Delivery(*row) for row in connection.execute(self._first, self._database.keys(entries))]
 
-    def finish(self, connection: Connection, results: Sequence[Result]) -> None:
-        """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
-        by_entry = {each.delivery.entry: each for each in results}
-        mine = [by_entry[entry] for entry in connection.scalars(self._held, self._database.keys(by_entry))]
-        if not mine:
+    def finish(self, connection: Connection, results: Sequence[Result], unsent: Sequence[Delivery] = ()) -> None:
+        """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored.
+
+        Attempts that ended alike are recorded by one statement. ``unsent`` were claimed, and are due again.
+        """
+        keys = self._database.keys
+        claimed = [*(each.delivery for each in results), *unsent]
+        held = {tuple(row) for row in connection.execute(self._held, keys(each.entry for each in claimed))}
+        mine = [each for each in results if (each.delivery.entry, each.delivery.claim) in held]
+        free = [each for each in unsent if (each.entry, each.claim) in held]
+        if not mine and not free:
             return
-        connection.execute(_FINISH, [_finished(each) for each in mine])
-        entries = {each.delivery.entry for each in mine}
+        now = now_ms()
+        for (outcome, status, problem), of in _grouped((_ending(each), each.delivery.id) for each in mine).items():
+            values = {"new_outcome": outcome, "its_status": status, "its_problem": problem}
+            connection.execute(self._finish, {**values, "now": now, **keys(of)})
         # A statement of its own, which sees what was added before the lock was taken.
-        left = set(connection.scalars(self._left, self._database.keys(entries)))
-        if entries - left:
-            connection.execute(self._forget, self._database.keys(entries - left))
-        if left:
-            connection.execute(
-                _RELEASE, [_released(self._endpoint, each) for each in mine if each.delivery.entry in left]
-            )
-        _note(connection, self._endpoint, mine)
+        forgotten = connection.execute(self._forget, keys(each.delivery.entry for each in mine)).rowcount
+        next_ones = [(_next_attempt(each), each.delivery.entry) for each in mine]
+        next_ones += [((0, each.attempts), each.entry) for each in free]
+        for (retry_in_ms, failed), of in _grouped(next_ones).items() if forgotten < len(next_ones) else ():
+            connection.execute(self._release, {"due": now + retry_in_ms, "failed": failed, **keys(of)})
+        if mine:
+            _note(connection, self._endpoint, mine)
 
 
-def _finished(result: Result) -> dict[str, object]:
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    found = dict[K, list[V]]()
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def _ending(result: Result) -> tuple[int, int | None, str | None]:
+    """Outcome, status and problem."""
     outcome = Outcome.DELIVERED if result.delivered else Outcome.WAITING
     if not result.delivered and result.retry_in_ms is None:
         outcome = Outcome.GIVEN_UP
-    return {
-        "its_id": result.delivery.id,
-        "new_outcome": int(outcome),
-        "now": result.at,
-        "its_status": result.status,
-        "its_problem": clean(result.problem) or None,
-    }
+    return int(outcome), result.status, clean(result.problem) or None
 
 
-def _released(endpoint: str, result: Result) -> dict[str, object]:
+def _next_attempt(result: Result) -> tuple[int, int]:
+    """In how many milliseconds the entry is due again, and how many attempts have failed then."""
     is_over = result.delivered or result.retry_in_ms is None
-    return {
-        "its_endpoint": endpoint,
-        "its_entry": result.delivery.entry,
-        "due": result.at + (result.retry_in_ms or 0),
-        "failed": 0 if is_over else result.delivery.attempts + 1,
-    }
+    return result.retry_in_ms or 0, 0 if is_over else result.delivery.attempts + 1
 
 
 def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
