@@ -19,7 +19,6 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.migrations import check_revision, migrate
 from taskbridge.runtime.openapi import without_security
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
-from taskbridge.runtime.process import switch_threads_sooner
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import OperatorError
@@ -57,7 +56,6 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         ConfigurationError: before anything is started; also if another process uses the data folder.
         OperatorError: the database cannot be used.
     """
-    switch_threads_sooner()
     settings = load_settings(WebhooksSettings, environment)
     with database_of("webhooks", settings) as database:
         configure_logs(settings.log_format, settings.log_level)
