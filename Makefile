@@ -3,7 +3,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow nightly release docs check native fuzz prerequisites
+.PHONY: image demo test disasters consumers slow nightly everything release docs check native fuzz prerequisites
 demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
@@ -15,7 +15,7 @@ test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
-disasters consumers slow nightly release: NEEDS := slow
+disasters consumers slow nightly everything: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
@@ -33,7 +33,11 @@ nightly: native
 	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
 
 # All checks and all tests: before a release.
-release: check docs test slow nightly
+everything: check docs test slow nightly
+
+# All artifacts of a release, in dist/: RELEASING.md. ARGUMENTS go to tools/release; the image needs root and mmdebstrap.
+release: $(UV)
+	@PYTHONPATH=tools $(UV) run --only-group release python -m release $(ARGUMENTS)
 
 # The image of all services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native

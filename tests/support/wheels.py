@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 import pytest
 
+from release import packages
 from support import needs
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.schemas.registry import schema_text
@@ -57,13 +58,16 @@ def in_native(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=NATIVE, env=environment, capture_output=True, text=True, check=False)
 
 
+def program_of_uv() -> str:
+    # ``uv run`` sets UV to its own path: it need not be on the PATH.
+    return os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+
+
 def uv(*arguments: str, checkout: Path = ROOT, **environment: str) -> str:
     """What uv prints; an AssertionError with its words where it fails."""
-    # ``uv run`` sets UV to its own path: it need not be on the PATH.
-    program = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     inherited = {**os.environ, "PATH": _CARGO_PATH, **environment}
     ended = subprocess.run(
-        [program, *arguments], cwd=checkout, env=inherited, capture_output=True, text=True, check=False
+        [program_of_uv(), *arguments], cwd=checkout, env=inherited, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -75,6 +79,13 @@ def built(part: str, folder: Path, *, checkout: Path = ROOT, **environment: str)
     uv("build", "--wheel", "--quiet", *what, checkout=checkout, **environment)
     (wheel,) = (folder / part).glob("*.whl")
     return wheel
+
+
+def without_core(folder: Path) -> Path:
+    """The wheel of ``taskbridge-native`` for systems that no wheel of the core fits."""
+    project = packages.without_core(ROOT / "native", folder / "project")
+    uv("build", "--wheel", "--quiet", "--out-dir", str(folder), str(project))
+    return folder / f"taskbridge_native-{PYPROJECT['project']['version']}-py3-none-any.whl"
 
 
 @dataclass(frozen=True)
@@ -123,10 +134,11 @@ def install(home: Path, *wheels: Path, extra: str = "", pyproject: Mapping[str, 
         constraints.write("\n".join(pyproject["tool"]["uv"]["constraint-dependencies"]))
         constraints.flush()
         command = ["pip", "install", "--quiet", "--python", str(environment), "--constraint", constraints.name]
+        # Not in a checkout: what its pyproject.toml overrides is not for a user.
         try:
-            uv(*command, "--offline", *requirements)
+            uv(*command, "--offline", *requirements, checkout=folder)
         except AssertionError:  # uv's cache does not hold all of it
-            uv(*command, *requirements)
+            uv(*command, *requirements, checkout=folder)
     return Installed(environment, folder)
 
 

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import Mock
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from support.forked import taskbridge
 from taskbridge.center.app import run as run_center
+from taskbridge.cli import local_stack
 from taskbridge.cli.options import example
 from taskbridge.cli.program import GROUPS, app, main
 from taskbridge.cli.set_aside import ALIASES
@@ -323,9 +325,22 @@ def test_a_port_in_use_for_the_fake_dingtalk_is_one_readable_line(run: Callable[
     )
 
 
+@pytest.mark.parametrize("command", ["up", "demo", "simulate"])
+def test_where_the_local_stack_was_left_out_its_commands_say_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_stack, "find_spec", Mock(return_value=None))
+    with pytest.raises(ConfigurationError, match=f"'taskbridge {command}' needs taskbridge-local: pip install"):
+        CliRunner().invoke(app, [command], catch_exceptions=False)
+
+
 def test_the_version_is_printed() -> None:
     result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge-cli')}\n")
+    assert result.exit_code == 0
+    said = result.output.splitlines()
+    assert said[:2] == [f"taskbridge {version('taskbridge-cli')}", "commit unknown: built from a checkout"]
+    is_there = find_spec("taskbridge.native") is not None
+    assert said[2].startswith(f"native core {version('taskbridge-cli') if is_there else 'not installed: '}")
 
 
 def test_a_data_folder_belongs_to_one_worker(tmp_path: Path) -> None:

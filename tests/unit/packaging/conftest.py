@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.wheels import built
+from support.wheels import built, without_core
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,3 +21,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with ThreadPoolExecutor(len(PARTS)) as building:
         made = building.map(partial(built, folder=tmp_path_factory.mktemp("wheels")), PARTS)
         return dict(zip(PARTS, made, strict=True))
+
+
+@pytest.fixture(scope="session")
+def everything(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What ``pip install taskbridge-cli`` installs of ours where no wheel of the native core fits."""
+    return [without_core(tmp_path_factory.mktemp("without-core")), *wheels.values()]

@@ -13,7 +13,7 @@ from support.wheels import ROOT
 # A command that installs from an index, its flags, other packages; then the bare name.
 INSTALLS = re.compile(
     r"""\b(?:(?:pip[x3]?|uv|poetry|pdm|conda|hatch|rye)\ (?:\w+\ )*(?:install|add|inject|download|require)
-    |uvx|--with|--from|install)\ (?:[^\n;&|`]*[\ "'])?taskbridge(?![\w-])(?!\.[a-z]|/)""",
+    |uvx|--with|--from|install)\ (?:[^\n;&|`]*[\ "'])?(?<!--from\ taskbridge-cli\ )taskbridge(?![\w-])(?!\.[a-z]|/)""",
     re.VERBOSE,
 )
 
@@ -54,7 +54,8 @@ def test_such_a_text_is_found(text: str) -> None:
     [
         "pip install taskbridge-schemas",
         "uv run taskbridge demo",
-        "pip install 'taskbridge-cli[local]'",
+        "uvx --from taskbridge-cli taskbridge demo",
+        "pip install 'taskbridge-cli[otel]'",
         "taskbridge up",
     ],
 )

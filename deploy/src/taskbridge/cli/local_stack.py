@@ -1,4 +1,4 @@
-"""The commands ``taskbridge up``, ``demo`` and ``simulate``. They need ``taskbridge-local``, the extra ``local``."""
+"""The commands ``taskbridge up``, ``demo`` and ``simulate``. The image leaves ``taskbridge-local`` out."""
 
 from __future__ import annotations
 
@@ -224,9 +224,13 @@ def simulate(
 
 
 def _check_installed(command: str) -> None:
-    """Check that ``taskbridge-local`` is installed. Raises ConfigurationError if it is not."""
+    """Check that ``taskbridge-local`` is there, as it is wherever pip installed the program.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
     if find_spec("taskbridge.local") is None:
-        raise ConfigurationError(f"'taskbridge {command}' needs taskbridge-local: install taskbridge-cli[local]")
+        raise ConfigurationError(f"'taskbridge {command}' needs taskbridge-local: pip install taskbridge-local")
 
 
 @contextmanager

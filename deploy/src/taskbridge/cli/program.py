@@ -115,9 +115,10 @@ for _name, _group in {
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer's callback
     if requested:
-        from importlib.metadata import version
+        from taskbridge.cli.version import version_lines
 
-        say(f"taskbridge {version('taskbridge-cli')}")
+        for line in version_lines():
+            say(line)
         raise typer.Exit
 
 

@@ -55,7 +55,7 @@ def choose_core(registry: Registry, *, form_fields: AbstractSet[str]) -> Core:
         log.warning(
             "native_core_not_built",
             effect="events are folded in Python: as right, and far slower",
-            remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
+            remedy="install taskbridge-streams[native] where a wheel of it fits; in a checkout: make native",
         )
     core = NativeCore if IS_BUILT else PythonCore
     return core(

@@ -1,0 +1,150 @@
+"""The steps of ``make release``: archives of the same bytes, notes, sums and signatures that others verify."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from release import archives, notes, sums
+from release.source import Source
+from support import needs
+from support.wheels import ROOT
+from taskbridge.cli import version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = Source(ROOT, "0" * 40, 1_700_000_000)
+
+
+def program(name: str) -> str:
+    """Of every Debian and every CI."""
+    return shutil.which(name) or pytest.skip(f"{name} is missing")
+
+
+def chart(folder: Path, *, mode: int, time: int) -> bytes:
+    """A small chart, packed: its files are written in either order, with other rights and times."""
+    place = folder / "deploy" / "chart"
+    (place / "templates").mkdir(parents=True)
+    (folder / "rules").mkdir()
+    (folder / "rules" / "alert.yml").write_text("groups: []\n")
+    files = {"Chart.yaml": "name: x\n", "templates/a.yaml": "a: 1\n"}
+    for name in sorted(files, reverse=mode == 0o600):
+        (place / name).write_text(files[name])
+        (place / name).chmod(mode)
+        os.utime(place / name, (time, time))
+    (place / "rules").symlink_to("../../rules")
+    packed = archives.packed(folder / "chart.tgz", SOURCE, [(place, "taskbridge")])
+    return packed.read_bytes()
+
+
+def test_an_archive_depends_on_names_and_contents_only(tmp_path: Path) -> None:
+    first = chart(tmp_path / "a", mode=0o644, time=1)
+    assert first == chart(tmp_path / "b", mode=0o664, time=2)
+    with tarfile.open(tmp_path / "a" / "chart.tgz") as archive:
+        members = archive.getmembers()
+        assert [each.name for each in members if each.isfile()] == [
+            "taskbridge/Chart.yaml",
+            "taskbridge/rules/alert.yml",
+            "taskbridge/templates/a.yaml",
+        ], "what a link points to is there in its place"
+        assert {(each.uid, each.gid, each.mtime) for each in members} == {(0, 0, SOURCE.time)}
+
+
+def test_the_chart_is_packed_as_helm_reads_it(tmp_path: Path) -> None:
+    with tarfile.open(archives.chart(SOURCE, tmp_path)) as archive:
+        names = archive.getnames()
+    assert {"taskbridge/Chart.yaml", "taskbridge/values.schema.json", "taskbridge/files/dashboards"} <= {*names}
+    rules = [name for name in names if re.fullmatch(r"taskbridge/files/alerts/.*\.yml", name)]
+    assert len(rules) == len([*(ROOT / "deploy" / "alerts").iterdir()])
+    assert gzip.decompress((tmp_path / f"{SOURCE.name}.tgz").read_bytes())
+
+
+def test_the_notes_are_the_newest_section() -> None:
+    log = "# Changelog\n\nAll parts.\n\n## 2.0.0\n\n- New.\n\n### More\n\n- Also.\n\n## 1.0.0\n\n- Old.\n"
+    assert notes.newest(log) == ("2.0.0", "- New.\n\n### More\n\n- Also.")
+    assert notes.newest("## 1.0.0\n\n- Old.\n") == ("1.0.0", "- Old.")
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    out = tmp_path / "dist"
+    out.mkdir()
+    (out / "b.whl").write_bytes(b"b")
+    (out / "a.tgz").write_bytes(b"a")
+    sums.write_provenance(SOURCE, out)
+    sums.write_sums(out)
+    return out
+
+
+def test_the_sums_are_checked_by_sha256sum(artifacts: Path) -> None:
+    command = [program("sha256sum"), "--check", sums.SUMS]
+    checked = subprocess.run(command, cwd=artifacts, capture_output=True, text=True, check=False)
+    provenance = f"{SOURCE.name}-provenance.json"
+    assert checked.stdout == f"a.tgz: OK\nb.whl: OK\n{provenance}: OK\n"
+    statement = json.loads((artifacts / provenance).read_text())
+    assert (statement["_type"], statement["predicateType"]) == (
+        "https://in-toto.io/Statement/v1",
+        "https://slsa.dev/provenance/v1",
+    )
+    assert [each["name"] for each in statement["subject"]] == ["a.tgz", "b.whl"]
+    (built_of,) = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert built_of["digest"] == {"gitCommit": SOURCE.commit}
+
+
+@pytest.mark.parametrize("password", [None, b"secret"])
+def test_openssl_verifies_a_signature_and_refuses_another_file(artifacts: Path, password: bytes | None) -> None:
+    openssl = program("openssl")
+    private, folder = ec.generate_private_key(ec.SECP256R1()), artifacts.parent
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    (folder / "key.pem").write_bytes(private.private_bytes(*form))
+    public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (folder / "key.pub").write_bytes(private.public_key().public_bytes(*public))
+    sums.sign(artifacts, folder / "key.pem", password)
+    signatures = {each.name: each.read_bytes() for each in artifacts.glob("*.sig")}
+    assert {*signatures} == {f"{name}.sig" for name in (*sums.files(artifacts), sums.SUMS)}
+
+    def verified(name: str, signature: str) -> bool:
+        (folder / "signature").write_bytes(base64.b64decode(signatures[signature]))
+        command = [openssl, "dgst", "-sha256", "-verify", "key.pub", "-signature", "signature", artifacts / name]
+        return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+
+    assert verified("a.tgz", "a.tgz.sig")
+    assert verified(sums.SUMS, f"{sums.SUMS}.sig")
+    assert not verified("b.whl", "a.tgz.sig")
+    sums.sign(artifacts, folder / "key.pem", password)
+    assert signatures == {each.name: each.read_bytes() for each in artifacts.glob("*.sig")}, "the same, each time"
+
+
+def test_a_key_of_another_kind_signs_nothing(artifacts: Path) -> None:
+    key = artifacts.parent / "key.pem"
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form))
+    with pytest.raises(SystemExit, match="is not a key of the curve P-256"):
+        sums.sign(artifacts, key, None)
+    assert [*artifacts.glob("*.sig")] == []
+
+
+def test_git_archive_writes_the_commit_into_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commit, name = "a" * 40, "deploy/src/taskbridge/cli/commit.txt"
+    attribute = subprocess.run(
+        [needs.program("git"), "check-attr", "export-subst", name], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert attribute.stdout == f"{name}: export-subst: set\n"
+    assert (ROOT / name).read_text() == "$Format:%H$\n"
+    assert version.version_lines()[1] == "commit unknown: built from a checkout"
+    (tmp_path / "commit.txt").write_text(f"{commit}\n")
+    monkeypatch.setattr(version, "COMMIT", tmp_path / "commit.txt")
+    assert version.version_lines()[1] == f"commit {commit}"
