@@ -14,8 +14,10 @@ import pytest
 
 from taskbridge.runtime import bounded_http
 from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient, BoundedClient
+from taskbridge.runtime.inside_http import inside_client
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator
 
 LIMIT = 100_000
@@ -128,3 +130,19 @@ async def test_a_body_that_cannot_be_unpacked_is_an_error_of_http(call: Call, be
     async with server(begins) as url:
         with pytest.raises(httpx2.DecodingError):
             await call(url, 30)
+
+
+async def test_certificates_are_read_once_for_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bool] = []
+    create = httpx2.create_ssl_context
+
+    def counted(*, trust_env: bool) -> ssl.SSLContext:
+        read.append(trust_env)
+        return create(trust_env=trust_env)
+
+    monkeypatch.setattr(httpx2, "create_ssl_context", counted)
+    bounded_http.certificates.cache_clear()
+    for _ in range(2):
+        await BoundedAsyncClient(timeout_s=1, trust_env=False).aclose()
+        inside_client(timeout_s=1).close()
+    assert read == [False]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from taskbridge.runtime.bounded_http import BoundedAsyncClient
+from taskbridge.runtime.bounded_http import BoundedAsyncClient, certificates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL)
 def inside_client(*, timeout_s: float, answer_s: float | None = None, **options: Any) -> httpx2.Client:
     """A client for a thread. ``answer_s`` is the time for reading, if it differs."""
     timeout = httpx2.Timeout(timeout_s, read=timeout_s if answer_s is None else answer_s)
-    return httpx2.Client(timeout=timeout, trust_env=False, **options)
+    return httpx2.Client(timeout=timeout, trust_env=False, verify=certificates(trust_env=False), **options)
 
 
 def inside_async_client(*, timeout_s: float) -> BoundedAsyncClient:

@@ -15,6 +15,7 @@ from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import UsersOf, the_one
 from taskbridge.runtime import extensions
+from taskbridge.runtime.bounded_http import certificates
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ class OpenIdConnect(Provider):
                 None,
                 client_id=client_id,
                 server_metadata_url=f"{self._issuer}/.well-known/openid-configuration",
-                client_kwargs={"scope": settings.oidc_scopes, "code_challenge_method": "S256", "timeout": ANSWER_S},
+                client_kwargs={
+                    "scope": settings.oidc_scopes,
+                    "code_challenge_method": "S256",
+                    "timeout": ANSWER_S,
+                    "verify": certificates(trust_env=True),  # it makes a client for each request
+                },
             ),
         )
 
