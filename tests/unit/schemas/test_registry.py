@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,7 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
+from taskbridge.schemas.registry_client import RegistryClient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +55,15 @@ def test_no_answer_raises_registry_unavailable() -> None:
         registry.register([topics.TASK_EVENTS])
     with pytest.raises(RegistryUnavailable):
         registry.text_of(5)
+
+
+@pytest.mark.parametrize(
+    ("url", "checked"),
+    [(NOBODY, False), ("https://127.0.0.1:9", True), (f"{NOBODY},https://127.0.0.1:9", True)],
+)
+def test_certificates_are_checked_wherever_there_is_tls(url: str, *, checked: bool) -> None:
+    client: Any = RegistryClient(url, {})
+    assert client._rest_client.verify.check_hostname is checked
 
 
 class Answering:
