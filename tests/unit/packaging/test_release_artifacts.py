@@ -153,8 +153,9 @@ def test_pip_installs_the_program_and_the_bill_of_materials_names_all_of_it(
 
 def test_one_line_shows_the_demo(artifacts: Path, tmp_path: Path) -> None:
     uvx = str(Path(program_of_uv()).with_name("uvx"))
-    # What Maven's script needs, where Kafka was not fetched before.
-    names = ("java", "mvn", "sh", "basename", "cat", "cut", "dirname", "expr", "ls", "readlink", "sed", "tr", "uname")
+    # What uv's script needs, and Maven's, where Kafka was not fetched before.
+    names = ("java", "mvn", "sh", "basename", "cat", "cut", "dirname", "expr")
+    names += ("ls", "readlink", "realpath", "sed", "tr", "uname")
     programs = {name: path for name in names if (path := shutil.which(name))}
     shown = typed("Try it", tmp_path, artifacts, uvx=uvx, uv=program_of_uv(), python3=sys.executable, **programs)
     assert "PENDING" in shown
