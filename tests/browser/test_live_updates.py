@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
@@ -93,6 +93,23 @@ def test_a_stream_that_cannot_be_resumed_is_read_again(fake: FakeTaskCenter, ope
     fake.add("之后")
     expect(page.locator(".row-title").first).to_have_text("之后")
     assert len([query for query in fake.queries if "/tasks?" in query]) > before
+
+
+def test_who_reaches_the_end_while_the_list_is_read_again_does_not_end_that(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page, held = open_page(fake.page_of(more="#handled")), list["Route"]()
+    live(page)
+    page.route("**/tasks?*", lambda route: held.append(route), times=1)  # noqa: PLW0108 - Playwright sets an attribute
+    gone = fake.items[ME, "handled"].pop(0)
+    fake.reset_streams()
+    while not held:
+        page.wait_for_timeout(10)
+    page.locator(".rows").focus()
+    page.keyboard.press("End")
+    held[0].continue_()
+    expect(page.locator(".row").get_by_text(gone["title"], exact=True)).to_have_count(0)
+    expect(page.locator(".row")).to_have_count(100)
 
 
 def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:

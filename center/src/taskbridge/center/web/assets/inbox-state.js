@@ -43,11 +43,13 @@ const EVENTS = {
   chosen(state, { view = state.view, ...changes }) {
     const filter = { ...state.filter, ...changes, ...(view === "pending" ? {} : { overdue: "" }) };
     const marked = view === state.view ? state.marked : [];
-    return { view, filter, marked, items: [], elsewhere: [], cursor: null, phase: "loading" };
+    return { view, filter, marked, items: [], elsewhere: [], cursor: null, phase: "loading", waiting: null };
   },
   toggled: (_, { showsHidden }) => ({ showsHidden }),
-  requested({ phase, waiting }, { isMore }) {
-    return { phase: phase === "failed" ? "loading" : phase, problem: null, loadingMore: isMore, waiting: waiting ?? [] };
+  requested(state, { isMore }) {
+    const phase = state.phase === "failed" ? "loading" : state.phase;
+    // What waited for a page that is not awaited any more is older than this one.
+    return { ...caughtUp(state), phase, problem: null, loadingMore: isMore, waiting: [] };
   },
   loaded(state, { page, isMore }) {
     const before = isMore ? state.items : [];

@@ -119,10 +119,10 @@ export class Inbox extends EventTarget {
     if (live === "waiting" && phase === "ready") this._stream.wake();
   }
 
-  /** The next page, when there is one. */
+  /** The next page, when there is one; not while the first one is read again. */
   async more() {
-    const { cursor, loadingMore, phase } = this.state;
-    if (cursor !== null && !loadingMore && phase === "ready") await this._load(cursor);
+    const { cursor, waiting, phase } = this.state;
+    if (cursor !== null && waiting === null && phase === "ready") await this._load(cursor);
   }
 
   async _load(cursor) {

@@ -259,9 +259,10 @@ export function taskList(inbox, words, { views = VIEWS, tools = [], onCursor = (
 
   /** What follows the rows. */
   function renderFoot() {
-    const { phase, items, problem, cursor, loadingMore } = inbox.state;
-    if (cursor !== cursorShown && !loadingMore) {
-      cursorShown = cursor;
+    const { phase, items, problem, cursor, loadingMore, waiting } = inbox.state;
+    const reached = waiting === null && problem === null ? cursor : undefined;
+    if (reached !== cursorShown) {
+      cursorShown = reached;
       // Observe again: few rows may leave the foot where it was, and then nothing else would say that it is in sight.
       seen.unobserve(foot);
       seen.observe(foot);
