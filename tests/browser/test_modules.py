@@ -128,31 +128,6 @@ def test_every_code_that_the_service_shows_to_operators_has_chinese_words(run: R
 
 
 @pytest.mark.parametrize(
-    ("change", "page", "shown"),
-    [("ADDED", [], []), ("REMOVED", ["a"], ["a"]), ("ADDED", None, ["a"])],
-    ids=["gone again", "came back", "page failed"],
-)
-def test_what_came_before_a_page_was_asked_for_does_not_change_it(
-    run: RunModule, change: str, page: list[str] | None, shown: list[str]
-) -> None:
-    function = """({ INITIAL, reduce }, [change, page]) => {
-      const at = "2026-01-01T00:00:00Z";
-      const item = (id) => ({ view: "pending", instance_id: id, task_id: id, created_at: at, updated_at: at });
-      const end = page === null
-        ? { type: "failed", problem: {} }
-        : { type: "loaded", page: { items: page.map(item), next_cursor: null }, isMore: false };
-      const events = [
-        { type: "requested", isMore: false },
-        { type: "notified", notification: { ...item("a"), change, entered_at: at, occurred_at: at } },
-        { type: "requested", isMore: false },
-        end,
-      ];
-      return events.reduce(reduce, INITIAL).items.map((each) => each.instance_id);
-    }"""
-    assert run("inbox-state.js", function, [change, page]) == shown
-
-
-@pytest.mark.parametrize(
     ("url", "safe"),
     [
         ("https://yida.example/a?b=c", "https://yida.example/a?b=c"),

@@ -62,6 +62,18 @@ def test_what_is_notified_while_a_page_loads_changes_that_page() -> None:
     assert (state["phase"], state["waiting"]) == ("ready", None)
 
 
+def test_what_was_notified_before_a_page_was_asked_for_does_not_change_that_page() -> None:
+    came, left = notified("ADDED", 9), notified("REMOVED", 5)
+    state = after(requested(), came, left, requested(), loaded(5, 3))
+    assert state["shown"]["items"] == ["5", "3"]
+    # Where the page does not come, what was shown stays, with what was notified.
+    state = after(requested(), loaded(5, 3), requested(), came, left, requested(), {"type": "failed", "problem": {}})
+    assert state["shown"]["items"] == ["9", "3"]
+    # It is nothing to a list that was narrowed since: its page is newer.
+    state = after(requested(), came, {"type": "chosen", "q": "Task"}, requested())
+    assert state["shown"]["items"] == []
+
+
 def test_what_a_page_has_already_is_shown_once_and_is_new_all_the_same() -> None:
     state = after(requested(), notified("ADDED", 5), loaded(5, 3))
     assert state["shown"]["items"] == ["5", "3"]
