@@ -31,7 +31,7 @@ export function outsideLink(url, properties, ...children) {
 
 /** The address in the browser's own spelling when it is http or https without credentials in it, else null. */
 export function webAddress(url) {
-  const parsed = typeof url === "string" ? URL.parse(url) : null;
+  const parsed = URL.canParse(url) ? new URL(url) : null;
   const isWeb = parsed?.protocol === "http:" || parsed?.protocol === "https:";
   return isWeb && parsed.username === "" && parsed.password === "" ? parsed.href : null;
 }
