@@ -172,6 +172,17 @@ def test_a_delivery_that_was_claimed_and_not_sent_is_due_at_once(database: Datab
     assert claim(database) == [], "the earlier claim ends no later one"
 
 
+def test_a_delivery_that_was_not_sent_keeps_its_turn(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    with database.write() as connection:
+        connection.execute(update(queues).where(queues.c.entry == "a").values(next_at=1))
+    [a] = claim(database, most=1)
+
+    finish(database, unsent=[a])
+
+    assert ids(claim(database, most=1)) == ["a1"]
+
+
 def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
     databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

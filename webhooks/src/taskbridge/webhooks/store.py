@@ -217,8 +217,8 @@ class Queues:
                 problem=bindparam("its_problem"),
             )
         )
-        free = update(queues).where(*given).values(claim="", claimed_until=0)
-        self._release = free.values(next_at=bindparam("due"), attempts=bindparam("failed"))
+        self._free = update(queues).where(*given).values(claim="", claimed_until=0)
+        self._release = self._free.values(next_at=bindparam("due"), attempts=bindparam("failed"))
 
     def claim(self, connection: Connection, most: int) -> list[Delivery]:
         """The first deliveries of queues that are due and that nobody has claimed."""
@@ -242,13 +242,13 @@ class Queues:
     def finish(self, connection: Connection, results: Sequence[Result], unsent: Sequence[Delivery] = ()) -> None:
         """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored.
 
-        Attempts that ended alike are recorded by one statement. ``unsent`` were claimed, and are due again.
+        Attempts that ended alike are recorded by one statement. ``unsent`` were claimed, and have their turn as before.
         """
         keys = self._database.keys
         claimed = [*(each.delivery for each in results), *unsent]
         held = {tuple(row) for row in connection.execute(self._held, keys(each.entry for each in claimed))}
         mine = [each for each in results if (each.delivery.entry, each.delivery.claim) in held]
-        free = [each for each in unsent if (each.entry, each.claim) in held]
+        free = [each.entry for each in unsent if (each.entry, each.claim) in held]
         if not mine and not free:
             return
         now = now_ms()
@@ -258,9 +258,10 @@ class Queues:
         # A statement of its own, which sees what was added before the lock was taken.
         forgotten = connection.execute(self._forget, keys(each.delivery.entry for each in mine)).rowcount
         next_ones = [(_next_attempt(each), each.delivery.entry) for each in mine]
-        next_ones += [((0, each.attempts), each.entry) for each in free]
-        for (retry_in_ms, failed), of in _grouped(next_ones).items() if forgotten < len(next_ones) else ():
+        for (retry_in_ms, failed), of in _grouped(next_ones).items() if forgotten < len(mine) else ():
             connection.execute(self._release, {"due": now + retry_in_ms, "failed": failed, **keys(of)})
+        if free:
+            connection.execute(self._free, keys(free))
         if mine:
             _note(connection, self._endpoint, mine)
 
