@@ -286,6 +286,48 @@ async def test_what_is_claimed_while_it_stops_stays_claimed_by_nobody(
     assert not any(claims(sqlite)), "it is sent, or due at once for the next process"
 
 
+async def test_the_follower_claims_no_more_ahead_while_the_couriers_have_no_time(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    service = Service(sqlite, tmp_path)
+    async with service.running("erp", line="in_flight = 1"):
+        for number in range(10):
+            service.dispatcher.send(service.read((f"I{number}", "t"), (f"J{number}", "t")))
+        claimed = [each for each in claims(sqlite) if each]
+        await service.until(lambda: store.waiting(sqlite, ["erp"]) == {})
+
+    assert len(claimed) == 4
+    assert len(service.got["erp"]) == 20
+
+
+async def test_what_was_being_recorded_at_the_end_of_a_stop_is_recorded(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, finish = Service(sqlite, tmp_path), store.Queues.finish
+    began, is_over = threading.Event(), threading.Event()
+
+    def interrupted(*arguments: Any) -> None:
+        if not is_over.is_set():
+            began.set()
+            is_over.wait(30)
+            raise DatabaseUnavailable("it took too long")
+        finish(*arguments)
+
+    monkeypatch.setattr(store.Queues, "finish", interrupted)
+    service.grace_s = 0.1
+    async with service.running("erp"):
+        service.add(("I1", "t"))
+        await asyncio.to_thread(began.wait, 30)
+        [courier] = [each for each in asyncio.all_tasks() if each.get_name() == "courier erp"]
+        stopping = asyncio.create_task(service.dispatcher.stop())
+        await asyncio.wait([courier])
+        is_over.set()
+        await stopping
+
+    assert service.got["erp"] == [("I1", "t")]
+    assert store.waiting(sqlite, ["erp"]) == {}
+
+
 async def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
     service, failures, open_now, most = Service(sqlite, tmp_path), 0, 0, 0
 

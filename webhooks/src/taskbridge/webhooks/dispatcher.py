@@ -16,7 +16,7 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.delivery_client import DeliveryClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -60,6 +60,8 @@ class Courier:
         self._ended: list[Result] = []
         self._unsent: list[Delivery] = []
         """Claimed, but not to be sent any more."""
+        self.handed = self._taken = 0
+        """How many deliveries the follower has claimed, and how many of them have come here: it may be far ahead."""
         self._wake = asyncio.Event()
         self._next_slot = self._next_probe = self._next_turn = 0.0
         self._failures = 0
@@ -75,12 +77,13 @@ class Courier:
 
     def claim(self, connection: Connection) -> Claimed:
         """What is due, as far as it can be sent soon. From any thread, within a transaction that adds deliveries."""
-        at_s, most = time.monotonic(), self._most(self._room()[0])
+        at_s, most = time.monotonic(), max(0, self._most(self._room()[0]) - (self.handed - self._taken))
         found = self._queues.claim(connection, most) if most else []
         return Claimed(self, at_s, tuple(found), is_all=len(found) < most)
 
     def send(self, claimed: Claimed) -> None:
         self._ready += ((each, claimed.at_s) for each in claimed.deliveries)
+        self._taken += len(claimed.deliveries)
         self._begin()
         if self._is_over:  # the endpoint has changed meanwhile
             self.task = asyncio.create_task(self._last_turn())
@@ -194,7 +197,7 @@ class Courier:
         at_s = time.monotonic()
         try:
             found = await self._dispatcher.threads.run(self._stored, results, unsent, most)
-        except Exception:
+        except BaseException:  # also cancelled: to record it once more changes nothing
             self._ended, self._unsent = results + self._ended, unsent + self._unsent
             raise
         self._ready += ((each, at_s) for each in found)
@@ -279,8 +282,10 @@ class Dispatcher:
         couriers = (self._couriers.get(name) for name in sorted(names))
         return [each.claim(connection) for each in couriers if each is not None]
 
-    def send(self, claimed: Iterable[Claimed]) -> None:
-        """After the commit. From any thread."""
+    def send(self, claimed: Collection[Claimed]) -> None:
+        """After the commit, from the thread that has claimed."""
+        for each in claimed:
+            each.courier.handed += len(each.deliveries)
         self._loop.call_soon_threadsafe(self._send, list(claimed))
 
     def _send(self, claimed: Iterable[Claimed]) -> None:

@@ -56,7 +56,7 @@ queues = Table(
     # When the first waiting delivery is due.
     Column("next_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
-    # Who delivers it now, and until when nobody else may.
+    # The name of the claim of who delivers it now, and until when nobody else may.
     Column("claim", Key, nullable=False),
     Column("claimed_until", BigInteger, nullable=False),
     Index("queues_due", "endpoint", "next_at"),
