@@ -9,15 +9,17 @@ from support.center import database, databases, sqlite_database
 __all__ = ["database", "databases", "sqlite_database"]
 
 FOLDER = Path(__file__).parent
+OF_SQL = {FOLDER, *(FOLDER / name for name in ("api", "live", "operations"))}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """This folder's own tests, of SQL, run with both; those of folders below with PostgreSQL, and nightly with SQLite.
+    """Tests of SQL run with both: of this folder, and of those that answer what queries found. The others run with
+    PostgreSQL, and nightly with SQLite.
 
-    Below, what does not depend on the database is tested with SQLite in every run: `sqlite_database`.
+    There, what does not depend on the database is tested with SQLite in every run: `sqlite_database`.
     """
     if "dialect" in metafunc.fixturenames:
-        is_of_sql = metafunc.definition.path.parent == FOLDER
+        is_of_sql = metafunc.definition.path.parent in OF_SQL
         sqlite = pytest.param("sqlite", marks=() if is_of_sql else pytest.mark.nightly)
         metafunc.parametrize("dialect", [sqlite, "postgresql"], indirect=True)
 
