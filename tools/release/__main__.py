@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,9 @@ from release.source import ROOT, export
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the artifacts; emptied first")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", help="folder of the artifacts; those of before are removed"
+    )
     parser.add_argument(
         "--key",
         type=Path,
@@ -27,11 +30,18 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--no-image", action="store_true", help="leave the image out: it needs root and mmdebstrap")
     given = parser.parse_args(arguments)
-    out: Path = given.out.absolute()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="taskbridge-release-") as folder:
-        source = export(Path(folder).resolve())
+    # No program that builds may read it.
+    password = os.environ.pop("TASKBRIDGE_RELEASE_PASSWORD", None)
+    key = None if given.key is None else sums.load(given.key, password.encode() if password else None)
+    whole: Path = given.out.absolute()
+    remove_former(whole)
+    with (
+        tempfile.TemporaryDirectory(prefix="taskbridge-release-") as folder,
+        tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,
+    ):
+        source = export(Path(folder).resolve(), signed=key is not None)
+        out = Path(unfinished, "dist")
+        out.mkdir()
         packages.build(source, out)
         program = sbom.pinned(packages.constraints(source)) | sbom.ours(source)
         core = sbom.crates(source.tree / "native" / "Cargo.lock")
@@ -45,11 +55,26 @@ def main(arguments: list[str]) -> None:
             image.build(source, out, out)
         sums.write_provenance(source, out)
         sums.write_sums(out)
-    if given.key is not None:
-        password = os.environ.get("TASKBRIDGE_RELEASE_PASSWORD")
-        sums.sign(out, given.key, password.encode() if password else None)
-    for name, digest in sums.files(out).items():
-        sys.stdout.write(f"{digest}  {(out / name).stat().st_size:>11}  {name}\n")
+        if key is not None:
+            sums.sign(out, key)
+        out.rename(whole)
+    for name, digest in sums.files(whole).items():
+        sys.stdout.write(f"{digest}  {(whole / name).stat().st_size:>11}  {name}\n")
+
+
+def remove_former(out: Path) -> None:
+    """Remove what an earlier release wrote: what is there is of this one, and whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.exists():
+        return
+    others = [
+        each.name
+        for each in out.iterdir()
+        if not re.match(r"taskbridge[-_]|SHA256SUMS(\.sig)?$|\.gitignore$", each.name)
+    ]
+    if others:
+        sys.exit(f"{out} holds what no release wrote: {', '.join(sorted(others)[:3])}")
+    shutil.rmtree(out)
 
 
 if __name__ == "__main__":

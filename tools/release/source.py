@@ -55,15 +55,25 @@ class Source:
         return done.stdout
 
 
-def export(folder: Path) -> Source:
+def export(folder: Path, *, signed: bool, root: Path = ROOT) -> Source:
     """The files of HEAD. ``git archive`` also writes the commit into ``taskbridge/cli/commit.txt``."""
 
     def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
+        try:
+            done = subprocess.run(["git", *arguments], cwd=root, check=False, capture_output=True)
+        except FileNotFoundError:
+            sys.exit("a release is built from a commit: install git")
+        if done.returncode != 0:
+            sys.exit(f"a release is built from a commit: git {arguments[0]}: {done.stderr.decode().strip()}")
+        return done.stdout
 
-    commit, time = git("log", "-1", "--format=%H %ct").decode().split()
+    if git("rev-parse", "--show-prefix").strip():
+        sys.exit(f"a release is built from a commit: {root} is a folder of another checkout")
+    commit, time = git("log", "-1", "--no-show-signature", "--format=%H %ct").decode().split()
     if git("status", "--porcelain"):
+        if signed:  # The tools that build are the changed ones.
+            sys.exit("the checkout has changes that are not committed: it signs nothing")
         sys.stderr.write("the checkout has changes that are not committed: the release leaves them out\n")
-    with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as files:
+    with tarfile.open(fileobj=io.BytesIO(git("archive", commit))) as files:
         files.extractall(folder, filter="data")
     return Source(folder, commit, int(time))

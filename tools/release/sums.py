@@ -49,15 +49,24 @@ def write_sums(out: Path) -> None:
     (out / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in files(out).items()), "utf-8")
 
 
-def sign(out: Path, key: Path, password: bytes | None) -> None:
+def load(key: Path, password: bytes | None) -> ec.EllipticCurvePrivateKey:
+    """The key that signs, read before anything is built: a wrong one ends the release at once."""
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), password)
+    except (OSError, TypeError, ValueError) as error:
+        msg = f"{key} cannot be read with the password in TASKBRIDGE_RELEASE_PASSWORD, or without one: {error}"
+        raise SystemExit(msg) from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
+        msg = f"{key} is not a key of the curve P-256: openssl ecparam -name prime256v1 -genkey -noout"
+        raise SystemExit(msg)
+    return private
+
+
+def sign(out: Path, private: ec.EllipticCurvePrivateKey) -> None:
     """Write ``FILE.sig`` for each file, as ``cosign verify-blob --key`` and ``openssl dgst -verify`` expect it.
 
     Signatures are deterministic (RFC 6979): the same key signs the same file with the same bytes.
     """
-    private = serialization.load_pem_private_key(key.read_bytes(), password)
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
-        msg = f"{key} is not a key of the curve P-256: openssl ecparam -name prime256v1 -genkey -noout"
-        raise SystemExit(msg)
     algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
     for name in (*files(out), SUMS):
         signature = private.sign((out / name).read_bytes(), algorithm)

@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from release import archives, notes, sums
-from release.source import Source
+from release import __main__, archives, notes, packages, sums
+from release.source import Source, export
 from support import needs
 from support.wheels import ROOT
 from taskbridge.cli import version
@@ -112,7 +112,7 @@ def test_openssl_verifies_a_signature_and_refuses_another_file(artifacts: Path, 
     (folder / "key.pem").write_bytes(private.private_bytes(*form))
     public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (folder / "key.pub").write_bytes(private.public_key().public_bytes(*public))
-    sums.sign(artifacts, folder / "key.pem", password)
+    sums.sign(artifacts, sums.load(folder / "key.pem", password))
     signatures = {each.name: each.read_bytes() for each in artifacts.glob("*.sig")}
     assert {*signatures} == {f"{name}.sig" for name in (*sums.files(artifacts), sums.SUMS)}
 
@@ -124,17 +124,76 @@ def test_openssl_verifies_a_signature_and_refuses_another_file(artifacts: Path, 
     assert verified("a.tgz", "a.tgz.sig")
     assert verified(sums.SUMS, f"{sums.SUMS}.sig")
     assert not verified("b.whl", "a.tgz.sig")
-    sums.sign(artifacts, folder / "key.pem", password)
+    sums.sign(artifacts, sums.load(folder / "key.pem", password))
     assert signatures == {each.name: each.read_bytes() for each in artifacts.glob("*.sig")}, "the same, each time"
 
 
-def test_a_key_of_another_kind_signs_nothing(artifacts: Path) -> None:
-    key = artifacts.parent / "key.pem"
+def test_a_key_of_another_kind_signs_nothing(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     key.write_bytes(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form))
     with pytest.raises(SystemExit, match="is not a key of the curve P-256"):
-        sums.sign(artifacts, key, None)
-    assert [*artifacts.glob("*.sig")] == []
+        sums.load(key, None)
+    key.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+    with pytest.raises(SystemExit, match="TASKBRIDGE_RELEASE_PASSWORD"):
+        sums.load(key, b"not needed")
+    with pytest.raises(SystemExit, match="No such file"):
+        sums.load(tmp_path / "none.pem", None)
+
+
+def test_a_folder_that_holds_something_else_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def builds(_: Path, *, signed: bool) -> Source:
+        pytest.fail(f"it builds, signed: {signed}")
+
+    monkeypatch.setattr(__main__, "export", builds)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"holds what no release wrote: letter\.txt"):
+        __main__.main(["--out", str(tmp_path)])
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+
+
+def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "dist"
+    out.mkdir()
+    (out / f"{SOURCE.name}.tgz").write_text("of the release before")
+    (out / sums.SUMS).write_text("")
+    monkeypatch.setenv("TASKBRIDGE_RELEASE_PASSWORD", "secret")
+
+    def exported(_: Path, *, signed: bool) -> Source:
+        assert not signed
+        return SOURCE
+
+    monkeypatch.setattr(__main__, "export", exported)
+
+    def fails(_: Source, folder: Path) -> None:
+        assert "TASKBRIDGE_RELEASE_PASSWORD" not in os.environ
+        (folder / "taskbridge_cli.whl").touch()
+        raise SystemExit("no network")
+
+    monkeypatch.setattr(packages, "build", fails)
+    with pytest.raises(SystemExit, match="no network"):
+        __main__.main(["--out", str(out)])
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_release_needs_a_commit_and_signs_no_changed_checkout(tmp_path: Path) -> None:
+    checkout, tree = tmp_path / "checkout", tmp_path / "tree"
+    (checkout / "inner").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"a release is built from a commit: git .*not a git repository"):
+        export(tree, signed=False, root=checkout)
+    git = [needs.program("git"), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    (checkout / "file").touch()
+    for command in (["init", "--quiet"], ["add", "file"], ["commit", "--quiet", "--message", "x"]):
+        subprocess.run([*git, *command], cwd=checkout, check=True)
+    with pytest.raises(SystemExit, match="is a folder of another checkout"):
+        export(tree, signed=False, root=checkout / "inner")
+    assert len(export(tree, signed=True, root=checkout).commit) == 40
+    (checkout / "changed").touch()
+    with pytest.raises(SystemExit, match="it signs nothing"):
+        export(tree, signed=True, root=checkout)
+    assert export(tree, signed=False, root=checkout).tree == tree
 
 
 def test_git_archive_writes_the_commit_into_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
