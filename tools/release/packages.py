@@ -37,7 +37,9 @@ def build(source: Source, out: Path) -> None:
         else:
             _core(source, out, target)
     (out / ".gitignore").unlink(missing_ok=True)  # of uv build
-    (out / f"{source.name}-constraints.txt").write_text(constraints(source), "utf-8")
+    # Nothing of ours is published: an index must not answer with a newer one of that name.
+    ours = "".join(f"taskbridge-{each.replace('deploy', 'cli')}=={source.version}\n" for each in sorted(members))
+    (out / f"{source.name}-constraints.txt").write_text(constraints(source) + ours, "utf-8")
 
 
 def constraints(source: Source) -> str:
@@ -81,6 +83,7 @@ def _missing(source: Source, target: str) -> str | None:
 
 def _core(source: Source, out: Path, target: str) -> None:
     """One wheel for all versions of Python; zig links it, for older C libraries than this machine's."""
+    source.run("cargo", "fetch", "--quiet", "--locked", folder=source.tree / "native")
     cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
     # Panics name their files: by the same names on every machine.
     named = {source.tree: "/taskbridge", **dict.fromkeys(cargo.glob("registry/src/*"), "/crates")}
