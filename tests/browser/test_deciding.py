@@ -236,6 +236,8 @@ def test_a_delegation_is_to_somebody_else_and_the_next_one_begins_empty(
     delegate = page.get_by_role("button", name="委托我的任务…")
     expect(delegate).to_be_hidden()
     # What the person may do is known while the menu is open: it shows in it.
+    while not held:
+        page.wait_for_timeout(10)
     held[0].continue_()
     delegate.click()
     dialog = page.get_by_role("dialog", name="委托我的任务…")
