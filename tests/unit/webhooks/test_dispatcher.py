@@ -71,6 +71,18 @@ class Service:
             self.got.setdefault(name, []).append((body["data"]["instance_id"], body["data"]["title"]))
         return web.Response(status=status)
 
+    def never_answers(self, name: str) -> asyncio.Event:
+        """Set when a request has arrived at this receiver."""
+        arrived = asyncio.Event()
+
+        async def answer() -> int:
+            arrived.set()
+            await asyncio.Event().wait()
+            return 204
+
+        self.answers[name] = lambda _request: answer()
+        return arrived
+
     def use(self, address: str, *names: str, line: str = "") -> dict[str, Endpoint]:
         path = self._folder / "endpoints.toml"
         path.write_text(
@@ -173,14 +185,7 @@ async def test_a_silent_endpoint_takes_nothing_from_the_others(sqlite: Database,
 
 async def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
-    arrived = asyncio.Event()
-
-    async def slow() -> int:
-        arrived.set()
-        await asyncio.Event().wait()
-        return 204
-
-    service.answers["erp"] = lambda _request: slow()
+    arrived = service.never_answers("erp")
     service.grace_s = 0.1
     async with service.running("erp"):
         service.add(("I1", "first"), ("I1", "second"))
@@ -245,14 +250,7 @@ async def test_what_an_endpoint_that_changed_had_claimed_is_due_at_once(
 
 async def test_what_is_claimed_ahead_is_due_at_once_after_a_stop(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
-    arrived = asyncio.Event()
-
-    async def slow() -> int:
-        arrived.set()
-        await asyncio.Event().wait()
-        return 204
-
-    service.answers["erp"] = lambda _request: slow()
+    arrived = service.never_answers("erp")
     service.grace_s = 0.1
     async with service.running("erp", line="in_flight = 1"):
         service.dispatcher.send(service.read(("I1", "t"), ("I2", "t"), ("I3", "t")))
