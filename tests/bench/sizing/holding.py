@@ -108,10 +108,9 @@ class Worker:
     def end(self, signum: signal.Signals) -> None:
         self._child.end(signum, timeout_s=_STOP_S)
 
-    def is_ready(self, *, active: int | None = None) -> bool:
-        """Whether it is, with so many partitions."""
-        found = self._readiness()
-        return found.get("ready", False) and active in (None, len(found["partitions"]["active"]))
+    @property
+    def is_ready(self) -> bool:
+        return self._readiness().get("ready", False)
 
     @property
     def active(self) -> int:
@@ -126,7 +125,7 @@ class Worker:
             return {}
 
     def until_ready(self, *, active: int) -> Started:
-        wait_until(lambda: self.is_ready(active=active), f"{self.folder.name} is ready")
+        wait_until(lambda: self.active == active, f"{self.folder.name} is ready")
         return Started(time.monotonic() - self._began, self.cpu_s)
 
     def logged(self, event: str) -> int:
@@ -159,7 +158,7 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
         cpu_before = second.cpu_s
         began = time.monotonic()
         first.end(signal.SIGKILL)
-        wait_until(lambda: second.is_ready(active=partitions), "the second worker has taken over")
+        wait_until(lambda: second.active == partitions, "the second worker has taken over")
         standby = Started(time.monotonic() - began, second.cpu_s - cpu_before)
         second.end(signal.SIGTERM)
         setup.progress("and on its own disk")
@@ -184,7 +183,7 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
 
 def _has_caught_up(first: Worker, second: Worker) -> bool:
     """Whether the two share the partitions, and nothing more comes to their disks: each has all of it."""
-    if not (first.is_ready() and second.is_ready()):
+    if not (first.is_ready and second.is_ready):
         return False
     there = [bytes_below(worker.folder) for worker in (first, second)]
     time.sleep(2)
