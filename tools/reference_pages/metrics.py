@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from reference_pages.apis import NOWHERE, a_center
@@ -20,9 +21,9 @@ from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from prometheus_client import Metric
+    from prometheus_client import CollectorRegistry, Metric
 
 _INTRODUCTION = """\
 Each service serves its metrics at `/metrics`, in Prometheus' text format, together with the usual `process_…` and
@@ -30,27 +31,45 @@ Each service serves its metrics at `/metrics`, in Prometheus' text format, toget
 histogram. The alerts of the [runbook](../runbook.md) use these metrics."""
 
 
+EDGE, STREAMS, CENTER = "The edge", "The streams service", "The task center"
+
+
+class Described(NamedTuple):
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
 def metrics_page() -> str:
-    return page(
-        "Metrics",
-        _INTRODUCTION,
-        "## The edge",
-        listed(_rows(edge_metrics())),
-        "## The streams service",
-        listed(_rows(streams_metrics())),
-        "## The task center",
-        listed(_rows(center_metrics())),
-        "## Webhooks",
-        listed(_rows(webhooks_metrics())),
-        "## Reconcile",
-        listed(_rows(reconcile_metrics())),
-        "## DingTalk's approvals",
-        listed(_rows(approvals_metrics())),
-    )
+    parts = [part for heading, found in metrics().items() for part in (f"## {heading}", listed(map(_row, ours(found))))]
+    return page("Metrics", _INTRODUCTION, *parts)
 
 
-def edge_metrics() -> list[tuple[str, str, str]]:
-    """Name, kind and meaning of each; scraped as by Prometheus, from an edge that reaches no Kafka."""
+def metrics() -> Mapping[str, list[Described]]:
+    """Those of each service, by its heading on the page, with those of its process."""
+    return {
+        EDGE: list(_described(text_string_to_metric_families(_edge_text()))),
+        STREAMS: list(_collected(Metrics().registry)),
+        CENTER: _center(),
+        "Webhooks": list(_collected(WebhooksMetrics().registry)),
+        "Reconcile": _reconcile(),
+        "DingTalk's approvals": list(_collected(ApprovalsMetrics(lambda: False).registry)),
+    }
+
+
+def ours(found: Iterable[Described]) -> list[Described]:
+    """Those without its process, by name."""
+    # Of a counter's family there are two in the text: the second is the time since which it counts.
+    named = [each for each in found if each.name.startswith("taskbridge_") and not each.name.endswith("_created")]
+    for each in named:
+        if not each.meaning.strip():
+            raise ValueError(f"{each.name} is not documented")
+    return sorted(named)
+
+
+def _edge_text() -> str:
+    """As Prometheus scrapes it, from an edge that reaches no Kafka."""
     with tempfile.TemporaryDirectory() as folder:
         credentials = Path(folder, "credentials.toml")
         write_credentials(credentials, "token")
@@ -58,51 +77,33 @@ def edge_metrics() -> list[tuple[str, str, str]]:
             {**NOWHERE, "credentials_file": credentials, "data_dir": Path(folder, "edge")}
         )
         with TestClient(create_app(settings)) as client:
-            return list(_described(client.get("/metrics").text))
+            return client.get("/metrics").text
 
 
-def reconcile_metrics() -> list[tuple[str, str, str]]:
-    with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
-        return list(_collected(ReconcileMetrics(data, data.clock).registry.collect()))
-
-
-def approvals_metrics() -> list[tuple[str, str, str]]:
-    return list(_collected(ApprovalsMetrics(lambda: False).registry.collect()))
-
-
-def streams_metrics() -> list[tuple[str, str, str]]:
-    return list(_collected(Metrics().registry.collect()))
-
-
-def webhooks_metrics() -> list[tuple[str, str, str]]:
-    return list(_collected(WebhooksMetrics().registry.collect()))
-
-
-def center_metrics() -> list[tuple[str, str, str]]:
+def _center() -> list[Described]:
     with a_center() as center:
-        return list(_collected(center.metrics.registry.collect()))
+        return list(_collected(center.metrics.registry))
 
 
-def _collected(families: Iterable[Metric]) -> Iterator[tuple[str, str, str]]:
+def _reconcile() -> list[Described]:
+    with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
+        return list(_collected(ReconcileMetrics(data, data.clock).registry))
+
+
+def _collected(registry: CollectorRegistry) -> Iterator[Described]:
+    # A metric that has counted nothing has no series, which would have its labels.
+    for collector in [*registry._collector_to_names]:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see above
+        yield from _described(collector.collect(), getattr(collector, "_labelnames", ()))
+
+
+def _described(families: Iterable[Metric], labels: Iterable[str] = ()) -> Iterator[Described]:
     for family in families:
-        yield family.name, family.type, family.documentation
+        named = (
+            labels or getattr(family, "_labelnames", ()) or {name for each in family.samples for name in each.labels}
+        )
+        yield Described(family.name, family.type, tuple(sorted({*named} - {"le"})), family.documentation)
 
 
-def _described(text: str) -> Iterator[tuple[str, str, str]]:
-    meanings: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            _, _, name, meaning = line.split(" ", 3)
-            meanings[name] = meaning
-        elif line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ", 3)
-            yield name.removesuffix("_total") if kind == "counter" else name, kind, meanings[name]
-
-
-def _rows(found: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
-    # Of a counter's family there are two in the text: the second is the time since which it counts.
-    ours = [each for each in found if each[0].startswith("taskbridge_") and not each[0].endswith("_created")]
-    for name, _, meaning in ours:
-        if not meaning.strip():
-            raise ValueError(f"{name} is not documented")
-    return [(f"{code(name)} ({kind})", prose(meaning)) for name, kind, meaning in sorted(ours)]
+def _row(found: Described) -> tuple[str, str]:
+    by = f" by {', '.join(map(code, found.labels))}" if found.labels else ""
+    return f"{code(found.name)} ({found.kind}{by})", prose(found.meaning)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from reference_pages.metrics import (
-    approvals_metrics,
-    center_metrics,
-    edge_metrics,
-    reconcile_metrics,
-    streams_metrics,
-    webhooks_metrics,
-)
+from reference_pages.metrics import metrics as metrics_by_service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reference_pages.metrics import Described
 
 _ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def metrics() -> set[str]:
-    """The series of all metrics of edge, spool, worker, task center and webhooks; nothing has to answer."""
-    return _series(edge_metrics() + streams_metrics() + center_metrics() + webhooks_metrics())
+    """The series of all metrics of all services; nothing has to answer."""
+    return {name for found in metrics_by_service().values() for name in _series(found)}
 
 
-@pytest.fixture(scope="module")
-def reconcile_series() -> set[str]:
-    return _series(reconcile_metrics() + approvals_metrics())
-
-
-def _series(found: list[tuple[str, str, str]]) -> set[str]:
+def _series(found: Iterable[Described]) -> set[str]:
     # A counter also exposes the time since when it counts.
-    told = [each for each in found if not each[0].endswith("_created")]
-    return {name + ending for name, kind, _ in told for ending in _ENDINGS.get(kind, ("",))}
+    told = [each for each in found if not each.name.endswith("_created")]
+    return {each.name + ending for each in told for ending in _ENDINGS.get(each.kind, ("",))}
