@@ -31,7 +31,7 @@ the service exits with one line that names it, without its value. `taskbridge up
 ports, folders and credentials themselves, and pass all others on. In brackets is the default."""
 
 _SERVICE = "SERVICE_"
-_SERVICES: Mapping[str, type[BaseSettings]] = {
+SERVICES: Mapping[str, type[BaseSettings]] = {
     "edge": EdgeSettings,
     "streams": StreamsSettings,
     "center": settings_class(),
@@ -139,7 +139,7 @@ def _shared_rows() -> list[tuple[str, str, str]]:
     rows = settings_rows(DatabaseSettings, _SERVICE)
     rows = [each for each in rows if "DATA_DIR" not in each[0]]
     for field, meaning in _OF_EACH.items():
-        having = {name: model.model_fields[field] for name, model in _SERVICES.items() if field in model.model_fields}
+        having = {name: model.model_fields[field] for name, model in SERVICES.items() if field in model.model_fields}
         defaults = ", ".join(f"{name} {default_of(field, each)}" for name, each in having.items())
         rows.append((code(f"{_SERVICE}{field.upper()}"), defaults, meaning))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -23,4 +24,7 @@ def write_notes(source: Source, out: Path) -> None:
     title, text = newest((source.tree / "CHANGELOG.md").read_text("utf-8"))
     if title != source.version:
         sys.stderr.write(f"the newest section of CHANGELOG.md is {title!r}, not {source.version}\n")
+    surface = json.loads((source.tree / "tools" / "release" / "surface.json").read_text("utf-8"))
+    if surface["version"] != source.version:
+        sys.stderr.write(f"tools/release/surface.json is of {surface['version']}: see RELEASING.md, step 1\n")
     (out / f"{source.name}-notes.md").write_text(f"# taskbridge {source.version}\n\n{text}\n", "utf-8")
