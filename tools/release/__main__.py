@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from release import archives, image, notes, packages, sbom, sums
-from release.source import ROOT, export
+from release.source import HEAD, ROOT, export, say
 
 
 def main(arguments: list[str]) -> None:
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
         help="private key in PEM, of the curve P-256, that signs; its password is in TASKBRIDGE_RELEASE_PASSWORD",
     )
     parser.add_argument("--no-image", action="store_true", help="leave the image out: it needs root and mmdebstrap")
+    parser.add_argument("--commit", default=HEAD, help="build another commit than the one that is checked out")
     given = parser.parse_args(arguments)
     # No program that builds may read it.
     password = os.environ.pop("TASKBRIDGE_RELEASE_PASSWORD", None)
@@ -39,10 +40,11 @@ def main(arguments: list[str]) -> None:
         tempfile.TemporaryDirectory(prefix="taskbridge-release-") as folder,
         tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,
     ):
-        source = export(Path(folder).resolve(), signed=key is not None)
+        source = export(Path(folder).resolve(), signed=key is not None, commit=given.commit)
         out = Path(unfinished, "dist")
         out.mkdir()
         packages.build(source, out)
+        say("bill of materials, chart, deployment, notes")
         program = sbom.pinned(packages.constraints(source)) | sbom.ours(source)
         core = sbom.crates(source.tree / "native" / "Cargo.lock")
         sbom.write(out / f"{source.name}.cdx.json", source, program | core)
@@ -50,9 +52,11 @@ def main(arguments: list[str]) -> None:
         archives.deployment(source, out)
         notes.write_notes(source, out)
         if (reason := "--no-image" if given.no_image else image.missing()) is not None:
-            sys.stderr.write(f"left out: the image: {reason}\n")
+            say(f"left out: the image: {reason}")
         else:
+            say("the image")
             image.build(source, out, out)
+        say("provenance and sums" if key is None else "provenance, sums and signatures")
         sums.write_provenance(source, out)
         sums.write_sums(out)
         if key is not None:

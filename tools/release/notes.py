@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from typing import TYPE_CHECKING
+
+from release.source import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,9 @@ def newest(changelog: str) -> tuple[str, str]:
 def write_notes(source: Source, out: Path) -> None:
     title, text = newest((source.tree / "CHANGELOG.md").read_text("utf-8"))
     if title != source.version:
-        sys.stderr.write(f"the newest section of CHANGELOG.md is {title!r}, not {source.version}\n")
-    surface = json.loads((source.tree / "tools" / "release" / "surface.json").read_text("utf-8"))
-    if surface["version"] != source.version:
-        sys.stderr.write(f"tools/release/surface.json is of {surface['version']}: see RELEASING.md, step 1\n")
+        say(f"the newest section of CHANGELOG.md is {title!r}, not {source.version}")
+    surface = source.tree / "tools" / "release" / "surface.json"
+    last = json.loads(surface.read_text("utf-8"))["version"] if surface.exists() else "no release"
+    if last != source.version:
+        say(f"tools/release/surface.json is of {last}, not {source.version}: see RELEASING.md, step 1")
     (out / f"{source.name}-notes.md").write_text(f"# taskbridge {source.version}\n\n{text}\n", "utf-8")

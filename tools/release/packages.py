@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release.source import PATH, UV
+from release.source import PATH, UV, say
 
 if TYPE_CHECKING:
     from release.source import Source
@@ -28,13 +28,15 @@ CORES = {
 def build(source: Source, out: Path) -> None:
     """Everything that ``pip install taskbridge-cli`` takes from us, and the versions that were tested."""
     members = source.pyproject["tool"]["uv"]["workspace"]["members"]
+    say("wheels and source distributions")
     with ThreadPoolExecutor(2) as building:
         list(building.map(partial(_part, source, out), [each for each in members if each != "native"]))
     _without_core(source, out)
     for target in CORES:
         if (reason := _missing(source, target)) is not None:
-            sys.stderr.write(f"left out: the native core for {target}: {reason}\n")
+            say(f"left out: the native core for {target}: {reason}")
         else:
+            say(f"the native core for {target}: some minutes")
             _core(source, out, target)
     (out / ".gitignore").unlink(missing_ok=True)  # of uv build
     # Nothing of ours is published: an index must not answer with a newer one of that name.

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,16 @@ from typing import Any
 
 from native import PATH, UV
 
-__all__ = ["PATH", "ROOT", "UV", "Source", "export"]
+__all__ = ["HEAD", "PATH", "ROOT", "UV", "Source", "export", "say"]
 
 ROOT = Path(__file__).parents[2]
+HEAD = "HEAD"
+_BEGAN = time.monotonic()
+
+
+def say(line: str) -> None:
+    """Progress: what begins now, or was left out, with the seconds since the start."""
+    sys.stderr.write(f"{time.monotonic() - _BEGAN:4.0f} s  {line}\n")
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class Source:
         return done.stdout
 
 
-def export(folder: Path, *, signed: bool, root: Path = ROOT) -> Source:
-    """The files of HEAD. ``git archive`` also writes the commit into ``taskbridge/cli/commit.txt``."""
+def export(folder: Path, *, signed: bool, commit: str = HEAD, root: Path = ROOT) -> Source:
+    """The files of a commit. ``git archive`` also writes the commit into ``taskbridge/cli/commit.txt``."""
 
     def git(*arguments: str) -> bytes:
         try:
@@ -69,11 +77,14 @@ def export(folder: Path, *, signed: bool, root: Path = ROOT) -> Source:
 
     if git("rev-parse", "--show-prefix").strip():
         sys.exit(f"a release is built from a commit: {root} is a folder of another checkout")
-    commit, time = git("log", "-1", "--no-show-signature", "--format=%H %ct").decode().split()
+    found, seconds = git("log", "-1", "--no-show-signature", "--format=%H %ct", commit, "--").decode().split()
+    # The tools that build are the checkout's.
+    if signed and commit != HEAD:
+        sys.exit("of another commit than the one that is checked out, it signs nothing")
     if git("status", "--porcelain"):
-        if signed:  # The tools that build are the changed ones.
+        if signed:
             sys.exit("the checkout has changes that are not committed: it signs nothing")
-        sys.stderr.write("the checkout has changes that are not committed: the release leaves them out\n")
-    with tarfile.open(fileobj=io.BytesIO(git("archive", commit))) as files:
+        say("the checkout has changes that are not committed: the release leaves them out")
+    with tarfile.open(fileobj=io.BytesIO(git("archive", found))) as files:
         files.extractall(folder, filter="data")
-    return Source(folder, commit, int(time))
+    return Source(folder, found, int(seconds))

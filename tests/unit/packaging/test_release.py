@@ -142,8 +142,8 @@ def test_a_key_of_another_kind_signs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_holds_something_else_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def builds(_: Path, *, signed: bool) -> Source:
-        pytest.fail(f"it builds, signed: {signed}")
+    def builds(_: Path, **given: object) -> Source:
+        pytest.fail(f"it builds: {given}")
 
     monkeypatch.setattr(__main__, "export", builds)
     (tmp_path / "letter.txt").write_text("mine")
@@ -161,8 +161,8 @@ def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_passwo
     (out / sums.SUMS).write_text("")
     monkeypatch.setenv("TASKBRIDGE_RELEASE_PASSWORD", "secret")
 
-    def exported(_: Path, *, signed: bool) -> Source:
-        assert not signed
+    def exported(_: Path, **given: object) -> Source:
+        assert given == {"signed": False, "commit": "HEAD"}
         return SOURCE
 
     monkeypatch.setattr(__main__, "export", exported)
@@ -189,7 +189,14 @@ def test_a_release_needs_a_commit_and_signs_no_changed_checkout(tmp_path: Path) 
         subprocess.run([*git, *command], cwd=checkout, check=True)
     with pytest.raises(SystemExit, match="is a folder of another checkout"):
         export(tree, signed=False, root=checkout / "inner")
-    assert len(export(tree, signed=True, root=checkout).commit) == 40
+    first = export(tree, signed=True, root=checkout).commit
+    assert len(first) == 40
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "y"], cwd=checkout, check=True)
+    assert export(tree, signed=False, commit="HEAD~1", root=checkout).commit == first
+    with pytest.raises(SystemExit, match="of another commit"):
+        export(tree, signed=True, commit="HEAD~1", root=checkout)
+    with pytest.raises(SystemExit, match="a release is built from a commit: git log"):
+        export(tree, signed=False, commit="v0", root=checkout)
     (checkout / "changed").touch()
     with pytest.raises(SystemExit, match="it signs nothing"):
         export(tree, signed=True, root=checkout)
