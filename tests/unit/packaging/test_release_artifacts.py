@@ -93,7 +93,7 @@ def test_the_core_is_one_wheel_for_old_systems(artifacts: Path) -> None:
     assert core.name == f"taskbridge_native-{VERSION}-cp311-abi3-manylinux_2_28_{machine}.whl"
 
 
-def test_helm_renders_the_packed_chart(artifacts: Path, tmp_path: Path) -> None:
+def test_helm_renders_and_lints_the_packed_chart(artifacts: Path, tmp_path: Path) -> None:
     with tarfile.open(artifacts / f"{NAME}.tgz") as archive:
         archive.extractall(tmp_path, filter="data")
     values = {
@@ -105,6 +105,7 @@ def test_helm_renders_the_packed_chart(artifacts: Path, tmp_path: Path) -> None:
     }
     (rendered,) = Helm().render(tmp_path / "taskbridge", values)
     assert rendered.error == ""
+    assert [each for each in rendered.lint if "icon is recommended" not in each] == []
     assert rendered.one("StatefulSet", "edge")["spec"]["template"]["spec"]["containers"][0]["image"].endswith(VERSION)
 
 
