@@ -202,7 +202,7 @@ def test_the_demo_installs_no_developers_packages_and_reports_a_missing_c_compil
 
 HIDDEN = ("chromium.*", "promtool", "docker.*", "cargo", *DEMO_AND_TEST_NEED_NO_ROOT)
 SELECTED = (
-    "tests/unit/test_test_run.py::test_the_longest_files_start_first_each_followed_by_short_ones",
+    "tests/unit/test_threat_model.py",
     "tests/unit/monitoring/test_dashboards.py::test_prometheus_parses_every_query",
     "tests/unit/test_native_vectors.py::test_the_core_passes_its_own_tests",
     "tests/browser/test_modules.py",
