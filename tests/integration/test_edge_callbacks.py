@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import socket
 import threading
 import time
 import uuid
@@ -18,7 +16,7 @@ import pytest
 from confluent_kafka import murmur2
 
 from support import http_clients
-from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.streams.lives import read_topic
 from taskbridge.cli.connection import Connection
@@ -186,121 +184,6 @@ def test_the_largest_body_is_one_record(edge: EdgeProcess, topic: EventsTopic, i
     assert edge.send("create", parameters).status_code == 200
     (record,) = topic.records(instance_id)
     assert topic.decode(record).raw_parameters == parameters
-
-
-def connect(edge: EdgeProcess, head: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", edge.port), timeout=60)
-    connection.sendall(f"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n{head}\r\n\r\n".encode())
-    return connection
-
-
-def test_a_slow_sender_is_served_and_delays_no_other(edge: EdgeProcess, instance_id: str) -> None:
-    body = encode_callback(good("complete", instance_id), "json").body
-    connection = connect(edge, f"Content-Type: application/json\r\nContent-Length: {len(body)}")
-    with connection:
-        for at in range(0, len(body), 64):
-            connection.sendall(body[at : at + 64])
-            assert edge.is_ready("/healthz")
-            time.sleep(0.05)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_chunked_sender_without_end_is_stopped_at_the_limit(edge: EdgeProcess) -> None:
-    connection = connect(edge, "Content-Type: application/json\r\nTransfer-Encoding: chunked")
-    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    with connection:
-        for _ in range(20):  # 1.25 MiB, and the body is not ended
-            connection.sendall(chunk)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
-
-
-def test_senders_that_hang_up_halfway_leave_nothing_behind(
-    edge: EdgeProcess, topic: EventsTopic, instance_id: str
-) -> None:
-    body = encode_callback(good("complete", instance_id), "json").body
-    for _ in range(20):
-        with connect(edge, f"Content-Type: application/json\r\nContent-Length: {len(body)}") as connection:
-            connection.sendall(body[:-1])
-    wait_until(lambda: sum(line["event"] == "callback_aborted" for line in edge.log()) >= 20)
-    assert topic.records(instance_id) == []
-
-
-def test_concurrent_callbacks_are_all_on_the_topic(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
-    answers: list[int] = []
-
-    def send(number: int) -> None:
-        parameters = parameters_of("complete", instance_id=instance_id, task_id=f"task-{number}")
-        answers.append(edge.send("complete", signed(parameters, system_token=SYSTEM_TOKEN)).status_code)
-
-    threads = [threading.Thread(target=send, args=(number,)) for number in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 50
-    tasks = {topic.decode(record).task_id for record in topic.records(instance_id)}
-    assert tasks == {f"task-{number}" for number in range(50)}
-
-
-def test_a_token_is_rotated_by_changing_the_file(edge: EdgeProcess, instance_id: str) -> None:
-    def status(token: str) -> int:
-        return edge.send("complete", good("complete", instance_id, token)).status_code
-
-    assert (status(SYSTEM_TOKEN), status("rotated")) == (200, 401)
-    write_credentials(edge.credentials, "rotated", SYSTEM_TOKEN)
-    wait_until(lambda: status("rotated") == 200)
-    assert status(SYSTEM_TOKEN) == 200
-    edge.credentials.write_text("[[apps]")
-    wait_until(lambda: "not in use" in edge.client.get("/readyz").json()["credentials"])
-    assert (status("rotated"), status(SYSTEM_TOKEN)) == (200, 200)
-    write_credentials(edge.credentials, SYSTEM_TOKEN)
-    wait_until(lambda: status("rotated") == 401)
-    assert status(SYSTEM_TOKEN) == 200
-
-
-def test_its_log_names_events_and_no_secret(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
-    """Of all that was sent to this edge so far, and of the three kinds of line sent here."""
-    edge.credentials.write_text("[[apps]")
-    wait_until(lambda: "not in use" in edge.client.get("/readyz").json()["credentials"])
-    write_credentials(edge.credentials, SYSTEM_TOKEN)
-    wait_until(lambda: "not in use" not in edge.client.get("/readyz").json()["credentials"])
-    assert edge.send("create", good("create", instance_id, "wrong")).status_code == 401
-    assert edge.is_ready("/readyz")
-    assert edge.send("create", good("create", instance_id)).status_code == 200
-    assert len(topic.records(instance_id)) == 1
-    assert not re.search(r'outcome="error"[^}]*\} [^0]', edge.client.get("/metrics").text)
-    lines = edge.log()
-    assert {"callback_accepted", "callback_rejected", "credentials_broken"} <= {line["event"] for line in lines}
-    assert not [line for line in lines if SYSTEM_TOKEN in json.dumps(line) or "exception" in line]
-
-
-def test_while_kafka_is_away_it_spools_callbacks_reports_it_and_stops_in_order(
-    tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
-) -> None:
-    nobody = f"127.0.0.1:{free_port()}"
-    edge = EdgeProcess(tmp_path, bootstrap_servers=nobody, registry_url=stack.registry_url)
-    try:
-        wait_until(edge.is_ready)
-        health = edge.client.get("/readyz").json()
-        assert (health["kafka"], health["degraded"]) == ("does not answer", True)
-        answer = edge.send("complete", good("complete", instance_id))
-        assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
-        assert edge.send("complete", good("complete", instance_id, "wrong")).status_code == 401
-        # The event, and the rejected callback for the quarantine.
-        wait_until(lambda: "taskbridge_edge_spool_depth 2.0" in edge.client.get("/metrics").text)
-    finally:
-        started = time.monotonic()
-        assert edge.end() == 0
-    assert time.monotonic() - started < 25
-    edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url)
-    try:
-        wait_until(lambda: len(topic.records(instance_id)) == 1)
-        wait_until(lambda: "taskbridge_edge_spool_depth 0.0" in edge.client.get("/metrics").text)
-        (record,) = topic.records(instance_id)
-        assert headers_of(record)["ce_id"].decode() == answer.json()["eventId"]
-        assert headers_of(record)["traceparent"].decode() == TRACE
-    finally:
-        assert edge.end() == 0
 
 
 def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,18 +217,6 @@ def test_replay_while_the_edge_runs_watches_until_it_is_done(
         done = run_spool("replay", "--data-dir", str(edge.data_dir))
         assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
         wait_until(lambda: edge.metric("taskbridge_edge_spool_depth") == 0)
-
-
-def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge) -> None:
-    edge.start()
-    wait_until(edge.is_ready)
-    assert {send(edge, f"stopped-{number}").status_code for number in range(50)} == {200}
-    started = time.monotonic()
-    assert edge.stop() == 0
-    assert time.monotonic() - started < 25
-    edge.start()
-    wait_until(edge.is_ready)
-    assert edge.metric("taskbridge_edge_spool_depth") == 50
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
-from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -18,7 +16,6 @@ from support import forked, http_clients
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
 from support.kafka.records import quarantined
-from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -242,84 +239,6 @@ def test_a_replay_of_everything_never_releases_a_copy(
     assert len(events_of(instance_id)) == 1
 
 
-def test_usage_and_unknown_ids(connection: Connection, tmp_path: Path) -> None:
-    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
-    credentials = ("--credentials", str(tmp_path / "credentials.toml"))
-    for command in (("show", "nobody"), ("replay", "nobody", *credentials)):
-        code, printed, err = taskbridge(connection, "quarantine", *command)
-        assert (code, printed) == (1, [])
-        assert err.splitlines()[-1] == (
-            "taskbridge: no record has the id nobody: list the ids with 'taskbridge set-aside list quarantine'"
-        )
-
-
-def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
-    """The original in the shape of another action: a thief renames keys and cuts values as needed."""
-    if wire_action != "delete":
-        return dict(original)
-    copy = {key: value for key, value in original.items() if key not in ("actualWorkId", "taskId")}
-    return {**copy, "formInstId": original["formInstId"] + original.get("taskId", "")}
-
-
-def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_edge_of_a_folder(
-    start_edge: Callable[..., Edge],
-    entries_of: Callable[[str, int], list[QuarantinedCallback]],
-    events_of: Callable[[str], list[Message]],
-) -> None:
-    edge = start_edge()
-    peer = start_edge(next_to=edge)
-    run, originals = uuid.uuid4().hex, dict[tuple[str, str], dict[str, str]]()
-    pairs = [pair for pair in permutations(ACTIONS, 2) if accepts(*pair)]
-    for first, second in pairs:
-        blank_actor = {"actualWorkId": ""} if second == "delete" else {}
-        original = good(first, f"{run}-{first}-{second}", **blank_actor)
-        originals[first, second] = original
-        assert edge.send(first, original).status_code == 200, (first, second)
-
-    def check() -> int:
-        """Every pair; returns how many copies were refused."""
-        bodies, refused = set[bytes](), 0
-
-        def refuse(first: str, second: str) -> None:
-            nonlocal refused
-            refused += 1
-            answer = edge.send(second, copies(second, originals[first, second]))
-            assert answer.status_code == 401, (first, second)
-            bodies.add(answer.content)
-
-        for pair, original in originals.items():
-            refuse(*pair)
-            assert edge.send(pair[0], original).status_code == 200, pair
-        # Each edge counts its own refusals.
-        deadline = time.monotonic() + 60
-        while not 0 < refused_by_one_edge(edge) < refused:
-            assert time.monotonic() < deadline, "one edge got everything"
-            refuse("complete", "cancel")
-        bodies.add(edge.send("complete", good("complete", f"{run}-x", "wrong")).content)
-        assert len(bodies) == 1
-        return refused
-
-    refused = check()
-    for each in (edge, peer):
-        each.end()
-    for each in (edge, peer):
-        each.start()
-    refused += check()
-    reasons = [each.reason for each in entries_of(run, refused + 2)]
-    assert (reasons.count("cross-action-replay"), reasons.count("wrong-sign"), len(reasons)) == (
-        refused,
-        2,
-        refused + 2,
-    )
-    assert all(len(events_of(f"{run}-{first}-{second}")) == 3 for first, second in pairs[:2])
-
-
-def refused_by_one_edge(edge: Edge) -> float:
-    lines = edge.client.get("/metrics", headers={"Connection": "close"}).text.splitlines()
-    mine = [line for line in lines if "callbacks_total{" in line and 'outcome="cross-action-replay"' in line]
-    return sum(float(line.split()[-1]) for line in mine)
-
-
 def accepts(first: str, second: str) -> bool:
     """Whether the other action's shape can be made of this one's values; where not, it is refused for its shape."""
     flat = ("complete", "cancel")
@@ -349,33 +268,3 @@ def test_copies_that_race_their_original_never_both_pass(start_edge: Callable[..
     for thread in threads:
         thread.join()
     assert sorted(number for number, _ in passed) == list(range(60))
-
-
-def test_a_flood_is_bounded_and_others_still_get_in(
-    start_edge: Callable[..., Edge], instance_id: str, entries_of: Callable[[str, int], list[QuarantinedCallback]]
-) -> None:
-    edge = start_edge(EDGE_QUARANTINE_MAX_PER_MINUTE="20")
-    started = time.monotonic()
-    bodies = {edge.send("complete", good("complete", instance_id, "forged")).content for _ in range(200)}
-    seconds = time.monotonic() - started
-    assert len(bodies) == 1
-    entries = entries_of(instance_id, 20)
-    assert 20 <= len(entries) <= 20 + seconds * 20 / 60 + 1
-    metrics = edge.client.get("/metrics").text
-    assert f'taskbridge_edge_quarantine_total{{outcome="kept",reason="wrong-sign"}} {len(entries)}.0' in metrics
-    assert (
-        f'taskbridge_edge_quarantine_total{{outcome="suppressed",reason="wrong-sign"}} {200 - len(entries)}.0'
-        in metrics
-    )
-    assert len(edge.lines("callback_rejected")) < 100
-    # The same host has other addresses: 127.0.0.2 is another sender.
-    body = encode_callback(good("complete", instance_id, "other"), "json").body
-    with socket.create_connection(("127.0.0.1", edge.port), 30, source_address=("127.0.0.2", 0)) as other:
-        head = (
-            "POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\nX-Odd: caf\xe9\r\nContent-Type: application/json\r\n"
-        )
-        other.sendall(head.encode("latin-1") + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        assert other.recv(65536).startswith(b"HTTP/1.1 401 ")
-    (entry,) = (each for each in entries_of(instance_id, len(entries) + 1) if each.remote_address == "127.0.0.2")
-    assert (entry.body, entry.headers["x-odd"]) == (body, "caf\xe9")
-    assert edge.send("complete", good("complete", instance_id)).status_code == 200
