@@ -63,14 +63,6 @@ async def router_on(
         await spools.close()
 
 
-async def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
-    producer = TestProducer()
-    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-        stored = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
-        assert set(stored) == {Durability.KAFKA}
-        assert spools.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
-
-
 async def sent(router: Router, number: int, *, key: str = "one") -> Exception | None:
     """The outcome of a record that is sent without a future."""
     outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -109,22 +101,6 @@ async def test_the_outcome_of_a_record_that_nobody_waits_for_is_reported_and_it_
         assert producer.delivered == [1, 2]
 
 
-async def test_a_failure_reaches_all_records_sent_to_the_same_partition(tmp_path: Path) -> None:
-    producer = TestProducer()
-    kafka = await open_client(producer)
-    async with router_on(tmp_path, kafka, timeout_s=30) as (router, _):
-        producer.held = True
-        producer.failing[2] = DeliveryFailed("purged")
-        first, second = (asyncio.create_task(sent(router, number)) for number in (1, 2))
-        waited_for = asyncio.create_task(kafka.send_within(record(3), timeout_s=30))
-        await asyncio.sleep(0)
-        producer.silent = {1, 3}
-        producer.release()
-        assert [str(await first), str(await second)] == ["another delivery failed: purged", "purged"]
-        with pytest.raises(DeliveryFailed, match="another delivery failed"):
-            await waited_for
-
-
 async def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
     producer = TestProducer()
     kafka = await open_client(producer)
@@ -154,20 +130,6 @@ async def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits
         await until(lambda: spools.waiting == 0)
         assert {1, 2, 3} <= set(producer.delivered)
         assert await router.store(record(4)) is Durability.KAFKA
-
-
-async def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
-    producer = TestProducer()
-    async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-        producer.failing[1] = DeliveryFailed("purged")
-        assert await router.store(record(1)) is Durability.SPOOL
-        producer.failing.clear()
-        await until(lambda: spools.waiting == 0)
-        producer.queue_full = True
-        assert await router.store(record(2)) is Durability.SPOOL
-        producer.queue_full = False
-        await until(lambda: spools.waiting == 0)
-        assert producer.delivered == [1, 2]
 
 
 async def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Path) -> None:
@@ -259,15 +221,6 @@ async def test_a_spool_full_of_records_that_kafka_refuses_refuses_nothing_that_k
         await until(lambda: spools.waiting == 0)
 
 
-async def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_tried_all_the_same(tmp_path: Path) -> None:
-    producer = TestProducer()
-    async with open_spool(tmp_path) as other:
-        # Another worker's spool, which is not drained here, fills all of the room.
-        await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
-        async with router_on(tmp_path, await open_client(producer)) as (router, _):
-            assert await router.store(record(100, size=30_000)) is Durability.KAFKA
-
-
 async def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp_path: Path) -> None:
     producer = TestProducer()
     kafka = await open_client(producer, partitions=2)
@@ -285,19 +238,6 @@ async def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kaf
         await until(lambda: spools.waiting == 0)
         assert await router.store(record(4, key=stuck)) is Durability.KAFKA
         assert producer.delivered == [3, 1, 2, 4]
-
-
-async def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path: Path) -> None:
-    kafka = await open_client(TestProducer())
-    blocked = tmp_path / "file"
-    blocked.write_text("no folder can be here")
-    async with router_on(blocked, kafka) as (router, _):
-        assert await router.store(record(1)) is Durability.KAFKA
-        assert router.can_store()
-        kafka.fail(record(), DeliveryFailed("away"))
-        with pytest.raises(NotDurable):
-            await router.store(record(2))
-        assert not router.can_store()
 
 
 async def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
@@ -901,43 +841,6 @@ def test_the_worst_of_the_spool_is_what_its_health_says(
     publisher: Any = KafkaPublisher(settings, partitions=1)
     publisher._spools = Stores(**known)
     assert publisher.health()["spool"] == health
-
-
-async def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event_always(
-    settings: EdgeSettings, environment: Environment
-) -> None:
-    assert environment
-    publisher: Any = KafkaPublisher(settings, partitions=1)
-    stores, half = Stores(), settings.spool_max_bytes // 2
-    publisher.store = stores.store
-    for size in (half, half + 1):
-        publisher._spools = Stores(size=size)
-        await publisher.quarantine(QUARANTINED)
-        await publisher.publish(Decided.of(EVENT), traceparent=None)
-    assert [(record.topic, may_spool) for record, may_spool in stores.stored] == [
-        (CALLBACKS_QUARANTINE.name, True),
-        (TASK_EVENTS.name, True),
-        (CALLBACKS_QUARANTINE.name, False),
-        (TASK_EVENTS.name, True),
-    ]
-    assert {record.key for record, _ in stores.stored} == {b"APP_1", EVENT.instance_id.encode()}
-
-
-async def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
-    settings: EdgeSettings, environment: Environment
-) -> None:
-    assert environment
-    publisher: Any = KafkaPublisher(settings, partitions=1)
-    stores = Stores()
-    publisher.store = stores.store
-    await publisher.publish(Decided.of(EVENT), traceparent=None)
-    ((record, _),) = stores.stored
-    publisher._max_record_bytes = record.size
-    await publisher.publish(Decided.of(EVENT), traceparent=None)
-    publisher._max_record_bytes = record.size - 1
-    with pytest.raises(TooLarge):
-        await publisher.publish(Decided.of(EVENT), traceparent=None)
-    assert len(stores.stored) == 2
 
 
 def test_a_callback_waits_for_no_other_before_it_is_sent_unless_the_operator_says_so(

@@ -30,7 +30,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
 from taskbridge.edge.monitoring import Metrics
-from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
+from taskbridge.edge.quarantine import Quarantine, quarantined, reconsider
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.server.admission import LINES_PER_MINUTE
@@ -118,11 +118,6 @@ def test_bytes_that_are_no_utf_8_survive_the_record() -> None:
     registry.close()
     assert stored == callback
     assert (stored.query.encode("latin-1"), stored.body) == (b"a=\xff\xe9", b"\xff\x00")
-
-
-def test_an_empty_request_is_no_callback() -> None:
-    assert not is_plausible(request(body=b""))
-    assert is_plausible(request(body=b"", query=b"a=1"))
 
 
 def test_secrets_in_headers_are_masked(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
@@ -467,17 +462,11 @@ def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: Memory
     assert asyncio.run(run()) == 10
 
 
-@pytest.mark.parametrize("reason", ["too-large", "slow-body", "overloaded"])
-def test_what_was_stored_in_part_stays_rejected(reason: str) -> None:
-    with pytest.raises(Malformed) as caught:
-        judged(entry(reason))
-    assert caught.value.reason == reason
-
-
-def test_what_came_to_an_unknown_path_stays_rejected() -> None:
+@pytest.mark.parametrize("reason", ["too-large", "slow-body", "overloaded", "unknown-path"])
+def test_what_was_stored_in_part_or_came_to_an_unknown_path_stays_rejected(reason: str) -> None:
     with pytest.raises(Rejection) as caught:
-        judged(entry("unknown-path", wire_action="unknown"))
-    assert caught.value.reason == "unknown-path"
+        judged(entry(reason, wire_action="unknown" if reason == "unknown-path" else "complete"))
+    assert caught.value.reason == reason
 
 
 def test_a_request_that_failed_for_our_fault_is_released_once_that_is_fixed() -> None:

@@ -39,17 +39,6 @@ def run(scenario: Callable[[Sendings, list[object]], Awaitable[None]]) -> list[o
     return heard
 
 
-def test_a_delivery_is_reported_at_once_and_waits_for_nothing_more() -> None:
-    async def scenario(sendings: Sendings, heard: list[object]) -> None:
-        sending = sendings.add(RECORD, heard.append, 0.01)
-        assert not sending.done()
-        sending.set_result(None)
-        assert (heard, sending.done(), dict(sendings)) == ([None], True, {})
-        await asyncio.sleep(0.05)
-
-    assert run(scenario) == [None]
-
-
 def test_a_failure_is_reported_to_the_path_first_and_to_the_sender_in_the_next_turn() -> None:
     async def scenario(sendings: Sendings, heard: list[object]) -> None:
         sending = sendings.add(RECORD, lambda error: heard.append(str(error)), 10)
@@ -379,19 +368,6 @@ async def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_w
     await asyncio.sleep(0)
     assert not waiting.done()
     waiting.cancel()
-
-
-async def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
-    path = KafkaClient(Producers(), REGISTRY)
-    path.start()
-    await path.check()
-    assert not path.usable
-    waiting = asyncio.create_task(path.until_answers())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    path.open(EVENTS, partitions=1)
-    async with asyncio.timeout(60):
-        await waiting
 
 
 async def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> None:

@@ -21,7 +21,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
 from taskbridge.edge.server.exchange import FREE_BODY_BYTES
-from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
+from taskbridge.edge.server.protocol import MAX_PIPELINED, EdgeProtocol
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
@@ -258,16 +258,6 @@ def test_a_sender_that_closes_its_side_at_once_is_served(
     with sent(served.port, callback()[:-1]) as connection:
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == b""
-
-
-def test_a_sender_that_does_not_wait_for_the_answer_loses_nothing(
-    serve: Callable[..., Served], publisher: MemoryPublisher
-) -> None:
-    served = serve()
-    for number in range(20):
-        with sent(served.port, callback(f"gone-{number}")):
-            pass
-    eventually(lambda: len(publisher.published) == 20)
 
 
 def test_an_offer_to_upgrade_is_ignored(serve: Callable[..., Served]) -> None:
@@ -609,38 +599,3 @@ def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> 
     served = serve()
     first, head = in_query("one", value="张" * 8_000)
     assert problem_of(exchange(served.port, first + head)) == (414, "long-url")
-
-
-@pytest.mark.parametrize("path", ["//yida//tasks/complete", "/yida/tasks/complete/", "/YIDA/Tasks/COMPLETE"])
-def test_a_misspelt_path_is_understood_by_the_server_too(serve: Callable[..., Served], path: str) -> None:
-    first, head = in_query("one", path=path)
-    assert status_of(exchange(serve().port, first + head)) == 200
-
-
-def test_the_first_time_that_is_set_counts() -> None:
-    async def scenario() -> None:
-        passed: list[str] = []
-        deadline = Deadline(asyncio.get_running_loop())
-        deadline.set(0.01, lambda: passed.append("first"))
-        deadline.set(0, lambda: passed.append("second"))
-        await asyncio.sleep(0.05)
-        assert passed == ["first"]
-        deadline.set(0, lambda: passed.append("third"))
-        await asyncio.sleep(0.01)
-        assert passed == ["first", "third"]
-
-    asyncio.run(scenario())
-
-
-def test_a_cancelled_deadline_never_passes_and_another_may_be_set() -> None:
-    async def scenario() -> None:
-        passed: list[str] = []
-        deadline = Deadline(asyncio.get_running_loop())
-        deadline.cancel()
-        deadline.set(0, lambda: passed.append("cancelled"))
-        deadline.cancel()
-        deadline.set(0, lambda: passed.append("set again"))
-        await asyncio.sleep(0.01)
-        assert passed == ["set again"]
-
-    asyncio.run(scenario())

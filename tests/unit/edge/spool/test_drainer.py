@@ -313,24 +313,6 @@ async def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_
     assert (aside["reason"], aside["topic"], aside["key"]) == ("refused", QUARANTINE, "k1")
 
 
-async def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._BATCH_COUNT", 1)
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
-    producer = TestProducer()
-    producer.silent = {2}
-    async with open_spool(tmp_path) as spool:
-        await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
-        found = await spool.read(0, count=9, max_bytes=1 << 20)
-        async with draining(spool, await open_client(producer)):
-            await until(lambda: 2 in producer.sent)
-            assert (spool.oldest, producer.delivered) == (found[2].created_at, [0, 1])
-            producer.silent.clear()
-            producer.release()
-            await until(lambda: spool.waiting == 0)
-
-
 async def test_a_spool_that_breaks_ends_its_drainer_with_all_that_wait(tmp_path: Path) -> None:
     producer = TestProducer()
     producer.failing[1] = DeliveryFailed("away")

@@ -260,17 +260,6 @@ def test_one_transaction_behind_what_sqlite_accepts_is_a_power_failure_and_two_a
     assert positions(path)[: 4 - behind] == list(range(1, 5 - behind))
 
 
-def test_a_row_that_sqlite_reads_and_that_is_damaged_all_the_same_is_set_aside(tmp_path: Path) -> None:
-    path = tmp_path / "0.db"
-    damaged = (*row_of(record(2), position=2, created_at=2)[:-1], 0)
-    Store.create(path, [SCHEMA], [row_of(record(1), position=1, created_at=1), damaged])
-    path.with_name(f"0.db{BROKEN_MARK}").touch()
-    opened = open_or_recover(path, [SCHEMA])
-    assert (opened.rows_saved, opened.rows_damaged) == (1, 1)
-    assert opened.store.totals()[::3] == (1, 1)
-    opened.store.close()
-
-
 @pytest.mark.parametrize("change", ["PRAGMA user_version = 2", "DROP TABLE set_aside"])
 def test_a_file_of_another_version_or_without_a_table_is_not_taken_for_a_spool(tmp_path: Path, change: str) -> None:
     path = tmp_path / "0.db"

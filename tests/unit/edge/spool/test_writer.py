@@ -156,35 +156,6 @@ async def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Pat
         assert numbers(left) == list(range(5, 21))
 
 
-async def test_no_future_is_done_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_spool(tmp_path) as spool:
-        original, held = spool._store.write, [True]  # pyright: ignore[reportPrivateUsage]
-
-        def slow(*arguments: Any, **keywords: Any) -> None:
-            while held[0]:
-                pass
-            original(*arguments, **keywords)
-
-        monkeypatch.setattr(spool._store, "write", slow)  # pyright: ignore[reportPrivateUsage]
-        done = spool.put(record())
-        await asyncio.sleep(0.05)
-        assert not done.done()
-        held[0] = False
-        await done
-
-
-async def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
-    size = record(size=1000).size
-    async with open_spool(tmp_path, max_bytes=10 * size) as spool:
-        await asyncio.gather(*(spool.put(record(number, size=1000)) for number in range(10)))
-        with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
-            spool.put(record(size=1000))
-        assert spool.is_over_bound
-        await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
-        await spool.put(record(size=1000))
-        assert not spool.is_over_bound
-
-
 async def test_below_the_floor_of_free_space_it_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
     disk = Disk()
     async with open_spool(tmp_path, disk=disk) as spool:

@@ -138,18 +138,6 @@ def test_a_new_version_is_put_in_force_however_it_is_written(tmp_path: Path) -> 
     assert tokens_in_force(file) == ["third"]
 
 
-def test_a_link_that_is_switched_is_a_new_version(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.toml"  # as Kubernetes mounts a secret
-    for name in ("one", "two"):
-        write_credentials(tmp_path / name, name)
-    path.symlink_to("one")
-    file = CredentialsFile(path)
-    (tmp_path / "link").symlink_to("two")
-    (tmp_path / "link").replace(path)
-    file.reload_if_changed()
-    assert tokens_in_force(file) == ["two"]
-
-
 @pytest.mark.parametrize("broken", [None, "", "apps = []", "not toml", f'[[apps]]\napp_type = "{SECRET}"'])
 def test_a_broken_new_version_is_reported_once_and_the_old_one_stays(tmp_path: Path, broken: str | None) -> None:
     path = tmp_path / "credentials.toml"
@@ -293,12 +281,6 @@ def test_a_token_file_that_is_no_longer_named_is_not_looked_at_any_more(mounted:
 def test_token_files_are_refused_where_none_can_be_read() -> None:
     with pytest.raises(FileBroken, match="system_token_files"):
         parse_credentials(FILES)
-
-
-def test_a_file_without_apps_may_be_started_with(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.toml"
-    path.write_text("")
-    assert CredentialsFile(path).current.count == 0
 
 
 def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:

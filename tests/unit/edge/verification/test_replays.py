@@ -13,7 +13,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count, permutations
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,16 +112,6 @@ def test_room_that_was_found_for_a_part_of_it_is_given_back(
     assert window.claim(mark(b"d" * 16, 2)) == mark(b"d" * 16)
 
 
-def test_the_same_event_passes_again_and_another_does_not(window: FileWindow) -> None:
-    first = event("complete", complete())
-    refuse_replay(first, window)
-    refuse_replay(first, window)
-    with pytest.raises(Unverified) as caught:
-        refuse_replay(event("cancel", complete()), window)
-    assert caught.value.reason == CROSS_ACTION
-    refuse_replay(first, window)
-
-
 def test_other_parameters_of_the_same_signature_are_another_event(window: FileWindow) -> None:
     original = complete()
     cut_elsewhere = {**original, "formInstId": "i-", "taskId": "1" + original["taskId"]}
@@ -197,15 +187,6 @@ def test_the_latest_entries_are_remembered_but_for_one_in_ten_thousand(
     assert oldest < looked_at / 2000
     assert all_ < looked_at / 10_000
     assert path.stat().st_size == 4096 + 32 * ENTRIES
-    window.close()
-
-
-def test_a_set_forgets_its_oldest_mark_only(path: Path) -> None:
-    window = FileWindow(path, entries=1)  # one set
-    for number in range(33):
-        window.claim(mark(digest_of(number)))
-        window.claim(mark(digest_of(number)))
-    assert [number for number in range(33) if found_in(window, digest_of(number)) is None] == [0]
     window.close()
 
 
@@ -402,16 +383,6 @@ def test_a_full_disk_costs_no_callback(tmp_path: Path, monkeypatch: pytest.Monke
         assert window.problem is None
         window.close()
     assert [line["event"] for line in lines] == ["replay_window_failed"]
-
-
-def test_a_write_that_fails_costs_no_callback(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(f"{WINDOWS}.os.pwrite", full)
-    with capture_logs():
-        refuse_replay(event("complete", complete()), window)
-    assert window.problem == "No space left on device"
 
 
 def test_reading_and_preparing_report_why_the_file_cannot_be_used(path: Path) -> None:
@@ -652,11 +623,3 @@ def test_a_worker_that_stopped_with_the_lock_does_not_stop_the_others(path: Path
         fcntl.flock(stopped, fcntl.LOCK_EX)
         assert window.claim(mark(b"d" * 16)) is None
         assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
-
-
-@pytest.mark.parametrize(("first", "second"), list(permutations(ACTIONS.values(), 2)))
-def test_every_pair_of_actions_is_distinguished(window: FileWindow, first: Action, second: Action) -> None:
-    assert window.claim(mark(b"d" * 16, 1, first)) is None
-    known = window.claim(mark(b"d" * 16, 2, second))
-    assert known is not None
-    assert known.action is first
