@@ -19,14 +19,14 @@ disasters consumers slow nightly everything: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
-# The examples of other languages (Spring: make nightly) and of the data platform, built and run against a real
+# The examples of other languages (Go and Spring: make nightly) and of the data platform, built and run against a real
 # bridge; the Helm chart, rendered; the wheels, installed; the commands of the documents, typed.
 consumers: native
 	@$(RUN) pytest -m "consumers and not nightly" -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
 
-# Both, in one run, by two processes: they fill two cores, and under the load of more, clients and brokers time out.
+# Both, in one run, by three processes: two leave half of two cores idle, and under more, clients and brokers time out.
 slow: native
-	@$(RUN) --compile-bytecode pytest -n 2 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -n 3 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
 
 # Every case of what `make test` and `make slow` prove with one case, such as each single ACL.
 nightly: native

@@ -403,8 +403,8 @@ def is_shared(example: Example, bridge: Connection) -> bool:
 
 @pytest.mark.parametrize(
     "language",
-    # Spring reads by Java's client.
-    [pytest.param(each, marks=pytest.mark.nightly) if each == "spring" else each for each in LANGUAGES],
+    # Spring reads by Java's client, and Go by librdkafka, as Python does.
+    [pytest.param(each, marks=pytest.mark.nightly) if each in ("go", "spring") else each for each in LANGUAGES],
 )
 def test_lists_are_those_of_the_api_after_a_rebalance_and_a_killed_broker(
     language: str, examples: dict[str, Example], right: Right, bridge: Connection, eventually: Callable[..., Any]

@@ -113,6 +113,8 @@ class Composed:
         return {item["instance_id"] for item in answer.raise_for_status().json()["items"]}
 
 
+# In every run, the image is built and started, and unit/local/test_compose.py reads compose.yaml.
+@pytest.mark.nightly
 def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_container(
     daemon: DockerDaemon, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:

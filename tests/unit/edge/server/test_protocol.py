@@ -21,7 +21,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
 from taskbridge.edge.server.exchange import FREE_BODY_BYTES
-from taskbridge.edge.server.protocol import MAX_PIPELINED, EdgeProtocol
+from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
@@ -599,3 +599,18 @@ def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> 
     served = serve()
     first, head = in_query("one", value="张" * 8_000)
     assert problem_of(exchange(served.port, first + head)) == (414, "long-url")
+
+
+def test_the_first_time_that_is_set_counts() -> None:
+    async def scenario() -> None:
+        passed: list[str] = []
+        deadline = Deadline(asyncio.get_running_loop())
+        deadline.set(0.01, lambda: passed.append("first"))
+        deadline.set(0, lambda: passed.append("second"))
+        await asyncio.sleep(0.05)
+        assert passed == ["first"]
+        deadline.set(0, lambda: passed.append("third"))
+        await asyncio.sleep(0.01)
+        assert passed == ["first", "third"]
+
+    asyncio.run(scenario())
