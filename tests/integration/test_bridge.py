@@ -204,34 +204,6 @@ def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(runnin
     assert deleted.startswith("delete accepted (kafka), live update after ")
 
 
-def test_commands_that_examine_a_bridge_report_a_change_that_is_not_in_force(
-    running: RunningBridge, eventually: Any
-) -> None:
-    bridge, good = running.bridge, running.bridge.credentials.read_text()
-
-    def credentials_are(status: str) -> bool:
-        answer = http_clients.get(f"{bridge.edge_url}/readyz")
-        return answer.is_success and status in answer.json()["credentials"]
-
-    bridge.credentials.write_text(f"{good}[[apps\n")
-    try:
-        message = (
-            f"the last change is invalid and not in use: credentials file {bridge.credentials}: not TOML: Expected ']]'"
-        )
-        eventually(lambda: credentials_are(message), what="the edge reads the file")
-        status = taskbridge("status", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
-        assert status.returncode == 1
-        (edge,) = json.loads(status.stdout)["edges"]
-        assert message in edge["problem"]
-        doctor = taskbridge("doctor", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
-        found = [json.loads(line) for line in doctor.stdout.splitlines()]
-        # The edge and the task center have read it.
-        assert {each["state"] for each in found if message in each["says"]} == {"warning"}
-    finally:
-        bridge.credentials.write_text(good)
-    eventually(lambda: credentials_are("ok"), what="the edge reads the file again")
-
-
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -186,17 +186,6 @@ def test_the_largest_body_is_one_record(edge: EdgeProcess, topic: EventsTopic, i
     assert topic.decode(record).raw_parameters == parameters
 
 
-def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    for registry_url in (stack.registry_url, nobody):
-        edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=registry_url)
-        try:
-            wait_until(edge.is_whole)
-            assert edge.send("complete", good("complete", instance_id)).json()["durability"] == "kafka"
-        finally:
-            assert edge.end() == 0
-
-
 def test_before_the_registry_was_ever_seen_callbacks_are_spooled(
     tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
 ) -> None:

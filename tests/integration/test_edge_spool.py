@@ -202,23 +202,6 @@ def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
     assert sum(json.loads(line)["records"] for line in shown.splitlines()) == 0
 
 
-def test_replay_while_the_edge_runs_watches_until_it_is_done(
-    tmp_path: Path, edge: RunningEdge, connection: Connection
-) -> None:
-    edge.start()
-    wait_until(edge.is_ready)
-    assert {send(edge, f"watched-{number}").status_code for number in range(30)} == {200}
-    assert edge.stop() == 0
-    edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
-    edge.start()
-    with contextlib.ExitStack() as ending:
-        ending.callback(edge.kill)
-        wait_until(edge.is_ready)
-        done = run_spool("replay", "--data-dir", str(edge.data_dir))
-        assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
-        wait_until(lambda: edge.metric("taskbridge_edge_spool_depth") == 0)
-
-
 @pytest.fixture
 def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
     """Meanwhile the broker refuses quarantine records that are older than a millisecond, that is all."""
@@ -238,10 +221,7 @@ def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
         set_to(None)
 
 
-@pytest.mark.parametrize("edge_runs", [False, True], ids=["edge stopped", "edge running"])
 def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_nothing(
-    *,
-    edge_runs: bool,
     tmp_path: Path,
     connection: Connection,
     refused_by_policy: Callable[[], None],
@@ -279,8 +259,6 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
         listed = run_spool("set-aside", "--data-dir", str(edge.data_dir), "--json")
         (aside,) = [json.loads(line) for line in listed.stdout.splitlines()]
         assert (aside["topic"], aside["reason"]) == (CALLBACKS_QUARANTINE.name, "refused")
-        if not edge_runs:
-            assert edge.stop() == 0
         refused_by_policy()
         before = len(read_topic(CALLBACKS_QUARANTINE.name))
         addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)

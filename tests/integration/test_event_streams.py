@@ -120,14 +120,6 @@ def test_a_client_goes_on_at_another_replica(start: Start, stream_of: Stream) ->
         assert each.resets == []
 
 
-def test_a_stop_does_not_wait_for_streams(start: Start, stream_of: Stream) -> None:
-    replica = start()
-    client = stream_of(replica, person()).open()
-    replica.stop()
-    assert client.ended.wait(60)
-    assert any(each.startswith("closed") for each in client.comments)
-
-
 def test_what_happens_to_an_instance_reaches_whom_it_concerns_on_each_replica_once_their_list_shows_it(
     connection: Connection,
     streams_service: Any,

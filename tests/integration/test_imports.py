@@ -118,14 +118,6 @@ def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> 
     assert dict(file.on_topic(FORMS_TARGET)) == {"F-1": None, "F-2": second}
 
 
-def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:
-    result = file.imports(HEADS + WANG + "u2,\n" + "u3,韩梅梅\n")
-    assert result.exit_code == 1
-    assert "line 3: name is missing" in result.stderr
-    assert "1 of 3 lines are invalid; nothing was written" in str(result.exception)
-    assert file.on_topic() == []
-
-
 def test_an_unreadable_record_is_replaced(file: File, connection: Connection) -> None:
     producer = Producer(producer_config(connection.bootstrap_servers))
     producer.produce(PEOPLE.name, key=notification_key(file.corp_id, "u1"), value=b"another program's")

@@ -217,28 +217,6 @@ def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_ow
     assert edge.send("complete", parameters).status_code == 200
 
 
-def test_a_replay_of_everything_never_releases_a_copy(
-    start_edge: Callable[..., Edge],
-    connection: Connection,
-    instance_id: str,
-    events_of: Callable[[str], list[Message]],
-    entries_of: Callable[[str, int], list[QuarantinedCallback]],
-) -> None:
-    edge = start_edge("an-old-token")
-    for wire_action in ("complete", "cancel"):  # the original, and a copy of it that came while the token was wrong
-        assert edge.send(wire_action, good("complete", instance_id)).status_code == 401
-    original, copy = entries_of(instance_id, 2)
-    write_credentials(edge.credentials, SYSTEM_TOKEN)
-    fixed = {"EDGE_CREDENTIALS_FILE": str(edge.credentials)}
-    code, printed, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **fixed)
-    assert (code, printed[0]["outcome"], printed[0]["reason"]) == (1, "rejected", "cross-action-replay")
-    assert "--data-dir" in err
-    code, printed, _ = taskbridge(connection, "quarantine", "replay", "--all", **fixed)
-    outcomes = {each["id"]: each["outcome"] for each in printed}
-    assert (code, outcomes[original.quarantine_id], outcomes[copy.quarantine_id]) == (1, "released", "rejected")
-    assert len(events_of(instance_id)) == 1
-
-
 def accepts(first: str, second: str) -> bool:
     """Whether the other action's shape can be made of this one's values; where not, it is refused for its shape."""
     flat = ("complete", "cancel")

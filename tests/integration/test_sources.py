@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +10,9 @@ import pytest
 
 from support.approvals import approvals_to, task_event, until
 from support.edge.callbacks import message
-from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
+from support.edge.fakes import CORP_ID, SOURCE, message_of
 from support.edge.process import RunningEdge, wait_until
-from support.forked import taskbridge
-from support.kafka.records import quarantined
 from taskbridge.local.host import free_port
-from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action
@@ -108,61 +102,6 @@ def test_a_message_lands_as_an_event_of_its_system(
     assert headers["ce_source"] == f"/{SOURCE}/{CORP_ID}/leave".encode()
     assert headers["ce_subject"] == f"{SOURCE}:{instance_id}".encode()
     assert headers["ce_type"] == b"taskbridge.task.created.v1"
-
-
-def test_while_kafka_is_away_a_message_is_on_the_disk_and_delivered_later(
-    make_edge: Callable[..., Edge], connection: Connection, instance_id: str, events_of: Events
-) -> None:
-    edge = make_edge(f"127.0.0.1:{free_port()}")
-    wait_until(edge.is_ready)
-    answer = edge.send(signed_message(instance_id))
-    assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
-    edge.restart(connection.bootstrap_servers)
-    wait_until(edge.has_drained)
-    assert [event.event_id for event, _ in events_of(instance_id)] == [answer.json()["eventId"]]
-
-
-def test_refused_messages_are_replayed_once_the_secret_is_fixed_though_they_are_too_old(
-    *,
-    make_edge: Callable[..., Edge],
-    connection: Connection,
-    instance_id: str,
-    events_of: Events,
-    read_topic: Callable[[str], list[Message]],
-    eventually: Any,
-) -> None:
-    edge = make_edge()
-    write_credentials(edge.credentials, SYSTEM_TOKEN, secrets=(new_secret(),))
-    edge.restart(connection.bootstrap_servers)
-    assert edge.send(signed_message(instance_id)).status_code == 401
-    assert edge.send(signed_message(f"{instance_id}-forged", secret=new_secret())).status_code == 401
-
-    def quarantined_ids() -> list[str]:
-        mine = [each for each in quarantined(connection, read_topic) if instance_id.encode() in each.body]
-        assert {each.reason for each in mine} <= {"wrong-sign"}
-        return [each.quarantine_id for each in sorted(mine, key=lambda each: each.received_at)]
-
-    ids = eventually(lambda: len(found := quarantined_ids()) == 2 and found, what="both are in quarantine")
-    write_credentials(edge.credentials, SYSTEM_TOKEN, secrets=(new_secret(), SOURCE_SECRET))
-
-    flags = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
-    flags += ["--credentials", str(edge.credentials), "--data-dir", str(edge.data_dir)]
-
-    def replay() -> list[tuple[str, str | None]]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        done = taskbridge("quarantine", "replay", *ids, *flags, "--json", environment=inherited)
-        return [(each["outcome"], each["reason"]) for each in map(json.loads, done.stdout.splitlines())]
-
-    assert replay() == [("released", None), ("rejected", "wrong-sign")]
-    assert replay() == [("already-published", None), ("rejected", "wrong-sign")]
-    ((event, _),) = events_of(instance_id)
-    # The running edge knows what was released: the message may come again, and no other in its place.
-    wait_until(lambda: edge.send(signed_message(f"{instance_id}-2")).is_success, what="the fixed secret is in force")
-    again = edge.send(
-        message("cancel", message_of("cancel", instance_id=instance_id), message_id=f"msg_{instance_id}"), "cancel"
-    )
-    assert again.status_code == 401
-    assert time.time() * 1000 > event.received_at
 
 
 def test_dingtalks_approvals_are_acknowledged_once_they_are_durable_and_arrive_once(

@@ -44,25 +44,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 
-def test_a_worker_that_lost_its_disk_comes_back_from_the_changelog(
-    connection: Connection,
-    streams_service: Any,
-    read_topic: Callable[[str], list[Message]],
-    eventually: Any,
-    tmp_path: Any,
-) -> None:
-    first = lives(100, seed=2)
-    produce(connection, first[:400])
-    streams_service.start()
-    eventually(lambda: caught_up(connection), what="the first part is processed")
-    streams_service.kill()
-    streams_service.environment = {**streams_service.environment, "STREAMS_DATA_DIR": str(tmp_path / "another disk")}
-    produce(connection, first[400:])
-    streams_service.start()
-    eventually(lambda: caught_up(connection), what="the rest is processed")
-    assert_all_is_right(connection, read_topic)
-
-
 def test_poison_records_are_parked_and_replayed_after_the_fix(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:

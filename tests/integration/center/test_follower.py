@@ -24,7 +24,7 @@ from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import FOLLOWED, entries, instances
 from taskbridge.runtime.follow import follower as module
 from taskbridge.runtime.follow.follower import Follower
-from taskbridge.runtime.follow.positions import epoch, progress, rebuild
+from taskbridge.runtime.follow.positions import progress, rebuild
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.migrations import migrate
@@ -174,25 +174,6 @@ def test_two_replicas_share_the_partitions(
         more = states_of(lives(10, seed=4))
         topic.publish(more)
         eventually(lambda: topic.is_written(replicas[0]), what="it goes on with all")
-
-
-def test_a_rebuild_is_noticed_by_a_running_follower(
-    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
-) -> None:
-    states = states_of(lives(20, seed=5))
-    topic.publish(states)
-    with topic.followed(database) as [follower]:
-        eventually(lambda: topic.is_written(database), what="the database is filled")
-        with database.read() as connection:
-            before = epoch(connection)
-        dropped = rebuild(database, FOLLOWED)
-        assert dropped["entries"] == len(lines_of(states))
-        more = states_of(lives(5, seed=6))
-        topic.publish(more)
-        eventually(lambda: topic.is_written(database), what="the database is filled again")
-        with database.read() as connection:
-            assert epoch(connection) != before
-        assert follower.health().problem is None
 
 
 def test_a_rebuild_is_noticed_by_replicas_whose_partitions_are_at_rest(
