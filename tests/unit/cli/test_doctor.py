@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import threading
@@ -252,6 +253,18 @@ def test_credentials_readable_by_others_are_reported(environment: dict[str, str]
     path.chmod(0o644)
     found = wrong(environment)
     assert (found.check, found.state, found.do) == ("credentials", State.WARNING, f"chmod 600 {path}")
+
+
+def test_a_secret_that_a_pod_reads_by_its_group_is_private(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(environment["EDGE_CREDENTIALS_FILE"])
+    owner = path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    path.chmod(0o444)
+    assert wrong(environment).do == f"chmod 600 {path}"
+    path.chmod(0o440)
+    assert {each.state for each in before_kafka(environment)} == {State.OK}
 
 
 @pytest.mark.parametrize("service", ["center", "webhooks"])

@@ -255,7 +255,10 @@ def _credentials(path: Path) -> Iterator[Finding]:
 
 
 def _is_private(check: str, path: Path) -> Iterator[Finding]:
-    if path.stat().st_mode & _GROUP_AND_OTHERS:
+    file = path.stat()
+    # Another owner's file is read by group: a Secret in a pod is root's, with the mode 0440 and the pod's group.
+    too_many = _GROUP_AND_OTHERS if file.st_uid == os.geteuid() else stat.S_IRWXO
+    if file.st_mode & too_many:
         yield warning(check, f"users other than its owner can read {path}", f"chmod 600 {path}")
 
 
