@@ -763,6 +763,12 @@ def test_the_hook_runs_commands_of_the_program_before_the_services(charts: dict[
     assert [each["args"][:2] for each in containers(job)] == [["topics", "apply"], ["schemas", "register"]]
 
 
+def test_a_failed_job_can_be_read_for_an_hour_and_is_removed(chart: Rendered) -> None:
+    for job in chart.of("Job"):
+        assert "hook-failed" not in job["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+
+
 class Pod:
     """A container as the chart has it, without Kafka: its own variables, at free ports and in folders of the test."""
 
