@@ -13,7 +13,7 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 import kubernetes_validate
@@ -36,8 +36,10 @@ from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server
 from taskbridge.runtime.standard_webhooks import new_secret
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions import group_commit
 from taskbridge.webhooks import app as webhooks_app
@@ -52,14 +54,15 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
 OLDEST = "1.30"
 """Of Chart.yaml: the first version with a sleep before SIGTERM that needs no program."""
+VERSIONS = [f"1.{minor}" for minor in range(30, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
 PARTS = ("edge", "streams")
 """Those with a volume for each pod."""
 KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment", "webhooks": "Deployment"}
 """Of the parts with several replicas; webhooks where they are enabled."""
 SINGLE = ("reconcile", "approvals")
 """Those that have one replica, where they are enabled."""
-COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
-"""The Prometheus operator's, which Kubernetes' own schemas do not have."""
+COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
+"""Those of operators, which Kubernetes' own schemas do not have."""
 
 MINIMAL: dict[str, Any] = {
     "image": {"repository": "registry.example/taskbridge"},
@@ -160,6 +163,16 @@ EVERYTHING = merged(
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
     edge__bearerTokens__existingSecret="bearer",
     edge__replicas=3,
+    edge__autoscaling={"enabled": True, "maxReplicas": 9, "cpuPercent": 60},
+    center__autoscaling={"enabled": True, "maxReplicas": 9, "cpuPercent": 60},
+    streams__keda={"enabled": True, "maxReplicas": 12, "lag": 100, "triggerAuthentication": "kafka"},
+    routes={"callbacks": ["tasks-in.example", "tasks.example"], "center": ["tasks.example"]},
+    ingress__enabled=True,
+    ingress__className="nginx",
+    ingress__annotations={"nginx.ingress.kubernetes.io/proxy-buffering": "off"},
+    ingress__tls=[{"secretName": "tasks-example", "hosts": ["tasks.example"]}],
+    gateway={"enabled": True, "parents": [{"name": "public", "namespace": "gateways"}]},
+    test__apiToken__existingSecret="portal",
     edge__updatePartition=3,
     edge__settings={"EDGE_SPOOL_MAX_BYTES": "2147483648", "EDGE_TRUSTED_PROXIES": "10.0.0.0/8"},
     streams__replicas=3,
@@ -244,8 +257,12 @@ def running(chart: Rendered) -> dict[str, str]:
 
 
 def pods(chart: Rendered) -> Iterator[Document]:
-    """Everything that has a template of pods."""
-    yield from (each for each in chart.documents if "template" in each.get("spec", {}))
+    """Everything that has a template of pods; the pod of ``helm test`` as one."""
+    for each in chart.documents:
+        if each["kind"] == "Pod":
+            yield {**each, "spec": {"template": each}}
+        elif "template" in each.get("spec", {}):
+            yield each
 
 
 # The library would read the definitions of all kinds, a megabyte, for each document.
@@ -257,7 +274,7 @@ def test_kubernetes_accepts_every_document(chart: Rendered, monkeypatch: pytest.
     for each in chart.documents:
         assert each["metadata"]["name"]
         if each["kind"] not in COMPANION_KINDS:
-            for version in (OLDEST, kubernetes_validate.latest_version()):
+            for version in VERSIONS:
                 kubernetes_validate.validate(each, version, strict=True)
     assert OLDEST in yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
     names = [(each["kind"], each["metadata"]["name"]) for each in chart.documents]
@@ -273,12 +290,13 @@ def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered
         "PodDisruptionBudget",
         "Service",
         "NetworkPolicy",
+        "Pod",
     }
     assert [*running(charts["minimal"])] == ["edge", "streams", "center"]
     off = ("webhooks", "approvals")
     assert not [each for each in charts["minimal"].documents if each["metadata"]["name"].endswith(off)]
     kinds = {each["kind"] for each in charts["everything"].documents}
-    assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
+    assert kinds >= {"Secret", "Job", "ConfigMap", "Ingress", "HorizontalPodAutoscaler", *COMPANION_KINDS}
 
 
 def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) -> None:
@@ -319,6 +337,12 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
         ({"approvals__enabled": True}, "approvals.credentials.existingSecret: it says who"),
         ({"approvals__settings__APPROVALS_APP_SECRET": "x"}, "'APPROVALS_APP_SECRET' not allowed"),
+        ({"center__autoscaling__enabled": True}, "center.database.existingSecret: several replicas need PostgreSQL"),
+        ({"ingress__enabled": True}, "routes: name the hosts"),
+        ({"gateway__enabled": True, "routes__center": ["tasks.example"]}, "gateway.parents: name the Gateway"),
+        ({"routes__center": ["https://tasks.example"]}, "does not match pattern"),
+        ({"edge__resources__request__cpu": "1"}, "'request' not allowed"),
+        ({"edge__resources__requests__cpu": "1 core"}, "does not match pattern"),
         ({"webhooks__enabled": True}, "webhooks.endpoints: existingSecret or text is needed"),
         ({"webhooks__replicas": 2}, "webhooks.database.existingSecret: several replicas need PostgreSQL"),
         ({"webhooks__settings__WEBHOOKS_ENDPOINTS_FILE": "x"}, "'WEBHOOKS_ENDPOINTS_FILE' not allowed"),
@@ -430,6 +454,9 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},
         "approvals": {f"APPROVALS_{name.upper()}" for name in ApprovalsSettings.model_fields},
+        "test": {f"TASKBRIDGE_{name}" for name in (
+            "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS", "API_TOKEN"
+        )} | {"EDGE_CREDENTIALS_FILE"},
         "setup": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
         )},
@@ -631,6 +658,8 @@ def test_a_worker_that_is_restarted_is_not_missed(charts: dict[str, Rendered]) -
 
 PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, "monitoring")
 STRANGER = Peer({"app.kubernetes.io/name": "shell"})
+ENDS = {"app.kubernetes.io/name": "taskbridge", "app.kubernetes.io/instance": "taskbridge"}
+TEST = Peer({**ENDS, "app.kubernetes.io/component": "test"})
 ELSEWHERE = Peer({}, "elsewhere")
 INGRESS = Peer({}, "ingress")
 KAFKA = Peer({}, "kafka")
@@ -643,7 +672,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
 
     parts = (*KINDS, *SINGLE)
     ends: dict[str, Peer | None] = {
-        **{part: labels(part) for part in parts}, "Prometheus": PROMETHEUS, "stranger": STRANGER,
+        **{part: labels(part) for part in parts}, "test": TEST, "Prometheus": PROMETHEUS, "stranger": STRANGER,
         "elsewhere": ELSEWHERE, "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
     }  # fmt: skip
 
@@ -679,13 +708,14 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         }
 
     everybody = {(end, 8400) for end in ends}
-    operators = {(end, 8401) for end in ("center", "Prometheus")}
-    workers = {(end, 8510) for end in ("center", "Prometheus")}
-    api = {(end, 8500) for end in ("center", "Prometheus")}
+    observers = ("center", "test", "Prometheus")
+    operators = {(end, 8401) for end in observers}
+    workers = {(end, 8510) for end in observers}
+    api = {(end, 8500) for end in observers}
     for name in ("minimal", "secured"):
         assert passing(name, "edge", "from") == everybody | operators
         assert passing(name, "center", "from") == api
-    assert passing("everything", "edge", "from") == {("ingress", 8400), ("approvals", 8400)} | operators
+    assert passing("everything", "edge", "from") == {("ingress", 8400), ("approvals", 8400), ("test", 8400)} | operators
     assert passing("everything", "center", "from") == {("ingress", 8500)} | api
 
     names = {(end, 53) for end in ends}
@@ -707,7 +737,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert database == {("outside", 5432), *companions.items()} | relay | probed, "reminders and decisions go out too"
     for name in ("extended", "everything"):
         for part, port in {**companions, "approvals": 8610}.items():
-            assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}
+            assert passing(name, part, "from") == {(end, port) for end in observers}
     provider = {(end, 8443) for end in ends}
     assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()} | provider
     for part in companions:
@@ -719,6 +749,105 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
+
+
+def test_hosts_lead_to_the_services_by_an_ingress_and_by_routes(charts: dict[str, Rendered]) -> None:
+    chart = charts["everything"]
+    services = {
+        each["metadata"]["name"]: {port["name"]: port["port"] for port in each["spec"]["ports"]}
+        for each in chart.of("Service")
+    }
+    wanted = {
+        ("tasks-in.example", "/yida", "taskbridge-edge"),
+        ("tasks-in.example", "/sources", "taskbridge-edge"),
+        ("tasks.example", "/yida", "taskbridge-edge"),
+        ("tasks.example", "/sources", "taskbridge-edge"),
+        ("tasks.example", "/", "taskbridge-center"),
+    }
+    (ingress,) = chart.of("Ingress")
+    found: set[tuple[str, str, str]] = set()
+    for rule in ingress["spec"]["rules"]:
+        for path in rule["http"]["paths"]:
+            backend = path["backend"]["service"]
+            assert backend["port"]["name"] in services[backend["name"]]
+            found.add((rule["host"], path["path"], backend["name"]))
+    assert found == wanted
+    found.clear()
+    for route in chart.of("HTTPRoute"):
+        assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "gateways"}]
+        (rule,) = route["spec"]["rules"]
+        (backend,) = rule["backendRefs"]
+        assert backend["port"] in services[backend["name"]].values()
+        found |= {
+            (host, match["path"]["value"], backend["name"])
+            for host in route["spec"]["hostnames"]
+            for match in rule["matches"]
+        }
+    assert found == wanted
+
+
+def test_autoscalers_begin_with_the_replicas_of_the_values_and_remove_no_edge(charts: dict[str, Rendered]) -> None:
+    chart = charts["everything"]
+    for part in ("edge", "center"):
+        scaler, document = chart.one("HorizontalPodAutoscaler", part)["spec"], chart.one(KINDS[part], part)
+        assert scaler["scaleTargetRef"] == target(document)
+        assert (scaler["minReplicas"], scaler["maxReplicas"]) == (document["spec"]["replicas"], 9)
+        assert ("behavior" in scaler) is (part == "edge")
+        assert "cpu" in document["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    scaled, document = chart.one("ScaledObject", "streams")["spec"], chart.one("StatefulSet", "streams")
+    assert scaled["scaleTargetRef"] == target(document)
+    assert scaled["minReplicaCount"] == document["spec"]["replicas"]
+    (trigger,) = scaled["triggers"]
+    assert trigger["authenticationRef"] == {"name": "kafka"}
+    assert trigger["metadata"] == {
+        "bootstrapServers": MINIMAL["kafka"]["bootstrapServers"],
+        "consumerGroup": APP_ID,
+        "topic": TASK_EVENTS.name,
+        "lagThreshold": "100",
+    }
+
+
+def target(document: Document) -> Document:
+    return {"apiVersion": "apps/v1", "kind": document["kind"], "name": document["metadata"]["name"]}
+
+
+def test_helm_test_runs_the_doctor_end_to_end_where_it_has_a_token(charts: dict[str, Rendered]) -> None:
+    for name, chart in charts.items():
+        (pod,) = chart.of("Pod")
+        assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        (container,) = pod["spec"]["containers"]
+        command = [sys.executable, "-m", "taskbridge.cli", *container["args"], "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert ("--end-to-end" in container["args"]) is (name == "everything")
+        assert ("TASKBRIDGE_API_TOKEN" in env(container)) is (name == "everything")
+        assert any(each.startswith("--webhooks-url") for each in container["args"]) is ("webhooks" in running(chart))
+
+
+OPEN = {"settings", "resources", "labels", "annotations", "tracing"}
+"""Maps whose keys are the user's."""
+
+
+def test_the_schema_and_the_values_have_the_same_names() -> None:
+    def names(values: Mapping[str, Any], prefix: str = "") -> set[str]:
+        found: set[str] = set()
+        for name, value in values.items():
+            deeper = cast("dict[str, Any]", value) if isinstance(value, dict) and name not in OPEN else {}
+            found |= names(deeper, f"{prefix}{name}.") or {f"{prefix}{name}"}
+        return found
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def known(node: Mapping[str, Any], prefix: str = "") -> set[str]:
+        if "$ref" in node:
+            node = schema["definitions"][node["$ref"].rpartition("/")[2]]
+        name = prefix.rstrip(".").rpartition(".")[2]
+        if not node.get("properties") or name in OPEN:
+            return {prefix.rstrip(".")}
+        return {each for key, value in node["properties"].items() for each in known(value, f"{prefix}{key}.")}
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert names(values) == known(schema) - {"global"}
 
 
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:

@@ -194,3 +194,12 @@ spec:
     matchLabels:
       {{- include "taskbridge.selector" . | nindent 6 }}
 {{- end -}}
+
+{{/* As many as an autoscaler has made of them, else those of the values: (list $ "edge" "StatefulSet"). */}}
+{{- define "taskbridge.replicas" -}}
+{{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $own := index $root.Values $part -}}
+{{- $scaled := or (default dict $own.autoscaling).enabled (default dict $own.keda).enabled -}}
+{{- $name := printf "%s-%s" (include "taskbridge.fullname" $root) $part -}}
+{{- $there := ternary (lookup "apps/v1" (index . 2) $root.Release.Namespace $name) dict (not (not $scaled)) -}}
+{{- max $own.replicas (dig "spec" "replicas" 0 $there) -}}
+{{- end -}}
