@@ -21,7 +21,7 @@ import structlog
 import uvicorn.server
 from hypothesis import HealthCheck, settings
 
-from support import reruns
+from support import second_run
 from support.durations import Durations
 from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
@@ -71,6 +71,9 @@ _ROOM_BYTES, _SLOW_ROOM_BYTES = 6 << 30, 12 << 30
 _DISK = "/var/tmp"  # noqa: S108 - the same; unlike /tmp it is never in memory
 
 
+_LEVELS = {each: each.level for each in (logging.getLogger(), *map(logging.getLogger, NOISY))}
+
+
 def _has_room(room_bytes: int) -> bool:
     try:
         found, memory = os.statvfs(_MEMORY), Path("/proc/meminfo").read_text()
@@ -102,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None  # so that it is read from the environment again
     if hasattr(config, "workerinput"):
         return
-    config.pluginmanager.register(reruns)
+    config.pluginmanager.register(second_run)
     if config.getoption("record_durations"):
         config.pluginmanager.register(Durations())
     if config.getoption("numprocesses", None) and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
@@ -141,13 +144,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(autouse=True)
-def restored_logging() -> Generator[None]:
-    """Commands and services configure the logs of their process: restore them for the next tests."""
+def default_logging() -> None:
+    """Begin with the default logs: commands, services and fixtures of any file configure those of their process."""
     root = logging.getLogger()
-    handlers, levels = root.handlers[:], {each: each.level for each in (root, *map(logging.getLogger, NOISY))}
-    yield
-    root.handlers[:] = handlers
-    for each, level in levels.items():
+    root.handlers[:] = [each for each in root.handlers if type(each) is not logging.StreamHandler]
+    for each, level in _LEVELS.items():
         each.setLevel(level)
     structlog.reset_defaults()
 

@@ -116,3 +116,14 @@ def test_the_runbook_names_events_that_there_are() -> None:
     events = {name for _, name in event_names()}
     assert len(named) > 8
     assert {before or behind for before, behind in named} <= events
+
+
+@pytest.fixture(scope="module")
+def logs_of_a_command() -> None:
+    configure_logs("text", "ERROR")
+
+
+@pytest.mark.usefixtures("logs_of_a_command")
+def test_what_a_fixture_configures_hides_no_log_from_a_test(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("taskbridge.client").warning("seen")
+    assert caplog.messages == ["seen"]

@@ -1,0 +1,38 @@
+"""``.ci/run`` runs the tests that failed once more, in a new process (ADR 84): ``TASKBRIDGE_SECOND_RUN=1``.
+
+What earlier tests left behind in the first process is not there. More than two failures get no second run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from _pytest.terminal import TerminalReporter
+
+MOST = 2
+_ASKED_FOR = "TASKBRIDGE_SECOND_RUN"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    yield
+    reporter: TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    # A run that ended early has another status: the tests that it left out have no result.
+    if reporter is None or not os.environ.get(_ASKED_FOR) or session.exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return
+    reports = reporter.stats.get("failed", []) + reporter.stats.get("error", [])
+    failed = list(dict.fromkeys(each.nodeid for each in reports))
+    if len(failed) > MOST:
+        return
+    reporter.write_line(f"\nRERUN in a new process: {' '.join(failed)}", yellow=True)
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", session.config.option.markexpr, *failed]
+    environment = {name: value for name, value in os.environ.items() if name != _ASKED_FOR}
+    session.exitstatus = subprocess.run(command, env=environment, cwd=session.config.rootpath, check=False).returncode  # noqa: S603
