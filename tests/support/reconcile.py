@@ -14,7 +14,7 @@ from support.dingtalk import FakeClock, FaultyDingTalk
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import App, Corp
 from taskbridge.dingtalk.calls import Calls
-from taskbridge.local.fake_dingtalk import Company, served
+from taskbridge.local.fake_dingtalk import Company, FakeCluster, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.budget import Allowance, Budget
@@ -201,17 +201,21 @@ class Reconciled:
 
 @asynccontextmanager
 async def reconciled(
-    company: Company, clock: FakeClock, *, allowance: Allowance = GENEROUS
+    company: Company, clock: FakeClock, *, allowance: Allowance = GENEROUS, is_cluster: bool = False
 ) -> AsyncGenerator[Reconciled]:
-    """Over HTTP; times are exact, so that everything comes out the same to a millisecond."""
+    """Over HTTP; times are exact, so that everything comes out the same to a millisecond.
+
+    A dedicated cluster lacks calls, and no other address answers.
+    """
     fake = FaultyDingTalk(company, clock, system_tokens={each: f"token of {each}" for each in APPS})
     fake.faults.exact_times = True
     fake.faults.calls_per_month = 10**9
-    corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret))
+    fake.lacks = FakeCluster.lacks if is_cluster else fake.lacks
     database = sqlite3.connect(":memory:", isolation_level=None)
     budget = Budget(database, allowance, clock)
     with served(fake) as url:
-        async with open_http(url, timeout_s=30) as http:
+        corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret), yida_url=url if is_cluster else "")
+        async with open_http("http://127.0.0.1:1" if is_cluster else url, timeout_s=30) as http:
             calls = Calls(http, corp, budget, clock, attempts=3)
             apis = [
                 YidaApi(

@@ -35,4 +35,4 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     reporter.write_line(f"\nRERUN in a new process: {' '.join(failed)}", yellow=True)
     command = [sys.executable, "-m", "pytest", "-n", "0", "-m", session.config.option.markexpr, *failed]
     environment = {name: value for name, value in os.environ.items() if name != _ASKED_FOR}
-    session.exitstatus = subprocess.run(command, env=environment, cwd=session.config.rootpath, check=False).returncode  # noqa: S603
+    session.exitstatus = subprocess.run(command, env=environment, cwd=session.config.rootpath, check=False).returncode

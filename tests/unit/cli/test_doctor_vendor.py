@@ -14,7 +14,7 @@ from taskbridge.cli import doctor_vendor
 from taskbridge.cli.doctor_checks import State
 from taskbridge.cli.program import app
 from taskbridge.dingtalk import organisation, wire
-from taskbridge.local.fake_dingtalk import Company, served
+from taskbridge.local.fake_dingtalk import Company, FakeCluster, served
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.settings import load_settings
 
@@ -38,7 +38,7 @@ app_type = "APP_2"
 system_token = "{second}"
 """
 CALLS_LEFT = (
-    "calls: ding1: 8 calls today, 8 this month, by reconcile's count; 242 left today"
+    "calls: ding1: 15 calls today, 15 this month, by reconcile's count; 235 left today"
     " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
 CORP_TOKEN = 'corp_token = "fake-corp-token"'
@@ -103,6 +103,23 @@ def test_each_question_has_an_answer(vendor: Vendor) -> None:
         CALLS_LEFT,
     }
     assert {each.state for each in vendor.findings()} == {State.OK}
+
+
+def test_calls_that_a_cluster_lacks_are_named_with_what_does_not_work(vendor: Vendor) -> None:
+    vendor.dingtalk.lacks = FakeCluster.lacks
+    vendor.apps(more=f"{CORP_TOKEN}\nyida_url = {vendor.environment['RECONCILE_API_URL']!r}\n")
+    vendor.environment["RECONCILE_API_URL"] = "http://127.0.0.1:1"
+    found = vendor.findings()
+    assert {each.says for each in found if each.check == "offered"} == {
+        f"ding1: this DingTalk does not offer {path}: {effect}"
+        for path, effect in {
+            wire.GetRunningTaskList.path: "open tasks are read one instance at a time",
+            wire.GetTaskCopies.path: "lost copies are not found",
+            organisation.ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
+            organisation.GetAgentTasks.path: "people do not see who acts for them at Yida",
+        }.items()
+    }
+    assert [each.check for each in found if each.state is State.FAILED] == ["access"], "its people are at no address"
 
 
 def test_nothing_is_changed_at_dingtalk(vendor: Vendor) -> None:

@@ -45,6 +45,27 @@ def test_a_corp_may_be_on_the_international_site(tmp_path: Path) -> None:
     assert app.corp.env == "sgp_vpc"
 
 
+@pytest.mark.parametrize(
+    ("more", "yida", "contact"),
+    [
+        ("", "", ""),
+        ('yida_url = "http://yida.corp.example:8080/"\n', "http://yida.corp.example:8080", ""),
+        ('yida_url = "https://y.example"\napi_url = "https://a.example"\n', "https://y.example", "https://a.example"),
+        ('api_url = "https://a.example"\n', "https://a.example", "https://a.example"),
+    ],
+)
+def test_calls_of_yida_go_to_the_cluster_of_the_corp(tmp_path: Path, more: str, yida: str, contact: str) -> None:
+    [app] = read_apps(written(tmp_path, CORP + more + APP))
+    assert app.corp.base_of("/v1.0/yida/forms") == app.corp.base_of("/v2.0/yida/processes/instances") == yida
+    assert app.corp.base_of("/v1.0/contact/users/batch/get") == contact
+
+
+@pytest.mark.parametrize("wrong", ['yida_url = "yida.corp.example"', 'yida_auth = "user"', "api_url = 8080"])
+def test_a_wrong_address_or_kind_of_token_is_named(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(FileBroken, match=wrong.partition(" ")[0]):
+        read_apps(written(tmp_path, f"{CORP}{wrong}\n{APP}"))
+
+
 def test_secrets_may_be_in_files_and_system_tokens_in_the_credentials_file(tmp_path: Path) -> None:
     written(tmp_path, "from-a-file\n", "secret")
     written(tmp_path, "tokens-file\n", "token")

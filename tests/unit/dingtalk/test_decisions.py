@@ -91,6 +91,8 @@ def test_yida_is_asked_for_agents_with_the_corp_token(files: dict[str, str]) -> 
         with pytest.raises(Refused) as refused:
             await systems.agents(("ours", "ann"))
         assert "corp-secret" not in str(refused.value)
+        dingtalk.lacks = frozenset({organisation.GetAgentTasks.path})
+        assert await systems.agents(("ours", "ann")) == []
         await systems.close()
 
     with served(dingtalk) as url:

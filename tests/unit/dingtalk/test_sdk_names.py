@@ -35,6 +35,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
     wire.QueryServiceRecord: "yida_1_0.QueryServiceRecord",
     wire.GetToken: "oauth2_1_0.GetToken",
+    wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
     organisation.GetAgentTasks: "yida_2_0.GetAgentTasks",
     organisation.GetNotifyMe: "yida_1_0.GetNotifyMe",
@@ -52,6 +53,7 @@ PATH_ENDS: dict[type[msgspec.Struct], str] = {
 METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList, workflow.OpenConnection), "POST"),
+    wire.GetAccessToken: "POST",
     wire.TerminateInstance: "PUT",
 }
 PAGED = (
@@ -65,6 +67,7 @@ PAGED = (
 )
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
+    wire.AccessToken: ("oauth2_1_0.GetAccessTokenResponseBody",),
     wire.InstancePage: ("yida_2_0.GetInstancesResponseBody",),
     wire.Instance: ("yida_2_0.GetInstancesResponseBodyData", "yida_2_0.GetInstanceByIdResponseBody"),
     wire.Member: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,8 +13,16 @@ from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.cli.terminal import counted
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Days, YidaApi
-from taskbridge.dingtalk.calls import Calls, Later, Spent
-from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.calls import Absent, Calls, Later, NotOffered, Refused, Spent, Unexpected
+from taskbridge.dingtalk.organisation import (
+    BatchGetUser,
+    GetAgentTasks,
+    GetCorpLevelByAccountId,
+    GetFormComponentDefinitionList,
+    GetNotifyMe,
+    ListApplication,
+    OrganisationApi,
+)
 from taskbridge.dingtalk.times import DAY_MS, day_of
 from taskbridge.reconcile.assembly import CALL_TIMEOUT_S, open_data
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -24,7 +33,7 @@ from taskbridge.runtime.settings import FileBroken, Senders, load_settings, pars
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.cli.doctor_checks import Finding
@@ -47,6 +56,24 @@ _CALLBACKS = "/yida/tasks/"
 _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
 _SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_EDITION"
+_WITHOUT = {
+    wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...])",
+    wire.GetInstances.path: "reconcile finds nothing that was missed",
+    wire.GetInstanceById.path: "tasks that ended unseen are not repaired, and nobody can withdraw a request",
+    wire.GetInstancesByIdList.path: "instances are read one by one",
+    wire.GetRunningTasks.path: "open tasks are not repaired, and nobody can return a request",
+    wire.GetRunningTaskList.path: "open tasks are read one instance at a time",
+    wire.GetTaskCopies.path: "lost copies are not found",
+    wire.GetOperationRecords.path: "decisions are not repaired",
+    wire.QueryServiceRecord.path: "recorded callbacks cannot be looked up",
+    ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
+    GetAgentTasks.path: "people do not see who acts for them at Yida",
+    GetNotifyMe.path: "recovered copies have no time and no page",
+    GetFormComponentDefinitionList.path: "fields of forms are shown by their ids",
+    BatchGetUser.path: "people are shown by their ids",
+    GetCorpLevelByAccountId.path: "the edition is not read: set RECONCILE_EDITION",
+}
+"""Read-only calls, and what does not work where DingTalk lacks them. Changes are not tried."""
 _FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md"
 
 
@@ -110,6 +137,12 @@ class _Questions:
                 sample = sample or await self._sample(api, forms)
         await self._about_instance(sample)
         await self._about_organization(credentials)
+        try:
+            await self._about_other_calls(sample)
+        finally:
+            for path in self._calls.not_offered():
+                says = f"{self._corp_id}: this DingTalk does not offer {path}: {_WITHOUT[path]}"
+                self._report(warning("offered", says, "nothing; a later release of the cluster may have it"))
 
     async def _about_instance(self, sample: _Sample | None) -> None:
         if sample is None:
@@ -140,6 +173,27 @@ class _Questions:
         if listed is not None:
             self._report(_unnamed(listed, self._corp_id, self._apps, credentials))
 
+    async def _about_other_calls(self, sample: _Sample | None) -> None:
+        """Make the calls that no other question makes. Only a call that is not offered is of interest."""
+        organisation, now_ms = self._organisation, self._clock.now_ms()
+        user_id, has_corp_token = organisation.organisation.user_id, organisation.organisation.corp_token is not None
+        calls: list[Callable[[], Awaitable[object]]] = []
+        if has_corp_token:
+            calls.append(partial(organisation.agents, user_id))
+        if sample is not None:
+            api, form_uuid, instance_id = sample
+            calls += [partial(api.instances_by_id, [instance_id]), partial(api.running_tasks_of, [instance_id])]
+            calls += [
+                partial(anext, api.copies(user_id, now_ms), None),
+                partial(organisation.labels, api.app, form_uuid),
+            ]
+            if has_corp_token:
+                calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))
+        # Last: people may be at another address.
+        for call in (*calls, partial(organisation.people, [user_id])):
+            with suppress(Refused, Unexpected, Absent):
+                await call()
+
     async def _forms(self, api: YidaApi) -> list[wire.Form]:
         forms = await api.forms()
         if api.app.forms:
@@ -163,6 +217,8 @@ class _Questions:
             return await call
         except Later:
             raise
+        except NotOffered:
+            return None
         except TaskbridgeError as error:
             if str(error).startswith(_TOKENS):
                 raise

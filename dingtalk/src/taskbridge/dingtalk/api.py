@@ -10,7 +10,7 @@ from urllib.parse import quote
 import structlog
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
+from taskbridge.dingtalk.calls import Absent, NotOffered, Refused, TooMuch, Unexpected, Unreachable, Unsent, always
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -125,7 +125,10 @@ class YidaApi:
 
     async def _listed_instances(self, ids: Sequence[str]) -> list[wire.Instance]:
         request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=",".join(ids))
-        return (await self._calls.get(request, wire.InstanceList)).result
+        try:
+            return (await self._calls.get(request, wire.InstanceList)).result
+        except NotOffered:
+            return [await self.instance(each) for each in ids]
 
     async def running_tasks(self, instance_id: str) -> list[wire.RunningTask]:
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, parse_toml
+from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, Url, parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +27,9 @@ class _Corp(FileModel):
     corp_token: SecretStr | None = None
     corp_token_file: NotBlank | None = None
     env: Literal["vpc", "sgp_vpc"] | None = None
+    yida_url: Url | None = None
+    yida_auth: Literal["app", "corp"] = "app"
+    api_url: Url | None = None
 
     @model_validator(mode="after")
     def _has_secret(self) -> _Corp:
@@ -65,6 +68,16 @@ class Corp:
     app_secret: SecretStr
     env: str | None = None
     """The site of its Yida: `vpc` in China, the default; `sgp_vpc` abroad. By the document of GetOperationRecords."""
+    yida_url: str = ""
+    """The URL of its dedicated cluster (专属版), for the calls of Yida. Empty: they go where all other calls go."""
+    yida_auth_by_corp: bool = False
+    """Whether that cluster gives access tokens as the public API does, and not by ``GetAccessToken``."""
+    api_url: str = ""
+    """The URL for all other calls. Empty: the one in the settings of the service."""
+
+    def base_of(self, path: str) -> str:
+        """Where a call goes; empty for the URL in the settings."""
+        return self.yida_url or self.api_url if "/yida/" in path else self.api_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +189,9 @@ class AppsFile(ReloadedFile[Apps]):
                     each.app_key,
                     self._secret(each.app_secret, each.app_secret_file, "app_secret"),
                     each.env,
+                    yida_url=(each.yida_url or "").rstrip("/"),
+                    yida_auth_by_corp=each.yida_auth == "corp",
+                    api_url=(each.api_url or "").rstrip("/"),
                 ),
                 each.user_id,
                 self._secret(each.corp_token, each.corp_token_file, "corp_token") if each.has_corp_token else None,

@@ -11,6 +11,7 @@ OperatorError
 │   │   └── Unsent       the network, before the request was sent
 │   └── Spent            the calls that the administrator allows, or those of the corp's month, are used up
 ├── Refused              the administrator: a secret, a permission or a setting is wrong
+│   ├── NotOffered       nobody: this DingTalk lacks the call, and what needs it is off
 │   └── TooMuch          nobody: the request must be for fewer days or ids
 └── Unexpected           the administrator, then us: an answer that we do not understand
 TaskbridgeError
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import httpx2
 import msgspec
+import structlog
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.times import next_month_ms
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     Allowed = Callable[[], Awaitable[bool]]
     """Whether a change may still be sent."""
 
+_log = structlog.stdlib.get_logger(__name__)
+
 T = TypeVar("T")
 P = TypeVar("P", bound="Page")
 
@@ -54,6 +58,9 @@ _AFTER_DIGITS = 5
 """Of a `Retry-After`: a day at most."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
+_NO_SUCH_CALL = (404, 405, 501)
+_NOT_OFFERED_S = 24 * 3600.0
+"""How long a call that is not offered is not tried again: a cluster may have been upgraded."""
 
 
 class Later(OperatorError):
@@ -95,6 +102,10 @@ class Refused(OperatorError):
 
 class TooMuch(Refused):
     """DingTalk does not answer for so many rows or ids at once."""
+
+
+class NotOffered(Refused):
+    """The call does not exist at this DingTalk: a dedicated cluster may lack newer ones."""
 
 
 class Unexpected(OperatorError):
@@ -179,6 +190,8 @@ class _Call(NamedTuple):
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = {}
     path_end: str = ""
+    base: str = ""
+    """The URL of a dedicated cluster; empty for the URL in the settings."""
 
     @property
     def path(self) -> str:
@@ -227,8 +240,10 @@ class Calls:
         self._clock = clock
         self._attempts = attempts
         self._on_call = on_call
-        self._token: str | None = None
-        self._token_until_s = 0.0
+        self._tokens: dict[str, tuple[str, float]] = {}
+        """By base: an access token, and until when it is used."""
+        self._not_offered: dict[str, tuple[NotOffered, float]] = {}
+        """By path: what DingTalk said, and until when it is not called again."""
 
     async def get(self, request: wire.Call, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
         """The answer to a request whose fields are in the query.
@@ -254,16 +269,20 @@ class Calls:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
         return await self._call(_Call("POST", request.path, _paging(page), self._fields(request)), answer)
 
-    async def open(self, path: str, body: Mapping[str, Any], answer: type[T]) -> T:
+    async def open(self, path: str, body: Mapping[str, Any], answer: type[T], *, base: str = "") -> T:
         """The answer to one POST without an access token. DingTalk counts none of these.
 
         Raises:
             Later, Refused, Unexpected, Absent: As their docstrings say.
         """
         try:
-            return await self._send(_Call("POST", path, {}, body), answer)
+            return await self._send(_Call("POST", path, {}, body, base=base), answer)
         except _TokenRefused as refused:
             raise Refused(str(refused)) from None
+
+    def not_offered(self) -> list[str]:
+        """The calls, by path, that this DingTalk was found to lack."""
+        return sorted(self._not_offered)
 
     @property
     def is_encrypted(self) -> bool:
@@ -280,7 +299,7 @@ class Calls:
             Unreachable, Unexpected: It may have changed it.
         """
         try:
-            await self._access_token()
+            await self._access_token(self.corp.base_of(request.path))
         except Unreachable as error:
             raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
         fields = self._fields(request)
@@ -292,21 +311,29 @@ class Calls:
         return {**msgspec.to_builtins(request), **site}
 
     async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None, allowed: Allowed = always) -> T:
-        renewed = False
+        base, renewed = self.corp.base_of(call.name), False
         attempt = 0
+        missing, until_s = self._not_offered.get(call.name, (None, 0.0))
+        if missing is not None and self._clock.monotonic_s() < until_s:
+            raise missing
         while True:
             attempt += 1
             try:
-                token = await self._access_token()
+                token = await self._access_token(base)
                 await self._pace.acquire(self.corp.corp_id)
                 if not await allowed():
                     self._pace.give_back(self.corp.corp_id)
                     raise Unsent(f"{call.name}: its turn came too late", retry_at_ms=self._clock.now_ms())
-                return await self._reported(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
+                return await self._reported(call._replace(base=base, headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
                     raise Refused(str(refused)) from None
-                renewed, self._token = True, None
+                renewed = True
+                self._tokens.pop(base, None)
+            except NotOffered as error:
+                _log.warning("call_not_offered", corp_id=self.corp.corp_id, path=call.name)
+                self._not_offered[call.name] = error, self._clock.monotonic_s() + _NOT_OFFERED_S
+                raise
             except (TooFast, Unreachable) as error:
                 pause_s = max(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S), error.after_s)
                 if attempt >= (attempts or self._attempts) or pause_s > _BACKOFF_MAX_S:
@@ -326,34 +353,41 @@ class Calls:
             if self._on_call is not None:
                 self._on_call(call.name, outcome)
 
-    async def _access_token(self) -> str:
-        now_s = self._clock.monotonic_s()
-        if self._token is None or now_s >= self._token_until_s:
-            await self._pace.pace(self.corp.corp_id)
-            corp = self.corp
-            path, body = wire.token_request(corp.corp_id, corp.app_key, corp.app_secret.get_secret_value())
-            found = await self.open(path, body, wire.Token)
-            self._token = found.access_token
-            self._token_until_s = now_s + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2)
-        return self._token
+    async def _access_token(self, base: str) -> str:
+        corp, now_s = self.corp, self._clock.monotonic_s()
+        token, until_s = self._tokens.get(base, ("", 0.0))
+        if now_s >= until_s:
+            await self._pace.pace(corp.corp_id)
+            secret = corp.app_secret.get_secret_value()
+            if base and base == corp.yida_url and not corp.yida_auth_by_corp:
+                request = wire.GetAccessToken(corp.app_key, secret)
+                answer = await self.open(request.path, msgspec.to_builtins(request), wire.AccessToken, base=base)
+                token, lasts_s = answer.access_token, answer.expire_in
+            else:
+                path, body = wire.token_request(corp.corp_id, corp.app_key, secret)
+                found = await self.open(path, body, wire.Token, base=base)
+                token, lasts_s = found.access_token, found.expires_in
+            self._tokens[base] = token, now_s + max(lasts_s - _RENEWED_BEFORE_S, lasts_s // 2)
+        return token
 
     async def _send(self, call: _Call, answer: type[T]) -> T:
         now, path = self._clock.now_ms(), call.path
-        if limited_ms := self._pace.address_limited_ms():
+        if not call.base and (limited_ms := self._pace.address_limited_ms()):
             raise AddressLimited("DingTalk rate-limits this address", retry_at_ms=now + limited_ms)
         try:
             response = await self._http.request(
-                call.method, path, params=call.query, json=call.body, headers=call.headers
+                call.method, call.base + path, params=call.query, json=call.body, headers=call.headers
             )
         except AnswerTooLarge as error:
             raise Unexpected(f"{path}: {error}") from None
         except httpx2.HTTPError as error:
             # Without its cause, which contains the URL with the app's secret.
-            base = self._http.base_url
+            base = httpx2.URL(call.base) if call.base else self._http.base_url
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
             kind = Unsent if isinstance(error, UNSENT_ERRORS) else Unreachable
             raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
-        if _is_punishment(response):
+        # A dedicated cluster has no such limit, and its gateway's pages are of other things.
+        if not call.base and _is_punishment(response):
             self._pace.limit_address()
             raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=now + _PUNISHED_MS)
         if not response.is_success:
@@ -382,10 +416,10 @@ class Calls:
             return Spent(text, retry_at_ms=until)
         if code in wire.CODE_QPS or status == _TOO_MANY:
             return TooFast(text, retry_at_ms=retry_at_ms, after_s=after_s)
-        if code in wire.CODE_TOKEN:
-            return _TokenRefused(text)
-        if code in wire.CODE_ABSENT:
-            return Absent(text)
+        if code in wire.CODE_TOKEN or code in wire.CODE_ABSENT:
+            return (_TokenRefused if code in wire.CODE_TOKEN else Absent)(text)
+        if code == wire.CODE_NOT_OFFERED or (call.base and not code and status in _NO_SUCH_CALL):
+            return NotOffered(f"{call.name}: this DingTalk does not offer the call ({status} {code})", code)
         if status >= _SERVER_ERROR:
             return Unreachable(text, retry_at_ms=retry_at_ms, after_s=after_s)
         kind = TooMuch if code in wire.CODE_TOO_MUCH else Refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +18,7 @@ from taskbridge.dingtalk.calls import (
     Absent,
     AddressLimited,
     Later,
+    NotOffered,
     Pace,
     Refused,
     Spent,
@@ -83,12 +85,13 @@ class YidaApps:
         return None
 
     async def agents(self, person: Person) -> list[Agent]:
-        """None for a corp without a corp token; raises what ``Calls.get`` raises."""
+        """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
         corp_id, user_id = person
         for each in self._apps().organisations:
             if each.corp_id == corp_id and each.corp_token is not None:
-                found = await OrganisationApi(self._calls_of(each.corp), each).agents(user_id)
-                return [_agent(one) for one in found]
+                with suppress(NotOffered):
+                    found = await OrganisationApi(self._calls_of(each.corp), each).agents(user_id)
+                    return [_agent(one) for one in found]
         return []
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct, field, to_builtins
 from taskbridge.schemas import outcomes
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
-SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret"})
+SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret", "appSecret"})
 """The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
@@ -200,6 +200,18 @@ class GetToken(Struct, frozen=True):
         return "GetToken()"
 
 
+class GetAccessToken(Struct, frozen=True, rename="camel"):
+    """POST: the same, for an application of one organisation. A dedicated cluster has only this one."""
+
+    path: ClassVar[str] = "/v1.0/oauth2/accessToken"
+
+    app_key: str
+    app_secret: str
+
+    def __repr__(self) -> str:
+        return "GetAccessToken()"
+
+
 def token_request(corp_id: str, client_id: str, client_secret: str) -> tuple[str, dict[str, str]]:
     """Path and body of the POST that is answered with a ``Token``."""
     request = GetToken(client_id, client_secret)
@@ -213,6 +225,15 @@ class Token(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Token(expires_in={self.expires_in})"
+
+
+class AccessToken(Struct, frozen=True, rename="camel"):
+    access_token: str
+    expire_in: int
+    """Seconds."""
+
+    def __repr__(self) -> str:
+        return f"AccessToken(expire_in={self.expire_in})"
 
 
 class Name(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -435,4 +456,6 @@ CODE_TOO_MUCH = frozenset(
 """The request covers more rows or ids than DingTalk answers for."""
 CODE_PERMISSION = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
 """The application lacks a permission, which the message names. From published answers; the SDK has no codes."""
+CODE_NOT_OFFERED = "InvalidAction.NotFound"
+"""There is no such call. From published answers."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})

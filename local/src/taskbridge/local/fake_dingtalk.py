@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.organisation import GetNotifyMe
+from taskbridge.dingtalk.organisation import GetAgentTasks, GetNotifyMe, ListApplication
 from taskbridge.dingtalk.times import day_of, month_of
 from taskbridge.local.fake_answers import Given, Refused
 from taskbridge.local.fake_organisation import FakeOrganisation
@@ -349,6 +349,8 @@ class FakeDingTalk:
     calls_per_month = 5000
     ids_per_call = 50
     search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
+    lacks = frozenset[str]()
+    """Paths that it does not have."""
     recorded_urls: tuple[str, ...] = ("https://erp.example/hook",)
     """The HTTP calls that it recorded for each instance."""
 
@@ -377,7 +379,8 @@ class FakeDingTalk:
         self._seconds: Counter[tuple[str, str, int]] = Counter()
         self.app = Starlette(
             routes=[
-                self._route(wire.GetToken.path, self._access_token, "POST", is_counted=False),
+                self._route(wire.GetToken.path, self._token_by_corp, "POST", is_counted=False),
+                self._route(wire.GetAccessToken.path, self._token_by_app, "POST", is_counted=False),
                 self._route(wire.GetInstances.path, self._instances, "POST"),
                 self._route(f"{wire.GetInstanceById.path}{{id:path}}", self._instance, "GET"),
                 self._route(wire.GetInstancesByIdList.path, self._instances_by_id, "GET"),
@@ -415,6 +418,8 @@ class FakeDingTalk:
 
     def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
         now = self._clock.now_ms()
+        if name in self.lacks:
+            raise Refused(404, wire.CODE_NOT_OFFERED, "Specified api is not found")
         if not is_counted:
             return
         if self._tokens.get(token or "", 0) <= now:
@@ -426,13 +431,20 @@ class FakeDingTalk:
             raise Refused(403, wire.CODE_MONTH, "quota")
         self._months[month_of(now)] += 1
 
-    def _access_token(self, given: Given) -> wire.Token:
+    def _token_by_corp(self, given: Given) -> wire.Token:
         request = given.read(wire.GetToken)
-        if (request.client_id, request.client_secret) != (self.app_key, self.app_secret):
-            raise Refused(400, "invalid.client", f"无效的clientId或者clientSecret {request.client_secret}")
+        return wire.Token(self._access_token(request.client_id, request.client_secret), _TOKEN_S)
+
+    def _token_by_app(self, given: Given) -> wire.AccessToken:
+        request = given.read(wire.GetAccessToken)
+        return wire.AccessToken(self._access_token(request.app_key, request.app_secret), _TOKEN_S)
+
+    def _access_token(self, app_key: str, app_secret: str) -> str:
+        if (app_key, app_secret) != (self.app_key, self.app_secret):
+            raise Refused(400, "invalid.client", f"无效的clientId或者clientSecret {app_secret}")
         token = secrets.token_hex(16)
         self._tokens[token] = self._clock.now_ms() + _TOKEN_S * 1000
-        return wire.Token(token, _TOKEN_S)
+        return token
 
     def _forms(self, given: Given) -> wire.FormList:
         request = self._read(given, wire.GetFormListInApp)
@@ -616,6 +628,17 @@ class FakeDingTalk:
 
     def _time(self, at_ms: int) -> str:
         return by_minute(at_ms)
+
+
+class FakeCluster(FakeDingTalk):
+    """A dedicated cluster (专属版): its tokens are those of applications, and it lacks newer calls."""
+
+    lacks = frozenset(
+        {
+            *(wire.GetToken.path, wire.GetRunningTaskList.path, wire.GetTaskCopies.path),
+            *(ListApplication.path, GetAgentTasks.path),
+        }
+    )
 
 
 def _step(task: TrueTask) -> str:

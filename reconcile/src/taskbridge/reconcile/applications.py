@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from taskbridge.dingtalk.calls import Refused, Unexpected
+from taskbridge.dingtalk.calls import NotOffered, Refused, Unexpected
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.credentials_file import CredentialsText, NewEntry
 from taskbridge.reconcile.names import transaction
@@ -133,6 +133,8 @@ class AppSync:
         corp_id = api.organisation.corp_id
         try:
             listed = await api.applications()
+        except NotOffered:
+            raise
         except Refused as error:
             hint = "the application needs the permission Yida.App.Read, and the corp token must be right"
             raise Refused(f"{error}: {hint}", error.reason) from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
+from taskbridge.dingtalk.calls import Absent, Later, NotOffered, Refused, Unexpected
 from taskbridge.dingtalk.organisation import PEOPLE_PER_CALL
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.names import DELETED, FORM, IMPORTED, MISSING, OURS, PERSON
@@ -189,7 +189,7 @@ class NameSync:
                 pass
             except (Refused, Unexpected) as error:
                 problems.append(str(error))
-                if wire.CODE_PERMISSION in str(error):
+                if isinstance(error, NotOffered) or wire.CODE_PERMISSION in str(error):
                     self._refused_ms[corp_id, topic.kind] = now_ms + _REFUSED_MS
                     break
             self._names.was_read(topic.kind, corp_id, batch.ids, now_ms=now_ms)

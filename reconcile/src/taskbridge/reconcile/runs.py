@@ -12,7 +12,7 @@ import structlog
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import IDS_PER_CALL, Days
-from taskbridge.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected, Unreachable
+from taskbridge.dingtalk.calls import Absent, Later, NotOffered, Refused, TooMuch, Unexpected, Unreachable
 from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
 from taskbridge.reconcile.repairs import copied, deletion
@@ -275,7 +275,8 @@ class Copies:
                 lost |= {state.instance_id: (state, at_ms) for state, at_ms in found}
             notices: dict[str, wire.CopyNotice] = {}
             if lost and self._organisation is not None:
-                notices = await self._organisation.copies(app.app_type, user_id, since_ms)
+                with suppress(NotOffered):  # then they lack their times and their pages
+                    notices = await self._organisation.copies(app.app_type, user_id, since_ms)
             now_ms = self._repairer.clock.now_ms()
             await self._repairer.publish(
                 [
