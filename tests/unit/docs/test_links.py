@@ -1,4 +1,7 @@
-"""No document leads to a page, a part of a page, a command or a setting that is not there."""
+"""No document leads to a page, a part of a page, a command or a setting that is not there.
+
+What a page in Chinese shares with its English twin is the same in both.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from taskbridge.streams.settings import StreamsSettings
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "README.zh.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *sorted(ROOT.glob("*/README.md")),
@@ -32,9 +37,18 @@ DOCUMENTS = [
 GUIDES = [path for path in DOCUMENTS if path.name != "CHANGELOG.md" and "adr" not in path.parts]
 """What tells how it is now; the others tell how it came about."""
 COMMANDS: dict[str, Any] = dict(commands())
+ZH = ROOT / "docs" / "zh"
+TWINS = {ROOT / "README.zh.md": ROOT / "README.md"} | {
+    path: ROOT / "docs" / path.relative_to(ZH) for path in sorted(ZH.rglob("*.md"))
+}
+"""Of each page in Chinese, the page in English."""
 
 FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
+LINE = re.compile(r"^ *(#{1,6} |[|]|[-*] |\d+\. )(.*)", re.MULTILINE)
+"""A heading, a row of a table, or an item of a list."""
+NAME = re.compile(r"(?:[A-Z][a-z]+){2,}")
+"""A heading that is no sentence but a name, such as an alert's."""
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
 
 
@@ -48,11 +62,11 @@ def prose_of(path: Path) -> str:
 
 
 @cache
-def anchors(path: Path) -> frozenset[str]:
+def anchors(path: Path) -> tuple[str, ...]:
     """As zensical and GitHub make them of a page's headings."""
     text = FENCED.sub("", path.read_text("utf-8"))
     heads = re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE)
-    return frozenset(re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads)
+    return tuple(re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -122,14 +136,45 @@ def test_every_command_in_documents_exists_with_its_options(document: Path) -> N
             assert options <= known, f"{name_of(document)}: taskbridge {line}"
 
 
-def test_the_chinese_quick_start_has_the_commands_that_a_test_runs() -> None:
-    def blocks(name: str) -> set[str]:
-        lines = "\n".join(body for _, kind, body in FENCED.findall((ROOT / name).read_text("utf-8")) if kind == "sh")
-        return {" ".join(each.split()) for each in lines.replace("\\\n", " ").splitlines() if each.strip()}
+def shared(document: Path) -> dict[str, Any]:
+    """What a page in Chinese and its twin have in common: all but the words, and comments in code."""
+    text = document.read_text("utf-8")
+    prose = FENCED.sub("", text)
+    return {
+        "headings, rows and items": [
+            mark if mark[0] in "|-*" else (mark, NAME.fullmatch(rest) and rest) for mark, rest in LINE.findall(prose)
+        ],
+        "code blocks": [
+            (language, [re.sub(r"(^|\s+)# .*", "", line) for line in textwrap.dedent(body).splitlines()])
+            for _, language, body in FENCED.findall(text)
+        ],
+        "code in sentences": sorted({" ".join(each.split()) for each in re.findall(r"`([^`]+)`", prose)}),
+        "settings": sorted(set(re.findall(r"(?<!\w)[A-Z]+(?:_[A-Z]+)+(?!\w)", text, re.ASCII))),
+        "links": sorted({place for each in LINK.findall(prose) if (place := place_of(document, each))}),
+    }
 
-    chinese = blocks("docs/zh/quick-start.md")
-    assert len(chinese) > 4
-    assert chinese - blocks("README.md") - blocks("docs/tutorial.md") == set()
+
+def place_of(document: Path, link: str) -> tuple[str, int] | None:
+    """The English page that a link leads to, itself or by its twin, and the number of the heading there.
+
+    None where the link leads to the same page in the other language.
+    """
+    name, _, anchor = link.partition("#")
+    target = (document.parent / name).resolve() if name else document
+    if name and TWINS.get(target, target) == TWINS.get(document, document):
+        return None
+    assert document not in TWINS or target not in TWINS.values(), f"{name_of(document)}: {link} has a page in Chinese"
+    return name_of(TWINS.get(target, target)), anchors(target).index(anchor) if anchor else 0
+
+
+@pytest.mark.parametrize("chinese", TWINS, ids=name_of)
+def test_a_page_in_chinese_has_the_commands_settings_headings_and_links_of_its_twin(chinese: Path) -> None:
+    english = TWINS[chinese]
+    for page, other in ((chinese, english), (english, chinese)):
+        links = [(page.parent / each).resolve() for each in LINK.findall(prose_of(page))]
+        assert links[0] == other, f"{name_of(page)} begins with a link to {name_of(other)}"
+    for part, expected in shared(english).items():
+        assert shared(chinese)[part] == expected, f"{part} of {name_of(chinese)}"
 
 
 def test_commands_are_found_in_blocks_and_within_sentences() -> None:
