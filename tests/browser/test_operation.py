@@ -35,7 +35,7 @@ def test_in_chinese_durations_problems_and_actions_are_chinese_and_reasons_next_
     fake.webhooks = {**WEBHOOKS, "services": [{**WEBHOOKS["services"][0], "problem": "the database was not read yet"}]}
     page = open_page(f"{fake.url}/ops")
     notices = page.locator(".notices li")
-    expect(notices.filter(has_text="边缘待补发")).to_have_text("边缘待补发 212 条回调，最早的已等 95 秒")
+    expect(notices.filter(has_text="接收端待补发")).to_have_text("接收端待补发 212 条回调，最早的已等 95 秒")
     expect(notices.filter(has_text="落后")).to_have_text("分区 5 落后 13 秒")
     expect(notices.filter(has_text="已停用")).to_have_text("订阅端点 robot 已停用：对方返回 410 Gone")
     expect(notices.filter(has_text="Webhook 服务")).to_contain_text("：尚未读取数据库")
