@@ -432,7 +432,12 @@ def test_loading_is_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")],
+    [
+        (503, "服务正在恢复数据"),
+        pytest.param(403, "没有权限查看", marks=pytest.mark.nightly),
+        pytest.param(429, "请求太频繁", marks=pytest.mark.nightly),
+        pytest.param(500, "服务返回了错误（500）", marks=pytest.mark.nightly),
+    ],
 )
 def test_an_error_says_what_to_do_and_has_a_button_to_retry(
     fake: FakeTaskCenter, open_page: OpenPage, status: int, text: str
