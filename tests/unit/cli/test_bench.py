@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.edge.process import wait_until
 from taskbridge.cli import bench
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -40,29 +39,3 @@ def test_the_harness_gets_the_options_from_any_working_directory(
     argv = [sys.executable, "-m", "taskbridge.cli", "bench", *given]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
-
-
-def test_a_benchmark_ends_when_its_command_is_killed(tmp_path: Path) -> None:
-    harness = tmp_path / "tests" / "bench" / "edge" / "__main__.py"
-    harness.parent.mkdir(parents=True)
-    # As the harnesses do: on Ctrl-C they stop what they started.
-    harness.write_text(
-        """
-import os, pathlib, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-try:
-    pathlib.Path("began").write_text(str(os.getpid()))
-    signal.pause()
-except KeyboardInterrupt:
-    pathlib.Path("ended").touch()
-"""
-    )
-    program = "import pathlib; from taskbridge.cli import bench as b; b._CHECKOUT = pathlib.Path.cwd(); b.bench('edge')"
-    command = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
-    try:
-        wait_until(lambda: (tmp_path / "began").exists() and (tmp_path / "began").read_text())
-        command.kill()
-        command.wait()
-        wait_until((tmp_path / "ended").exists)
-    finally:
-        command.kill()
