@@ -47,8 +47,8 @@ class FakeGateway:
         return bool(self._sockets)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncGenerator[str]:
-        """Serve on a free port of loopback, in this event loop; yields the URL of the API."""
+    async def serving(self, host: str = LOOPBACK) -> AsyncGenerator[str]:
+        """Serve on a free port, in this event loop; yields the URL of the API."""
         app = web.Application()
         app.add_routes(
             [
@@ -60,9 +60,8 @@ class FakeGateway:
         )
         runner = web.AppRunner(app, shutdown_timeout=0)
         await runner.setup()
-        await web.TCPSite(runner, LOOPBACK, 0).start()
-        host, port = runner.addresses[0][:2]
-        self._url = f"{host}:{port}"
+        await web.TCPSite(runner, host, 0).start()
+        self._url = f"{host}:{runner.addresses[0][1]}"
         try:
             yield f"http://{self._url}"
         finally:

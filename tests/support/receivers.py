@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, cast
 
+from taskbridge.local.host import LOOPBACK
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Generator
@@ -94,7 +96,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 @contextmanager
 def smtp_server(mailbox: Mailbox) -> Generator[Mailbox]:
-    with _running(_Server(("127.0.0.1", 0), _Smtp)) as server:
+    with _running(_Server((LOOPBACK, 0), _Smtp)) as server:
         server.mailbox = mailbox
         mailbox.port = server.server_address[1]
         yield mailbox
@@ -130,8 +132,8 @@ class _Http(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def http_server(hook: Hook) -> Generator[Hook]:
-    with _running(ThreadingHTTPServer(("127.0.0.1", 0), _Http)) as server:
+def http_server(hook: Hook, host: str = LOOPBACK) -> Generator[Hook]:
+    with _running(ThreadingHTTPServer((host, 0), _Http)) as server:
         server.hook = hook
         hook.port = server.server_address[1]
         yield hook

@@ -50,12 +50,12 @@ _OPEN_REQUESTS_S, _END_S = 1, 5.0
 
 
 @contextmanager
-def served(app: Any, *, port: int = 0) -> Generator[str]:
-    """Serve an ASGI application on loopback in a thread, during the block; yields its URL. 0 is a free port.
+def served(app: Any, *, host: str = LOOPBACK, port: int = 0) -> Generator[str]:
+    """Serve an ASGI application in a thread, during the block; yields its URL. 0 is a free port.
 
     The block ends within seconds, also while a request is open.
     """
-    listening = socket.create_server((LOOPBACK, port))
+    listening = socket.create_server((host, port))
     config = uvicorn.Config(
         app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=_OPEN_REQUESTS_S
     )
@@ -64,7 +64,7 @@ def served(app: Any, *, port: int = 0) -> Generator[str]:
     thread.start()
     try:
         # Clients that connect before the server is up wait in the socket's queue.
-        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+        yield f"http://{host}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(_END_S)
