@@ -3,7 +3,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow nightly everything release docs check native fuzz prerequisites
+.PHONY: image demo test disasters consumers slow nightly kubernetes everything release docs check native fuzz prerequisites
 demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
@@ -15,7 +15,7 @@ test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
-disasters consumers slow nightly everything: NEEDS := slow
+disasters consumers slow nightly kubernetes everything: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
@@ -32,8 +32,12 @@ slow: native
 nightly: native
 	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
 
+# The chart with every part on a real Kubernetes, as root; the first time it is built, which takes some minutes.
+kubernetes: native
+	@$(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
+
 # All checks and all tests: before a release.
-everything: check docs test slow nightly
+everything: check docs test slow nightly kubernetes
 
 # All artifacts of a release, in dist/: RELEASING.md. ARGUMENTS go to tools/release; the image needs root and mmdebstrap.
 release: $(UV)

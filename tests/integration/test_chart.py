@@ -1,4 +1,4 @@
-"""The Helm chart: rendered by Helm, valid for Kubernetes, right for the services that it runs. No cluster ran it."""
+"""The Helm chart: rendered by Helm, valid for Kubernetes, right for the services that it runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,589 @@
+"""The chart on a real Kubernetes, with every part, under a flow of callbacks: none is refused, none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+import pytest
+
+import image as wheels
+from release import image
+from release.source import export
+from support import http_clients, needs
+from support.approvals import task_event
+from support.background import InBackground
+from support.center import PostgresServer
+from support.deployment import custom_resources, kubernetes
+from support.deployment.kubernetes import HOST, Cluster
+from support.edge.fakes import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, parameters_of
+from support.edge.process import wait_until
+from support.fake_gateway import FakeGateway
+from support.kafka.stack import artifacts, change_properties
+from support.receivers import Hook, http_server
+from support.wheels import PYPROJECT
+from taskbridge.cli.callbacks import Sender
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.local.host import LOOPBACK, free_ports
+from taskbridge.local.jvm import kafka_answers, kafka_service, registry_answers, registry_service, registry_url
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.runtime.clock import SystemClock
+from taskbridge.runtime.standard_webhooks import new_secret
+from taskbridge.runtime.tokens import digest_of
+from taskbridge.schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from _pytest.terminal import TerminalReporter
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(3600)]
+
+NAMESPACE = "tasks"
+CHART = wheels.ROOT / "deploy" / "chart"
+VERSION = PYPROJECT["project"]["version"]
+NEXT, ABSENT = f"{VERSION}-next", f"{VERSION}-absent"
+API_TOKEN = "tb_portal"
+ASSIGNEE = "0169"
+HERE = [{"ipBlock": {"cidr": f"{HOST}/32"}}]
+OURS = "app.kubernetes.io/name=taskbridge"
+PARTS = ("edge", "streams", "center", "webhooks", "reconcile", "approvals")
+ROLLOUTS = {
+    **dict.fromkeys(("edge", "streams", "reconcile"), "statefulset"),
+    **dict.fromkeys(("center", "webhooks", "approvals"), "deployment"),
+}
+SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+
+
+@pytest.fixture(scope="module")
+def archive(disk_folder: Callable[[], Path]) -> Path:
+    """The image, by the tools of a release."""
+    if (reason := image.missing()) is not None:
+        needs.leave_out("mmdebstrap", reason)
+    folder = disk_folder()
+    for name in ("wheels", "out", "tree"):
+        (folder / name).mkdir()
+    wheels.build_wheels(folder / "wheels")
+    return image.build(export(folder / "tree", signed=False), folder / "wheels", folder / "out")
+
+
+@pytest.fixture(scope="module")
+def cluster(disk_folder: Callable[[], Path], archive: Path) -> Generator[Cluster]:
+    with Cluster(disk_folder()) as cluster:
+        cluster.load_image(archive)
+        cluster.tag_image(f"docker.io/library/taskbridge:{VERSION}", f"docker.io/library/taskbridge:{NEXT}")
+        yield cluster
+
+
+class Around:
+    """What the pods need of this machine: Kafka, the registry, PostgreSQL, DingTalk, and a receiver of webhooks."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        port, controller, registry, management = free_ports(4)
+        found = artifacts()
+        self._supervisor = stack.enter_context(Supervisor(on_event=print))
+        kafka = kafka_service(jars=found.kafka_jars, data_dir=folder / "kafka", port=port, controller_port=controller)
+        listeners = {
+            "listeners": f"BROKER://{HOST}:{port},CONTROLLER://{LOOPBACK}:{controller}",
+            "advertised.listeners": f"BROKER://{HOST}:{port}",
+        }
+        change_properties(folder / "kafka" / "taskbridge-kafka.properties", {}, listeners)
+        self.servers, self.registry_url = f"{HOST}:{port}", registry_url(HOST, registry)
+        self._kafka = replace(kafka, ready=lambda: kafka_answers(self.servers))
+        schemas = registry_service(
+            home=found.registry_home, data_dir=folder / "registry", port=registry, management_port=management
+        )
+        argv = [each.replace(f"quarkus.http.host={LOOPBACK}", f"quarkus.http.host={HOST}") for each in schemas.argv]
+        ready = lambda: registry_answers(self.registry_url, trust_env=False)  # noqa: E731
+        self._supervisor.start(self._kafka, replace(schemas, argv=argv, ready=ready))
+        self.postgresql = PostgresServer({"listen_addresses": f"{LOOPBACK},{HOST}"})
+        stack.callback(self.postgresql.stop)
+        self._open_postgresql()
+        self.company = Company()
+        dingtalk = FakeDingTalk(self.company, SystemClock(), system_tokens={APP_TYPE: SYSTEM_TOKEN})
+        self.dingtalk_url = stack.enter_context(served(dingtalk.app, host=HOST))
+        self.gateway = FakeGateway()
+        self.gateway_url, self.run = stack.enter_context(_serving(self.gateway))
+        self.hook = stack.enter_context(http_server(Hook(), HOST))
+
+    def _open_postgresql(self) -> None:
+        with (self.postgresql.folder / "data" / "pg_hba.conf").open("a") as file:
+            file.write("host all all all trust\n")
+        with psycopg.connect(self.postgresql.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("CREATE DATABASE center")
+
+    @property
+    def database_url(self) -> str:
+        return self.postgresql.url("center").replace(LOOPBACK, HOST)
+
+    @contextmanager
+    def without_kafka(self) -> Generator[None]:
+        self._supervisor.stop("kafka")
+        yield
+        self._supervisor.start(self._kafka)
+
+
+@contextmanager
+def _serving(gateway: FakeGateway) -> Generator[tuple[str, Callable[[Any], Any]]]:
+    """Its URL, and what runs a coroutine where it runs."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+
+    serving = gateway.serving(HOST)
+    try:
+        yield run(serving.__aenter__()), run
+    finally:
+        run(serving.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class Callbacks(InBackground):
+    """Posts one callback after the other, each of another instance: every second one by a connection of its own."""
+
+    def __init__(self, url: str, case: str) -> None:
+        super().__init__()
+        self._url, self._case = url, case
+        self.sent = 0
+        self.accepted: set[str] = set()
+        self.durabilities: Counter[str] = Counter()
+        self.refused: list[str] = []
+
+    def work(self) -> None:
+        with Sender(self._url) as kept:
+            while not self.is_over.wait(0.02):
+                if self.sent % 2:
+                    self._post(kept)
+                else:
+                    with Sender(self._url) as sender:
+                        self._post(sender)
+
+    def _post(self, sender: Sender) -> None:
+        instance = f"{self._case}-{self.sent}"
+        self.sent += 1
+        try:
+            answer = sender.post(
+                "create", parameters_of("create", instance_id=instance), system_token=SYSTEM_TOKEN, encoding="json"
+            )
+        except OperatorError as error:
+            self.refused.append(f"{instance}: {error}")
+            return
+        if answer.accepted:
+            self.accepted.add(instance)
+            self.durabilities[answer.body["durability"]] += 1
+        else:
+            self.refused.append(f"{instance}: {answer.status} {answer.body}")
+
+
+class Bridge:
+    """The release ``taskbridge``, installed with every part."""
+
+    def __init__(self, cluster: Cluster, around: Around, folder: Path, report: Callable[[str], None]) -> None:
+        self.cluster, self.around = cluster, around
+        self._folder, self._report = folder, report
+        self.cluster.kubectl("create", "namespace", NAMESPACE)
+        for name, files in self.secrets().items():
+            self.put_secret(name, files)
+
+    def secrets(self, *tokens: str) -> dict[str, dict[str, str]]:
+        named = json.dumps(list(tokens or (SYSTEM_TOKEN,)))
+        around = self.around
+        return {
+            "apps": {
+                "credentials.toml": f'[[apps]]\napp_type = "{APP_TYPE}"\ncorp_id = "{CORP_ID}"\n'
+                f"system_tokens = {named}\n"
+                f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{CORP_ID}"\nsecrets = ["{SOURCE_SECRET}"]\n'
+            },
+            "tokens": {"api-tokens.toml": api_tokens(API_TOKEN)},
+            "database": {"database-url": around.database_url},
+            "dingtalk": {
+                "apps.toml": f'[[corps]]\ncorp_id = "{CORP_ID}"\napp_key = "dingfakekey"\n'
+                f'app_secret = "fake-app-secret"\nuser_id = "manager"\n[[apps]]\napp_type = "{APP_TYPE}"\n'
+            },
+            "endpoints": {
+                "endpoints.toml": f'[[endpoints]]\nname = "erp"\nurl = "http://{HOST}:{around.hook.port}/erp"\n'
+                f'secrets = ["file:erp-secret"]\ncorps = ["{CORP_ID}"]\n',
+                "erp-secret": new_secret(),
+            },
+            "portal": {"api-token": API_TOKEN},
+            "approvals": {
+                "app-key": around.gateway.app_key,
+                "app-secret": around.gateway.app_secret,
+                "source-secret": SOURCE_SECRET,
+            },
+        }
+
+    def put_secret(self, name: str, files: Mapping[str, str]) -> None:
+        meta = {"name": name, "namespace": NAMESPACE}
+        self.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": dict(files)})
+
+    def values(self) -> dict[str, Any]:
+        around = self.around
+        receiver = {"ports": [{"port": around.hook.port}], "to": HERE}
+        database = {"existingSecret": "database", "port": int(around.postgresql.url().rsplit(":")[-1].split("/")[0])}
+        return {
+            "image": {"repository": "taskbridge"},
+            "kafka": {"bootstrapServers": around.servers, "partitions": 4},
+            "schemaRegistry": {"url": around.registry_url},
+            "edge": {"resources": SMALL, "credentials": {"existingSecret": "apps"}},
+            "streams": {"resources": SMALL},
+            "center": {
+                "resources": SMALL,
+                "replicas": 2,
+                "database": database,
+                "apiTokens": {"existingSecret": "tokens"},
+            },
+            "webhooks": {
+                "enabled": True,
+                "resources": SMALL,
+                "endpoints": {"existingSecret": "endpoints"},
+                "settings": {"WEBHOOKS_ALLOWED_NETWORKS": f"{HOST}/32"},
+            },
+            "reconcile": {
+                "enabled": True,
+                "resources": SMALL,
+                "apps": {"existingSecret": "dingtalk"},
+                "settings": {"RECONCILE_API_URL": around.dingtalk_url},
+            },
+            "approvals": {
+                "enabled": True,
+                "resources": SMALL,
+                "credentials": {"existingSecret": "approvals"},
+                "settings": {"APPROVALS_API_URL": around.gateway_url, "APPROVALS_SOURCE": SOURCE},
+            },
+            "networkPolicy": {"callbacks": HERE, "api": HERE, "receivers": [receiver]},
+            "setup": {"enabled": True, "replication": 1, "resources": SMALL},
+            "test": {"apiToken": {"existingSecret": "portal"}},
+        }
+
+    def helm(self, *arguments: str) -> str:
+        return self.cluster.helm(*arguments, "--namespace", NAMESPACE)
+
+    def install(self, **tags: str) -> list[str]:
+        """The command; an image's tag may differ from the chart's version."""
+        values = self.values()
+        values["image"]["tag"] = tags.get("tag", "")
+        file = self._folder / "values.json"
+        file.write_text(json.dumps(values))
+        how = ["--install", "--values", str(file), "--wait", "--timeout", tags.get("timeout", "10m")]
+        return ["upgrade", "taskbridge", str(CHART), *how]
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("--namespace", NAMESPACE, *arguments)
+
+    def get(self, *arguments: str) -> list[dict[str, Any]]:
+        return self.cluster.get(*arguments, "--namespace", NAMESPACE)["items"]
+
+    def wait(self) -> None:
+        """Return when every part is as it was ordered."""
+        for part, kind in ROLLOUTS.items():
+            self.kubectl("rollout", "status", f"{kind}/taskbridge-{part}", "--timeout=10m")
+
+    def pods(self, part: str) -> dict[str, dict[str, Any]]:
+        found = self.get("pods", "--selector", f"app.kubernetes.io/component={part}")
+        return {each["metadata"]["name"]: each for each in found}
+
+    def identities(self) -> set[tuple[str, int]]:
+        """Of all containers, as long as none of them restarts."""
+        return {
+            (pod["metadata"]["uid"], status["restartCount"])
+            for part in PARTS
+            for pod in self.pods(part).values()
+            for status in pod["status"]["containerStatuses"]
+        }
+
+    def images(self) -> set[str]:
+        """The tags of all running containers."""
+        return {
+            container["image"].rpartition(":")[2]
+            for part in PARTS
+            for pod in self.pods(part).values()
+            for container in pod["spec"]["containers"]
+        }
+
+    def remove_broken_pods(self) -> None:
+        """Delete pods whose image cannot be had, as docs/how-to/run-on-kubernetes.md says."""
+        for part in PARTS:
+            for name, pod in self.pods(part).items():
+                if pod["spec"]["containers"][0]["image"].endswith(ABSENT):
+                    self.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")
+
+    def evict(self, pod: str) -> bool:
+        """Whether the budget lets it go."""
+        meta = {"name": pod, "namespace": NAMESPACE}
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+        done = self.cluster.done("kubectl", "create", "--raw", path, "--filename=-", given=json.dumps(eviction))
+        assert done.returncode == 0 or "disruption budget" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    def url(self, part: str) -> str:
+        spec = self.cluster.get("service", f"taskbridge-{part}", "--namespace", NAMESPACE)["spec"]
+        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    def pending(self, token: str = API_TOKEN) -> set[str]:
+        """What the task center shows."""
+        found: set[str] = set()
+        headers = {"Authorization": f"Bearer {token}"}
+        path = f"{self.url('center')}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/tasks?view=pending&limit=200"
+        cursor: str | None = ""
+        while cursor is not None:
+            more = f"&cursor={cursor}" if cursor else ""
+            page = http_clients.get(path + more, headers=headers).raise_for_status().json()
+            found |= {each["instance_id"] for each in page["items"]}
+            cursor = page["next_cursor"]
+        return found
+
+    @contextmanager
+    def flow(self, case: str) -> Generator[Callbacks]:
+        """Callbacks while the block runs, and for a moment before and after: none is refused, none is lost."""
+        with Callbacks(self.url("edge"), case) as callbacks:
+            wait_until(lambda: len(callbacks.accepted) > 20, what="the flow begins")
+            yield callbacks
+            enough = callbacks.sent + 20
+            wait_until(lambda: callbacks.sent >= enough, what="the flow goes on")
+        missing = callbacks.accepted
+        with_lists = lambda: not missing - self.pending()  # noqa: E731
+        try:
+            wait_until(with_lists, 180, what="the lists have every accepted callback")
+        finally:
+            lost = missing - self.pending()
+            kinds = ", ".join(f"{name} {count}" for name, count in callbacks.durabilities.items())
+            self._report(f"{case}: {callbacks.sent} sent ({kinds}), {len(callbacks.refused)} refused, {len(lost)} lost")
+        assert callbacks.refused == []
+
+
+def api_tokens(*tokens: str) -> str:
+    entries = enumerate(map(digest_of, tokens))
+    return "".join(f'[[tokens]]\nname = "portal-{at}"\nsha256 = "{each}"\ncorps = ["*"]\n' for at, each in entries)
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def can_connect(address: str, port: int) -> bool:
+    """From this machine."""
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def bridge(cluster: Cluster, disk_folder: Callable[[], Path], request: pytest.FixtureRequest) -> Generator[Bridge]:
+    lines: list[str] = []
+    with ExitStack() as stack:
+        bridge = Bridge(cluster, Around(disk_folder(), stack), disk_folder(), lines.append)
+        bridge.helm(*bridge.install())
+        yield bridge
+    reporter = cast("TerminalReporter", request.config.pluginmanager.getplugin("terminalreporter"))
+    for line in lines:
+        reporter.write_line(line)
+
+
+def test_the_api_server_accepts_all_features_of_the_chart_and_strimzis_resources(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    for each in custom_resources.definitions(tmp_path):
+        cluster.kubectl("apply", "--server-side", f"--filename={each}")
+    cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=60s")
+    scaled = {"enabled": True, "maxReplicas": 6}
+    values = {
+        "image": {"repository": "taskbridge"},
+        "kafka": {"bootstrapServers": "kafka:9092"},
+        "schemaRegistry": {"url": "http://registry:8081"},
+        "edge": {"credentials": {"existingSecret": "apps"}, "autoscaling": scaled},
+        "streams": {"keda": {**scaled, "triggerAuthentication": "kafka"}},
+        "center": {
+            "apiTokens": {"existingSecret": "tokens"},
+            "database": {"existingSecret": "database"},
+            "autoscaling": scaled,
+        },
+        "routes": {"callbacks": ["tasks-in.example"], "center": ["tasks.example"]},
+        "ingress": {"enabled": True, "tls": [{"secretName": "tasks-example", "hosts": ["tasks.example"]}]},
+        "gateway": {"enabled": True, "parents": [{"name": "public", "namespace": "gateways"}]},
+    }
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    given = ("--values", str(tmp_path / "values.json"), "--kube-version", kubernetes.VERSION)
+    rendered = cluster.helm("template", "taskbridge", str(CHART), *given)
+    accepted = cluster.kubectl("apply", "--dry-run=server", "--filename=-", given=rendered)
+    for kind in ("horizontalpodautoscaler", "scaledobject", "ingress", "httproute"):
+        assert f"\n{kind}" in f"\n{accepted}", accepted
+    wrong = rendered.replace("maxReplicaCount:", "mostReplicas:")
+    assert "mostReplicas" in cluster.fails("kubectl", "apply", "--dry-run=server", "--filename=-", given=wrong)
+    for name in ("topics", "users"):
+        text = (wheels.ROOT / "deploy" / "strimzi" / f"{name}.yaml").read_text().replace("CLUSTER", "my-cluster")
+        assert "created" in cluster.kubectl("apply", "--dry-run=server", "--filename=-", given=text)
+
+
+def test_every_part_works(bridge: Bridge) -> None:
+    for part in PARTS:
+        wanted = 2 if part in ("edge", "streams", "center") else 1
+        assert len(bridge.pods(part)) == wanted
+    with bridge.flow("installed"):
+        wait_until(lambda: bridge.around.hook.requests, what="a webhook is delivered")
+    bridge.around.run(bridge.around.gateway.push(*task_event("start")))
+    wait_until(lambda: not bridge.around.gateway.unacknowledged, what="an approval is acknowledged")
+    assert all(status == 0 for _, status in bridge.identities()), "no container ended"
+
+
+def test_helm_test_posts_a_task_and_sees_it(bridge: Bridge) -> None:
+    said = bridge.helm("test", "taskbridge", "--timeout", "3m")
+    assert "Succeeded" in said
+
+
+def test_an_upgrade_refuses_nothing(bridge: Bridge) -> None:
+    before = bridge.identities()
+    with bridge.flow("upgraded"):
+        bridge.helm(*bridge.install(tag=NEXT))
+        bridge.wait()
+    assert not before & bridge.identities()
+
+
+def test_a_bad_image_stops_at_the_first_pods_and_is_rolled_back(bridge: Bridge) -> None:
+    with bridge.flow("bad image, rolled back"):
+        # Without hooks: the Job before an upgrade would fail first, and no pod would change.
+        upgrade = (*bridge.install(tag=ABSENT, timeout="45s"), "--no-hooks", "--namespace", NAMESPACE)
+        said = bridge.cluster.fails("helm", *upgrade)
+        assert "context deadline exceeded" in said or "timed out" in said, said
+        bridge.helm("rollback", "taskbridge")
+        bridge.remove_broken_pods()
+        bridge.wait()
+    assert bridge.images() == {NEXT}
+
+
+def test_a_drained_node_keeps_an_edge_until_the_other_is_back(bridge: Bridge) -> None:
+    """There is one node: what is evicted waits until the node may be used again."""
+    cluster = bridge.cluster
+    drain = ("drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={OURS}")
+    with bridge.flow("node drained"):
+        cluster.fails("kubectl", *drain, "--timeout=30s")
+        left = [name for name, pod in bridge.pods("edge").items() if is_ready(pod)]
+        assert len(left) == 1, "the budget holds back the second edge"
+        cluster.kubectl("uncordon", "node1")
+        bridge.wait()
+
+
+def test_an_evicted_edge_is_replaced_before_the_next_one(bridge: Bridge) -> None:
+    before = {name: pod["metadata"]["uid"] for name, pod in bridge.pods("edge").items()}
+    with bridge.flow("pods evicted"):
+        for name in before:
+            wait_until(lambda name=name: bridge.evict(name), 120, what=f"{name} may be evicted")
+        bridge.wait()
+    assert not {*before.values()} & {pod["metadata"]["uid"] for pod in bridge.pods("edge").values()}
+
+
+def test_edges_that_restart_while_kafka_is_away_deliver_what_is_on_their_volumes(bridge: Bridge) -> None:
+    with bridge.flow("Kafka away, edges deleted") as callbacks:
+        with bridge.around.without_kafka():
+            wait_until(lambda: callbacks.durabilities["spool"] > 20, what="callbacks go to the spool")
+            for name in bridge.pods("edge"):
+                bridge.kubectl("delete", "pod", name)
+                bridge.kubectl("rollout", "status", "statefulset/taskbridge-edge", "--timeout=5m")
+        later = callbacks.durabilities["kafka"]
+        wait_until(lambda: callbacks.durabilities["kafka"] > later + 20, what="callbacks go to Kafka again")
+    bridge.wait()
+
+
+def test_changed_secrets_are_read_without_a_restart(bridge: Bridge) -> None:
+    before = bridge.identities()
+    other, portal = "ANOTHERTOKEN0123456789ABCDEF0123456789", "tb_another"
+    create = parameters_of("create", instance_id="by-another-token")
+
+    def is_accepted() -> bool:
+        with Sender(bridge.url("edge")) as sender:
+            return sender.post("create", create, system_token=other, encoding="form").accepted
+
+    def may_read() -> bool:
+        headers = {"Authorization": f"Bearer {portal}"}
+        path = f"/v1/corps/{CORP_ID}/users/{ASSIGNEE}/counts"
+        return http_clients.get(bridge.url("center") + path, headers=headers).status_code == 200
+
+    assert not is_accepted()
+    assert not may_read()
+    with bridge.flow("Secrets changed"):
+        bridge.put_secret("apps", bridge.secrets(SYSTEM_TOKEN, other)["apps"])
+        bridge.put_secret("tokens", {"api-tokens.toml": api_tokens(API_TOKEN, portal)})
+        wait_until(is_accepted, 180, what="the new system token counts")
+        wait_until(may_read, 180, what="the new API token counts")
+    assert bridge.identities() == before
+
+
+def test_policies_let_through_what_the_parts_need_and_refuse_strangers(bridge: Bridge) -> None:
+    cluster = bridge.cluster
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "stranger", "namespace": NAMESPACE},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {"name": "shell", "image": f"taskbridge:{VERSION}", "command": ["python3", "-m", "http.server", "8400"]}
+            ],
+        },
+    }
+    cluster.apply(stranger)
+    bridge.kubectl("wait", "--for=condition=Ready", "pod/stranger", "--timeout=120s")
+
+    def connects(pod: str, address: str, port: int) -> bool:
+        code = f"import socket; socket.create_connection(({address!r}, {port}), 5)"
+        done = cluster.done("kubectl", "--namespace", NAMESPACE, "exec", pod, "--", "python3", "-c", code)
+        assert done.returncode == 0 or "timed out" in done.stderr or "refused" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    with bridge.flow("policies"):
+        addresses = {part: [pod["status"]["podIP"] for pod in bridge.pods(part).values()] for part in PARTS}
+        ports = {"edge": (8400, 8401), "streams": (8510,), "center": (8500,), "webhooks": (8700,)}
+        for part, listening in {**ports, "reconcile": (8600,), "approvals": (8610,)}.items():
+            for port in listening:
+                assert not connects("stranger", addresses[part][0], port), f"a stranger reaches {part}:{port}"
+        center = next(iter(bridge.pods("center")))
+        for part, port in (("edge", 8401), ("streams", 8510), ("webhooks", 8700), ("reconcile", 8600)):
+            assert connects(center, addresses[part][0], port), f"the center does not reach {part}:{port}"
+        assert not connects(center, addresses["edge"][0], 8400), "the center posts no callbacks"
+        own = cluster.get("pod", "stranger", "--namespace", NAMESPACE)
+        assert not connects(center, own["status"]["podIP"], 8400), "and it reaches nobody else"
+        # From outside: this machine is in networkPolicy.api and .callbacks, and nowhere else.
+        assert can_connect(addresses["center"][0], 8500)
+        assert not can_connect(addresses["streams"][0], 8510)
+        assert not can_connect(addresses["edge"][0], 8401)
+    bridge.kubectl("delete", "pod", "stranger", "--wait=false")
+
+
+def test_uninstalling_leaves_the_volumes_alone_and_installing_again_brings_the_data_back(bridge: Bridge) -> None:
+    own = {("Secret", name) for name in bridge.secrets()}
+    seen = bridge.pending()
+    bridge.helm("uninstall", "taskbridge", "--wait", "--timeout", "5m")
+    kinds = bridge.cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
+    kinds = [each for each in kinds if not each.startswith("events")]
+    own |= {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
+    pods = [*(f"{part}-{number}" for part in ("edge", "streams") for number in range(2)), "reconcile-0"]
+    claims = {("PersistentVolumeClaim", f"kept-taskbridge-{each}") for each in pods}
+    claims.add(("PersistentVolumeClaim", "taskbridge-webhooks"))
+
+    def left() -> set[tuple[str, str]]:
+        return {(each["kind"], each["metadata"]["name"]) for each in bridge.get(",".join(kinds))} - own
+
+    wait_until(lambda: left() == claims, what=f"only the claims are left, not {left() - claims}")
+    volumes = {each["metadata"]["uid"] for each in bridge.get("persistentvolumeclaims")}
+    bridge.helm(*bridge.install())
+    with bridge.flow("installed again"):
+        wait_until(lambda: not seen - bridge.pending(), 180, what="the lists are as before")
+    assert {each["metadata"]["uid"] for each in bridge.get("persistentvolumeclaims")} == volumes
