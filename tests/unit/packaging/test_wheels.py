@@ -244,7 +244,7 @@ def test_the_program_brings_the_local_stack_with_a_jvm_and_a_fake_dingtalk(progr
 
 def test_without_a_wheel_of_the_core_that_fits_everything_is_installed_and_says_so(program: Installed) -> None:
     said = program.run("taskbridge", "--version").stdout.splitlines()
-    assert said[0] == "taskbridge 0.1.0"
+    assert said[0] == "taskbridge 1.0.0"
     assert said[2] == "native core not installed: callbacks and events are processed in Python, more slowly"
     assert program.python(STARTS_STREAMS).endswith("native: False\n")
     assert program.python("from taskbridge.edge.decision.decide import IS_BUILT; print(IS_BUILT)") == "False\n"
@@ -255,7 +255,7 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(program: In
         path = program.folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text("raise SystemExit('not ours')\n", "utf-8")
-    assert program.run("taskbridge", "--version").stdout.startswith("taskbridge 0.1.0\n")
+    assert program.run("taskbridge", "--version").stdout.startswith("taskbridge 1.0.0\n")
     for words in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
         checked = program.run(*words, "schemas", "check")
         assert checked.returncode == 0, checked.stderr
@@ -283,7 +283,7 @@ def test_a_package_index_accepts_the_wheel_of_the_native_core(
     for part in ("edge", "streams"):
         with zipfile.ZipFile(wheels[part]) as archive:
             (metadata,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-            assert "Requires-Dist: taskbridge-native==0.1.0; extra == 'native'" in archive.read(metadata).decode()
+            assert "Requires-Dist: taskbridge-native==1.0.0; extra == 'native'" in archive.read(metadata).decode()
 
 
 def test_what_cargo_locked_comes_from_the_public_registry_alone() -> None:
