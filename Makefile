@@ -3,7 +3,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow nightly kubernetes everything release docs check native fuzz prerequisites
+.PHONY: image demo test disasters consumers slow nightly kubernetes everything upgrade-test release docs check native fuzz prerequisites
 demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
@@ -15,7 +15,7 @@ test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
-disasters consumers slow nightly kubernetes everything: NEEDS := slow
+disasters consumers slow nightly kubernetes everything upgrade-test: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
@@ -38,6 +38,11 @@ kubernetes: native
 
 # All checks and all tests: before a release.
 everything: check docs test slow nightly kubernetes
+
+# The artifacts of the last tag, or of FROM=COMMIT, are replaced by this commit's, below running services with data.
+upgrade-test: native
+	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -s -m nightly \
+		tests/chaos/test_upgrade_in_place.py $(ARGUMENTS)
 
 # All artifacts of a release, in dist/: RELEASING.md. ARGUMENTS go to tools/release; the image needs root and mmdebstrap.
 release: $(UV)

@@ -124,7 +124,9 @@ class ForkedService:
         }
         self.process: Forked | subprocess.Popen[bytes] | None = None
         """None while nothing was started since its end was seen."""
-        self._code = code
+        self.python = sys.executable
+        """Whose environment has the program: by default this one."""
+        self.code = code
 
     def __enter__(self) -> Self:
         return self
@@ -133,8 +135,14 @@ class ForkedService:
         self.kill()
         self.show_log()
 
-    def start(self) -> None:
-        self.process = Forked(self._code, environment=self.environment, log=self.log_path)
+    def start(self, code: str | None = None) -> None:
+        """Start it; with other code, one that was changed for a test."""
+        if self.python == sys.executable:
+            self.process = Forked(code or self.code, environment=self.environment, log=self.log_path)
+            return
+        with self.log_path.open("ab") as log:
+            argv = [self.python, "-c", code or self.code]
+            self.process = subprocess.Popen(argv, env=self.environment, stdout=log, stderr=log)
 
     def signal(self, signum: signal.Signals) -> None:
         assert self.process is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -40,16 +38,6 @@ class Worker(ForkedService):
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
         super().__init__("streams", _CODE, folder, connection, **environment)
-        self.python = sys.executable
-        """Whose environment has the program: by default this one."""
-
-    def start(self, code: str = _CODE) -> None:
-        """Start it; with other code, one that was changed for a test."""
-        if self.python == sys.executable:
-            self.process = Forked(code, environment=self.environment, log=self.log_path)
-            return
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([self.python, "-c", code], env=self.environment, stderr=log)
 
     def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
         return super().readiness(timeout_s=timeout_s)

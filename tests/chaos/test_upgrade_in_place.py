@@ -1,0 +1,267 @@
+"""A release's artifacts are installed over those of the last one while its services run: ``make upgrade-test``.
+
+As on a machine with one environment for all services: pip replaces files below running processes, which are then
+replaced in the order of docs/how-to/upgrade.md, and back where that is promised. No callback is refused or lost, and
+what edges, Kafka, SQLite and PostgreSQL hold stays readable.
+
+The last release is the last tag, or TASKBRIDGE_UPGRADE_FROM=COMMIT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from support import http_clients, needs
+from support.center import PostgresServer
+from support.center_process import CenterProcess
+from support.edge.fakes import CORP_ID
+from support.edge.process import OwnStack
+from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, caught_up, read_topic
+from support.streams.processes import Worker
+from support.upgrade import Company, Edge, event_ids, folded, lists, operate, right_lists, roll, shared, wait_until
+from support.webhooks_process import Receivers, WebhooksProcess
+from support.wheels import PYPROJECT, ROOT, uv
+from taskbridge.cli.connection import Connection
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.company import EMPLOYEES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from support.forked import ForkedService
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run([needs.program("git"), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def built(commit: str, folder: Path) -> Path:
+    """The artifacts of ``make release`` without the image; built once on a machine."""
+    found = git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    assert found, f"{commit} is not in this clone: git fetch --unshallow"
+    home = cache_folder(os.environ) / f"artifacts-{found[:16]}"
+    if not home.exists():
+        command = ("run", "--quiet", "--only-group", "release", "python", "-m", "release", "--no-image")
+        environment = {"UV_PROJECT_ENVIRONMENT": str(folder / "environment"), "PYTHONPATH": str(ROOT / "tools")}
+        uv(*command, "--commit", found, "--out", str(folder / "dist"), checkout=ROOT, **environment)
+        shutil.copytree(folder / "dist", part := home.with_name(f"{home.name}-{os.getpid()}"))
+        part.rename(home)
+    return home
+
+
+def version_of(artifacts: Path) -> str:
+    (constraints,) = artifacts.glob("*-constraints.txt")
+    return constraints.name.split("-")[1]
+
+
+class Installation:
+    """The environment of the page "Install"."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.python = str(folder / "taskbridge" / "bin" / "python")
+        page = (ROOT / "docs" / "how-to" / "install.md").read_text("utf-8")
+        (self._commands,) = re.findall(r"(?ms)^## Install the program\n[^#]*?```sh\n(.*?)```", page)
+
+    def install(self, artifacts: Path) -> None:
+        """Type the commands of the page, for the version of the artifacts."""
+        dist, version = self._folder / "dist", version_of(artifacts)
+        dist.unlink(missing_ok=True)
+        dist.symlink_to(artifacts)
+        typed = self._commands.replace(PYPROJECT["project"]["version"], version)
+        argv = ["/bin/bash", "-ec", typed]
+        done = subprocess.run(argv, cwd=self._folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"taskbridge {version}\n" in done.stdout
+
+
+class Bridge:
+    """Two edges, two workers, a center, and webhooks. Each step is logged with its seconds."""
+
+    def __init__(self, python: str, dialect: str, folder: Path, ending: contextlib.ExitStack) -> None:
+        self.python = python
+        self._at = time.monotonic()
+        self._pinned = "", ""
+        self._is_postgresql = dialect == "postgresql"
+        stack = OwnStack(folder / "stack")
+        ending.callback(stack.stop)
+        self.connection = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
+        ending.callback(self.connection.close)
+        operate(python, self.connection, "topics", "apply")
+        operate(python, self.connection, "schemas", "register")
+        self.receivers = Receivers(seed=1)
+        self.receivers.start()
+        ending.callback(self.receivers.stop)
+        self.edges = Edge(folder / "edge-1", self.connection), Edge(folder / "edge-2", self.connection)
+        self.workers = [Worker(folder, self.connection, STREAMS_SESSION_TIMEOUT_S="12") for _ in range(2)]
+        databases: dict[str, str] = {}
+        if self._is_postgresql:
+            server = PostgresServer()
+            ending.callback(server.stop)
+            with psycopg.connect(server.url(), autocommit=True) as database:
+                database.execute("CREATE DATABASE webhooks")
+            databases = {"CENTER_DATABASE_URL": server.url(), "WEBHOOKS_DATABASE_URL": server.url("webhooks")}
+        self.center = CenterProcess(folder, self.connection, **databases)
+        endpoints = {"erp": f'{self.receivers.url("erp")}\nstart = "present"'}
+        self.webhooks = WebhooksProcess(folder, self.connection, endpoints, corp=CORP_ID, **databases)
+        # Delays and claims as they are: the code of either release is run unchanged.
+        self.webhooks.code = "from taskbridge.webhooks.app import main; main()"
+        for edge in self.edges:
+            ending.callback(edge.close)
+        for each in (*self.workers, self.center, self.webhooks):
+            ending.enter_context(each)
+
+    def say(self, line: str) -> None:
+        now = time.monotonic()
+        sys.stderr.write(f"\n[upgrade] {now - self._at:4.1f} s  {line}")
+        self._at = now
+
+    def prepare(self) -> None:
+        """What comes before any service: schemas, topics, and the tables of PostgreSQL."""
+        operate(self.python, self.connection, "schemas", "register")
+        operate(self.python, self.connection, "topics", "apply")
+        if self._is_postgresql:
+            for name, service in (("center", self.center), ("webhooks", self.webhooks)):
+                operate(self.python, self.connection, name, "--migrate", environment=service.environment)
+
+    def roll(self, services: Sequence[ForkedService]) -> None:
+        """One after the other, each when the one before is ready."""
+        for each in services:
+            roll(each, self.python)
+            wait_until(each.is_ready, what="the service is ready")
+
+    def pin(self) -> None:
+        """What a person does: it is in the center's database alone."""
+        people = lists(self.center, [each.user_id for each in EMPLOYEES])
+        person, line = next((who, each) for who, found in people.items() for each in found if each.view == "created")
+        item = {"view": line.view, "instance_id": line.instance_id, "task_id": line.task_id, "pinned": True}
+        url = f"{self.center.url}/v1/corps/{CORP_ID}/users/{person}"
+        with http_clients.client() as client:
+            assert client.put(f"{url}/marks", json={"items": [item]}).status_code == 204
+        self._pinned = f"{url}/tasks?view=created&marks=true&limit=200", line.instance_id
+
+    def assert_pinned(self) -> None:
+        url, instance_id = self._pinned
+        items = http_clients.get(url).json()["items"]
+        assert [each["instance_id"] for each in items if each["marks"]["pinned"]] == [instance_id]
+
+
+@pytest.fixture(scope="module")
+def artifacts(disk_folder: Callable[[], Path]) -> tuple[Path, Path]:
+    """Of the last release, and of the commit that is checked out."""
+    last = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or git("describe", "--tags", "--abbrev=0")
+    if not last:
+        pytest.skip("no release is tagged: make upgrade-test FROM=COMMIT")
+    before, after = built(last, disk_folder()), built("HEAD", disk_folder())
+    assert version_of(before) != version_of(after), "pip does not replace a package by one of the same version"
+    return before, after
+
+
+@pytest.fixture
+def installation(artifacts: tuple[Path, Path], tmp_path: Path) -> Installation:
+    found = Installation(tmp_path)
+    found.install(artifacts[0])
+    return found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bridge(request: pytest.FixtureRequest, installation: Installation, tmp_path: Path) -> Generator[Bridge]:
+    with contextlib.ExitStack() as ending:
+        yield Bridge(installation.python, request.param, tmp_path, ending)
+
+
+def test_artifacts_are_replaced_below_running_services_and_nothing_is_refused_or_lost(
+    bridge: Bridge, installation: Installation, artifacts: tuple[Path, Path]
+) -> None:
+    (first, second), say = bridge.edges, bridge.say
+    bridge.prepare()
+    # The first edge is cut off from Kafka: what it answers is in its spool alone.
+    first.roll(bridge.python, reaches_kafka=False)
+    second.roll(bridge.python)
+    bridge.roll([*bridge.workers, bridge.center, bridge.webhooks])
+    shared(bridge.workers)
+    say(f"all run from {version_of(artifacts[0])}")
+    with Company(bridge.edges) as company:
+        company.served(first)
+        company.served(second)
+        wait_until(first.has_spooled, what="the spool is in use")
+        folded(bridge.connection)
+        bridge.pin()
+
+        installation.install(artifacts[1])
+        for edge in bridge.edges:
+            company.served(edge)
+        folded(bridge.connection)
+        say(f"{version_of(artifacts[1])} is installed below all of them, and they go on")
+
+        bridge.prepare()
+        bridge.roll([bridge.center, bridge.webhooks, *bridge.workers])
+        shared(bridge.workers)
+        first.roll(bridge.python, reaches_kafka=False)
+        second.roll(bridge.python)
+        for edge in bridge.edges:
+            company.served(edge)
+        folded(bridge.connection)
+        say("all are new")
+
+        # Center and webhooks stay: an older one refuses tables that a newer one has changed.
+        installation.install(artifacts[0])
+        first.roll(bridge.python, reaches_kafka=False)
+        second.roll(bridge.python)
+        bridge.roll(bridge.workers)
+        shared(bridge.workers)
+        for edge in bridge.edges:
+            company.served(edge)
+        folded(bridge.connection)
+        say("edges and workers are old again")
+
+        installation.install(artifacts[1])
+        bridge.roll([bridge.center, bridge.webhooks, *bridge.workers])
+        first.roll(bridge.python)
+        second.roll(bridge.python)
+        for edge in bridge.edges:
+            company.served(edge)
+        say("all are new again, and the first edge reaches Kafka")
+    wait_until(lambda: first.has_drained() and second.has_drained(), what="the spools are empty")
+    wait_until(lambda: caught_up(bridge.connection), what="all events are processed")
+    say(f"{dict(company.outcomes)}, the slowest took {company.slowest_s:.1f} s")
+    assert set(company.outcomes) == {"200"}
+    assert company.event_ids == set(event_ids(bridge.connection))
+    assert_all_is_right_everywhere(bridge)
+    bridge.assert_pinned()
+    say("all is right\n")
+
+
+def assert_all_is_right_everywhere(bridge: Bridge) -> None:
+    """On the topics, in the center's lists, and at the receiver of webhooks."""
+
+    def read(topic: str) -> list[Any]:
+        return read_topic(bridge.connection, topic)
+
+    assert_all_is_right(bridge.connection, read)
+    assert_notified_exactly_once(bridge.connection, read)
+    right = right_lists(bridge.connection)
+    wait_until(lambda: lists(bridge.center, right) == right, what="the lists are as the events say")
+    delivered = {
+        (person, each.view, each.instance_id, each.task_id or "") for person, found in right.items() for each in found
+    }
+
+    def received() -> set[tuple[str, ...]]:
+        entries = bridge.receivers.received["erp"].lists
+        return {(person, view.lower(), instance, task) for _, person, view, instance, task in entries}
+
+    wait_until(lambda: received() == delivered, what="the receiver has all entries")
