@@ -131,3 +131,13 @@ def test_a_failure_hides_no_items() -> None:
     assert after(requested(), failed, requested())["phase"] == "loading"
     filling = {"type": "failed", "problem": {"isFilling": True, "filled": 0.5}}
     assert after(requested(), filling)["phase"] == "filling"
+
+
+def test_a_pinned_task_that_left_does_not_come_back_by_a_late_answer() -> None:
+    pinned = {**item(3), "marks": {"read": True, "pinned": True, "hidden_until": None}}
+    found = {"type": "found", "marked": [pinned], "elsewhere": []}
+    state = after(requested(), loaded(5, 3), found, notified("REMOVED", 3), found)
+    assert state["shown"]["pinned"] == []
+    # It waits again, or a whole new list has it.
+    assert after(requested(), loaded(3), notified("REMOVED", 3), notified("ADDED", 3), found)["shown"]["pinned"] == ["3"]
+    assert after(requested(), notified("REMOVED", 3), requested(), loaded(3), found)["shown"]["pinned"] == ["3"]

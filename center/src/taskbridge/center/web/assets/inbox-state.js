@@ -33,6 +33,8 @@ export const INITIAL = {
   sent: new Set(),
   /** Keys of those that left the list since: what is asked about them may be answered late. */
   left: new Set(),
+  /** Keys of those that were removed since the list or the marked ones were read: a late answer may still have them. */
+  removed: new Set(),
   /** Items that the last event added to the view. */
   arrived: [],
 };
@@ -49,7 +51,8 @@ const EVENTS = {
   requested(state, { isMore }) {
     const phase = state.phase === "failed" ? "loading" : state.phase;
     // What waited for a page that is not awaited any more is older than this one.
-    return { ...caughtUp(state), phase, problem: null, loadingMore: isMore, waiting: [] };
+    const removed = isMore ? state.removed : new Set();
+    return { ...caughtUp(state), phase, problem: null, loadingMore: isMore, waiting: [], removed };
   },
   loaded(state, { page, isMore }) {
     const before = isMore ? state.items : [];
@@ -61,7 +64,9 @@ const EVENTS = {
     const changes = problem.isFilling ? { phase: "filling", filled: problem.filled } : failure(state, problem);
     return caughtUp({ ...state, ...changes });
   },
-  found: (_, { marked, elsewhere }) => ({ marked, elsewhere }),
+  found({ removed }, { marked, elsewhere }) {
+    return { marked: marked.filter((item) => !removed.has(keyOf(item))), elsewhere, removed: new Set() };
+  },
   /** What notifications do not say: marks, which another browser may have changed, and whom requests wait for. */
   refreshed(state, { page }) {
     const found = new Map(page.items.map((item) => [keyOf(item), item]));
@@ -77,7 +82,9 @@ const EVENTS = {
   sent: ({ left }, { items }) => ({ sent: new Set(items.map(keyOf)).difference(left) }),
   marked: (state, { items, changes }) => items.reduce((before, item) => withMarks(before, item, changes), state),
   notified(state, { notification }) {
-    const counted = { ...state, ...countedOut(state, notification) };
+    const key = new Set([keyOf(notification)]);
+    const removed = notification.change === "REMOVED" ? state.removed.union(key) : state.removed.difference(key);
+    const counted = { ...state, removed, ...countedOut(state, notification, key) };
     return state.waiting === null ? updated(counted, notification) : { ...counted, waiting: [...state.waiting, notification] };
   },
 };
@@ -123,8 +130,7 @@ function caughtUp({ waiting, ...state }) {
 }
 
 /** What was sent has left: it is in neither number any more. */
-function countedOut({ sent, left, counts }, { change, view, ...notification }) {
-  const key = new Set([keyOf({ view, ...notification })]);
+function countedOut({ sent, left, counts }, { change, view }, key) {
   if (change !== "REMOVED") return { left: left.difference(key) };
   if (sent.isDisjointFrom(key)) return {};
   return { sent: sent.difference(key), left: left.union(key), counts: { ...counts, [view]: counts[view] - 1 } };
