@@ -452,6 +452,19 @@ def test_an_error_says_what_to_do_and_has_a_button_to_retry(
     expect(page.locator(".row")).to_have_count(11)
 
 
+def test_an_answer_that_is_no_list_is_a_failure_and_what_came_meanwhile_counts(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row")).to_have_count(11)
+    # A proxy's, perhaps.
+    page.route("**/tasks?*", lambda route: route.fulfill(json={"message": "ok"}), times=1)
+    with page.expect_response("**/tasks?*"):
+        page.keyboard.press("r")
+    fake.add("新到的申请")
+    expect(page.locator(".row")).to_have_count(12)
+
+
 def test_lists_that_are_being_filled_show_their_progress_and_then_appear(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:

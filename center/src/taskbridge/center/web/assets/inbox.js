@@ -156,10 +156,17 @@ export class Inbox extends EventTarget {
   /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
   async _page(cursor, signal, { view = this.state.view, limit = PAGE } = {}) {
     const query = { view, limit, marks: this.hasMarks || null, ...this.state.filter };
-    const load = (from) => this._afterMarks(() => this._api.get(pathOf(this.person, "tasks"), { ...query, cursor: from }, signal));
+    const load = (from) => this._afterMarks(() => this._items("tasks", { ...query, cursor: from }, signal));
     let page = await load(cursor);
     while (page.items.length === 0 && page.next_cursor !== null && !signal?.aborted) page = await load(page.next_cursor);
     return page;
+  }
+
+  /** What has `items`. A proxy on the way may answer 200 with anything else. */
+  async _items(path, query, signal) {
+    const found = await this._api.get(pathOf(this.person, path), query, signal);
+    if (!Array.isArray(found?.items)) throw new Problem(0);
+    return found;
   }
 
   /** Read the other views once, for the service worker: so that all of them are there offline. */
@@ -182,7 +189,7 @@ export class Inbox extends EventTarget {
     const { view, filter } = this.state;
     const others = filter.q === "" ? [] : this._searched.filter((other) => other !== view);
     const request = (signal) => Promise.all([
-      this.hasMarks ? this._afterMarks(() => this._api.get(pathOf(this.person, "marked"), { view }, signal)) : { items: [] },
+      this.hasMarks ? this._afterMarks(() => this._items("marked", { view }, signal)) : { items: [] },
       ...others.map((other) => this._page(null, signal, { view: other, limit: ELSEWHERE })),
     ]);
     return this._searching.run(request, {
@@ -209,7 +216,7 @@ export class Inbox extends EventTarget {
 
   /** Also those of lines that are not shown yet. Where it fails, they are missing until the next unknown app. */
   async _loadApps() {
-    const found = await quietly(this._api.get(pathOf(this.person, "apps")));
+    const found = await quietly(this._items("apps"));
     for (const { app_type: app, process_name: name, source } of found?.items ?? []) this.apps.know(app, name, source);
     this._emit("change");
   }
