@@ -179,6 +179,18 @@ def test_the_sum_of_several_is_that_of_the_results(deciding: FakeTaskCenter, ope
     expect(total).to_have_text("Not carried out: 3 tasks.")
 
 
+def test_a_long_title_stands_next_to_its_checkbox(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{deciding.url}/#pending", viewport=PHONE)
+    page.get_by_role("button", name="批量处理").click()
+    line = page.get_by_role("dialog").locator(".several li", has_text="跨部门资源协调")
+    box, title = line.get_by_role("checkbox").bounding_box(), line.locator("bdi").first.bounding_box()
+    assert box is not None
+    assert title is not None
+    assert title["height"] > 3 * box["height"]
+    assert title["y"] < box["y"] < title["y"] + title["height"]
+    assert box["x"] + box["width"] <= title["x"]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -161,7 +161,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
       element(
         "div",
         { class: "line several-row" },
-        element("label", { class: "line" }, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
+        element("label", { class: "strip" }, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
         item.on_behalf_of ? element("span", { class: "status" }, words.delegating.of(item.on_behalf_of.name || item.on_behalf_of.user_id)) : null,
         button(words.acting.details, () => (root.close(), show(item))),
       ),
