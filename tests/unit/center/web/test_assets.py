@@ -89,7 +89,7 @@ def test_every_reason_of_the_edge_is_told_in_chinese() -> None:
     words = read_assets()[0]["words-zh.js"].content.decode()
     operators = words[words.index("  ops: {") :]
     chinese = operators[operators.index("reasons: {") : operators.index("histories:")]
-    told = set(re.findall(r'^ {6}"?([a-z][a-zA-Z0-9-]*)"?:', chinese, re.MULTILINE))
+    told = set(re.findall(r'\s"?([a-z][\w-]*)"?: "', chinese))
     code = re.compile(
         r'(?:Malformed|Unverified|TooSlow|TooLarge|UnsupportedType|Overloaded|_not_located|_unverified)\(\s*"([a-z0-9-]+)"'
     )

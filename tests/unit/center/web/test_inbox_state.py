@@ -139,5 +139,7 @@ def test_a_pinned_task_that_left_does_not_come_back_by_a_late_answer() -> None:
     state = after(requested(), loaded(5, 3), found, notified("REMOVED", 3), found)
     assert state["shown"]["pinned"] == []
     # It waits again, or a whole new list has it.
-    assert after(requested(), loaded(3), notified("REMOVED", 3), notified("ADDED", 3), found)["shown"]["pinned"] == ["3"]
+    assert after(requested(), loaded(3), notified("REMOVED", 3), notified("ADDED", 3), found)["shown"]["pinned"] == [
+        "3"
+    ]
     assert after(requested(), notified("REMOVED", 3), requested(), loaded(3), found)["shown"]["pinned"] == ["3"]

@@ -19,6 +19,7 @@ import { forgetToken, pageApi, signIn } from "./sign-in.js";
 import { chosenWords } from "./words.js";
 
 const DETAIL_AFTER_MS = 120;
+const KEY_NAMES = ["J ↓", "K ↑", "Enter", "O", "A", "B", "1 – 4", "/", "R", "U", "P", "H", "M", "Esc", "?"];
 const WIDE = matchMedia("(min-width: 60rem)");
 
 const root = document.querySelector("#page");
@@ -126,7 +127,8 @@ function deciding(title, items) {
 }
 
 function keysDialog() {
-  const known = words.keys.flatMap(([names, meaning]) => [element("dt", {}, ...names.map((name) => element("kbd", {}, name))), element("dd", {}, meaning)]);
+  const names = (index) => KEY_NAMES[index].split(" ").map((name) => element("kbd", {}, name));
+  const known = words.keys.flatMap((meaning, index) => [element("dt", {}, names(index)), element("dd", {}, meaning)]);
   return dialog(words.help, { class: "small", closedby: "any" }, element("dl", {}, ...known), closing(words));
 }
 
