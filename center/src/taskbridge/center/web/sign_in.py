@@ -6,24 +6,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import time
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from taskbridge.center.access.access import SESSION_COOKIE, Access, address_of
 from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
 from taskbridge.center.access.providers import CALLBACK, Page, Provider
 from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
 from taskbridge.center.access.sessions import SIGN_IN_S, Sessions
+from taskbridge.center.web.message import message_page, refusal_page
 from taskbridge.center.web.routes import PAGE_HEADERS
 from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.rates import Rate
-from taskbridge.runtime.refusals import Forbidden, NotNow, Refused
+from taskbridge.runtime.refusals import Forbidden, Refused
 from taskbridge.runtime.tokens import new_token
 
 _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
@@ -31,32 +30,13 @@ _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 _BURST, _FULL_AFTER_S = 500, 10.0
 """Sign-ins that one address may start, and end. It may be that of a proxy in front of the whole company."""
 
-_PAGE = """<!doctype html>
-<html lang="zh-CN">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>登录 · Sign in</title>
-<link rel="stylesheet" href="/assets/base.css">
-<link rel="stylesheet" href="/assets/page.css">
-</head>
-<body>
-<main class="sign-in"><div class="sign-in-form">
-{}
-</div></main>
-</body>
-</html>
-"""
+_TITLE = "登录 · Sign in"
 _CHINESE: dict[type[Refused], str] = {
     UnknownPerson: "您已登录，但系统中没有与您的账号唯一对应的人员，请联系管理员。",
     SignInRefused: "身份提供方拒绝了本次登录，或返回的信息无效。",
     SignInExpired: "本次登录已超时或已使用过。",
     TooManyQueries: "登录请求过于频繁，请稍后再试。",
 }
-_CHINESE_UNAVAILABLE = "暂时无法登录，请稍后再试。"
-
-log = structlog.get_logger(__name__)
 
 
 def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> APIRouter:
@@ -138,15 +118,14 @@ def _set_cookie(answer: Response, name: str, value: str, *, max_age: int | None 
 
 def _refusal(refused: Refused | DatabaseUnavailable) -> Response:
     """In both languages. A person sees it, not a program."""
-    if isinstance(refused, DatabaseUnavailable):
-        log.warning("database_unavailable", problem=str(refused))
-        refused = NotNow("the database does not answer: try again later")
-    text = str(refused)
-    body = f"""<h1>无法登录 · Not signed in</h1>
-<p>{_CHINESE.get(type(refused), _CHINESE_UNAVAILABLE)}</p>
-<p lang="en">{html.escape(text[:1].upper() + text[1:])}.</p>
-<a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>"""
-    return HTMLResponse(_PAGE.format(body), refused.status, headers={**PAGE_HEADERS, **refused.headers})
+    return refusal_page(
+        refused,
+        title=_TITLE,
+        heading="无法登录 · Not signed in",
+        chinese=_CHINESE,
+        otherwise="暂时无法登录，请稍后再试。",
+        more='<a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>',
+    )
 
 
 def _page_of(page: Page) -> Response:
@@ -157,4 +136,4 @@ def _page_of(page: Page) -> Response:
     digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
     scripts = f"script-src 'sha256-{digest}' {page.library}"
     policy = f"default-src 'none'; {scripts}; style-src 'self'; frame-ancestors 'none'"
-    return HTMLResponse(_PAGE.format(body), headers={**PAGE_HEADERS, "Content-Security-Policy": policy})
+    return message_page(_TITLE, body, headers={"Content-Security-Policy": policy})
