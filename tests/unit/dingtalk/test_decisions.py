@@ -6,18 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
-from support.dingtalk import FaultyDingTalk
+from support.dingtalk import FakeClock, FaultyDingTalk
 from support.sign_in import settings_of
 from taskbridge.center.actions.systems import Agent, Systems, systems_of
-from taskbridge.dingtalk import organisation
+from taskbridge.dingtalk import organisation, wire
+from taskbridge.dingtalk.apps import App, Apps, Corp
 from taskbridge.dingtalk.calls import Refused
 from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime.clock import SystemClock
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 APPS = """
@@ -97,3 +101,105 @@ def test_yida_is_asked_for_agents_with_the_corp_token(files: dict[str, str]) -> 
 
     with served(dingtalk) as url:
         asyncio.run(scenario(url))
+
+
+FILE = "/ossFileHandle?appType=APP_1&fileName=APP_1_bWFuYWdlcg$$.pdf&instId=&type=download"
+OLDER = "https://www.aliwork.com/o/2FD66I71?fileName=APP_1_x.jpg&type=open"
+
+
+class Files:
+    """An instance with two files, of ann, for bob; and what opens its files."""
+
+    def __init__(self, url: str, dingtalk: FaultyDingTalk, clock: FakeClock) -> None:
+        corp = Corp("ours", "key", SecretStr("secret"))
+        apps = Apps((), (App(corp, "APP_1", SecretStr("the-token"), "manager", ()),))
+        self.systems = YidaApps(lambda: apps, url, clock=clock)
+        self.dingtalk, self.clock = dingtalk, clock
+        form = {"f": f'[{{"name": "a.pdf", "downloadUrl": "{FILE}"}}, {{"name": "b.jpg", "url": "{OLDER}"}}]'}
+        dingtalk.company.happened(
+            TaskEvent(
+                *("e-1", SOURCE_YIDA, Action.CREATED, "ours", "APP_1", "I-1"),
+                task_id="T-1",
+                recipient_ids=("bob",),
+                occurred_at=1,
+                received_at=1,
+                form_data=form,
+            )
+        )
+
+    async def open(self, file: str, user_id: str | None = "bob") -> str | None:
+        open_file = self.systems.file_opener("ours", "APP_1")
+        assert open_file is not None
+        return await open_file(user_id, file)
+
+
+def with_files(scenario: Callable[[Files], Awaitable[None]]) -> None:
+    clock = FakeClock(1_800_000_000_000)
+    dingtalk = FaultyDingTalk(
+        Company(), clock, system_tokens={"APP_1": "the-token"}, app_key="key", app_secret="secret"
+    )
+
+    async def run(url: str) -> None:
+        files = Files(url, dingtalk, clock)
+        await scenario(files)
+        await files.systems.close()
+
+    with served(dingtalk) as url:
+        asyncio.run(run(url))
+
+
+def test_a_file_opens_for_a_minute_in_the_name_of_the_person() -> None:
+    async def scenario(files: Files) -> None:
+        assert files.systems.file_opener("ours", "APP_2") is None
+        assert files.systems.file_opener("theirs", "APP_1") is None
+        urls = [await files.open(FILE), await files.open(OLDER), await files.open(FILE, None)]
+        assert files.dingtalk.opened == [(FILE, "bob"), (OLDER, "bob"), (FILE, "manager")]
+        assert all(url is not None and url.startswith("https://") and files.dingtalk.is_open(url) for url in urls)
+        files.clock.pass_s(61)
+        assert not any(files.dingtalk.is_open(url or "") for url in urls)
+
+    with_files(scenario)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *(
+            "http://169.254.169.254/latest/meta-data",
+            "http://127.0.0.1:9/x",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+        ),
+        *("//evil.example/x", "x", "", "https://[", FILE.replace("APP_1", "APP_2"), f"{FILE}&appType=APP_2"),
+        *(FILE.replace("fileName=APP_1", "fileName=APP_2"), FILE.replace("appType=APP_1", "appType=%41PP_2")),
+    ],
+)
+def test_what_is_no_file_of_the_app_is_not_sent(forged: str) -> None:
+    async def scenario(files: Files) -> None:
+        assert await files.open(forged) is None
+        assert files.dingtalk.calls.total() == 0
+
+    with_files(scenario)
+
+
+def test_a_file_of_a_request_that_does_not_concern_the_person_is_refused_without_its_address() -> None:
+    async def scenario(files: Files) -> None:
+        with pytest.raises(Refused) as refused:
+            await files.open(FILE, "cai")
+        assert "noPermission" in str(refused.value)
+        assert "ossFileHandle" not in str(refused.value)
+
+    with_files(scenario)
+
+
+@pytest.mark.parametrize("fault", ["is_down", "punishes", "calls_per_month", "denied"])
+def test_a_failure_of_dingtalk_is_one_that_the_operator_reads(fault: str) -> None:
+    async def scenario(files: Files) -> None:
+        values = {"calls_per_month": 0, "denied": {wire.GetOpenUrl.path: "Yida.Attachment.Read"}}
+        setattr(files.dingtalk.faults, fault, values.get(fault, True))
+        with pytest.raises(OperatorError) as failed:
+            await files.open(FILE)
+        assert ("Yida.Attachment.Read" in str(failed.value)) is (fault == "denied")
+        assert files.dingtalk.opened == []
+
+    with_files(scenario)

@@ -34,6 +34,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetRunningTaskList: "yida_1_0.GetRunningTaskList",
     wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
     wire.QueryServiceRecord: "yida_1_0.QueryServiceRecord",
+    wire.GetOpenUrl: "yida_1_0.GetOpenUrl",
     wire.GetToken: "oauth2_1_0.GetToken",
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
@@ -47,6 +48,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
 }
 PATH_ENDS: dict[type[msgspec.Struct], str] = {
     wire.GetInstanceById: "{id}",
+    wire.GetOpenUrl: "{app_type}",
     organisation.GetFormComponentDefinitionList: "{app_type}/{form_uuid}",
     organisation.GetNotifyMe: "{user_id}",
 }
@@ -91,6 +93,7 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
     wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
+    wire.OpenUrl: ("yida_1_0.GetOpenUrlResponseBody",),
     wire.ServiceRecordPage: ("yida_1_0.QueryServiceRecordResponseBody",),
     wire.ServiceRecord: ("yida_1_0.QueryServiceRecordResponseBodyValues",),
     workflow.ApprovalAnswer: ("workflow_1_0.GetProcessInstanceResponseBody",),

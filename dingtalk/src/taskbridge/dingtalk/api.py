@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import structlog
 
@@ -28,6 +28,7 @@ IDS_PER_CALL = 50
 _INCOMPLETE_RETRY_MS = 60_000
 _REFUSED_MOST = 5
 """After so many ids that do not exist, refused lists are divided no more: each such id costs up to a dozen calls."""
+_OPEN_MS = 60_000
 _SHRINKS = 5
 """How often one query may go back to a page that was read. Each time costs two more calls."""
 
@@ -192,6 +193,23 @@ class YidaApi:
         request = wire.QueryServiceRecord(**self._credentials(), form_uuid=form_uuid, instance_id=instance_id)
         return await self._calls.get(request, wire.ServiceRecordPage, page=1)
 
+    async def temporary_url(self, file: str, user_id: str | None) -> str | None:
+        """An address where this user (None: the app's own) can open a file for a minute; None if it is none of the app.
+
+        ``file`` is a form's value, which anybody may have written: it is sent as a parameter, and nothing else.
+        """
+        if not _is_of_app(file, self.app.app_type):
+            return None
+        token = self.app.system_token.get_secret_value()
+        request = wire.GetOpenUrl(
+            system_token=token, user_id=user_id or self.app.user_id, file_url=file, timeout=_OPEN_MS
+        )
+        try:
+            found = await self._calls.get(request, wire.OpenUrl, path_end=quote(self.app.app_type, safe=""))
+        except Absent:
+            return None
+        return found.result
+
     async def decide(self, task: Task, *, agrees: bool, remark: str) -> None:
         """Have the task's person agree or refuse. This and the following raise what ``Calls.change`` raises."""
         result = wire.AGREED if agrees else wire.DISAGREED
@@ -279,6 +297,21 @@ class YidaApi:
             "system_token": self.app.system_token.get_secret_value(),
             "user_id": self.app.user_id,
         }
+
+
+def _is_of_app(file: str, app_type: str) -> bool:
+    """Whether this is an address at Yida that names no other app, whose files the person may not be allowed to see."""
+    try:
+        parts = urlsplit(file)
+        named = parse_qs(parts.query)
+    except ValueError:
+        return False
+    is_at_yida = file.startswith("/") and not file.startswith("//")
+    apps, names = named.get("appType", []), named.get("fileName", [])
+    is_of_another = any(each != app_type for each in apps) or any(
+        each.startswith("APP_") and not each.startswith(f"{app_type}_") for each in names
+    )
+    return (is_at_yida or parts.scheme == "https") and not is_of_another
 
 
 def _halves(days: Days) -> tuple[Days, Days]:

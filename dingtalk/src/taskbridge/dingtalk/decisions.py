@@ -25,6 +25,7 @@ from taskbridge.dingtalk.calls import (
     TooFast,
     Unexpected,
     Unsent,
+    always,
     calls_by_corp,
 )
 from taskbridge.dingtalk.organisation import OrganisationApi
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.center.actions.store import Action
+    from taskbridge.center.actions.systems import OpenFile
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.dingtalk import organisation
@@ -79,10 +81,15 @@ class YidaApps:
         return [(each.corp_id, Possible(SOURCE_YIDA, each.app_type, numeric_task_ids=True)) for each in apps]
 
     def system(self, corp_id: str, app_type: str, allowed: Allowed) -> YidaApp | None:
-        for each in self._apps().apps:
-            if (each.corp_id, each.app_type) == (corp_id, app_type):
-                return YidaApp(self._api(each, allowed))
-        return None
+        app = self._app(corp_id, app_type)
+        return None if app is None else YidaApp(self._api(app, allowed))
+
+    def file_opener(self, corp_id: str, app_type: str) -> OpenFile | None:
+        app = self._app(corp_id, app_type)
+        if app is None:
+            return None
+        api = self._api(app, always)
+        return lambda user_id, file: api.temporary_url(file, user_id)
 
     async def agents(self, person: Person) -> list[Agent]:
         """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
@@ -96,6 +103,10 @@ class YidaApps:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    def _app(self, corp_id: str, app_type: str) -> App | None:
+        found = (each for each in self._apps().apps if (each.corp_id, each.app_type) == (corp_id, app_type))
+        return next(found, None)
 
     def _api(self, app: App, allowed: Allowed) -> YidaApi:
         return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)

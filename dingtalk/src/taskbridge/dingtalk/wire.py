@@ -15,8 +15,13 @@ from msgspec import Struct, field, to_builtins
 from taskbridge.schemas import outcomes
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
-SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret", "appSecret"})
-"""The names of all credentials."""
+SECRETS = frozenset(
+    {
+        *(TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret", "appSecret"),
+        "fileUrl",
+    }
+)
+"""The names of all credentials, and of the address of a file."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
 QUERY_ROWS = 30_000
@@ -185,6 +190,30 @@ class QueryServiceRecord(Request, frozen=True, kw_only=True, omit_defaults=True)
 
     form_uuid: str
     instance_id: str
+
+
+class GetOpenUrl(Call, frozen=True, kw_only=True):
+    """GET: a temporary address of a file. The path ends with the app."""
+
+    path: ClassVar[str] = "/v1.0/yida/apps/temporaryUrls/"
+
+    system_token: str
+    user_id: str
+    file_url: str
+    timeout: int
+    """In ms."""
+
+    def __repr__(self) -> str:
+        return "GetOpenUrl()"
+
+
+class OpenUrl(Struct, frozen=True):
+    """The repr does not show the address, which anybody may open."""
+
+    result: str | None = None
+
+    def __repr__(self) -> str:
+        return "OpenUrl()"
 
 
 class GetToken(Struct, frozen=True):

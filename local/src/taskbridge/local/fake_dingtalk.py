@@ -45,6 +45,7 @@ _START, _NO_STEP = "sid-restartevent", "node-null"
 _EXECUTED: dict[str | None, str] = {PERSON: wire.NORMAL, DELEGATE: wire.NORMAL, AUTOMATIC: wire.AUTO}
 
 
+_OPEN_MOST_MS = 86_400_000
 _OPEN_REQUESTS_S, _END_S = 1, 5.0
 """How long requests that are open at the end may take, and the whole server."""
 
@@ -373,7 +374,10 @@ class FakeDingTalk:
         self.calls: Counter[str] = Counter()
         self.changes: list[wire.Request] = []
         """What it carried out, in this order."""
+        self.opened: list[tuple[str, str]] = []
+        """The files of which it gave an address, each with its user."""
         self._clock = clock
+        self._open_until_ms: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
         self._months: Counter[str] = Counter()
         self._seconds: Counter[tuple[str, str, int]] = Counter()
@@ -395,6 +399,7 @@ class FakeDingTalk:
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
                 self._route(wire.QueryServiceRecord.path, self._recorded_calls, "GET"),
+                self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
                 *self.organisation.routes(self._route),
             ]
         )
@@ -530,6 +535,28 @@ class FakeDingTalk:
         rows = [wire.ServiceRecord(known.instance_id, "form", each, "success") for each in self.recorded_urls]
         return wire.ServiceRecordPage(self._cut(rows, given), len(rows))
 
+    def _open_url(self, given: Given) -> wire.OpenUrl:
+        """For the app's user, or one whom an instance with the file concerns."""
+        request, app_type = given.read(wire.GetOpenUrl), given.path_end
+        self._check_app(app_type, request.system_token)
+        if not 0 < request.timeout <= _OPEN_MOST_MS:
+            raise Refused(400, "invalidParameter.timeout", "超时时间不合法")
+        with_file = [
+            each
+            for each in self._known(app_type)
+            if any(request.file_url in (text or "") for text in each.form_data.values())
+        ]
+        if not any(request.user_id in {self.user_id, *_people(each)} for each in with_file):
+            raise Refused(400, "failure.file.noPermission", f"没有权限:{request.file_url}")
+        url = f"https://files.yida.example/{secrets.token_hex(8)}?Signature={secrets.token_hex(8)}"
+        self.opened.append((request.file_url, request.user_id))
+        self._open_until_ms[url] = self._clock.now_ms() + request.timeout
+        return wire.OpenUrl(url)
+
+    def is_open(self, url: str) -> bool:
+        """Whether this address still opens its file."""
+        return self._clock.now_ms() < self._open_until_ms.get(url, 0)
+
     def _execute(self, given: Given) -> None:
         request = self._read(given, wire.ExecuteTask, anybody=True)
         self._check_assigned(request, request.task_id)
@@ -597,11 +624,14 @@ class FakeDingTalk:
     def _read(self, given: Given, kind: type[R], *, anybody: bool = False) -> R:
         """The request. Everybody may act in their own name: the caller says whose it is."""
         request = given.read(kind)
-        if self.system_tokens.get(request.app_type) != request.system_token:
-            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}")
+        self._check_app(request.app_type, request.system_token)
         if request.user_id != self.user_id and not anybody:
             raise Refused(400, "failure.user.userNotExist", "用户不存在")
         return request
+
+    def _check_app(self, app_type: str, system_token: str) -> None:
+        if self.system_tokens.get(app_type) != system_token:
+            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{system_token}")
 
     def _known(self, app_type: str, *, late_ms: int = 0) -> list[TrueInstance]:
         found = self.company.instances(at_ms=self._clock.now_ms() - late_ms)
@@ -638,6 +668,15 @@ class FakeCluster(FakeDingTalk):
             *(wire.GetToken.path, wire.GetRunningTaskList.path, wire.GetTaskCopies.path),
             *(ListApplication.path, GetAgentTasks.path),
         }
+    )
+
+
+def _people(known: TrueInstance) -> set[str]:
+    """Whom an instance concerns."""
+    originator = set[str]() if known.originator is None else {known.originator.user_id}
+    acted = {each.actor_id for each in known.tasks if each.actor_id is not None}
+    return (
+        originator | acted | {user_id for each in known.tasks for user_id in each.assignee_ids} | {*dict(known.copied)}
     )
 
 

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     Allowed = Callable[[], Awaitable[bool]]
     """Whether a change may still be sent."""
+    OpenFile = Callable[[str | None, str], Awaitable[str | None]]
+    """A temporary https address of a file, by the user who opens it (None: one who may see all) and its form value.
+
+    None if it is no file of the app. It sends the value nowhere but to the system's own API. May raise OperatorError.
+    """
     SystemExtension = Callable[[Any], "Connected | None"]
     """What an entry point of the group ``taskbridge.systems`` names.
 
@@ -103,6 +108,10 @@ class Connected(Protocol):
         """
         ...
 
+    def file_opener(self, corp_id: str, app_type: str) -> OpenFile | None:
+        """What opens files in the forms of this app; None if they are opened elsewhere only."""
+        ...
+
     async def agents(self, person: Person) -> Sequence[Agent]:
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
         ...
@@ -144,6 +153,11 @@ class Systems:
     def count(self) -> int:
         """The apps and other systems, of all corps."""
         return len(self._possible())
+
+    def file_opener(self, corp_id: str, source: str, app_type: str) -> OpenFile | None:
+        """As of ``Connected``."""
+        connected = self._connected.get(source)
+        return None if connected is None else connected.file_opener(corp_id, app_type)
 
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
