@@ -15,6 +15,7 @@ from taskbridge.center.access.audit import (
     DELETED,
     ERASED,
     EXPORTED,
+    FILE_OPENED,
     READ,
     SESSIONS_ENDED,
     SIGNED_IN,
@@ -74,7 +75,7 @@ def write(center: AnsweringCenter) -> None:
 
 ACTION_ID = "0f" * 16
 AUDITED = {
-    *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, DELETED, ERASED),
+    *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, FILE_OPENED, DELETED, ERASED),
     *ACTIONS,
     *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, "webhooks_test", "webhooks_replay"),
 }

@@ -5,6 +5,7 @@ One bridge for all of them: it takes most of the time.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.organisation import Agent
 from taskbridge.local.company import CORP
+from taskbridge.local.demo import APP
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -358,6 +360,37 @@ def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: Ope
     people.confirm()
     expect(dialog.locator(".several li")).to_have_count(1)
     expect(dialog.locator(".several")).to_contain_text(tasks[2].title)
+
+
+def test_an_attachment_opens_at_the_vendors_temporary_address(people: Deciding, open_page: OpenPage) -> None:
+    file = f"/ossFileHandle?appType={APP}&fileName={APP}_bWFuYWdlcg$$.pdf&instId=&type=download"
+    values = [{"name": "合同.pdf", "size": 48_213, "downloadUrl": file, "previewUrl": file, "url": file, "ext": "pdf"}]
+    task = people.create("带附件的申请", WANG, attachmentField_1=json.dumps(values))
+    url, before = people.company.bridge.center_url, people.dingtalk.calls[wire.GetOpenUrl.path]
+    phone = {"viewport": {"width": 390, "height": 780}, "locale": "en-US"}
+    for look, link in ((phone, "Sign in"), ({}, "登录")):
+        page = signed_in(open_page(url, **look), WANG, link=link)
+        choose(page, task)
+        expect(page.locator(".files li")).to_have_text("合同.pdf47 KiB", timeout=SOON_MS)
+        assert people.dingtalk.calls[wire.GetOpenUrl.path] == before
+        # Playwright shows where a redirect leads, and cannot answer in its place.
+        is_file = lambda request: request.url.startswith("https://files.yida.example/")  # noqa: E731
+        with page.context.expect_event("request", is_file) as requested, page.expect_popup():
+            page.get_by_role("link", name="合同.pdf").click()
+        assert people.dingtalk.is_open(requested.value.url)
+        assert people.dingtalk.opened[-1] == (file, WANG)
+        before += 1
+        assert people.dingtalk.calls[wire.GetOpenUrl.path] == before
+    # Where DingTalk refuses, the person reads it, in the tab that the click opened.
+    people.dingtalk.faults.denied = {wire.GetOpenUrl.path: "Yida.Attachment.Read"}
+    try:
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name="合同.pdf").click()
+        expect(opened.value.locator("h1")).to_have_text("文件未打开 · File not opened")
+        assert serious_findings(opened.value) == []
+    finally:
+        people.dingtalk.faults.denied = {}
+    people.confirm()
 
 
 def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: OpenPage) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Access
+    from taskbridge.center.actions.systems import OpenFile
     from taskbridge.center.tables import Seen
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import Form, PersonRecord, TaskEvent
@@ -117,7 +118,13 @@ class AnsweringCenter:
         self.metrics = Metrics()
         self.threads = Threads(2)
         self.complete = True
-        self.queries = Queries(database, complete=self.complete_lists)
+        self.open_file: OpenFile | None = None
+        """What opens files of any app."""
+        self.queries = Queries(
+            database,
+            complete=self.complete_lists,
+            opens_files=lambda _corp, _source, _app: self.open_file is not None,
+        )
         self.marks = MarksStore(database, self.complete_lists)
         self.access = access
         self.ready: dict[str, Any] = {"ready": True}
@@ -135,7 +142,11 @@ class AnsweringCenter:
         yield lambda _: None
 
     def lists_router(self, **options: Any) -> APIRouter:
+        options = {"file_opener": self._file_opener, **options}
         return lists_router(self.access, self.queries, self.threads, **options)
+
+    def _file_opener(self, _corp_id: str, _source: str, _app_type: str) -> OpenFile | None:
+        return self.open_file
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -97,10 +97,11 @@ class Deciding:
         """Return once so many changes wait for their answer."""
         wait_until(lambda: self.dingtalk.faults.waiting == count)
 
-    def create(self, title: str, assignee: str) -> Task:
-        task = self.company.create(title, assignee)
+    def create(self, title: str, assignee: str, **form: str) -> Task:
+        """``form``: its values, where the test cares about them."""
+        task = self.company.create(title, assignee, **({"dataMap": form} if form else {}))
         ids = {"instance_id": task.instance_id, "app_type": APP, "corp_id": CORP}
-        self.dingtalk.company.happened(assigned(task.task_id, assignee, at=1, **ids))
+        self.dingtalk.company.happened(assigned(task.task_id, assignee, at=1, form_data=form, **ids))
         return task
 
     def decided_elsewhere(self, task: Task) -> None:

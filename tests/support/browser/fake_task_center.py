@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
 from taskbridge.center.access.refusals import Filling
 from taskbridge.center.api.events import HoldsStreams
+from taskbridge.center.api.form_files import FormFile, files_of
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.runtime.operation import listen, make_server
 from taskbridge.runtime.problems import answer_with_problems, problem
@@ -101,6 +102,11 @@ class FakeTaskCenter:
     """The directory of people, in addition to the originators in the entries."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     """What fields of the form are called."""
+    form: dict[str, str] = field(default_factory=dict[str, str])
+    """Values of each form besides those of ``history``."""
+    opens_files: bool = True
+    opened: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
+    """Instance, place and number of the files that were opened."""
     marks: dict[tuple[str, str, str, str | None], dict[str, Any]] = field(
         default_factory=dict[tuple[str, str, str, "str | None"], dict[str, Any]]
     )
@@ -256,12 +262,14 @@ class FakeTaskCenter:
         api.get("/v1/corps")(self._corps)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
         api.get("/v1/instances/{instance:path}/history")(self._history)
+        api.get("/v1/instances/{instance:path}/files")(self._open_file)
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
         api.post("/v1/ops/webhooks/{endpoint}/{action}")(self._acted)
         app = FastAPI()
         app.get("/readyz")(self._ready)
+        app.get("/temporary")(self._file)
         answer_with_problems(app)
         answer_refusals(app, lambda: None)
         app.include_router(pages_router())
@@ -517,7 +525,18 @@ class FakeTaskCenter:
             return problem(404, "There is no such instance.")
         people = self._people(ME, "0169-han-mei", "0169-wang-wei", found[0]["originator"]["user_id"])
         title = "采购申请" if self.labels else None
-        return {**history(found[0]), "people": people, "form_title": title, "form_labels": self.labels}
+        answer = history(found[0])
+        answer["form"] |= self.form
+        files = {place: [_shown(each) for each in found] for place, found in files_of(answer["form"]).items()}
+        more = {"files": files, "opens_files": self.opens_files}
+        return {**answer, **more, "people": people, "form_title": title, "form_labels": self.labels}
+
+    async def _open_file(self, instance: str, place: str, number: int) -> Response:
+        self.opened.append((instance, place, number))
+        return RedirectResponse("/temporary", 303)
+
+    async def _file(self) -> Response:
+        return Response("the file", media_type="text/plain")
 
     def _people(self, *users: str) -> list[dict[str, str]]:
         return [{"user_id": each, "name": self.names[each]} for each in users if each in self.names]
@@ -539,6 +558,10 @@ class FakeTaskCenter:
         found = self._found(instance_id)
         state = self._state(found[0]) if found else None
         return callbacks(instance_id, state, history(found[0]) if found else None, self.now)
+
+
+def _shown(file: FormFile) -> dict[str, Any]:
+    return {"name": file.name, "size": file.size}
 
 
 def history(item: dict[str, Any]) -> dict[str, Any]:

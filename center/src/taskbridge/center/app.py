@@ -214,7 +214,14 @@ class Center:
         self.reminders_file = reminders = None if path is None else RemindersFile(path)
         complete = self.filling.complete
         all_people = self.filling.all_people
-        self._queries = Queries(database, self._due_rules, complete=complete, all_people=all_people)
+        self.systems = systems_of(settings)
+        self._queries = Queries(
+            database,
+            self._due_rules,
+            complete=complete,
+            all_people=all_people,
+            opens_files=lambda corp, source, app: self.systems.file_opener(corp, source, app) is not None,
+        )
         self._marks = MarksStore(database, complete)
         self.hub = Hub(
             database,
@@ -230,7 +237,6 @@ class Center:
         self.audit = Audit(database, self._threads)
         self.access = build_access(settings, self._users_of, self._sessions, self.audit)
         self.metrics = Metrics()
-        self.systems = systems_of(settings)
         self._actions = Actions(database, complete)
         self.dispatcher = ActionDispatcher(
             self._actions,
@@ -316,6 +322,7 @@ class Center:
                 self._queries,
                 self._threads,
                 apps_of=lambda person: self._reminders().apps_of(person),
+                file_opener=self.systems.file_opener,
             ),
             actions_router(
                 self.access,

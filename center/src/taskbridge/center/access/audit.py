@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
 
 SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
+FILE_OPENED = "file_opened"
+"""Its subject is the instance, a space, and the file's place and number."""
 DELETED, ERASED, SESSIONS_ENDED = "audit_deleted", "person_erased", "sessions_ended"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""

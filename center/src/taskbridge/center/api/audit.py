@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from sqlalchemy import select
 from starlette.responses import Response, StreamingResponse
 
-from taskbridge.center.access.audit import READ, Audit, AuditQuery
+from taskbridge.center.access.audit import FILE_OPENED, READ, Audit, AuditQuery
 from taskbridge.center.actions.store import ENDED, SENT
 from taskbridge.center.actions.targets import ACTIONS
 from taskbridge.center.api import models
@@ -142,4 +142,6 @@ def _subject(entry: dict[str, Any]) -> dict[str, Any]:
         found["action_id"], _, found["status"] = subject.partition(" ")
     elif action == READ and not entry["is_about_person"] and not subject.startswith("waiting "):
         found["instance_id"] = subject
+    elif action == FILE_OPENED:
+        found["instance_id"] = subject.rpartition(" ")[0]
     return found

@@ -300,11 +300,23 @@ class EventsOut(_Shown):
     people: _People
 
 
+class FileOut(_Shown):
+    """A file that somebody attached to the form."""
+
+    name: str
+    size: Annotated[int | None, _says("In bytes, if known.")]
+
+
 class HistoryOut(FormOut, EventsOut):
     instance_id: str
     corp_id: str
     form: Annotated[Mapping[str, str | None], _says("Form values of the latest event that has any.")]
     form_of: Annotated[str | None, _says("Id of that event.")]
+    files: Annotated[
+        Mapping[str, Sequence[FileOut]],
+        _says("Attached files and images by place: the id of a field, or `SUBFORM/LINE/FIELD`, lines from 0."),
+    ]
+    opens_files: Annotated[bool, _says("Whether `/v1/instances/{instance_id}/files` opens them.")]
     complete: Annotated[bool, _says("False if older events exist beyond the topic's retention or the last hundred.")]
 
 

@@ -19,6 +19,7 @@ from taskbridge.center.access.delegations import delegated_to, is_delegated
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api import models
 from taskbridge.center.api.cursors import PageCursor, read_cursor, write_cursor
+from taskbridge.center.api.form_files import FormFile, files_of
 from taskbridge.center.api.json_forms import (
     event_json,
     form_json,
@@ -277,10 +278,14 @@ class Queries:
         *,
         complete: Complete = unchecked,
         all_people: Callable[[Connection], AbstractContextManager[object]] = unchecked,
+        opens_files: Callable[[str, str, str], bool] = lambda _corp, _source, _app: False,
     ) -> None:
-        """``due_rules`` are those in force; ``all_people`` raises Filling unless all are there within its block."""
+        """``due_rules`` are those in force; ``all_people`` raises Filling unless all are there within its block.
+
+        ``opens_files``: whether files of this corp, source and app can be opened.
+        """
         self._database, self._due_rules, self._now = database, due_rules, now
-        self._complete, self._all_people = complete, all_people
+        self._complete, self._all_people, self._opens_files = complete, all_people, opens_files
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
     def page(self, query: PageQuery) -> models.PageOut:
@@ -401,7 +406,19 @@ class Queries:
         Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
         """
         with self._database.read() as connection, self._complete(connection):
-            return shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms)
+            state = find_state(connection, instance_id, caller)
+            opens_files = self._opens_files(state.corp_id, state.source, state.app_type)
+            return shown_history(connection, state, now_ms=now_ms, opens_files=opens_files)
+
+    def file(self, instance_id: str, caller: Caller, place: str, number: int) -> tuple[TaskState, FormFile]:
+        """A file of the instance's form. Raises Unknown as ``find_state``, and if the form has no such file."""
+        with self._database.read() as connection, self._complete(connection):
+            state = find_state(connection, instance_id, caller)
+            form_of = latest_form(event for event, _, _ in _last_events(connection, state.instance_id, state.corp_id))
+        files = [] if form_of is None else files_of(form_of.form_data).get(place, [])
+        if number >= len(files):
+            raise Unknown("the form has no such file any more: load the page again")
+        return state, files[number]
 
     def people(self, q: str, corps: Collection[str], limit: int) -> models.PeopleOut:
         """The first ``limit`` people of these corps with ``q`` in name, department or user id.
@@ -469,9 +486,7 @@ def shown_instance(connection: Connection, state: TaskState) -> models.InstanceO
 
 def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], models.EventsOut]:
     """The last events of an instance, oldest first: themselves, and as the API shows them and the people in them."""
-    rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": corp_id}).all()
-    found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
-    found.sort(key=lambda each: (each[0].occurred_at, each[2]))
+    found = _last_events(connection, instance_id, corp_id)
     shown = [event for event, _, _ in found]
     names = names_of(connection, corp_id, users_of_events(shown))
     return shown, {
@@ -480,7 +495,16 @@ def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tupl
     }
 
 
-def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> models.HistoryOut:
+def _last_events(connection: Connection, instance_id: str, corp_id: str) -> list[tuple[TaskEvent, int, int]]:
+    """Each with its partition and offset, oldest first."""
+    rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": corp_id}).all()
+    found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
+    return sorted(found, key=lambda each: (each[0].occurred_at, each[2]))
+
+
+def shown_history(
+    connection: Connection, state: TaskState, *, now_ms: int = LAST_MS, opens_files: bool = False
+) -> models.HistoryOut:
     """As the API shows it; raises EventsBehind as ``Queries.history``."""
     found, shown = shown_events(connection, state.instance_id, state.corp_id)
     if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):
@@ -494,6 +518,11 @@ def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAS
         "form": values,
         **form_json(_form(connection, state), values),
         "form_of": None if form_of is None else form_of.event_id,
+        "files": {
+            place: [{"name": each.name, "size": each.size} for each in files]
+            for place, files in files_of(values).items()
+        },
+        "opens_files": opens_files,
         **shown,
         "complete": len(found) < HISTORY_MAX and any(began_at in (each.occurred_at, each.created_at) for each in found),
     }

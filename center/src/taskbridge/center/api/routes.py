@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from taskbridge.center.access.audit import EXPORTED
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api import models
+from taskbridge.center.api.files import add_files_route
 from taskbridge.center.api.guard import CorpId, InstanceId, InstanceReader, Known, Own, Reader, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery, Queries
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
+    from taskbridge.center.api.files import FileOpener
     from taskbridge.center.tables import Person
 
 Q_MAX = 200
@@ -118,6 +120,7 @@ def lists_router(  # noqa: C901 - one handler after the other
     threads: Threads,
     *,
     apps_of: Callable[[Person], list[str]] = lambda _: [],
+    file_opener: FileOpener = lambda _corp, _source, _app: None,
 ) -> APIRouter:
     """What callers may know of themselves, of users and of instances. ``apps_of``: which apps a person owns."""
     router = guarded_router(access, "task center")
@@ -207,6 +210,8 @@ def lists_router(  # noqa: C901 - one handler after the other
                 return await answer(*given)
             await asyncio.sleep(_EVENTS_S)
         return await answer(*given)
+
+    add_files_route(router, access, queries, threads, file_opener)
 
     @router.get(
         of_instance, summary="State of an instance", response_model=models.InstanceOut, responses=models.problems(404)

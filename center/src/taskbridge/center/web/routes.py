@@ -17,19 +17,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from taskbridge.center.message_page import CONTENT_SECURITY_POLICY, HEADERS
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "manifest-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-    # The browser itself refuses to turn text into markup: a slip in our scripts fails, and does not run.
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-"""No inline scripts or styles, nothing from elsewhere, in nobody's frame: the component is the way to embed."""
 # The address of a service worker must be trusted too. Only a policy gives such an address: the one of this name, which
 # offline.js creates, knows a single address, and makes neither markup nor code of text. No second one may be created.
 _APP_POLICY = CONTENT_SECURITY_POLICY.removesuffix("'none'") + "service-worker; worker-src 'self'"
@@ -53,16 +46,6 @@ _PAGES = {
 _IMPORTED = re.compile(rb'^(?:import|export)\b[^;]*?from "\./([^"]+)"', re.MULTILINE)
 _START = re.compile(rb'<script type="module" src="/assets/([^"]+)"></script>')
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
-_HEADERS = {
-    "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
-    # Addresses of the pages name people and instances: other sites' approval pages must not see them.
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Vary": "Accept-Encoding",
-}
-PAGE_HEADERS = {**_HEADERS, "Cache-Control": "no-store", "Content-Security-Policy": CONTENT_SECURITY_POLICY}
-"""Of a page that is made for one person."""
 
 
 class Asset(NamedTuple):
@@ -139,7 +122,7 @@ def pages_router() -> APIRouter:
 
 
 def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response:
-    headers = {**_HEADERS, **headers, "ETag": asset.etag}
+    headers = {**HEADERS, **headers, "ETag": asset.etag}
     if asset.etag in {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}:
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):

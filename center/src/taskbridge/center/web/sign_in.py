@@ -18,8 +18,7 @@ from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
 from taskbridge.center.access.providers import CALLBACK, Page, Provider
 from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
 from taskbridge.center.access.sessions import SIGN_IN_S, Sessions
-from taskbridge.center.web.message import message_page, refusal_page
-from taskbridge.center.web.routes import PAGE_HEADERS
+from taskbridge.center.message_page import PAGE_HEADERS, message_page, refusal_page
 from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import Forbidden, Refused

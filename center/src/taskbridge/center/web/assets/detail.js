@@ -1,7 +1,7 @@
 // One instance in full: who has it now, what happened, what was filled in.
 
 import { taskKey } from "./actions.js";
-import { Latest } from "./api.js";
+import { Latest, search } from "./api.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
 import { button, debounced, disclosure, element, icon, outsideLink, replace } from "./dom.js";
@@ -16,8 +16,11 @@ import { timelineShown } from "./timeline.js";
 const AGAIN_AFTER_MS = 200;
 const READ_AGAIN_MS = 1000;
 
-/** `close` leads back to the list where only one of them is shown. */
-export function detailPane(api, inbox, words, { close, actions }) {
+/**
+ * `close` leads back to the list where only one of them is shown. `opensFiles`: whether a link does, which sends no
+ * program's token.
+ */
+export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
   const format = new Format(words.tag);
   const { detail: said } = words;
   const loading = new Latest();
@@ -163,8 +166,10 @@ export function detailPane(api, inbox, words, { close, actions }) {
   }
 
   function form() {
-    const { form: values = {}, form_title: title = null, form_labels: labels = {} } = events ?? {};
-    return section([said.form, title].filter(Boolean).join(" · "), formShown(values, labels, words));
+    const { form: values = {}, form_title: title = null, form_labels: labels = {}, files = {}, opens_files: opens = false } = events ?? {};
+    const path = `/v1/instances/${encodeURIComponent(shown)}/files`;
+    const address = (place, number) => (opens && opensFiles ? path + search({ place, number }) : null);
+    return section([said.form, title].filter(Boolean).join(" · "), formShown(values, { words, format, labels, files, address }));
   }
 
   function technical() {

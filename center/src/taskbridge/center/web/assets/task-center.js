@@ -53,7 +53,7 @@ const list = taskList(inbox, words, {
   onChoose: choose,
   onView: (view) => goTo(view, null),
 });
-const detail = detailPane(api, inbox, words, { close, actions });
+const detail = detailPane(api, inbox, words, { close, actions, opensFiles: me.mode !== "token" });
 const live = liveSign(words.live);
 const account = accountMenu(api, me, words, { isOwn });
 const help = keysDialog();

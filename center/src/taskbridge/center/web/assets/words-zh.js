@@ -92,6 +92,7 @@ export const ZH = {
     noEvents: "没有可显示的事件。",
     form: "表单内容",
     noForm: "没有表单数据。",
+    openFile: "在新标签页打开",
     emptyFields: (n) => `显示 ${n} 个空字段`,
     technical: "技术信息",
     instance: "实例 ID",
@@ -355,8 +356,8 @@ export const ZH = {
     number: "编号",
     actions: {
       signed_in: "登录", signed_out: "退出登录", sessions_ended: "强制退出登录", read: "查看他人的任务",
-      exported: "导出他人的任务", action_sent: "发送操作", action_ended: "操作结束", acted_for: "代他人处理",
-      delegated: "委托他人", undelegated: "结束委托", webhooks_test: "测试 Webhook",
+      exported: "导出他人的任务", file_opened: "打开文件", action_sent: "发送操作", action_ended: "操作结束",
+      acted_for: "代他人处理", delegated: "委托他人", undelegated: "结束委托", webhooks_test: "测试 Webhook",
       webhooks_replay: "重新投递 Webhook", person_erased: "删除个人数据", audit_deleted: "删除过期条目",
     },
     sent: (n) => `发送 ${n} 次`,
