@@ -261,7 +261,7 @@ def assert_all_is_right_everywhere(bridge: Bridge) -> None:
     }
 
     def received() -> set[tuple[str, ...]]:
-        entries = bridge.receivers.received["erp"].lists
+        entries = [*bridge.receivers.received["erp"].lists]  # another thread adds to them
         return {(person, view.lower(), instance, task) for _, person, view, instance, task in entries}
 
     wait_until(lambda: received() == delivered, what="the receiver has all entries")
