@@ -21,10 +21,10 @@ import structlog
 import uvicorn.server
 from hypothesis import HealthCheck, settings
 
-from support import second_run
 from support.durations import Durations
 from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
+from support.second_run import SecondRun
 from taskbridge.local.host import free_ports
 from taskbridge.local.stack import JvmStack, choose_stack
 from taskbridge.local.supervisor import Supervisor
@@ -105,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None  # so that it is read from the environment again
     if hasattr(config, "workerinput"):
         return
-    config.pluginmanager.register(second_run)
+    config.pluginmanager.register(SecondRun())
     if config.getoption("record_durations"):
         config.pluginmanager.register(Durations())
     if config.getoption("numprocesses", None) and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
