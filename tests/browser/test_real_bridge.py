@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Request as BrowserRequest
 
     from support.browser.browsing import OpenPage
     from support.browser.company import Company, Task
@@ -362,6 +363,10 @@ def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: Ope
     expect(dialog.locator(".several")).to_contain_text(tasks[2].title)
 
 
+def is_of_a_file(request: BrowserRequest) -> bool:
+    return request.url.startswith("https://files.yida.example/")
+
+
 def test_an_attachment_opens_at_the_vendors_temporary_address(people: Deciding, open_page: OpenPage) -> None:
     file = f"/ossFileHandle?appType={APP}&fileName={APP}_bWFuYWdlcg$$.pdf&instId=&type=download"
     values = [{"name": "合同.pdf", "size": 48_213, "downloadUrl": file, "previewUrl": file, "url": file, "ext": "pdf"}]
@@ -374,8 +379,7 @@ def test_an_attachment_opens_at_the_vendors_temporary_address(people: Deciding, 
         expect(page.locator(".files li")).to_have_text("合同.pdf47 KiB", timeout=SOON_MS)
         assert people.dingtalk.calls[wire.GetOpenUrl.path] == before
         # Playwright shows where a redirect leads, and cannot answer in its place.
-        is_file = lambda request: request.url.startswith("https://files.yida.example/")  # noqa: E731
-        with page.context.expect_event("request", is_file) as requested, page.expect_popup():
+        with page.context.expect_event("request", is_of_a_file) as requested, page.expect_popup():
             page.get_by_role("link", name="合同.pdf").click()
         assert people.dingtalk.is_open(requested.value.url)
         assert people.dingtalk.opened[-1] == (file, WANG)
