@@ -843,6 +843,23 @@ def test_the_worst_of_the_spool_is_what_its_health_says(
     assert publisher.health()["spool"] == health
 
 
+async def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
+    settings: EdgeSettings, environment: Environment
+) -> None:
+    assert environment
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    stores = Stores()
+    publisher.store = stores.store
+    await publisher.publish(Decided.of(EVENT), traceparent=None)
+    ((record, _),) = stores.stored
+    publisher._max_record_bytes = record.size
+    await publisher.publish(Decided.of(EVENT), traceparent=None)
+    publisher._max_record_bytes = record.size - 1
+    with pytest.raises(TooLarge):
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
+    assert len(stores.stored) == 2
+
+
 def test_a_callback_waits_for_no_other_before_it_is_sent_unless_the_operator_says_so(
     settings: EdgeSettings, tmp_path: Path
 ) -> None:
