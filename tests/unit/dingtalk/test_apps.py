@@ -60,7 +60,20 @@ def test_calls_of_yida_go_to_the_cluster_of_the_corp(tmp_path: Path, more: str, 
     assert app.corp.base_of("/v1.0/contact/users/batch/get") == contact
 
 
-@pytest.mark.parametrize("wrong", ['yida_url = "yida.corp.example"', 'yida_auth = "user"', "api_url = 8080"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *('yida_url = "yida.corp.example"', 'yida_auth = "user"', "api_url = 8080"),
+        *('yida_url = "http://h:18o80"', 'api_url = "http://h:99999"', 'yida_url = "http://[::1"'),
+        *(
+            'yida_url = "http://h?x=1"',
+            'api_url = "http://h#f"',
+            'api_url = "http://me:pw@h"',
+            'yida_url = "http://h/a b"',
+        ),
+        *('yida_url = "https://:80"', 'api_url = "http://h/\\t"'),
+    ],
+)
 def test_a_wrong_address_or_kind_of_token_is_named(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(FileBroken, match=wrong.partition(" ")[0]):
         read_apps(written(tmp_path, f"{CORP}{wrong}\n{APP}"))

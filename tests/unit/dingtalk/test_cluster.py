@@ -27,17 +27,19 @@ from support.reconcile import (
 from taskbridge.dingtalk import organisation, wire, workflow
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import App, Corp, Organisation
-from taskbridge.dingtalk.calls import AddressLimited, Calls, NotOffered, Pace, Refused, Unexpected
+from taskbridge.dingtalk.calls import AddressLimited, Calls, NotOffered, Pace, Refused, Unexpected, Unreachable, Unsent
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.local.fake_dingtalk import Company, FakeCluster, FakeDingTalk, served
 from taskbridge.reconcile.runs import Copies
 from taskbridge.runtime.bounded_http import open_http
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 APPROVAL = workflow.GetProcessInstance(process_instance_id="P-1")
-DAY_S = 86_400
+APPROVAL_CHANGE = wire.TerminateInstance(app_type="", system_token="", user_id="", process_instance_id="")
+CLUSTER = Corp(CORP_ID, "key-1", SecretStr(APP_SECRET), yida_url="http://yida.internal", api_url="http://yida.internal")
 TOKEN_BY_CORP = wire.GetToken.path
 
 
@@ -65,7 +67,8 @@ async def both(*, app_secret: str = APP_SECRET) -> AsyncGenerator[Both]:
         owner = Organisation(corp, cluster.user_id, SecretStr("fake-corp-token"))
         app = App(corp, APP_TYPE, SecretStr(SYSTEM_TOKEN), cluster.user_id, ())
         async with open_http(public_url, timeout_s=30) as http:
-            calls = Calls(http, corp, Pace(10, clock), clock, attempts=2)
+            # So long a limit per second that no call waits: time passes by the test alone.
+            calls = Calls(http, corp, Pace(1e9, clock), clock, attempts=2)
             yield Both(public, cluster, calls, YidaApi(calls, app, clock), OrganisationApi(calls, owner), clock)
 
 
@@ -111,24 +114,26 @@ async def test_a_wrong_secret_is_not_in_the_error() -> None:
     assert "another-secret" not in str(raised.value)
 
 
-async def test_a_missing_call_is_logged_and_not_made_again_for_a_day() -> None:
+async def test_a_missing_call_is_logged_once_and_not_made_again_for_an_hour() -> None:
     path = wire.GetTaskCopies.path
     async with both() as found:
         logged: list[str] = []
-        for pause_s, calls in ((0, 1), (DAY_S - 1, 1), (2, 2)):
+        for pause_s, calls in ((0, 1), (3599, 1), (2, 2)):
             found.clock.pass_s(pause_s)
             with capture_logs() as logs, pytest.raises(NotOffered, match="does not offer"):
                 await anext(found.yida.copies("u-1", 0))
             logged += [each["path"] for each in logs if each["event"] == "call_not_offered"]
             assert found.cluster.calls[path] == calls
         assert found.calls.not_offered() == [path]
-    assert logged == [path, path]
+    assert logged == [path]
 
 
 async def test_without_lists_instances_and_tasks_are_read_one_by_one() -> None:
     async with both() as found:
         found.cluster.lacks |= {wire.GetInstancesByIdList.path}
-        assert [*await found.yida.instances_by_id(["I-1", "I-none"])] == ["I-1"]
+        ids = ["I-none", "I-1", *(f"I-none-{number}" for number in range(6))]
+        assert [*await found.yida.instances_by_id(ids)] == ["I-1"]
+        assert found.cluster.calls[wire.GetInstanceById.path] == len(ids)
         assert await found.yida.running_tasks_of(["I-1"]) == {}
 
 
@@ -152,27 +157,87 @@ async def test_a_company_is_repaired_with_the_calls_of_a_cluster_too(*, is_clust
             await repairer.run(["u-1"], 0)
 
 
+class Gateway:
+    """What answers in front of a cluster: ``status`` without a code, while no service is behind it."""
+
+    def __init__(self, status: int) -> None:
+        self.status, self.calls = status, 0
+        self.tokens = httpx2.Response(200, json={"accessToken": "t", "expireIn": 7200})
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == wire.GetAccessToken.path:
+            return self.tokens
+        self.calls += 1
+        return httpx2.Response(self.status, html="<html>nginx</html>")
+
+
+@asynccontextmanager
+async def behind(gateway: Gateway, corp: Corp = CLUSTER, *, pace: Pace | None = None) -> AsyncGenerator[Calls]:
+    clock = FakeClock(NOW)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(gateway), base_url="http://public") as http:
+        yield Calls(http, corp, pace or Pace(10, clock), clock, attempts=1)
+
+
 @pytest.mark.parametrize(
     ("status", "error"), [(404, NotOffered), (405, NotOffered), (501, NotOffered), (200, Unexpected)]
 )
 async def test_a_page_of_the_clusters_gateway_limits_nobody_else(status: int, error: type[Exception]) -> None:
     """At the public API such a page means that this address made too many calls."""
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        if request.url.path == wire.GetAccessToken.path:
-            return httpx2.Response(200, json={"accessToken": "t", "expireIn": 7200})
-        return httpx2.Response(status, html="<html>nginx</html>")
-
-    clock = FakeClock(NOW)
-    corp = Corp(
-        CORP_ID, "key-1", SecretStr(APP_SECRET), yida_url="http://yida.internal", api_url="http://yida.internal"
-    )
-    other = Corp("ding2", "key-2", SecretStr(APP_SECRET))
-    pace = Pace(10, clock)
-    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://public") as http:
+    pace = Pace(10, FakeClock(NOW))
+    async with behind(Gateway(status), pace=pace) as calls:
         with pytest.raises(error):
-            await Calls(http, corp, pace, clock, attempts=1).get(APPROVAL, workflow.ApprovalAnswer)
+            await calls.get(APPROVAL, workflow.ApprovalAnswer)
         assert pace.address_limited_ms() == 0
-        if status != 501:
-            with pytest.raises(AddressLimited):
-                await Calls(http, other, pace, clock, attempts=1).get(APPROVAL, workflow.ApprovalAnswer)
+
+
+async def test_an_address_that_the_settings_name_too_is_no_cluster() -> None:
+    gateway = Gateway(200)
+    gateway.tokens = httpx2.Response(200, json={"access_token": "t", "expires_in": 7200})
+    public = Corp(CORP_ID, "key-1", SecretStr(APP_SECRET), api_url="http://public")
+    async with behind(gateway, public) as calls:
+        with pytest.raises(AddressLimited):
+            await calls.get(APPROVAL, workflow.ApprovalAnswer)
+
+
+async def test_a_gateway_without_its_service_turns_no_call_off() -> None:
+    async with behind(gateway := Gateway(404)) as calls:
+        for number in (1, 2):
+            with pytest.raises(NotOffered):
+                await calls.get(APPROVAL, workflow.ApprovalAnswer)
+            assert gateway.calls == number
+        assert calls.not_offered() == []
+        with pytest.raises(Unreachable) as raised:
+            await calls.change(APPROVAL_CHANGE)
+        assert not isinstance(raised.value, Unsent), "a service behind it may have carried it out"
+
+
+async def test_a_change_is_never_turned_off() -> None:
+    async with both() as found:
+        found.cluster.lacks |= {wire.TerminateInstance.path}
+        for number in (1, 2):
+            with pytest.raises(NotOffered):
+                await found.calls.change(APPROVAL_CHANGE, method="PUT")
+            assert found.cluster.calls[wire.TerminateInstance.path] == number
+
+
+async def test_a_path_with_an_id_is_never_turned_off() -> None:
+    async with both() as found:
+        found.cluster.lacks |= {wire.GetInstanceById.path}
+        for number in (1, 2):
+            with pytest.raises(NotOffered):
+                await found.yida.instance("I-1")
+            assert found.cluster.calls[wire.GetInstanceById.path] == number
+
+
+@pytest.mark.parametrize("answer", [httpx2.Response(404, html="<html>"), httpx2.Response(200, html="<html>sign in")])
+async def test_a_wrong_kind_of_token_is_no_missing_call(answer: httpx2.Response) -> None:
+    gateway = Gateway(200)
+    gateway.tokens = answer
+    async with behind(gateway) as calls:
+        with pytest.raises(OperatorError, match="yida_auth" if answer.status_code == 404 else "AccessToken") as raised:
+            await calls.get(APPROVAL, workflow.ApprovalAnswer)
+        assert not isinstance(raised.value, NotOffered)
+        if answer.status_code == 200:
+            with pytest.raises(Unsent):
+                await calls.change(APPROVAL_CHANGE)
+        assert gateway.calls == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -129,7 +130,11 @@ class YidaApi:
         try:
             return (await self._calls.get(request, wire.InstanceList)).result
         except NotOffered:
-            return [await self.instance(each) for each in ids]
+            found = list[wire.Instance]()
+            for each in ids:
+                with suppress(Absent):
+                    found.append(await self.instance(each))
+            return found
 
     async def running_tasks(self, instance_id: str) -> list[wire.RunningTask]:
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, Url, parse_toml
 
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.runtime.settings import AppEntry
+
+
+def _address(url: str) -> str:
+    """Without a slash at its end. Raises ValueError if calls could not be made with it."""
+    parts = urlsplit(url)
+    is_address = parts.hostname and parts.port != 0 and parts.username is None and not (parts.query or parts.fragment)
+    if not is_address or not url.isprintable() or " " in url or "?" in url or "#" in url:
+        raise ValueError("must be a URL with a host, without user, query and fragment")
+    return url.rstrip("/")
+
+
+_Address = Annotated[Url, AfterValidator(_address)]
 
 
 class _Corp(FileModel):
@@ -27,9 +39,9 @@ class _Corp(FileModel):
     corp_token: SecretStr | None = None
     corp_token_file: NotBlank | None = None
     env: Literal["vpc", "sgp_vpc"] | None = None
-    yida_url: Url | None = None
+    yida_url: _Address | None = None
     yida_auth: Literal["app", "corp"] = "app"
-    api_url: Url | None = None
+    api_url: _Address | None = None
 
     @model_validator(mode="after")
     def _has_secret(self) -> _Corp:
@@ -189,9 +201,9 @@ class AppsFile(ReloadedFile[Apps]):
                     each.app_key,
                     self._secret(each.app_secret, each.app_secret_file, "app_secret"),
                     each.env,
-                    yida_url=(each.yida_url or "").rstrip("/"),
+                    yida_url=each.yida_url or "",
                     yida_auth_by_corp=each.yida_auth == "corp",
-                    api_url=(each.api_url or "").rstrip("/"),
+                    api_url=each.api_url or "",
                 ),
                 each.user_id,
                 self._secret(each.corp_token, each.corp_token_file, "corp_token") if each.has_corp_token else None,

@@ -59,7 +59,7 @@ _AFTER_DIGITS = 5
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _NO_SUCH_CALL = (404, 405, 501)
-_NOT_OFFERED_S = 24 * 3600.0
+_NOT_OFFERED_S = 3600.0
 """How long a call that is not offered is not tried again: a cluster may have been upgraded."""
 
 
@@ -105,7 +105,10 @@ class TooMuch(Refused):
 
 
 class NotOffered(Refused):
-    """The call does not exist at this DingTalk: a dedicated cluster may lack newer ones."""
+    """The call does not exist at this DingTalk: a dedicated cluster may lack newer ones.
+
+    Without a ``reason``, its gateway said so, which may have no service behind it for the moment.
+    """
 
 
 class Unexpected(OperatorError):
@@ -242,7 +245,7 @@ class Calls:
         self._on_call = on_call
         self._tokens: dict[str, tuple[str, float]] = {}
         """By base: an access token, and until when it is used."""
-        self._not_offered: dict[str, tuple[NotOffered, float]] = {}
+        self._not_offered: dict[str, tuple[str, float]] = {}
         """By path: what DingTalk said, and until when it is not called again."""
 
     async def get(self, request: wire.Call, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
@@ -279,6 +282,8 @@ class Calls:
             return await self._send(_Call("POST", path, {}, body, base=base), answer)
         except _TokenRefused as refused:
             raise Refused(str(refused)) from None
+        except NotOffered as error:
+            raise Refused(f"{error}; check yida_url and yida_auth in the apps file") from None
 
     def not_offered(self) -> list[str]:
         """The calls, by path, that this DingTalk was found to lack."""
@@ -299,23 +304,46 @@ class Calls:
             Unreachable, Unexpected: It may have changed it.
         """
         try:
-            await self._access_token(self.corp.base_of(request.path))
-        except Unreachable as error:
-            raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
+            await self._access_token(self._base_of(request.path))
+        except (Unreachable, Unexpected) as error:
+            retry_at_ms = error.retry_at_ms if isinstance(error, Unreachable) else self._clock.now_ms() + _RETRY_MS
+            raise Unsent(str(error), retry_at_ms=retry_at_ms) from None
         fields = self._fields(request)
         call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
-        await self._call(call, object, attempts=1, allowed=allowed)
+        try:
+            await self._call(call, object, attempts=1, allowed=allowed)
+        except NotOffered as error:
+            # Somebody waits for it: the next one is sent all the same.
+            self._not_offered.pop(request.path, None)
+            if error.reason:
+                raise
+            # A gateway without its service answers like this, and perhaps a service behind it.
+            raise Unreachable(str(error), retry_at_ms=self._clock.now_ms() + _RETRY_MS) from None
+
+    def _base_of(self, path: str) -> str:
+        """The URL of a dedicated cluster, or empty: an address that the settings name too is none."""
+        base = self.corp.base_of(path)
+        return "" if base and httpx2.URL(base).netloc == self._http.base_url.netloc else base
+
+    def _remember(self, call: _Call, error: NotOffered) -> None:
+        """Make the call no more for an hour, unless its path has an id, which may be what is not found."""
+        # Without a reason it was a gateway, perhaps one without its service for a moment.
+        if error.reason:
+            if call.name not in self._not_offered:
+                _log.warning("call_not_offered", corp_id=self.corp.corp_id, path=call.name)
+            until_s = 0.0 if call.path_end else self._clock.monotonic_s() + _NOT_OFFERED_S
+            self._not_offered[call.name] = str(error), until_s
 
     def _fields(self, request: wire.Call) -> dict[str, Any]:
         site = {} if request.site is None or self.corp.env is None else {request.site: self.corp.env}
         return {**msgspec.to_builtins(request), **site}
 
     async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None, allowed: Allowed = always) -> T:
-        base, renewed = self.corp.base_of(call.name), False
+        base, renewed = self._base_of(call.name), False
         attempt = 0
-        missing, until_s = self._not_offered.get(call.name, (None, 0.0))
-        if missing is not None and self._clock.monotonic_s() < until_s:
-            raise missing
+        missing, until_s = self._not_offered.get(call.name, ("", 0.0))
+        if self._clock.monotonic_s() < until_s:
+            raise NotOffered(missing, wire.CODE_NOT_OFFERED)
         while True:
             attempt += 1
             try:
@@ -331,8 +359,7 @@ class Calls:
                 renewed = True
                 self._tokens.pop(base, None)
             except NotOffered as error:
-                _log.warning("call_not_offered", corp_id=self.corp.corp_id, path=call.name)
-                self._not_offered[call.name] = error, self._clock.monotonic_s() + _NOT_OFFERED_S
+                self._remember(call, error)
                 raise
             except (TooFast, Unreachable) as error:
                 pause_s = max(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S), error.after_s)

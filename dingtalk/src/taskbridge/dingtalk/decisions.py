@@ -138,6 +138,7 @@ class YidaApp:
             log.warning("action_not_sent", action_id=action.action_id, problem=str(error))
             return Answer(Received.UNSENT)
         except Refused as error:
+            log.warning("action_refused", action_id=action.action_id, problem=str(error))
             return Answer(Received.REFUSED, error.reason)
         except Absent:
             return Answer(Received.REFUSED)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.dingtalk.calls import Absent
+from taskbridge.dingtalk.calls import Absent, NotOffered
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.runs import make_pass
@@ -140,7 +140,7 @@ class Service:
         self._data.file.reload_if_changed()
         for each in self._data.organisations:
             if each.corp_token is not None:
-                with self._reported(f"apps of {each.corp_id}"):
+                with self._reported(f"apps of {each.corp_id}"), suppress(NotOffered):
                     await app_sync(self._settings, self._data).run(OrganisationApi(calls(each.corp), each))
         self._data.file.reload_if_changed()
         if self._replay is not None:

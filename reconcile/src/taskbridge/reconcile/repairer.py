@@ -11,7 +11,7 @@ from msgspec import structs
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import IDS_PER_CALL
-from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
+from taskbridge.dingtalk.calls import Absent, Later, NotOffered, Refused, Unexpected, Unreachable
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.repairs import differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms, open_tasks
@@ -166,6 +166,9 @@ class Repairer:
             settled = await self.repair_one(instance_id)
         except Absent:
             pass
+        except NotOffered as error:
+            settled = False
+            _log.warning("instance_not_read", app_type=self.api.app.app_type, problem=str(error))
         except (Refused, Unexpected) as error:
             # A retry is useless. A later pass checks the instance.
             _log.error("instance_not_read", app_type=self.api.app.app_type, problem=str(error))
