@@ -338,6 +338,11 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"approvals__enabled": True}, "approvals.credentials.existingSecret: it says who"),
         ({"approvals__settings__APPROVALS_APP_SECRET": "x"}, "'APPROVALS_APP_SECRET' not allowed"),
         ({"center__autoscaling__enabled": True}, "center.database.existingSecret: several replicas need PostgreSQL"),
+        *(
+            ({f"{part}__replicas": 7, f"{part}__{scaler}__enabled": True, "center__database__existingSecret": "db"},
+             f"{part}.{scaler}.maxReplicas: 6 are fewer than {part}.replicas")
+            for part, scaler in {"edge": "autoscaling", "center": "autoscaling", "streams": "keda"}.items()
+        ),
         ({"ingress__enabled": True}, "routes: name the hosts"),
         ({"gateway__enabled": True, "routes__center": ["tasks.example"]}, "gateway.parents: name the Gateway"),
         ({"routes__center": ["https://tasks.example"]}, "does not match pattern"),

@@ -17,6 +17,10 @@
 {{- with index $.Values $part }}{{ if and (gt (int .replicas) 1) (not .database.existingSecret) }}{{ fail (printf "%s.database.existingSecret: several replicas need PostgreSQL" $part) }}{{ end }}{{ end -}}
 {{- end -}}
 {{- if and .center.autoscaling.enabled (not .center.database.existingSecret) }}{{ fail "center.database.existingSecret: several replicas need PostgreSQL" }}{{ end -}}
+{{- range $part, $scaler := dict "edge" "autoscaling" "center" "autoscaling" "streams" "keda" -}}
+{{- $own := index $.Values $part -}}
+{{- with index $own $scaler }}{{ if and .enabled (gt (int $own.replicas) (int .maxReplicas)) }}{{ fail (printf "%s.%s.maxReplicas: %d are fewer than %s.replicas" $part $scaler (int .maxReplicas) $part) }}{{ end }}{{ end -}}
+{{- end -}}
 {{- if and (or .ingress.enabled .gateway.enabled) (not (or .routes.callbacks .routes.center)) }}{{ fail "routes: name the hosts that lead to the edge and to the task center" }}{{ end -}}
 {{- if and .gateway.enabled (not .gateway.parents) }}{{ fail "gateway.parents: name the Gateway, as in parentRefs" }}{{ end -}}
 {{- end -}}
