@@ -360,6 +360,14 @@ def test_unsafe_values_and_dead_ones_are_not_rendered(helm: Helm, changes: dict[
     assert not found.documents
 
 
+@pytest.mark.parametrize("release", ["tasks.test", "2nd"])
+def test_a_name_that_no_service_may_have_is_not_rendered(helm: Helm, release: str) -> None:
+    (found,) = helm.render(CHART, MINIMAL, release=release)
+    assert f"{release}-taskbridge: a Service's name begins with a letter, and has no dot" in found.error
+    (renamed,) = helm.render(CHART, merged(MINIMAL, fullnameOverride="tasks"), release=release)
+    assert not renamed.error
+
+
 def test_the_version_is_that_of_the_project(charts: dict[str, Rendered]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     described = yaml.safe_load((CHART / "Chart.yaml").read_text())

@@ -1,5 +1,7 @@
 {{/* What no schema can say: a chart that would come up unsafe, or not at all, is not rendered. */}}
 {{- define "taskbridge.checks" -}}
+{{- $name := include "taskbridge.fullname" . -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $name) }}{{ fail (printf "%s: a Service's name begins with a letter, and has no dot: rename the release, or set fullnameOverride" $name) }}{{ end -}}
 {{- with .Values -}}
 {{- if not .image.repository }}{{ fail "image.repository: say where your image is; `make image` builds one, no registry has it" }}{{ end -}}
 {{- if not .kafka.bootstrapServers }}{{ fail "kafka.bootstrapServers: say where Kafka is, host:port" }}{{ end -}}
