@@ -2,7 +2,8 @@
 
 They are made from the code and committed, so that a change of the contract shows in its review and the reference can be
 read without a build. ``--check`` writes nothing; exit code 1 when a page differs from the code. ``--released`` writes
-only what SemVer covers of this release, with which the next one is compared: RELEASING.md.
+only what SemVer covers of this release, with which the next one is compared: RELEASING.md; with ``--check``, exit code
+1 when that is not as today.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from reference_pages.metrics import metrics_page
 from reference_pages.prerequisites import prerequisites_page
 from reference_pages.problems import problems_page
 from reference_pages.settings import settings_page
-from reference_pages.surface import write_released
+from reference_pages.surface import compare_released, write_released
 from reference_pages.topics import topics_page
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"docs: {', '.join(found)} differ from the code; run: make docs" if found else 0)
     if arguments == ["--released"]:
         write_released(version("taskbridge-cli"))
+        return
+    if arguments == ["--released", "--check"]:
+        compare_released(version("taskbridge-cli"))
         return
     for name, text in PAGES.items():
         DOCS.joinpath(name).write_text(text(), "utf-8")

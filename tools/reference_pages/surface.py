@@ -7,6 +7,7 @@ a user must give, ``optional`` what a user may give, ``always`` what a user gets
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -188,8 +189,24 @@ def released() -> dict[str, Any]:
 
 
 def write_released(version: str) -> None:
-    found = {"version": version, **{kind: dict(sorted(entries())) for kind, entries in KINDS.items()}}
-    RELEASED.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    RELEASED.write_text(json.dumps(_today(version), ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def compare_released(version: str) -> None:
+    """Whether the file is as it would be written now: what it lacks, the next release could break unseen.
+
+    Raises:
+        SystemExit: it is not.
+    """
+    written, today = released(), _today(version)
+    if written["version"] != version:
+        sys.exit(f"of {written['version']}, not {version}")
+    if found := [kind for kind in KINDS if written.get(kind) != today[kind]]:
+        sys.exit(f"its {', '.join(found)} are not today's")
+
+
+def _today(version: str) -> dict[str, Any]:
+    return {"version": version, **{kind: dict(sorted(entries())) for kind, entries in KINDS.items()}}
 
 
 def breaks(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

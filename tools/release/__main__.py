@@ -10,12 +10,16 @@ import argparse
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from release import archives, image, notes, packages, sbom, sums
 from release.source import HEAD, ROOT, export, say
+
+COMPARE = (sys.executable, str(ROOT / "tools" / "reference.py"), "--released", "--check")
+"""By the program itself, of the environment that ``make native`` makes and ``make release`` only adds to."""
 
 
 def main(arguments: list[str]) -> None:
@@ -41,6 +45,8 @@ def main(arguments: list[str]) -> None:
         tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,
     ):
         source = export(Path(folder).resolve(), signed=key is not None, commit=given.commit)
+        if given.commit == HEAD:
+            compare_surface(signed=key is not None)
         out = Path(unfinished, "dist")
         out.mkdir()
         packages.build(source, out)
@@ -64,6 +70,17 @@ def main(arguments: list[str]) -> None:
         out.rename(whole)
     for name, digest in sums.files(whole).items():
         sys.stdout.write(f"{digest}  {(whole / name).stat().st_size:>11}  {name}\n")
+
+
+def compare_surface(*, signed: bool) -> None:
+    """Whether the commit holds what the next release must not break."""
+    done = subprocess.run(COMPARE, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        why = done.stderr.strip().rpartition("\n")[2]  # of a traceback, the error
+        line = f"tools/release/surface.json: {why}: see RELEASING.md, step 1"
+        if signed:
+            sys.exit(f"it signs nothing: {line}")
+        say(line)
 
 
 def remove_former(out: Path) -> None:

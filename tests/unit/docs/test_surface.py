@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reference_pages import surface
 from reference_pages.surface import KINDS, breaks, released
 from support.wheels import PYPROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 RELEASED = released()
 HOW = """\
@@ -54,6 +56,18 @@ def test_a_name_that_goes_or_changes_is_a_break(kind: str) -> None:
     assert f"{name} is gone" in breaks(before, renamed)
     assert breaks(before, {**before, name: "other"}) == [f"{name} was '{before[name]}' and is 'other'"]
     assert breaks(before, {**before, f"{parent} new": "required value"}) == [f"{parent} new is new and required"]
+
+
+def test_the_file_of_a_release_is_compared_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(surface, "RELEASED", tmp_path / "surface.json")
+    monkeypatch.setattr(surface, "KINDS", {"commands": lambda: [("a", "command")]})
+    surface.write_released("1.0.0")
+    surface.compare_released("1.0.0")
+    with pytest.raises(SystemExit, match=r"of 1\.0\.0, not 1\.1\.0"):
+        surface.compare_released("1.1.0")
+    monkeypatch.setattr(surface, "KINDS", {"commands": lambda: [("a", "command"), ("b", "command")]})
+    with pytest.raises(SystemExit, match="its commands are not today's"):
+        surface.compare_released("1.0.0")
 
 
 def test_what_asks_less_or_gives_more_is_no_break() -> None:

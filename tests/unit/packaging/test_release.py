@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,7 @@ def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_passwo
         return SOURCE
 
     monkeypatch.setattr(__main__, "export", exported)
+    monkeypatch.setattr(__main__, "COMPARE", ["true"])
 
     def fails(_: Source, folder: Path) -> None:
         assert "TASKBRIDGE_RELEASE_PASSWORD" not in os.environ
@@ -176,6 +178,30 @@ def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_passwo
     with pytest.raises(SystemExit, match="no network"):
         __main__.main(["--out", str(out)])
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_release_is_signed_only_with_what_the_next_one_must_not_break(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def exported(_: Path, **given: object) -> Source:
+        assert given["commit"] == "HEAD"
+        return SOURCE
+
+    def fails(_: Source, folder: Path) -> None:
+        raise SystemExit(f"it builds in {folder.name}")
+
+    monkeypatch.setattr(__main__, "export", exported)
+    monkeypatch.setattr(packages, "build", fails)
+    monkeypatch.setattr(__main__, "COMPARE", [sys.executable, "-c", "exit('of 0.1.0')"])
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "key.pem").write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+    given = ["--out", str(tmp_path / "dist")]
+    line = "tools/release/surface.json: of 0.1.0: see RELEASING.md, step 1"
+    with pytest.raises(SystemExit, match=re.escape(line)):
+        __main__.main([*given, "--key", str(tmp_path / "key.pem")])
+    with pytest.raises(SystemExit, match="it builds"):
+        __main__.main(given)
+    assert line in capfd.readouterr().err
 
 
 def test_a_release_needs_a_commit_and_signs_no_changed_checkout(tmp_path: Path) -> None:
