@@ -97,17 +97,19 @@ def _avro_kind(schema: Any) -> str:
 
 
 def _routes() -> Entries:
-    for document in (edge_document(), center_document()):
+    for service, document in (("edge", edge_document()), ("center", center_document())):
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
-                yield from _route(f"{method.upper()}:{path}", operation, document)
+                yield from _route(f"{service} {method.upper()}:{path}", operation, document)
 
 
 def _route(name: str, operation: Mapping[str, Any], document: Any) -> Iterator[tuple[str, str]]:
     yield name, "route"
     for each in operation.get("parameters", ()):
         given = "required" if each.get("required") else "optional"
-        yield f"{name} {each['in']}:{each['name']}", f"{given} {_kind(each['schema'], document)}"
+        at = f"{name} {each['in']}:{each['name']}"
+        yield at, f"{given} {_kind(each['schema'], document)}"
+        yield from _json(at, each["schema"], document, ("required", "optional"))
     body = operation.get("requestBody", {})
     for media, content in body.get("content", {}).items():
         at = f"{name} {media}"
@@ -141,6 +143,7 @@ def _json(
         yield from ((f"{name} ={value}", "value") for value in found.get("enum", ()))
     for part in ("items", "additionalProperties"):
         if isinstance(found.get(part), dict):
+            yield f"{name} []", f"{words[1]} {_kind(found[part], document)}"
             yield from _json(f"{name} []", found[part], document, words, within)
 
 

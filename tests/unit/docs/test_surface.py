@@ -40,7 +40,10 @@ EXAMPLES = {
     "settings": ("edge", "edge EDGE_SPOOL_MAX_BYTES"),
     "topics": ("taskbridge.task-events.v1", "taskbridge.task-events.v1 TaskEvent ce_id"),
     "fields": ("TaskEvent originator", "TaskEvent originator user_id"),
-    "routes": ("GET:/v1/instances/{instance_id}", "GET:/v1/instances/{instance_id} 200 application/json title"),
+    "routes": (
+        "center GET:/v1/instances/{instance_id}",
+        "center GET:/v1/instances/{instance_id} 200 application/json title",
+    ),
     "metrics": ("taskbridge_edge_callbacks", "taskbridge_edge_callbacks"),
     "chart values": ("values edge", "values edge volume size"),
 }
@@ -68,6 +71,25 @@ def test_the_file_of_a_release_is_compared_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(surface, "KINDS", {"commands": lambda: [("a", "command"), ("b", "command")]})
     with pytest.raises(SystemExit, match="its commands are not today's"):
         surface.compare_released("1.0.0")
+
+
+USERS = "/v1/corps/{corp_id}/users/{user_id}"
+
+
+def test_routes_are_of_a_service_and_name_values_and_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, center = dict(KINDS["routes"]()), surface.center_document()
+    (view,) = (each for each in center["paths"][f"{USERS}/tasks"]["get"]["parameters"] if each["name"] == "view")
+    view["schema"] = {"enum": ["created", "pending", "handled"]}
+    item = center["components"]["schemas"]["ActedOnIn"]
+    item["properties"]["why"] = {"type": "string"}
+    item["required"].append("why")
+    del center["paths"]["/healthz"]
+    monkeypatch.setattr(surface, "center_document", lambda: center)
+    found = breaks(before, dict(KINDS["routes"]()))
+    assert f"center GET:{USERS}/tasks query:view =copied is gone" in found
+    assert f"center POST:{USERS}/actions application/json items [] why is new and required" in found
+    assert "center GET:/healthz is gone" in found
+    assert not [each for each in found if each.startswith("edge")]
 
 
 def test_what_asks_less_or_gives_more_is_no_break() -> None:
