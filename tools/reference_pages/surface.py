@@ -7,6 +7,7 @@ a user must give, ``optional`` what a user may give, ``always`` what a user gets
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,7 @@ RELEASED = Path(__file__).parents[1] / "release" / "surface.json"
 """Of the last release: ``python tools/reference.py --released`` writes today's."""
 
 _COMPATIBLE = {("required", "optional"), ("sometimes", "always")}
-_PLACES = ("_PORT", "_DIR", "_HOST")
+_PLACES = ("_PORT", "_DIR", "_HOST", "_URL")
 """Of settings: where an upgrade must find the data, and others the service. Other defaults may change."""
 
 
@@ -46,10 +47,15 @@ def _commands() -> Entries:
 def _settings() -> Entries:
     for service, model in SERVICES.items():
         yield service, "service"
+        document = model.model_json_schema()
         for field, found in model.model_fields.items():
             name = f"{model.model_config.get('env_prefix', '')}{field.upper()}"
-            place = f", default {default_of(field, found)}" if name.endswith(_PLACES) else ""
-            yield f"{service} {name}", "required" if found.is_required() else f"optional{place}"
+            given, schema = "required" if found.is_required() else "optional", document["properties"][field]
+            kind = re.sub("null or | or null", "", _kind(schema, document))  # which no variable can be
+            yield f"{service} {name}", f"{given} {kind}"
+            yield from _json(f"{service} {name}", schema, document, ("required", "optional"))
+            if name.endswith(_PLACES) and not found.is_required():
+                yield f"{service} {name} default", default_of(field, found) or "none"
     yield from ((name, "optional") for name in SHARED)
 
 
@@ -140,11 +146,15 @@ def _json(
         yield f"{name} {field}", f"{given} {_kind(each, document)}"
         yield from _json(f"{name} {field}", each, document, words, within)
     if words[1] == "optional":  # of an answer, a new value may come, and an old one need not
-        yield from ((f"{name} ={value}", "value") for value in found.get("enum", ()))
+        yield from ((f"{name} ={value}", "value") for value in _values(found))
     for part in ("items", "additionalProperties"):
         if isinstance(found.get(part), dict):
             yield f"{name} []", f"{words[1]} {_kind(found[part], document)}"
             yield from _json(f"{name} []", found[part], document, words, within)
+
+
+def _values(found: Any) -> list[Any]:
+    return found.get("enum", [found["const"]] if "const" in found else [])
 
 
 def _kind(schema: Any, document: Any) -> str:

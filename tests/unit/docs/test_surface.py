@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from reference_pages import surface
 from reference_pages.surface import KINDS, breaks, released
@@ -90,6 +91,29 @@ def test_routes_are_of_a_service_and_name_values_and_items(monkeypatch: pytest.M
     assert f"center POST:{USERS}/actions application/json items [] why is new and required" in found
     assert "center GET:/healthz is gone" in found
     assert not [each for each in found if each.startswith("edge")]
+
+
+class _Settings(BaseSettings):
+    form: Literal["text", "json"] = "text"
+    size: int | None = None
+    api_url: str = "https://api.example"
+
+
+class _Others(BaseSettings):
+    form: Literal["text"] = "text"
+    size: bool | None = None
+    api_url: str = "https://other.example"
+
+
+def test_a_setting_keeps_its_type_its_values_and_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "SERVICES", {"edge": _Settings})
+    before = dict(KINDS["settings"]())
+    monkeypatch.setattr(surface, "SERVICES", {"edge": _Others})
+    assert breaks(before, dict(KINDS["settings"]())) == [
+        "edge FORM =json is gone",
+        "edge SIZE was 'optional integer' and is 'optional boolean'",
+        "edge API_URL default was '`https://api.example`' and is '`https://other.example`'",
+    ]
 
 
 def test_what_asks_less_or_gives_more_is_no_break() -> None:
