@@ -347,7 +347,10 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"gateway__enabled": True, "routes__center": ["tasks.example"]}, "gateway.parents: name the Gateway"),
         ({"routes__center": ["https://tasks.example"]}, "does not match pattern"),
         ({"edge__resources__request__cpu": "1"}, "'request' not allowed"),
-        ({"edge__resources__requests__cpu": "1 core"}, "does not match pattern"),
+        *(
+            ({"edge__resources__requests__memory": quantity}, "does not match pattern")
+            for quantity in ("1 core", "1GiB", "1e", "1.2.3", "-1", "Gi")
+        ),
         ({"webhooks__enabled": True}, "webhooks.endpoints: existingSecret or text is needed"),
         ({"webhooks__replicas": 2}, "webhooks.database.existingSecret: several replicas need PostgreSQL"),
         ({"webhooks__settings__WEBHOOKS_ENDPOINTS_FILE": "x"}, "'WEBHOOKS_ENDPOINTS_FILE' not allowed"),
@@ -358,6 +361,13 @@ def test_unsafe_values_and_dead_ones_are_not_rendered(helm: Helm, changes: dict[
     (found,) = helm.render(CHART, merged(MINIMAL, **changes))
     assert error in found.error
     assert not found.documents
+
+
+def test_quantities_are_those_of_kubernetes(helm: Helm) -> None:
+    quantities = ["1e9", "1E-3", "2Pi", "1Ei", "100u", "5n", "3P", "1.5Gi", "+1", ".5", "1.", "128974848000m", 2, 0.5]
+    limits: dict[str, Any] = {f"example.com/{at}": each for at, each in enumerate(quantities)}
+    (found,) = helm.render(CHART, merged(MINIMAL, edge__resources__limits=limits))
+    assert not found.error
 
 
 @pytest.mark.parametrize("release", ["tasks.test", "2nd"])
