@@ -147,6 +147,8 @@ def _json(
         yield from _json(f"{name} {field}", each, document, words, within)
     if words[1] == "optional":  # of an answer, a new value may come, and an old one need not
         yield from ((f"{name} ={value}", "value") for value in _values(found))
+        if found.get("type") == "object" and found.get("additionalProperties", True) is True:
+            yield f"{name} []", "optional any"
     for part in ("items", "additionalProperties"):
         if isinstance(found.get(part), dict):
             yield f"{name} []", f"{words[1]} {_kind(found[part], document)}"
@@ -222,9 +224,15 @@ def _today(version: str) -> dict[str, Any]:
     return {"version": version, **{kind: dict(sorted(entries())) for kind, entries in KINDS.items()}}
 
 
+def _with_values(names: Iterable[str]) -> set[str]:
+    return {name.partition(" =")[0] for name in names if " =" in name}
+
+
 def breaks(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What a user of the release before must change: each name with what happened to it."""
     found = [f"{name} is gone" for name in before if name not in now]
+    free, of_values = before.keys() - _with_values(before), _with_values(now)
+    found += [f"{name} takes only some values" for name in sorted(free & of_values)]
     for name, promise in now.items():
         if name not in before:
             if promise.startswith("required") and name.rpartition(" ")[0] in before:

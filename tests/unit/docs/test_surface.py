@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -114,6 +115,26 @@ def test_a_setting_keeps_its_type_its_values_and_where_it_leads(monkeypatch: pyt
         "edge SIZE was 'optional integer' and is 'optional boolean'",
         "edge API_URL default was '`https://api.example`' and is '`https://other.example`'",
     ]
+
+
+def test_the_chart_takes_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, schema = dict(KINDS["chart values"]()), json.loads(surface.chart_schema_text())
+    items = schema["definitions"]["topologySpread"]["items"]
+    items["properties"]["new"] = {"type": "string"}
+    items["required"] = ["new"]
+    schema["properties"]["edge"]["properties"]["affinity"] = {"type": "object", "additionalProperties": False}
+    schema["properties"]["edge"]["properties"]["updatePartition"]["enum"] = [0]
+    schema["definitions"]["labels"]["additionalProperties"] = {"type": "integer"}
+    schema["definitions"]["peers"]["items"] |= {"additionalProperties": False, "properties": {"ipBlock": {}}}
+    monkeypatch.setattr(surface, "chart_schema_text", lambda: json.dumps(schema))
+    found = breaks(before, dict(KINDS["chart values"]()))
+    assert {
+        "values edge topologySpread [] new is new and required",
+        "values edge affinity [] is gone",
+        "values edge updatePartition takes only some values",
+        "values edge podLabels [] was 'optional string' and is 'optional integer'",
+        "values networkPolicy api [] [] is gone",
+    } <= {*found}
 
 
 def test_what_asks_less_or_gives_more_is_no_break() -> None:
