@@ -35,12 +35,13 @@ _PLACES = ("_PORT", "_DIR", "_HOST", "_URL")
 def _commands() -> Entries:
     for name, command in commands():
         yield name, "command"
-        for at, each in enumerate(command.params):
+        arguments = [each for each in command.params if each.param_type_name == "argument"]
+        for each in command.params:
             kind = (
                 "flag" if getattr(each, "is_flag", False) else "values" if each.multiple or each.nargs != 1 else "value"
             )
-            is_argument = each.param_type_name == "argument"
-            for word in [f"argument-{at}"] if is_argument else [*each.opts, *each.secondary_opts]:
+            words = [f"argument-{arguments.index(each)}"] if each in arguments else [*each.opts, *each.secondary_opts]
+            for word in words:
                 yield f"{name} {word}", f"{'required' if each.required else 'optional'} {kind}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal
 
+import click
 import pytest
 from pydantic_settings import BaseSettings
 
@@ -135,6 +136,23 @@ def test_the_chart_takes_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
         "values edge podLabels [] was 'optional string' and is 'optional integer'",
         "values networkPolicy api [] [] is gone",
     } <= {*found}
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        (click.Option(["--new"]), []),
+        (click.Argument(["new"], required=True), ["taskbridge x argument-1 is new and required"]),
+    ],
+)
+def test_an_option_may_come_before_an_argument(
+    monkeypatch: pytest.MonkeyPatch, added: click.Parameter, expected: list[str]
+) -> None:
+    command = click.Command("x", params=[click.Argument(["file"])])
+    monkeypatch.setattr(surface, "commands", lambda: [("taskbridge x", command)])
+    before = dict(KINDS["commands"]())
+    command.params.insert(0, added)
+    assert breaks(before, dict(KINDS["commands"]())) == expected
 
 
 def test_what_asks_less_or_gives_more_is_no_break() -> None:
