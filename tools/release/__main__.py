@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ def main(arguments: list[str]) -> None:
     password = os.environ.pop("TASKBRIDGE_RELEASE_PASSWORD", None)
     key = None if given.key is None else sums.load(given.key, password.encode() if password else None)
     whole: Path = given.out.absolute()
-    remove_former(whole)
+    check_former(whole)
     with (
         tempfile.TemporaryDirectory(prefix="taskbridge-release-") as folder,
         tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,
@@ -67,6 +66,8 @@ def main(arguments: list[str]) -> None:
         sums.write_sums(out)
         if key is not None:
             sums.sign(out, key)
+        if whole.exists():
+            whole.rename(Path(unfinished, "former"))
         out.rename(whole)
     for name, digest in sums.files(whole).items():
         sys.stdout.write(f"{digest}  {(whole / name).stat().st_size:>11}  {name}\n")
@@ -83,8 +84,8 @@ def compare_surface(*, signed: bool) -> None:
         say(line)
 
 
-def remove_former(out: Path) -> None:
-    """Remove what an earlier release wrote: what is there is of this one, and whole."""
+def check_former(out: Path) -> None:
+    """Only what a release wrote gives way to this one, once this one is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if not out.exists():
         return
@@ -95,7 +96,6 @@ def remove_former(out: Path) -> None:
     ]
     if others:
         sys.exit(f"{out} holds what no release wrote: {', '.join(sorted(others)[:3])}")
-    shutil.rmtree(out)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_a_folder_that_holds_something_else_stays(monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_password(
+def test_a_release_that_fails_leaves_the_one_before_and_its_builders_know_no_password(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "dist"
@@ -177,7 +177,8 @@ def test_a_release_that_fails_leaves_no_artifact_and_its_builders_know_no_passwo
     monkeypatch.setattr(packages, "build", fails)
     with pytest.raises(SystemExit, match="no network"):
         __main__.main(["--out", str(out)])
-    assert [*tmp_path.iterdir()] == []
+    assert [*tmp_path.iterdir()] == [out]
+    assert {each.name for each in out.iterdir()} == {f"{SOURCE.name}.tgz", sums.SUMS}
 
 
 def test_a_release_is_signed_only_with_what_the_next_one_must_not_break(
