@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> None:
     key = None if given.key is None else sums.load(given.key, password.encode() if password else None)
     whole: Path = given.out.absolute()
     check_former(whole)
+    for killed in whole.parent.glob(f".{whole.name}-????????"):  # its folder would be a change of the checkout
+        shutil.rmtree(killed)
     with (
         tempfile.TemporaryDirectory(prefix="taskbridge-release-") as folder,
         tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,

@@ -160,6 +160,7 @@ def test_a_release_that_fails_leaves_the_one_before_and_its_builders_know_no_pas
     out.mkdir()
     (out / f"{SOURCE.name}.tgz").write_text("of the release before")
     (out / sums.SUMS).write_text("")
+    (tmp_path / ".dist-of_a_kil" / "dist").mkdir(parents=True)
     monkeypatch.setenv("TASKBRIDGE_RELEASE_PASSWORD", "secret")
 
     def exported(_: Path, **given: object) -> Source:
