@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as unfinished,
     ):
         source = export(Path(folder).resolve(), signed=key is not None, commit=given.commit)
-        if given.commit == HEAD:
+        if given.commit == HEAD or key is not None:  # of another commit, it signs nothing
             compare_surface(signed=key is not None)
         out = Path(unfinished, "dist")
         out.mkdir()

@@ -79,7 +79,7 @@ def export(folder: Path, *, signed: bool, commit: str = HEAD, root: Path = ROOT)
         sys.exit(f"a release is built from a commit: {root} is a folder of another checkout")
     found, seconds = git("log", "-1", "--no-show-signature", "--format=%H %ct", commit, "--").decode().split()
     # The tools that build are the checkout's.
-    if signed and commit != HEAD:
+    if signed and found != git("rev-parse", HEAD).decode().strip():
         sys.exit("of another commit than the one that is checked out, it signs nothing")
     if git("status", "--porcelain"):
         if signed:

@@ -221,6 +221,8 @@ def test_a_release_needs_a_commit_and_signs_no_changed_checkout(tmp_path: Path) 
     assert len(first) == 40
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "y"], cwd=checkout, check=True)
     assert export(tree, signed=False, commit="HEAD~1", root=checkout).commit == first
+    subprocess.run([*git, "tag", "v1"], cwd=checkout, check=True)
+    assert export(tmp_path / "tagged", signed=True, commit="v1", root=checkout).commit != first
     with pytest.raises(SystemExit, match="of another commit"):
         export(tree, signed=True, commit="HEAD~1", root=checkout)
     with pytest.raises(SystemExit, match="a release is built from a commit: git log"):
