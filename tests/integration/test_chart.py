@@ -873,6 +873,35 @@ def test_the_schema_and_the_values_have_the_same_names() -> None:
     assert names(values) == known(schema) - {"global"}
 
 
+@pytest.mark.parametrize("name", ["minimal", "extended", "everything"])
+def test_maps_that_are_null_or_that_the_chart_before_lacks_are_empty(helm: Helm, name: str) -> None:
+    given = SETS[name]
+    # Nothing is no address, no size, and no policy.
+    needed = {"edge__service", "center__service", "networkPolicy"}
+    needed |= {f"{part}__volume" for part in ("streams", *given)}
+
+    def without(defaults: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in defaults.items():
+            path = f"{prefix}{key}"
+            if not isinstance(value, dict) or path in needed:
+                continue
+            if at(path) is not None or any(each.startswith(f"{path}__") for each in needed):
+                yield from without(cast("dict[str, Any]", value), f"{path}__")
+            else:
+                yield path
+
+    def at(path: str) -> Any:
+        found: Any = given
+        for key in path.split("__"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+    nulls = [*without(yaml.safe_load((CHART / "values.yaml").read_text()))]
+    assert nulls
+    (found,) = helm.render(CHART, merged(given, **dict.fromkeys(nulls)))
+    assert not found.error
+
+
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
     for part in (*KINDS, *SINGLE):

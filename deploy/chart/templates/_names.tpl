@@ -1,3 +1,15 @@
+{{/* Maps that a null removes, or that --reuse-values after an older chart leaves out, are empty: first in each template. */}}
+{{- define "taskbridge.complete" -}}
+{{- $parts := list "edge" "streams" "center" "reconcile" "webhooks" "approvals" "setup" "test" -}}
+{{- $maps := list "settings" "kafkaProperties" "database" "credentials" "bearerTokens" "apiTokens" "apiToken" "webhooksToken" "signInSecret" "apps" "reminders" "endpoints" "autoscaling" "keda" -}}
+{{- $paths := list "image" "kafka" "schemaRegistry" "tracing" "routes" "ingress" "gateway" "monitoring.serviceMonitor" "monitoring.prometheusRule" "monitoring.dashboards" -}}
+{{- range $part := $parts }}{{ range $maps }}{{ $paths = append $paths (printf "%s.%s" $part .) }}{{ end }}{{ end -}}
+{{- range $paths -}}
+{{- $map := $.Values -}}
+{{- range splitList "." . }}{{ if not (get $map .) }}{{ $_ := set $map . dict }}{{ end }}{{ $map = get $map . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "taskbridge.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if .Values.fullnameOverride -}}
