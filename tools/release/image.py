@@ -72,7 +72,7 @@ def build(source: Source, wheels: Path, out: Path) -> Path:
     layers.append(_layer(source, tree / _DATA, _DATA, owner=USER))
     packages = debian | sbom.installed(app) | sbom.crates(source.tree / "native" / "Cargo.lock")
     sbom.write(out / f"{source.name}-image.cdx.json", source, packages)
-    return _archive(source, out / f"{source.name}-image.tar", layers)
+    return archive(source, out / f"{source.name}-image.tar", layers)
 
 
 def _remove_traces(app: Path) -> None:
@@ -139,7 +139,7 @@ def _layer(source: Source, folder: Path, name: str, *, owner: int) -> Layer:
     return Layer(zipped, digest)
 
 
-def _archive(source: Source, path: Path, layers: Sequence[Layer]) -> Path:
+def archive(source: Source, path: Path, layers: Sequence[Layer]) -> Path:
     """An OCI layout that also has what Docker before version 25 reads."""
     blobs: dict[str, bytes | Path] = {}
 
@@ -163,21 +163,25 @@ def _archive(source: Source, path: Path, layers: Sequence[Layer]) -> Path:
     )
     kind = "manifest.v1+json"
     manifest = blob(kind, {"schemaVersion": 2, "mediaType": f"{_OCI}.{kind}", "config": config, "layers": described})
-    tag = f"taskbridge:{source.version}"
-    names = {
-        "io.containerd.image.name": f"docker.io/library/{tag}",
-        "org.opencontainers.image.ref.name": source.version,
-    }
-    index = {"schemaVersion": 2, "manifests": [{**manifest, "annotations": names, "platform": platform}]}
+    tags = [f"taskbridge:{each}" for each in (source.version, "latest")]
+    named = [
+        {
+            "io.containerd.image.name": f"docker.io/library/{each}",
+            "org.opencontainers.image.ref.name": each.removeprefix("taskbridge:"),
+        }
+        for each in tags
+    ]
+    entries = [{**manifest, "annotations": each, "platform": platform} for each in named]  # one name each
+    index = {"schemaVersion": 2, "manifests": entries}
     files = [f"blobs/sha256/{each['digest'].removeprefix('sha256:')}" for each in (config, *described)]
-    docker = [{"Config": files[0], "RepoTags": [tag, "taskbridge:latest"], "Layers": files[1:]}]
-    with tarfile.open(path, "w") as archive:
+    docker = [{"Config": files[0], "RepoTags": tags, "Layers": files[1:]}]
+    with tarfile.open(path, "w") as to:
 
         def add(name: str, data: bytes | Path) -> None:
             info = tarfile.TarInfo(name)
             info.mtime, info.size = source.time, data.stat().st_size if isinstance(data, Path) else len(data)
             with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as content:
-                archive.addfile(info, content)
+                to.addfile(info, content)
 
         add("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
         add("index.json", json.dumps(index, sort_keys=True).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from release import __main__, archives, notes, packages, sums
+from release import __main__, archives, image, notes, packages, sums
 from release.source import Source, export
 from support import needs
 from support.wheels import ROOT
@@ -70,6 +71,18 @@ def test_the_chart_is_packed_as_helm_reads_it(tmp_path: Path) -> None:
     rules = [name for name in names if re.fullmatch(r"taskbridge/files/alerts/.*\.yml", name)]
     assert len(rules) == len([*(ROOT / "deploy" / "alerts").iterdir()])
     assert gzip.decompress((tmp_path / f"{SOURCE.name}.tgz").read_bytes())
+
+
+def test_the_image_has_both_names_for_each_program_that_loads_it(tmp_path: Path) -> None:
+    with tarfile.open(image.archive(SOURCE, tmp_path / "image.tar", [])) as archive:
+        index, docker = (
+            json.load(archive.extractfile(name) or io.BytesIO()) for name in ("index.json", "manifest.json")
+        )
+    tags = [f"taskbridge:{SOURCE.version}", "taskbridge:latest"]
+    found = [each["annotations"]["io.containerd.image.name"] for each in index["manifests"]]
+    assert found == [f"docker.io/library/{tag}" for tag in tags]
+    assert len({each["digest"] for each in index["manifests"]}) == 1
+    assert docker[0]["RepoTags"] == tags
 
 
 def test_the_notes_are_the_newest_section() -> None:
