@@ -155,10 +155,21 @@ def shared(document: Path) -> dict[str, Any]:
             (language, [re.sub(r"(^|\s+)# .*", "", line) for line in textwrap.dedent(body).splitlines()])
             for _, language, body in FENCED.findall(text)
         ],
-        "code in sentences": sorted({" ".join(each.split()) for each in re.findall(r"`([^`]+)`", prose)}),
+        "code and numbers of each paragraph": [
+            code_and_numbers(each) for each in re.split(r"\n\s*\n", prose) if each.strip()
+        ],
+        "places elsewhere": sorted(set(re.findall(r"\]\((https?://[^)\s]+)\)", prose))),
         "settings": sorted(set(re.findall(r"(?<!\w)[A-Z]+(?:_[A-Z]+)+(?!\w)", text, re.ASCII))),
         "links": sorted({place for each in LINK.findall(prose) if (place := place_of(document, each))}),
     }
+
+
+def code_and_numbers(block: str) -> tuple[list[str], list[str]]:
+    """In the order of neither language."""
+    said = re.sub(r"\]\([^)]*\)", "]", block)
+    code = re.compile(r"`([^`]+)`")
+    numbers = re.findall(r"\d[\d.,]*\d|\d", code.sub("", said))
+    return sorted(" ".join(each.split()) for each in code.findall(said)), sorted(numbers)
 
 
 def place_of(document: Path, link: str) -> tuple[str, int] | None:
