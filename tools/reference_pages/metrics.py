@@ -15,6 +15,7 @@ from support.edge.fakes import write_credentials
 from support.reconcile import local_data
 from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.edge.app import create_app
+from taskbridge.edge.monitoring import Metrics as EdgeMetrics
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.streams.monitoring.metrics import Metrics
@@ -49,7 +50,7 @@ def metrics_page() -> str:
 def metrics() -> Mapping[str, list[Described]]:
     """Those of each service, by its heading on the page, with those of its process."""
     return {
-        EDGE: list(_described(text_string_to_metric_families(_edge_text()))),
+        EDGE: _edge(),
         STREAMS: list(_collected(Metrics().registry)),
         CENTER: _center(),
         "Webhooks": list(_collected(WebhooksMetrics().registry)),
@@ -66,6 +67,13 @@ def ours(found: Iterable[Described]) -> list[Described]:
         if not each.meaning.strip():
             raise ValueError(f"{each.name} is not documented")
     return sorted(named)
+
+
+def _edge() -> list[Described]:
+    """The text has no labels of what has counted nothing: those are the registry's."""
+    labels = {each.name: each.labels for each in _collected(EdgeMetrics().registry)}
+    scraped = _described(text_string_to_metric_families(_edge_text()))
+    return [each._replace(labels=labels.get(each.name) or each.labels) for each in scraped]
 
 
 def _edge_text() -> str:

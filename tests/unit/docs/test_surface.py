@@ -155,6 +155,10 @@ def test_an_option_may_come_before_an_argument(
     assert breaks(before, dict(KINDS["commands"]())) == expected
 
 
+def test_a_metric_that_has_counted_nothing_has_its_labels() -> None:
+    assert dict(KINDS["metrics"]())["taskbridge_edge_left_out"] == "counter field"
+
+
 def test_what_asks_less_or_gives_more_is_no_break() -> None:
     before = {"a": "route", "a in": "required string", "a out": "sometimes string"}
     assert breaks(before, {"a": "route", "a in": "optional string", "a out": "always string"}) == []
