@@ -893,7 +893,7 @@ def test_maps_that_are_null_or_that_the_chart_before_lacks_are_empty(helm: Helm,
     def at(path: str) -> Any:
         found: Any = given
         for key in path.split("__"):
-            found = found.get(key) if isinstance(found, dict) else None
+            found = cast("dict[str, Any]", found).get(key) if isinstance(found, dict) else None
         return found
 
     nulls = [*without(yaml.safe_load((CHART / "values.yaml").read_text()))]
