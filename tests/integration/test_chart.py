@@ -479,7 +479,7 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "approvals": {f"APPROVALS_{name.upper()}" for name in ApprovalsSettings.model_fields},
         "test": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS", "API_TOKEN"
-        )} | {"EDGE_CREDENTIALS_FILE"},
+        )} | {"EDGE_CREDENTIALS_FILE", "EDGE_BEARER_TOKENS"},
         "setup": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
         )},
@@ -844,6 +844,9 @@ def test_helm_test_runs_the_doctor_end_to_end_where_it_has_a_token(charts: dict[
         assert done.returncode == 0, done.stderr
         assert ("--end-to-end" in container["args"]) is (name == "everything")
         assert ("TASKBRIDGE_API_TOKEN" in env(container)) is (name == "everything")
+        (edge,) = containers(chart.one("StatefulSet", "edge"))
+        of_the_edge = [each for each in edge["env"] if each["name"] == "EDGE_BEARER_TOKENS"]
+        assert [each for each in container["env"] if each["name"] == "EDGE_BEARER_TOKENS"] == of_the_edge
         assert any(each.startswith("--webhooks-url") for each in container["args"]) is ("webhooks" in running(chart))
 
 

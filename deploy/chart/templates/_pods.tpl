@@ -67,6 +67,11 @@ securityContext:
 - {name: EDGE_OPERATOR_HOST, value: 0.0.0.0}
 - {name: EDGE_OPERATOR_PORT, value: "8401"}
 - {name: EDGE_DATA_DIR, value: /var/lib/taskbridge/edge}
+{{- include "taskbridge.callbacksEnv" . }}
+{{- end -}}
+
+{{/* By which the edge verifies callbacks, and the doctor signs one. */}}
+{{- define "taskbridge.callbacksEnv" }}
 - {name: EDGE_CREDENTIALS_FILE, value: /etc/taskbridge/credentials.toml}
 {{- with .Values.edge.bearerTokens.existingSecret }}
 - name: EDGE_BEARER_TOKENS

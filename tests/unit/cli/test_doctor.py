@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Never
 import pytest
 import trustme
 
-from support.edge.fakes import SYSTEM_TOKEN, write_credentials
+from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.doctor_checks import Examination, Finding, State
@@ -477,6 +477,20 @@ def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, s
             assert found.do
 
 
+@pytest.mark.parametrize(("given", "sent"), [({}, None), ({"EDGE_BEARER_TOKENS": " one , two"}, "Bearer one")])
+def test_the_test_task_has_the_first_bearer_token_of_the_edge(
+    environment: dict[str, str], given: dict[str, str], sent: str | None
+) -> None:
+    requests: list[str] = []
+    events = f"/v1/corps/{CORP_ID}/users/taskbridge-doctor/events"
+    with answering({events: {}}) as center, answering({}, requests=requests) as edge:
+        credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
+        examination = Examination(given, urls={"edge": edge, "center": center}, credentials=credentials)
+        *_, found = examination.findings(end_to_end=True)
+    assert found.says.startswith("the edge answered 404")
+    assert f"Authorization: {sent}" in requests
+
+
 def test_a_missing_credentials_file_is_reported(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with answering({}) as url:
@@ -529,6 +543,12 @@ def answering(
             self.wfile.write(body)
 
         def do_OPTIONS(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if requests is not None:
+                requests.append(f"Authorization: {self.headers['Authorization']}")
             self.do_GET()
 
         def handle(self) -> None:

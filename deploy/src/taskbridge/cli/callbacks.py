@@ -169,11 +169,11 @@ class Answer:
 class Sender:
     """A client of one edge, with one connection. It raises OperatorError if the edge does not answer."""
 
-    def __init__(self, url: str) -> None:
-        from taskbridge.runtime.inside_http import inside_client
+    def __init__(self, url: str, bearer_token: str | None = None) -> None:
+        from taskbridge.runtime.inside_http import bearer, inside_client
 
         self._url = url
-        self._client = inside_client(timeout_s=_TIMEOUT_S, answer_s=_ANSWER_S)
+        self._client = inside_client(timeout_s=_TIMEOUT_S, answer_s=_ANSWER_S, headers=bearer(bearer_token))
 
     def __enter__(self) -> Self:
         return self

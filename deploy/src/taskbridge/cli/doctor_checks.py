@@ -239,7 +239,8 @@ class Examination:
         except FileBroken as error:
             yield failed("end-to-end", str(error), "set --credentials to the credentials file of the edge")
             return
-        yield from end_to_end(edge, center, credentials, api_token)
+        bearer_token = self.environment.get("EDGE_BEARER_TOKENS", "").split(",")[0].strip()
+        yield from end_to_end(edge, center, credentials, api_token, bearer_token)
 
 
 def _credentials(path: Path) -> Iterator[Finding]:
@@ -496,7 +497,9 @@ def readiness(service: str, url: str, *, missing: State = State.FAILED) -> Itera
                 yield warning("endpoints", f"{name} is {condition}: its deliveries wait", see)
 
 
-def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:
+def end_to_end(
+    edge_url: str, center_url: str, credentials: Credentials, api_token: str | None, bearer_token: str
+) -> Iterator[Finding]:
     """Post a signed task for a person who does not exist, wait for its live update, then delete it."""
     signers = (each for token in credentials.tokens for each in credentials.signers(token.app_type))
     app, token = next(((app, token) for app, token in signers if app.corp_id is not None), (None, None))
@@ -515,7 +518,7 @@ def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_tok
         "title": "taskbridge doctor",
     }
     target = f"{center_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
-    with Sender(edge_url) as sender, _event_stream(target, api_token) as lines:
+    with Sender(edge_url, bearer_token) as sender, _event_stream(target, api_token) as lines:
         for action, parameters, change in (
             ("create", {"task": json.dumps(task)}, "ADDED"),
             ("delete", named, "REMOVED"),
