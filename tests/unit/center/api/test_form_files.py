@@ -57,9 +57,15 @@ def test_what_is_no_size_is_not_shown(size: Any) -> None:
     assert files_of({"a": json.dumps([{**FILE, "size": size}])}) == {"a": [FormFile("x.pdf", None, ADDRESS)]}
 
 
+def test_a_name_ends_as_it_seems_to() -> None:
+    turned = {**FILE, "name": " x\u202efdp.exe\u2066\u200f \n"}
+    assert files_of({"a": json.dumps([turned])}) == {"a": [FormFile("xfdp.exe", None, ADDRESS)]}
+
+
 def test_a_form_is_bounded() -> None:
     many = json.dumps([FILE] * FILES_MAX)
     assert set(files_of({"a": many, "b": many})) == {"a"}
+    assert set(files_of({"a": json.dumps([FILE] * (FILES_MAX + 1)), "b": json.dumps([FILE])})) == {"b"}
     [[named]] = files_of({"a": json.dumps([{**FILE, "name": "x" * 9_000}])}).values()
     assert len(named.name) == 255
     # The audit trail separates a place by a space.

@@ -18,6 +18,8 @@ FILES_MAX = 200
 """Files of one form that are shown."""
 PLACE_MAX = 512
 NAME_MAX, _ADDRESS_MAX = 255, 2_000
+_DIRECTIONS = dict.fromkeys([0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+"""Characters that turn the direction of text: a name would end in another way than it seems."""
 _LARGEST = 1 << 50
 _NOT_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
@@ -42,9 +44,9 @@ def files_of(form: Mapping[str, str | None]) -> dict[str, list[FormFile]]:
             # The audit trail separates a place from what is before it by a space.
             if len(files) < len(records) or len(place) > PLACE_MAX or any(map(str.isspace, place)):
                 continue
+            if count + len(files) > FILES_MAX:
+                continue
             count += len(files)
-            if count > FILES_MAX:
-                return found
             found[place] = files
     return found
 
@@ -79,7 +81,9 @@ def _file(record: Record) -> FormFile | None:
     name, address = record.get("name"), record.get("downloadUrl") or record.get("url")
     if not isinstance(name, str) or not isinstance(address, str) or not 0 < len(address) <= _ADDRESS_MAX:
         return None
-    return FormFile(name[:NAME_MAX], _size(record.get("size", record.get("fileSize"))), address)
+    return FormFile(
+        name.translate(_DIRECTIONS).strip()[:NAME_MAX], _size(record.get("size", record.get("fileSize"))), address
+    )
 
 
 def _size(given: object) -> int | None:
