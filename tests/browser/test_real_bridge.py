@@ -382,7 +382,7 @@ def test_an_attachment_opens_at_the_vendors_temporary_address(people: Deciding, 
         with page.context.expect_event("request", is_of_a_file) as requested, page.expect_popup():
             page.get_by_role("link", name="合同.pdf").click()
         assert people.dingtalk.is_open(requested.value.url)
-        assert people.dingtalk.opened[-1] == (file, WANG)
+        assert people.dingtalk.opened[-1] == (f"https://www.aliwork.com{file}", WANG)
         before += 1
         assert people.dingtalk.calls[wire.GetOpenUrl.path] == before
     # Where DingTalk refuses, the person reads it, in the tab that the click opened.

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
+from starlette.responses import Response
 
 from support.dingtalk import FakeClock, FaultyDingTalk
 from support.sign_in import settings_of
-from taskbridge.center.actions.systems import Agent, Systems, systems_of
+from taskbridge.center.actions.store import Action as StoredAction
+from taskbridge.center.actions.systems import Agent, Away, Received, Systems, systems_of
 from taskbridge.dingtalk import organisation, wire
+from taskbridge.dingtalk.api import address_of
 from taskbridge.dingtalk.apps import App, Apps, Corp
-from taskbridge.dingtalk.calls import Refused
+from taskbridge.dingtalk.calls import Refused, Unexpected, always
 from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime.clock import SystemClock
@@ -23,6 +26,8 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from starlette.types import Receive, Scope, Send
 
 APPS = """
 [[corps]]
@@ -104,6 +109,14 @@ def test_yida_is_asked_for_agents_with_the_corp_token(files: dict[str, str]) -> 
 
 
 FILE = "/ossFileHandle?appType=APP_1&fileName=APP_1_bWFuYWdlcg$$.pdf&instId=&type=download"
+SENT = f"https://www.aliwork.com{FILE}"
+YIDA = "https://yida.ours.example"
+DECISION = StoredAction(
+    *("a-1", "ours", "bob", "bob", "I-1", "1", "yida", "APP_1", "agree", "", "", "SENDING", ""),
+    attempts=0,
+    requested_at=1,
+    due_at=None,
+)
 OLDER = "https://www.aliwork.com/o/2FD66I71?fileName=APP_1_x.jpg&type=open"
 
 
@@ -119,7 +132,7 @@ class Files:
         dingtalk.company.happened(
             TaskEvent(
                 *("e-1", SOURCE_YIDA, Action.CREATED, "ours", "APP_1", "I-1"),
-                task_id="T-1",
+                task_id="1",
                 recipient_ids=("bob",),
                 occurred_at=1,
                 received_at=1,
@@ -130,14 +143,13 @@ class Files:
     async def open(self, file: str, user_id: str | None = "bob") -> str | None:
         open_file = self.systems.file_opener("ours", "APP_1")
         assert open_file is not None
-        return await open_file(user_id, file)
+        opened = open_file(file)
+        return None if opened is None else await opened(user_id)
 
 
-def with_files(scenario: Callable[[Files], Awaitable[None]]) -> None:
+def with_files(scenario: Callable[[Files], Awaitable[None]], kind: type[FaultyDingTalk] = FaultyDingTalk) -> None:
     clock = FakeClock(1_800_000_000_000)
-    dingtalk = FaultyDingTalk(
-        Company(), clock, system_tokens={"APP_1": "the-token"}, app_key="key", app_secret="secret"
-    )
+    dingtalk = kind(Company(), clock, system_tokens={"APP_1": "the-token"}, app_key="key", app_secret="secret")
 
     async def run(url: str) -> None:
         files = Files(url, dingtalk, clock)
@@ -153,7 +165,7 @@ def test_a_file_opens_for_a_minute_in_the_name_of_the_person() -> None:
         assert files.systems.file_opener("ours", "APP_2") is None
         assert files.systems.file_opener("theirs", "APP_1") is None
         urls = [await files.open(FILE), await files.open(OLDER), await files.open(FILE, None)]
-        assert files.dingtalk.opened == [(FILE, "bob"), (OLDER, "bob"), (FILE, "manager")]
+        assert files.dingtalk.opened == [(SENT, "bob"), (OLDER, "bob"), (SENT, "manager")]
         assert all(url is not None and url.startswith("https://") and files.dingtalk.is_open(url) for url in urls)
         files.clock.pass_s(61)
         assert not any(files.dingtalk.is_open(url or "") for url in urls)
@@ -172,12 +184,79 @@ def test_a_file_opens_for_a_minute_in_the_name_of_the_person() -> None:
         ),
         *("//evil.example/x", "x", "", "https://[", FILE.replace("APP_1", "APP_2"), f"{FILE}&appType=APP_2"),
         *(FILE.replace("fileName=APP_1", "fileName=APP_2"), FILE.replace("appType=APP_1", "appType=%41PP_2")),
+        *("https://evil.example/fileHandle?x", "https://10.0.0.1/fileHandle", "https://aliwork.com.evil.example/o/x"),
+        *("https://evilaliwork.com/o/x", "https://me@www.aliwork.com/o/x", "https://www.aliwork.com:8443/o/x"),
+        *("http://www.aliwork.com/fileHandle", "https:///fileHandle", "https:/fileHandle", "//www.aliwork.com/o/x"),
+        *("/admin", "/o/../admin", "/o/%2e%2e/admin", "/o/", "/fileHandle/x", "/x?y=<script>", '/o/x?y="punish""x5"'),
+        *("/fileHandle?a#&appType=APP_1", "/fileHandle?a?appType=APP_1", "/fileHandle?a b", "/fileHandle?a\u202eb"),
+        *("/fileHandle?a\x00", "/fileHandle?a\u3000", "/fileHandle?a\\b", "/fileHandle?appType=OTHER"),
+        *(
+            "/fileHandle?apptype=app_2",
+            "/o/APP_2/x",
+            "/fileHandle?x=y%255fAPP%255F2",
+            FILE.replace("APP_1_", "APP_11_"),
+        ),
+        "/fileHandle?%61pptype=default_tianshu_app&APPTYPE=APP_3",
     ],
 )
 def test_what_is_no_file_of_the_app_is_not_sent(forged: str) -> None:
     async def scenario(files: Files) -> None:
         assert await files.open(forged) is None
         assert files.dingtalk.calls.total() == 0
+
+    with_files(scenario)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "/ossFileHandle?appType=APP_1&fileName=APP_1_病假条.pdf",
+        "/fileHandle?appType=default_tianshu_app&fileName=edd07ca9-1d2e.txt&instId=&type=download",
+        "https://aliwork.com/o/a-b_c.d/e",
+        "https://ours.aliwork.com/fileHandle?apptype=APP_1",
+        *("https://YIDA.ours.example/ossFileHandle?appType=APP_1", "/o/x"),
+    ],
+)
+def test_a_path_is_sent_with_the_host_of_its_yida(file: str) -> None:
+    public, cluster = Corp("ours", "key", SecretStr("")), Corp("ours", "key", SecretStr(""), yida_url=YIDA)
+    for corp, host in ((public, "https://www.aliwork.com"), (cluster, YIDA)):
+        app = App(corp, "APP_1", SecretStr(""), "manager", ())
+        is_of_another = "ours.example" in file and corp is public
+        assert address_of(file, app) == (None if is_of_another else file if "//" in file else host + file)
+
+
+class Gateway(FaultyDingTalk):
+    """Refuses each file with a page, as a gateway does with what it takes for an attack."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(wire.GetOpenUrl.path):
+            await Response("<html>405</html>", 405, media_type="text/html")(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def test_a_page_for_a_file_stops_no_decision() -> None:
+    async def scenario(files: Files) -> None:
+        with pytest.raises(Unexpected):
+            await files.open(FILE)
+        system = files.systems.system("ours", "APP_1", always)
+        assert system is not None
+        assert (await system.send(DECISION, now=1)).received is Received.ACCEPTED
+
+    with_files(scenario, Gateway)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [((500, "x"), Away), ((429, "x"), Away), ((403, "Forbidden"), Refused)], ids=str
+)
+def test_a_click_is_one_call_and_says_whether_it_passes(answer: tuple[int, str], error: type[Exception]) -> None:
+    async def scenario(files: Files) -> None:
+        await files.open(FILE)
+        files.dingtalk.faults.answers_next.append(answer)
+        with pytest.raises(error):
+            await files.open(FILE)
+        assert files.dingtalk.calls[wire.GetOpenUrl.path] == 2
+        assert await files.open(FILE)
 
     with_files(scenario)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import structlog
 
@@ -30,6 +31,13 @@ _INCOMPLETE_RETRY_MS = 60_000
 _REFUSED_MOST = 5
 """After so many ids that do not exist, refused lists are divided no more: each such id costs up to a dozen calls."""
 _OPEN_MS = 60_000
+_YIDA = "https://www.aliwork.com"
+_AT_YIDA = re.compile(r"([a-z0-9-]+\.)*aliwork\.com")
+_PATH = re.compile(r"/(ossFileHandle|fileHandle|o/[\w./-]+)", re.ASCII)
+"""Of files, in the vendor's documents and in published forms."""
+_NEVER = re.compile(r"""[ #"<>\\^`{|}]""")
+_NO_APP = "default_tianshu_app"
+"""In the place of an app, in published forms."""
 _SHRINKS = 5
 """How often one query may go back to a page that was read. Each time costs two more calls."""
 
@@ -199,12 +207,10 @@ class YidaApi:
         return await self._calls.get(request, wire.ServiceRecordPage, page=1)
 
     async def temporary_url(self, file: str, user_id: str | None) -> str | None:
-        """An address where this user (None: the app's own) can open a file for a minute; None if it is none of the app.
+        """An address where this user (None: the app's own) can open a file for a minute; None if there is no such file.
 
-        ``file`` is a form's value, which anybody may have written: it is sent as a parameter, and nothing else.
+        ``file`` is what ``address_of`` returns: it is sent as a parameter, and nothing else.
         """
-        if not _is_of_app(file, self.app.app_type):
-            return None
         token = self.app.system_token.get_secret_value()
         request = wire.GetOpenUrl(
             system_token=token, user_id=user_id or self.app.user_id, file_url=file, timeout=_OPEN_MS
@@ -304,19 +310,31 @@ class YidaApi:
         }
 
 
-def _is_of_app(file: str, app_type: str) -> bool:
-    """Whether this is an address at Yida that names no other app, whose files the person may not be allowed to see."""
+def address_of(file: str, app: App) -> str | None:
+    """The whole address of a file at Yida; None if this is none, or names another app.
+
+    ``file`` is a form's value, which anybody may have written: another app's files are not for everybody who sees it.
+    """
     try:
         parts = urlsplit(file)
-        named = parse_qs(parts.query)
     except ValueError:
-        return False
-    is_at_yida = file.startswith("/") and not file.startswith("//")
-    apps, names = named.get("appType", []), named.get("fileName", [])
-    is_of_another = any(each != app_type for each in apps) or any(
-        each.startswith("APP_") and not each.startswith(f"{app_type}_") for each in names
-    )
-    return (is_at_yida or parts.scheme == "https") and not is_of_another
+        return None
+    own, host = urlsplit(app.corp.yida_url).netloc.lower(), parts.netloc.lower()
+    is_here = not host and not parts.scheme and file.startswith("/") and not file.startswith("//")
+    is_there = parts.scheme == "https" and (_AT_YIDA.fullmatch(host) or (own and host == own))
+    is_plain = file.isprintable() and not _NEVER.search(file) and file.count("?") <= 1
+    if not (is_here or is_there) or not is_plain or not _PATH.fullmatch(parts.path) or ".." in parts.path:
+        return None
+    if not _names_only(app.app_type, file) or not _names_only(app.app_type, unquote(unquote(file))):
+        return None
+    return (app.corp.yida_url or _YIDA) + file if is_here else file
+
+
+def _names_only(app_type: str, file: str) -> bool:
+    """Whether it names no other app, as a parameter or in the name of the file."""
+    others = "APP_" in re.sub(rf"{re.escape(app_type)}(?![A-Za-z0-9])", " ", file)
+    named = {text for name, text in parse_qsl(urlsplit(file).query) if name.lower() == "apptype"}
+    return not others and named <= {app_type, _NO_APP}
 
 
 def _halves(days: Days) -> tuple[Days, Days]:

@@ -59,6 +59,8 @@ _AFTER_DIGITS = 5
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _NO_SUCH_CALL = (404, 405, 501)
+_OF_FORMS = frozenset({wire.GetOpenUrl.path})
+"""Calls with a value that anybody may have written: a gateway may answer a page for what it takes for an attack."""
 _NOT_OFFERED_S = 3600.0
 """How long a call that is not offered is not tried again: a cluster may have been upgraded."""
 
@@ -414,9 +416,12 @@ class Calls:
             kind = Unsent if isinstance(error, UNSENT_ERRORS) else Unreachable
             raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
         # A dedicated cluster has no such limit, and its gateway's pages are of other things.
-        if not call.base and _is_punishment(response):
+        is_page, is_punishment = _is_page(response), _is_punishment(response)
+        if not call.base and (is_punishment or (is_page and call.name not in _OF_FORMS)):
             self._pace.limit_address()
             raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=now + _PUNISHED_MS)
+        if is_page and call.name in _OF_FORMS:
+            raise Unexpected(f"{path}: {response.status_code}, a page in place of an answer")
         if not response.is_success:
             raise self._error_of(call, response)
         try:
@@ -465,8 +470,11 @@ def _printable(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def _is_punishment(response: httpx2.Response) -> bool:
+def _is_page(response: httpx2.Response) -> bool:
     """The page of a gateway with a fault is none: the call may have been carried out."""
-    content = response.content
-    is_page = "html" in response.headers.get("content-type", "") or content[:1] == b"<"
-    return (is_page and response.status_code < _SERVER_ERROR) or (b'"punish"' in content and b'"x5"' in content)
+    is_page = "html" in response.headers.get("content-type", "") or response.content[:1] == b"<"
+    return is_page and response.status_code < _SERVER_ERROR
+
+
+def _is_punishment(response: httpx2.Response) -> bool:
+    return b'"punish"' in response.content and b'"x5"' in response.content

@@ -9,10 +9,10 @@ import structlog
 
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.store import DONE, OVERTAKEN
-from taskbridge.center.actions.systems import CALL_S, Agent, Answer, Received
+from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Received
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.api import Task, YidaApi
+from taskbridge.dingtalk.api import Task, YidaApi, address_of
 from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.dingtalk.calls import (
     Absent,
@@ -25,7 +25,6 @@ from taskbridge.dingtalk.calls import (
     TooFast,
     Unexpected,
     Unsent,
-    always,
     calls_by_corp,
 )
 from taskbridge.dingtalk.organisation import OrganisationApi
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.center.actions.store import Action
-    from taskbridge.center.actions.systems import OpenFile
+    from taskbridge.center.actions.systems import Open, OpenFile
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.dingtalk import organisation
@@ -67,6 +66,9 @@ class YidaApps:
         self._clock = clock or SystemClock()
         pace = Pace(_CALLS_PER_SECOND, self._clock)
         self._calls_of = calls_by_corp(self._http, pace, self._clock, attempts=2)
+        # Connections of their own: decisions do not wait for clicks.
+        self._files_http = open_http(url, timeout_s=OPEN_S)
+        self._files_calls_of = calls_by_corp(self._files_http, pace, self._clock, attempts=1)
 
     @classmethod
     def of(cls, settings: CenterSettings) -> YidaApps | None:
@@ -88,8 +90,13 @@ class YidaApps:
         app = self._app(corp_id, app_type)
         if app is None:
             return None
-        api = self._api(app, always)
-        return lambda user_id, file: api.temporary_url(file, user_id)
+        api = YidaApi(self._files_calls_of(app.corp), app, self._clock)
+
+        def opens(file: str) -> Open | None:
+            address = address_of(file, app)
+            return None if address is None else lambda user_id: _opened(api, address, user_id)
+
+        return opens
 
     async def agents(self, person: Person) -> list[Agent]:
         """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
@@ -103,6 +110,7 @@ class YidaApps:
 
     async def close(self) -> None:
         await self._http.aclose()
+        await self._files_http.aclose()
 
     def _app(self, corp_id: str, app_type: str) -> App | None:
         found = (each for each in self._apps().apps if (each.corp_id, each.app_type) == (corp_id, app_type))
@@ -110,6 +118,13 @@ class YidaApps:
 
     def _api(self, app: App, allowed: Allowed) -> YidaApi:
         return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)
+
+
+async def _opened(api: YidaApi, address: str, user_id: str | None) -> str | None:
+    try:
+        return await api.temporary_url(address, user_id)
+    except Later as error:
+        raise Away(str(error)) from None
 
 
 def _agent(agent: organisation.Agent) -> Agent:

@@ -541,10 +541,12 @@ class FakeDingTalk:
         self._check_app(app_type, request.system_token)
         if not 0 < request.timeout <= _OPEN_MOST_MS:
             raise Refused(400, "invalidParameter.timeout", "超时时间不合法")
+        scheme, _, rest = request.file_url.partition("://")
+        if scheme not in ("http", "https") or "/" not in rest:
+            raise Refused(400, "invalidParameter.fileUrl", "文件地址不合法")
+        path = rest[rest.index("/") :]
         with_file = [
-            each
-            for each in self._known(app_type)
-            if any(request.file_url in (text or "") for text in each.form_data.values())
+            each for each in self._known(app_type) if any(path in (text or "") for text in each.form_data.values())
         ]
         if not any(request.user_id in {self.user_id, *_people(each)} for each in with_file):
             raise Refused(400, "failure.file.noPermission", f"没有权限:{request.file_url}")

@@ -63,7 +63,7 @@ class Unknown(Refused, status=404, kind="unknown"):
 class NotNow(Refused, status=503, kind="not-now"):
     """The data is not complete yet, or the database does not answer."""
 
-    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float | None = 1.0) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
 
 

@@ -89,10 +89,10 @@ def furnish(center: AnsweringCenter, corp: str, user: str = "ann") -> None:
         form_data={"file": '[{"name": "x", "url": "/x"}]'},
     )
     center.store_events(created)
-    center.open_file = temporary_address
+    center.open_file = lambda _file: temporary_address
 
 
-async def temporary_address(_user_id: str | None, _file: str) -> str:
+async def temporary_address(_user_id: str | None) -> str:
     return "https://files.example/x"
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from support.center_rows import state
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.actions.systems import Away
 from taskbridge.center.api import files as module
 from taskbridge.center.tables import audit
 from taskbridge.runtime.tokens import digest_of, new_token
@@ -19,12 +22,12 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, Status, TaskEntry, TaskEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
-    import httpx2
     from starlette.testclient import TestClient
 
+    from taskbridge.center.actions.systems import Open
     from taskbridge.runtime.database import Database
 
 OURS, THEIRS = new_token(), new_token()
@@ -52,14 +55,24 @@ class Vendor:
 
     def __init__(self) -> None:
         self.answer: str | None = TEMPORARY
-        self.problem = ""
+        self.problem: OperatorError | None = None
+        self.is_of_app = True
+        self.is_silent = False
+        self.meanwhile: Callable[[], object] | None = None
         self.requests: list[tuple[str | None, str]] = []
 
-    async def __call__(self, user_id: str | None, file: str) -> str | None:
-        self.requests.append((user_id, file))
-        if self.problem:
-            raise OperatorError(self.problem)
-        return self.answer
+    def __call__(self, file: str) -> Open | None:
+        async def opens(user_id: str | None) -> str | None:
+            self.requests.append((user_id, file))
+            if self.meanwhile is not None:
+                await asyncio.to_thread(self.meanwhile)
+            if self.is_silent:
+                await asyncio.Event().wait()
+            if self.problem:
+                raise self.problem
+            return self.answer
+
+        return opens if self.is_of_app else None
 
 
 class World:
@@ -145,12 +158,15 @@ def test_nobody_else_does_and_nothing_is_asked_or_recorded(world: World) -> None
         "no such number": (ann.get(PATH.replace("number=0", "number=1")), 404),
         "a negative number": (ann.get(PATH.replace("number=0", "number=-1")), 400),
         "from a page elsewhere": (ann.get(PATH, headers=foreign), 403),
+        "before a click": (ann.get(PATH, headers={"Sec-Purpose": "prefetch;prerender"}), 403),
     }
     assert {name: answer.status_code for name, (answer, _) in answers.items()} == {
         name: status for name, (_, status) in answers.items()
     }
     world.served.rows.open_file = None
     assert ann.get(PATH).status_code == 404, "an app without credentials"
+    world.served.rows.open_file, world.vendor.is_of_app = world.vendor, False
+    assert ann.get(PATH).status_code == 404, "no file of the app"
     assert (world.vendor.requests, world.opened()) == ([], [])
 
 
@@ -172,10 +188,10 @@ def test_lists_and_details_ask_nothing_and_no_temporary_address_is_anywhere(worl
 
 
 def test_each_time_is_in_the_audit_trail_before_the_vendor_is_asked(world: World) -> None:
-    world.vendor.problem = "it is away"
+    world.vendor.problem = Away("it is away")
     ann, bob = world.browser("ann"), world.browser("bob")
     assert ann.get(PATH).status_code == 503
-    world.vendor.problem = ""
+    world.vendor.problem = None
     assert ann.get(PATH).status_code == 303
     assert world.opened() == ["I-1 attachmentField_1/0"] * 2
     [entry, _] = bob.get("/v1/audit?action=file_opened").json()["items"]
@@ -208,11 +224,12 @@ def test_a_changed_form_opens_what_it_has_now(world: World) -> None:
     assert world.vendor.requests == [("ann", FILE.replace("secret", "newer"))]
 
 
+@pytest.mark.parametrize("of_corp", ["_OF_CORP", "_OF_CORP_A_DAY"])
 def test_a_caller_and_a_corp_open_so_many_in_an_hour(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_corp: str
 ) -> None:
     monkeypatch.setattr(module, "_OF_CALLER", 2)
-    monkeypatch.setattr(module, "_OF_CORP", 3)
+    monkeypatch.setattr(module, of_corp, 3)
     with signing_in(database, tmp_path) as (served, provider):
         world = World(served, provider)
         ann, bob = world.browser("ann"), world.browser("bob")
@@ -225,13 +242,41 @@ def test_a_caller_and_a_corp_open_so_many_in_an_hour(
 def test_a_person_reads_why_a_file_does_not_open(world: World) -> None:
     ann, html = world.browser("ann"), {"Accept": "text/html,*/*;q=0.8"}
     assert ann.get(PATH, headers=html).status_code == 303
-    world.vendor.problem = "<script>"
+    world.vendor.problem = Away("<script>")
     answer = ann.get(PATH, headers=html)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "暂时无法打开文件" in answer.text
-    assert "The vendor does not give the file now" in answer.text
+    assert "The file cannot be opened now: try again later, or open it on the approval page." in answer.text
+    assert 'href="/"' in answer.text
     assert "<script" not in answer.text
+    world.vendor.problem = OperatorError("403 Yida.Attachment.Read")
+    answer = ann.get(PATH, headers=html)
+    assert (answer.status_code, "retry-after" in answer.headers, "Yida" in answer.text) == (503, False, False)
+    assert "请在审批页面查看" in answer.text
+    assert "open it on the approval page" in answer.text
     assert "文件不存在" in ann.get(PATH.replace("I-1", "I-0"), headers=html).text
     assert ann.get(PATH).headers["content-type"] == "application/problem+json"
+    stranger = world.served.browser()
+    answer = stranger.get(PATH, headers=html)
+    assert (answer.status_code, "请先登录" in answer.text, 'href="/"' in answer.text) == (401, True, True)
+    assert stranger.get(PATH).headers["content-type"] == "application/problem+json"
+
+
+def test_a_click_ends_though_the_vendor_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN_S", 0.01)
+    ann, world.vendor.is_silent = world.browser("ann"), True
+    # Nor does it occupy one of the places.
+    assert [ann.get(PATH).status_code for _ in range(6)] == [503] * 6
+
+
+def test_few_are_opened_at_once_and_the_next_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    ann, bob, answers = world.browser("ann"), world.browser("bob"), list[httpx2.Response]()
+    world.vendor.meanwhile = lambda: answers.append(bob.get(PATH, headers={"Accept": "text/html"}))
+    assert [ann.get(PATH).status_code for _ in range(2)] == [303, 303]
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert "Too many files are being opened" in answer.text
+    assert (len(answers), len(world.vendor.requests), len(world.opened())) == (2, 2, 2)

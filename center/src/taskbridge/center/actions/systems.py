@@ -14,7 +14,7 @@ from taskbridge.runtime import extensions
 from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     Allowed = Callable[[], Awaitable[bool]]
     """Whether a change may still be sent."""
-    OpenFile = Callable[[str | None, str], Awaitable[str | None]]
-    """A temporary https address of a file, by the user who opens it (None: one who may see all) and its form value.
+    Open = Callable[[str | None], Awaitable[str | None]]
+    """A temporary https address of a file, for the user who opens it (None: one who may see all); None without a file.
 
-    None if it is no file of the app. It sends the value nowhere but to the system's own API. May raise OperatorError.
+    May raise OperatorError: Away if it passes.
     """
+    OpenFile = Callable[[str], Open | None]
+    """What opens a file, by its form value, which is sent nowhere but to the system's own API; None if it is no file
+    of the app."""
     SystemExtension = Callable[[Any], "Connected | None"]
     """What an entry point of the group ``taskbridge.systems`` names.
 
@@ -39,8 +42,14 @@ if TYPE_CHECKING:
     """
 
 CALL_S = 20.0
+OPEN_S = 10.0
+"""For a file, whose tab a person looks at."""
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)
+
+
+class Away(OperatorError):
+    """A system does not answer for the moment."""
 
 
 class Received(Enum):

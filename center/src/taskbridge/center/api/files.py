@@ -5,19 +5,23 @@ The address is in the redirect only: in no list, event, log or audit entry. A pa
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import structlog
 from fastapi import Query
-from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from taskbridge.center.access.audit import FILE_OPENED
-from taskbridge.center.access.refusals import TooManyQueries
+from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
+from taskbridge.center.actions.systems import OPEN_S, Away
 from taskbridge.center.api import models
-from taskbridge.center.api.form_files import FILES_MAX, PLACE_MAX, FormFile
+from taskbridge.center.api.form_files import FILES_MAX, PLACE_MAX
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
 from taskbridge.center.message_page import refusal_page
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
@@ -27,33 +31,51 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.views import concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from fastapi import APIRouter
+    from fastapi.routing import APIRoute
+    from starlette.types import Receive, Scope, Send
 
     from taskbridge.center.access.access import Access, Caller
-    from taskbridge.center.actions.systems import OpenFile
+    from taskbridge.center.actions.systems import Open, OpenFile
     from taskbridge.center.api.queries import Queries
     from taskbridge.schemas.events import TaskState
 
     FileOpener = Callable[[str, str, str], OpenFile | None]
     """What opens files of a corp, a source and an app; None if nothing here does."""
 
-_HOUR_S = 3600.0
-_OF_CALLER, _OF_CORP = 120, 1200
-"""Files that a caller and a corp may open in an hour: the corp's calls are counted, and decisions need them."""
+_HOUR_S, _DAY_S = 3600.0, 86_400.0
+_OF_CALLER, _OF_CORP, _OF_CORP_A_DAY = 120, 200, 500
+"""Files that a caller and a corp may open in an hour, and a corp in a day: its calls are counted, and decisions need
+them."""
+_AT_ONCE, _AT_ONCE_S = 4, 2.0
+"""Of a corp, and when to try again."""
 _FOREIGN = ("cross-site", "same-site")
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _LOCATION = {"schema": {"type": "string", "format": "uri"}, "example": "https://files.example/4f?Signature=5e"}
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     303: {"description": "The file, at a temporary address.", "headers": {"Location": _LOCATION}}
 }
+
+
+class _OnlyThere(NotNow, status=503, kind="not-now"):
+    """It does not pass by itself."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, retry_after_s=None)
+
+
 _CHINESE: dict[type[Refused], str] = {
-    Unknown: "文件不存在，或您无权查看。请刷新任务页面后再试。",
-    TooManyQueries: "打开文件过于频繁，请稍后再试。",
+    Unknown: "文件不存在，或您无权查看。请刷新任务页面后再试，或在审批页面查看。",
+    TooManyQueries: "打开文件过于频繁，请稍后再试，或在审批页面查看。",
     Forbidden: "请从任务页面打开文件。",
+    _OnlyThere: "此处无法打开该文件，请在审批页面查看。",
+    SignInRequired: "请先登录，再打开文件。",
 }
 _CHINESE_UNAVAILABLE = "暂时无法打开文件，请稍后再试，或在审批页面查看。"
+_OR_THERE = "try again later, or open it on the approval page"
+_BACK = '<a class="primary-button" href="/">返回任务列表 · Back to the tasks</a>'
 
 _Place = Annotated[
     str,
@@ -66,42 +88,91 @@ log = structlog.get_logger(__name__)
 
 def add_files_route(router: APIRouter, access: Access, queries: Queries, threads: Threads, opener: FileOpener) -> None:
     """``/instances/{instance_id}/files``."""
-    of_caller, of_corp = Rate(_OF_CALLER, per_s=_HOUR_S), Rate(_OF_CORP, per_s=_HOUR_S)
+    limits = _Limits()
 
     async def address(request: Request, caller: Caller, instance_id: str, place: str, number: int) -> str:
         if request.headers.get("sec-fetch-site") in _FOREIGN:
             raise Forbidden("a page elsewhere may not open files")
+        if "prefetch" in request.headers.get("sec-purpose", ""):
+            raise Forbidden("a file is opened by a click only")
         state, file = await threads.run(queries.file, instance_id, caller, place, number)
         open_file = opener(state.corp_id, state.source, state.app_type)
         if open_file is None:
             raise Unknown("files of this app are opened on the approval page only")
-        for rate, source in ((of_caller, caller.rate_key), (of_corp, state.corp_id)):
-            if not rate.allows(source, now=time.monotonic()):
-                raise TooManyQueries("too many files were opened in this hour: try again later", retry_after_s=60)
-        await access.record(request, caller, FILE_OPENED, f"{state.instance_id} {place}/{number}")
-        return await _address_of(file, _vendors_user(caller, state), open_file)
+        opens = open_file(file.address)
+        if opens is None:
+            raise Unknown("this is no file of the app: open it on the approval page")
+        with limits.opening(caller, state.corp_id):
+            await access.record(request, caller, FILE_OPENED, f"{state.instance_id} {place}/{number}")
+            return await _address_of(opens, _vendors_user(caller, state))
 
-    @router.get(
-        "/instances/{instance_id:path}/files",
-        summary="Open a file of the form",
-        response_class=RedirectResponse,
-        status_code=303,
-        responses=_REDIRECT | models.problems(404),
-    )
-    async def open_file(  # pyright: ignore[reportUnusedFunction]
+    async def open_file(
         request: Request, caller: InstanceReader, instance_id: InstanceId, place: _Place, number: _Number
     ) -> Response:
         """Redirects to a temporary address at the vendor, which costs one call of its API. Each time is recorded.
 
-        120 an hour for a caller, and 1,200 for an organisation. A browser gets a page where it fails.
+        120 an hour for a caller; 200 an hour and 500 a day for an organisation, and 4 at once. A browser gets a page
+        where it fails.
         """
         try:
             found = await address(request, caller, instance_id, place, number)
         except (Refused, DatabaseUnavailable) as refused:
-            if "text/html" not in request.headers.get("accept", ""):
+            if not _is_browser(request):
                 raise
             return _refusal(refused)
         return RedirectResponse(found, 303, headers=_HEADERS)
+
+    router.add_api_route(
+        "/instances/{instance_id:path}/files",
+        open_file,
+        methods=["GET"],
+        summary="Open a file of the form",
+        response_class=RedirectResponse,
+        status_code=303,
+        responses=_REDIRECT | models.problems(404),
+        route_class_override=_with_page(router.route_class),
+    )
+
+
+class _Limits:
+    """How often files are opened, and how many at once, in this process."""
+
+    def __init__(self) -> None:
+        self._of_caller, self._of_corp = Rate(_OF_CALLER, per_s=_HOUR_S), Rate(_OF_CORP, per_s=_HOUR_S)
+        self._of_corp_a_day = Rate(_OF_CORP_A_DAY, per_s=_DAY_S)
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def opening(self, caller: Caller, corp_id: str) -> Generator[None]:
+        if self._open[corp_id] >= _AT_ONCE:
+            raise NotNow(f"too many files are being opened: {_OR_THERE}", retry_after_s=_AT_ONCE_S)
+        rates = (self._of_caller, caller.rate_key), (self._of_corp, corp_id), (self._of_corp_a_day, corp_id)
+        if not all(rate.allows(source, now=time.monotonic()) for rate, source in rates):
+            raise TooManyQueries(f"too many files were opened: {_OR_THERE}", retry_after_s=60)
+        self._open[corp_id] += 1
+        try:
+            yield
+        finally:
+            self._open[corp_id] -= 1
+
+
+def _with_page(kind: type[APIRoute]) -> type[APIRoute]:
+    """A browser gets a page also where the caller is not known."""
+
+    class WithPage(kind):
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await super().handle(scope, receive, send)
+            except (Refused, DatabaseUnavailable) as refused:
+                if not _is_browser(Request(scope)):
+                    raise
+                await _refusal(refused)(scope, receive, send)
+
+    return WithPage
+
+
+def _is_browser(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _vendors_user(caller: Caller, state: TaskState) -> str | None:
@@ -110,18 +181,22 @@ def _vendors_user(caller: Caller, state: TaskState) -> str | None:
     return caller.user_id if is_of_corp and concerns(state, caller.user_id or "") else None
 
 
-async def _address_of(file: FormFile, user_id: str | None, open_file: OpenFile) -> str:
+async def _address_of(opens: Open, user_id: str | None) -> str:
     try:
-        found = await open_file(user_id, file.address)
+        async with asyncio.timeout(OPEN_S):
+            found = await opens(user_id)
+    except (TimeoutError, Away) as error:
+        log.warning("file_not_opened", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+        raise NotNow(f"the file cannot be opened now: {_OR_THERE}", retry_after_s=60) from None
     except OperatorError as error:
         log.warning("file_not_opened", problem=str(error))
-        raise NotNow("the vendor does not give the file now: see the log", retry_after_s=60) from None
+        raise _OnlyThere("the file does not open here: open it on the approval page") from None
     if found is None:
         raise Unknown("the vendor has no such file")
     if not _is_https(found):
         # Without the address.
         log.warning("file_not_opened", problem="the vendor's address is not one of https")
-        raise NotNow("the vendor gives no usable address: see the log", retry_after_s=60)
+        raise _OnlyThere("the file does not open here: open it on the approval page")
     return found
 
 
@@ -137,4 +212,6 @@ def _is_https(url: str) -> bool:
 def _refusal(refused: Refused | DatabaseUnavailable) -> Response:
     """For a person, who has clicked."""
     heading = "文件未打开 · File not opened"
-    return refusal_page(refused, title=heading, heading=heading, chinese=_CHINESE, otherwise=_CHINESE_UNAVAILABLE)
+    return refusal_page(
+        refused, title=heading, heading=heading, chinese=_CHINESE, otherwise=_CHINESE_UNAVAILABLE, more=_BACK
+    )
