@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 from starlette.responses import Response
@@ -14,9 +16,9 @@ from support.sign_in import settings_of
 from taskbridge.center.actions.store import Action as StoredAction
 from taskbridge.center.actions.systems import Agent, Away, Received, Systems, systems_of
 from taskbridge.dingtalk import organisation, wire
-from taskbridge.dingtalk.api import address_of
+from taskbridge.dingtalk.api import YidaApi, address_of
 from taskbridge.dingtalk.apps import App, Apps, Corp
-from taskbridge.dingtalk.calls import Refused, Unexpected, always
+from taskbridge.dingtalk.calls import Calls, Pace, Refused, Unexpected, always
 from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime.clock import SystemClock
@@ -259,6 +261,23 @@ def test_a_click_is_one_call_and_says_whether_it_passes(answer: tuple[int, str],
         assert await files.open(FILE)
 
     with_files(scenario)
+
+
+@pytest.mark.parametrize("repeated", [SENT, FILE, quote(SENT, safe=""), quote(FILE, safe="")])
+async def test_no_error_repeats_the_address_of_a_file(repeated: str) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if wire.GetOpenUrl.path not in request.url.path:
+            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
+        return httpx2.Response(400, json={"code": "no", "message": f"cannot read {repeated}, as I said"})
+
+    corp = Corp("ours", "key", SecretStr("secret"))
+    app = App(corp, "APP_1", SecretStr("the-token"), "manager", ())
+    clock = FakeClock(1_800_000_000_000)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="http://public") as http:
+        api = YidaApi(Calls(http, corp, Pace(10, clock), clock, attempts=1), app, clock)
+        with pytest.raises(Refused, match=r"cannot read \S+, as I said") as refused:
+            await api.temporary_url(SENT, "bob")
+    assert "bWFuYWdlcg" not in str(refused.value)
 
 
 def test_a_file_of_a_request_that_does_not_concern_the_person_is_refused_without_its_address() -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import msgspec
@@ -205,7 +206,13 @@ class _Call(NamedTuple):
     def secrets(self) -> Iterator[str]:
         """The values that must not be in any error, even if DingTalk's message repeats them."""
         for fields in (self.query, self.body or {}, self.headers):
-            yield from (str(value) for name, value in fields.items() if name in wire.SECRETS and value)
+            for name, value in fields.items():
+                if name in wire.SECRETS and value:
+                    yield str(value)
+                if name == wire.FILE_URL:
+                    # DingTalk's own form has no host.
+                    host_end = len(urlsplit(value)._replace(path="", query="").geturl())
+                    yield from (value[host_end:], quote(value, safe=""), quote(value[host_end:], safe=""))
 
 
 def calls_by_corp(

@@ -15,10 +15,11 @@ from msgspec import Struct, field, to_builtins
 from taskbridge.schemas import outcomes
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
+FILE_URL = "fileUrl"
 SECRETS = frozenset(
     {
         *(TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret", "appSecret"),
-        "fileUrl",
+        FILE_URL,
     }
 )
 """The names of all credentials, and of the address of a file."""
