@@ -43,6 +43,7 @@ SENT_DIRECTLY = "sent-directly-"
 
 
 _UNDECIDED_S = 60.0
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def read_topic(connection: Connection, topic: str) -> list[Message]:
@@ -54,7 +55,7 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
     config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
     looking = Consumer({**config, "isolation.level": "read_uncommitted"})
     partitions = sorted(looking.list_topics(topic, timeout=60).topics[topic].partitions)
-    bounds = {number: looking.get_watermark_offsets(TopicPartition(topic, number)) for number in partitions}
+    bounds = {number: _bounds(looking, TopicPartition(topic, number)) for number in partitions}
     ends = {number: end for number, (_, end) in bounds.items()}
     looking.close()
     consumer = Consumer(config)
@@ -69,6 +70,17 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
         assert time.monotonic() < deadline, f"a transaction on {topic} is not decided"
     consumer.close()
     return found
+
+
+def _bounds(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """The first offset and the next one. A broker may not know yet that it leads a new partition."""
+    deadline = time.monotonic() + _UNDECIDED_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                raise
 
 
 def lives(count: int, seed: int) -> list[TaskEvent]:

@@ -343,13 +343,13 @@ def test_a_stream_that_could_not_begin_takes_no_place(sqlite_database: Database,
 def test_a_database_that_does_not_answer_is_not_waited_for(
     sqlite_database: Database, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "_ANSWER_S", 0.05)
-
     async def test() -> None:
         center = Center(sqlite_database)
         reads.may_read.clear()
-        with pytest.raises(DatabaseUnavailable):
-            await center.listen()
+        with monkeypatch.context() as changed:
+            changed.setattr(changes, "_ANSWER_S", 0.05)
+            with pytest.raises(DatabaseUnavailable):
+                await center.listen()
         reads.may_read.set()
         await (await center.listen()).until_place(StreamPosition(EPOCH, 0))
 
