@@ -22,7 +22,7 @@ from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from support.edge.process import RunningEdge
 from support.edge.process import wait_until as wait_within
 from support.forked import taskbridge
-from support.streams.lives import expected, read_topic
+from support.streams.lives import caught_up, expected, read_topic
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.sockets import listen
 from taskbridge.local.company import EMPLOYEES
@@ -103,6 +103,14 @@ class Company(InBackground):
         """Return when this edge has answered so many more."""
         before = self._answered[edge]
         wait_until(lambda: self._answered[edge] >= before + more, what=f"{more} more are answered")
+
+    def assert_all_arrived(self, connection: Connection) -> None:
+        """Each callback was answered 200, and its event is on the topic and processed."""
+        # What Kafka acknowledges late on a busy machine is in a spool for a moment.
+        wait_until(lambda: all(each.has_drained() for each in self._edges), what="the spools are empty")
+        wait_until(lambda: caught_up(connection), what="all events are processed")
+        assert set(self.outcomes) == {"200"}
+        assert self.event_ids == set(event_ids(connection))
 
     def work(self) -> None:
         asyncio.run(self._post_all())
