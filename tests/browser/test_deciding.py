@@ -179,10 +179,25 @@ def test_the_sum_of_several_is_that_of_the_results(deciding: FakeTaskCenter, ope
     expect(total).to_have_text("Not carried out: 3 tasks.")
 
 
+def test_what_arrives_leaves_the_keyboard_on_a_checkbox(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{deciding.url}/#pending")
+    page.get_by_role("button", name="批量处理").click()
+    lines = page.get_by_role("dialog").locator(".several li")
+    expect(lines).to_have_count(11)
+    second = lines.nth(1).get_by_role("checkbox")
+    second.check()
+    expect(second).to_be_focused()
+    deciding.add("打印纸")
+    expect(lines).to_have_count(12)
+    expect(lines.nth(2).get_by_role("checkbox", checked=True)).to_be_focused()
+
+
 def test_a_long_title_stands_next_to_its_checkbox(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{deciding.url}/#pending", viewport=PHONE)
     page.get_by_role("button", name="批量处理").click()
     line = page.get_by_role("dialog").locator(".several li", has_text="跨部门资源协调")
+    # Until it is known what can be decided, a row may be drawn anew, and what was drawn before has no box.
+    expect(line.get_by_role("checkbox")).to_be_enabled()
     box, title = line.get_by_role("checkbox").bounding_box(), line.locator("bdi").first.bounding_box()
     assert box is not None
     assert title is not None

@@ -2,7 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { outcome } from "./api.js";
-import { button, closing, dialog, element, labelled, offer, redraw, replace } from "./dom.js";
+import { button, closing, dialog, drawList, element, labelled, offer, redraw, replace } from "./dom.js";
 import { colleaguePicker } from "./people-picker.js";
 import { sayProblem, statusLine } from "./states.js";
 
@@ -145,19 +145,23 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
 
   function render() {
     const items = itemsNow();
-    const before = chosen();
-    replace(list, ...items.map((item) => row(item, before.has(taskKey(item)))));
+    drawList(list, items, taskKey, drawRow);
     if (items.every((item) => actions.whyNot(item) !== null)) said.say(words.acting.noneLeft);
     else sum();
   }
 
-  function row(item, checked) {
+  /** What did not change stays: a click or the keyboard may be on it. */
+  function drawRow(item, row = element("li")) {
     const disabled = actions.isUnderWay(item) || actions.possible(item).length === 0;
-    const box = element("input", { type: "checkbox", value: taskKey(item), disabled, checked: checked && !disabled });
     const what = actionSaid(actions.of(item), words) ?? whyNotSaid(actions.whyNot(item), words);
-    return element(
-      "li",
-      {},
+    const checked = !disabled && (row.querySelector("input")?.checked ?? false);
+    redraw(row, [item, disabled, what], () => parts(item, { disabled, checked }, what));
+    return row;
+  }
+
+  function parts(item, state, what) {
+    const box = element("input", { type: "checkbox", value: taskKey(item), data: { keep: "box" }, ...state });
+    return [
       element(
         "div",
         { class: "line several-row" },
@@ -166,7 +170,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
         button(words.acting.details, () => (root.close(), show(item))),
       ),
       what === null ? null : element("p", { class: "deciding-said", "data-bad": what.bad }, what.text),
-    );
+    ];
   }
 
   async function act(action) {

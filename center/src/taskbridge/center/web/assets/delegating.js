@@ -68,7 +68,7 @@ export function delegationDialog(api, person, words, apps) {
   function show({ items }) {
     const names = new Map(apps());
     const own = ({ delegation_id: id, delegate: { user_id: user, name }, app_type: type, starts_at: starts, ends_at: ends }) => {
-      const end = button(delegating.end, () => attempt(api.send("DELETE", pathOf(person, `delegations/${encodeURIComponent(id)}`))), { "aria-label": `${delegating.end}: ${name || user}` });
+      const end = button(delegating.end, () => attempt(api.send("DELETE", pathOf(person, `delegations/${encodeURIComponent(id)}`))), { "aria-label": `${delegating.end}: ${name || user}`, data: { keep: id } });
       return row([name || user, days(starts, ends), type === null ? words.allApps : (names.get(type) ?? type)], end);
     };
     replace(list, ...(items.length > 0 ? items.map(own) : [element("li", { class: "faint" }, delegating.none)]));
