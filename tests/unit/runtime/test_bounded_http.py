@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+import trustme
 
 from taskbridge.runtime import bounded_http
-from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient, BoundedClient
+from taskbridge.runtime.bounded_http import AnswerTooLarge, BoundedAsyncClient, BoundedClient, GuardedTransport
+from taskbridge.runtime.guard import AddressRefused, Guard
 from taskbridge.runtime.inside_http import inside_client
+from taskbridge.runtime.settings import parse_network
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator
 
 LIMIT = 100_000
@@ -146,3 +149,40 @@ async def test_certificates_are_read_once_for_all_clients(monkeypatch: pytest.Mo
         await BoundedAsyncClient(timeout_s=1, trust_env=False).aclose()
         inside_client(timeout_s=1).close()
     assert read == [False]
+
+
+async def test_a_guarded_client_checks_each_address_and_then_the_host_of_the_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority, there = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(there)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+
+    def trusted(**_: object) -> ssl.SSLContext:
+        return ours
+
+    monkeypatch.setattr(bounded_http, "certificates", trusted)
+    hosts: list[str] = []
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        hosts.append(request.partition("host: ")[2].partition("\r")[0])
+        writer.write(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=there)
+    port = listening.sockets[0].getsockname()[1]
+    guard = Guard((parse_network("127.0.0.0/8"), parse_network("::1/128")), setting="a setting")
+    async with listening, BoundedAsyncClient(timeout_s=5, transport=GuardedTransport(guard), trust_env=False) as client:
+        found = await client.post(f"https://localhost:{port}/x", content=b"x")
+        assert (found.status_code, hosts) == (302, [f"localhost:{port}"])
+        # The certificate is another host's.
+        with pytest.raises(httpx2.ConnectError):
+            await client.post(f"https://127.0.0.1:{port}/x", content=b"x")
+    async with BoundedAsyncClient(timeout_s=5, transport=GuardedTransport(Guard()), trust_env=False) as client:
+        for host in ("localhost", "127.0.0.1", "[::ffff:127.0.0.1]", "0x7f000001"):
+            with pytest.raises(AddressRefused):
+                await client.post(f"https://{host}:{port}/x", content=b"x")
+    assert len(hosts) == 1

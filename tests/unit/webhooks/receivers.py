@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.guard import Guard
 from taskbridge.runtime.settings import parse_network
 from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.notifications import entry_of, event_of
 from taskbridge.webhooks.operations import example
 from taskbridge.webhooks.store import Delivery

@@ -15,10 +15,10 @@ import trustme
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from taskbridge.runtime.guard import Guard
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.webhooks import delivery_client as module
 from taskbridge.webhooks.delivery_client import DeliveryClient
-from taskbridge.webhooks.guard import Guard
 from unit.webhooks.receivers import LOOPBACK, SECRET, Receiver, attempts, delivery_of, endpoint_of, serving
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
+from taskbridge.runtime.guard import Guard
 from taskbridge.webhooks import dispatcher as module
 from taskbridge.webhooks import schedule, store
 from taskbridge.webhooks.dispatcher import Dispatcher
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.notifications import deliveries_of, event_of
 from taskbridge.webhooks.operations import example

@@ -35,6 +35,7 @@ from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.runtime.guard import Guard
 from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_client
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -54,7 +55,6 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import DeliveryProblem
-from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:

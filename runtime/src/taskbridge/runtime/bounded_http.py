@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import zlib
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,8 @@ import msgspec
 
 if TYPE_CHECKING:
     import ssl
+
+    from taskbridge.runtime.guard import Guard
 
 UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 """With which a request has not left."""
@@ -90,6 +93,31 @@ def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.Async
 
 def _without_urls(record: logging.LogRecord) -> bool:
     return "HTTP Request" not in str(record.msg)
+
+
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """Connects to addresses that a guard allows: for URLs that somebody else chose. Without a proxy.
+
+    Raises AddressRefused, which is an OSError, if a host has any address that is refused.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        # Connections are found again by their address, which several hosts share.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        super().__init__(verify=certificates(trust_env=False), trust_env=False, limits=limits)
+        self._guard = guard
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        loop, port = asyncio.get_running_loop(), url.port or (443 if url.scheme == "https" else 80)
+        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        addresses = [str(each[4][0]) for each in found]
+        for each in addresses:
+            self._guard.check(each)
+        # The certificate is the host's, and so is the Host header, which the request has already.
+        request.extensions = {**request.extensions, "sni_hostname": url.host}
+        request.url = url.copy_with(host=addresses[0])
+        return await super().handle_async_request(request)
 
 
 class BoundedClient:

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from taskbridge.runtime.access import OnlyOwnHosts
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow.follower import Follower
+from taskbridge.runtime.guard import Guard
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.migrations import check_revision, migrate
@@ -26,7 +27,6 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.webhooks import store
 from taskbridge.webhooks.dispatcher import Dispatcher
 from taskbridge.webhooks.endpoints import Endpoint, EndpointsFile
-from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.notifications import Notifications, People

@@ -16,7 +16,7 @@ from aiohttp.client_proto import ResponseHandler
 if TYPE_CHECKING:
     import ssl
 
-    from taskbridge.webhooks.guard import Guard
+    from taskbridge.runtime.guard import Guard
 
 MOST_INFORMATIONAL = 16
 """Answers of status 1xx before the answer to a request."""

@@ -23,8 +23,8 @@ from taskbridge.webhooks.store import Delivery, Result
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from taskbridge.runtime.guard import Guard
     from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.guard import Guard
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 _GONE_MS = 24 * 3_600_000

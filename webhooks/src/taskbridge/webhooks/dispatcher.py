@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from taskbridge.runtime.guard import Guard
     from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.guard import Guard
     from taskbridge.webhooks.metrics import Metrics
     from taskbridge.webhooks.store import Delivery, EndpointState, Result
 

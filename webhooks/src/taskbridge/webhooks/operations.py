@@ -26,9 +26,9 @@ from taskbridge.webhooks.tables import Outcome, deliveries
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from taskbridge.runtime.guard import Guard
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.guard import Guard
 
 T = TypeVar("T")
 

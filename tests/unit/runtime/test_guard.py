@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from taskbridge.runtime.guard import AddressRefused, Guard
 from taskbridge.runtime.settings import load_settings, parse_network
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.webhooks.guard import AddressRefused, Guard
 from taskbridge.webhooks.settings import WebhooksSettings
 
 REFUSED = [

@@ -1,4 +1,4 @@
-"""Which addresses may be called: a webhook must not reach what only this network can reach.
+"""Which addresses may be called: an address that somebody else chose must not lead into this network.
 
 The address of each connection is checked when its socket is made: a host can be written in many ways that become an
 address later.
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.runtime.settings import Network
-
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Of our own: ``is_global`` changes with the release of Python. From the registries of special-purpose addresses,
 # https://www.iana.org/assignments/iana-ipv4-special-registry and …-ipv6-special-registry.
@@ -71,8 +70,9 @@ def _real(address: Address) -> Address:
 class Guard:
     """Refuses addresses that are not public, unless they are in an allowed network."""
 
-    def __init__(self, allowed: Sequence[Network] = ()) -> None:
-        self._allowed = allowed
+    def __init__(self, allowed: Sequence[Network] = (), *, setting: str = "WEBHOOKS_ALLOWED_NETWORKS") -> None:
+        """``setting`` is the name of the one that allows networks, for people."""
+        self._allowed, self._setting = allowed, setting
 
     def check(self, address: str) -> None:
         """Raises AddressRefused."""
@@ -81,7 +81,7 @@ class Guard:
             return
         is_public = found.version == 4 or found in _GLOBAL_UNICAST  # noqa: PLR2004 - the version of IP
         if not is_public or any(found in each for each in _NOT_PUBLIC):
-            raise AddressRefused(f"{address} is not a public address; WEBHOOKS_ALLOWED_NETWORKS can allow it")
+            raise AddressRefused(f"{address} is not a public address; {self._setting} can allow it")
 
     def socket_to(self, address: tuple[Any, ...]) -> socket.socket:
         """For an entry of ``getaddrinfo``, a socket that may connect to it. Raises AddressRefused."""
