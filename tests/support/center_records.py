@@ -104,14 +104,14 @@ class FakeTopic:
 
     def append_state(self, state: TaskState, *, partition: int | None = None) -> FakeMessage:
         """A tombstone if it is deleted."""
-        value = None if state.lifecycle is Lifecycle.DELETED else _encode(state)
+        value = None if state.lifecycle is Lifecycle.DELETED else encode_state(state)
         return self.append(state.instance_id.encode(), value, partition=partition)
 
     def end(self, partition: int) -> int:
         return sum(each.its_partition == partition for each in self.records)
 
 
-_encode = task_state_codec(REGISTRY).encode
+encode_state = task_state_codec(REGISTRY).encode
 
 
 class Replica:

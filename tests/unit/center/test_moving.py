@@ -15,7 +15,7 @@ from taskbridge.center import moving
 from taskbridge.center.access.audit import Audit, AuditQuery, append, verify
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.moving import OWN
-from taskbridge.center.tables import audit, entries, metadata, preferences
+from taskbridge.center.tables import audit, entries, metadata, preferences, push_devices, sessions
 from taskbridge.cli.program import app as program
 from taskbridge.runtime.database import Threads
 from taskbridge.runtime.process import only_one_in
@@ -33,9 +33,11 @@ ANN = "corp", "ann"
 def filled(table: Any, number: int) -> dict[str, Any]:
     """A row with other values than those of another number, and nulls where they may be."""
     values = {int: number, str: f"{table.name} {number} ü", bytes: b'{"a": %d}' % number}
-    return {
+    given = {
         each.name: None if each.nullable and number % 2 else values[each.type.python_type] for each in table.columns
     }
+    # A device is a session's.
+    return given | ({"token_sha256": filled(sessions, number)["token_sha256"]} if table is push_devices else {})
 
 
 def rows_of(database: Database) -> dict[str, list[Any]]:

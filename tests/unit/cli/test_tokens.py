@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
 from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse, UseUnknown, parse_credentials
@@ -74,6 +75,25 @@ def test_a_new_token_is_printed_as_json() -> None:
     found = json.loads(run.stdout)
     assert found["corps"] == ["*"]
     assert len(found["token"]) > 40
+
+
+def test_the_key_for_push_messages_is_in_a_file_of_its_own(tmp_path: Path) -> None:
+    key, reminders = tmp_path / 'a "key".pem', tmp_path / "reminders.toml"
+    arguments = ["token", "push", str(key), "--subject", "mailto:it@company.example"]
+    run = CliRunner().invoke(app, arguments)
+    assert run.exit_code == 0
+    reminders.write_text(run.stdout)
+    found = RemindersFile(reminders).current.push_key
+    assert found is not None
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE" not in run.output
+    # A key that is in use is not replaced.
+    before = key.read_text()
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+    assert key.read_text() == before
+    assert CliRunner().invoke(app, [*arguments[:-1], "it@company.example"]).exit_code == 2
+    again = CliRunner().invoke(app, ["token", "push", str(tmp_path / "2.pem"), *arguments[3:], "--json"])
+    assert len(json.loads(again.stdout)["public_key"]) == 87
 
 
 def test_blank_names_and_corps_are_rejected() -> None:

@@ -19,13 +19,14 @@ from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
 from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Actions
-from taskbridge.center.actions.systems import systems_of
+from taskbridge.center.actions.systems import Received, systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
+from taskbridge.center.api.push import push_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
 from taskbridge.center.api.waiting import waiting_router
@@ -39,6 +40,8 @@ from taskbridge.center.migrations import FOLDER
 from taskbridge.center.moving import copy_own
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
+from taskbridge.center.reminders.channels import NotSent
+from taskbridge.center.reminders.devices import Devices
 from taskbridge.center.reminders.file import Reminders, RemindersFile
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.reminders.due import DueRules
+    from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.settings import CenterSettings
     from taskbridge.runtime.settings import ReloadedFile
 
@@ -259,6 +263,8 @@ class Center:
             )
             for name, topics in _FOLLOWERS.items()
         ]
+        self._devices = None if self._sessions is None else Devices(database, self._sessions.lives)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._reminding: Reminding | None = None
         if reminders is not None:
             filling = self.filling
@@ -269,6 +275,8 @@ class Center:
                 lambda: filling.is_complete() and filling.people_complete,
                 complete=complete,
                 url=settings.public_url,
+                devices=self._devices,
+                notify=self._notify,
             )
         self.operations = OperationsReporter(
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
@@ -295,6 +303,7 @@ class Center:
         )
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
+        self._loop = asyncio.get_running_loop()
         await self.filling.look()
         for each in self.followers:
             each.start()
@@ -333,6 +342,7 @@ class Center:
                 wake=self.dispatcher.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
+            push_router(self.access, self._devices, self._threads, self._reminders),
             waiting_router(self._database, self._threads, self.access, self.filling.complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
@@ -369,6 +379,13 @@ class Center:
 
     def _reminders(self) -> Reminders:
         return _NO_REMINDERS if self.reminders_file is None else self.reminders_file.current
+
+    def _notify(self, notice: Notice) -> None:
+        """For the thread that sends reminders: the connections are the event loop's. Raises NotSent."""
+        assert self._loop is not None
+        answer = asyncio.run_coroutine_threadsafe(self.systems.notify(notice), self._loop).result()
+        if answer.received is not Received.ACCEPTED:
+            raise NotSent(answer.detail or answer.received.value, is_final=answer.received is Received.UNCLEAR)
 
     def _due_rules(self) -> DueRules:
         return self._reminders().due

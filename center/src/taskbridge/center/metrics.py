@@ -50,7 +50,7 @@ class Metrics:
         self.reminders_usable.set(1)
         self.reminders = counter(
             "reminders",
-            "Reminders and digests by channel, kind and result: `sent`, `failed` (repeated later) or `given_up`.",
+            "Messages to people by channel, kind and result: `sent`, `failed` (repeated later) or `given_up`.",
             ("channel", "kind", "result"),
         )
         self.filled = gauge(

@@ -269,6 +269,21 @@ sessions = Table(
 )
 """Of people who signed in: entered here, so ``--rebuild`` keeps them."""
 
+push_devices = Table(
+    "push_devices",
+    metadata,
+    Column("token_sha256", Key, primary_key=True),
+    *_texts("corp_id", "user_id"),
+    # What the browser says of its subscription. Who knows the address can send to it, but nothing that it can read.
+    Column("endpoint_sha256", Key, nullable=False, unique=True),
+    Column("endpoint", Text, nullable=False),
+    *_texts("p256dh", "auth"),
+    Column("at", BigInteger, nullable=False),
+    Index("push_devices_of_person", "corp_id", "user_id"),
+    ForeignKeyConstraint(["token_sha256"], ["sessions.token_sha256"], ondelete="CASCADE"),
+)
+"""Of sessions, one each: see ``reminders.devices``."""
+
 sign_ins = Table(
     "sign_ins",
     metadata,
@@ -416,6 +431,7 @@ FOLLOWED = (instances, entries, changes, change_counters, events, people, person
 """What ``--rebuild`` drops and reads again."""
 
 PERSONAL = (
+    push_devices.c.user_id,
     sessions.c.user_id,
     pseudonyms.c.user_id,
     actions.c.user_id,

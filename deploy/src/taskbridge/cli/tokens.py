@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path  # noqa: TC003 - typer resolves the parameters' types
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taskbridge.cli.options import Credentials, DataDir, Json, example
 from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 
 commands = typer.Typer()
@@ -87,6 +89,31 @@ def token_new(
         return
     _show("the token, shown only once; configure it in the client:", token)
     _show("add this to the file of CENTER_API_TOKENS_FILE; changes apply within a second or two:", entry)
+
+
+@token_app.command("push", epilog=example("taskbridge token push push-key.pem --subject mailto:it@company.example"))
+def token_push(
+    file: Annotated[Path, typer.Argument(help="Where the private key is written; an existing file is not replaced.")],
+    subject: Annotated[str, typer.Option(help="Whom push services may write to: mailto:… or https://….")],
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Create the organisation's key for push messages. A new key ends all devices' subscriptions."""
+    from taskbridge.center.reminders.web_push import PushKey, new_key
+
+    if not subject.startswith(("mailto:", "https://")):
+        raise typer.BadParameter("must be mailto:… or https://…", param_hint="--subject")
+    pem = new_key()
+    try:
+        with open(file, "x", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            opened.write(pem)
+    except OSError as error:
+        raise OperatorError(f"{file}: {error.strerror}") from None
+    if as_json:
+        say(json_line({"file": str(file), "public_key": PushKey(pem, subject).public}))
+        return
+    fields = {"key": f"file:{file.absolute()}", "subject": subject}
+    entry = "\n".join(["", "[push]", *(f"{name} = {json_line(each)}" for name, each in fields.items())])
+    _show("add this to the file of CENTER_REMINDERS_FILE; changes apply within a second or two:", entry)
 
 
 @token_app.command("source", epilog=example("taskbridge token source flowable --corp ding5d17e3add038d445"))

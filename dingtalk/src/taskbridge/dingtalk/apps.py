@@ -36,6 +36,7 @@ class _Corp(FileModel):
     app_secret: SecretStr | None = None
     app_secret_file: NotBlank | None = None
     user_id: NotBlank
+    agent_id: Annotated[int, Field(gt=0)] | None = None
     corp_token: SecretStr | None = None
     corp_token_file: NotBlank | None = None
     env: Literal["vpc", "sgp_vpc"] | None = None
@@ -120,6 +121,8 @@ class Organisation:
     user_id: str
     corp_token: SecretStr | None = None
     """Proves to DingTalk that the caller may list all apps with their system tokens, agents, and copies by person."""
+    agent_id: int | None = None
+    """Of the DingTalk application, for work notifications."""
 
     @property
     def corp_id(self) -> str:
@@ -207,6 +210,7 @@ class AppsFile(ReloadedFile[Apps]):
                 ),
                 each.user_id,
                 self._secret(each.corp_token, each.corp_token_file, "corp_token") if each.has_corp_token else None,
+                each.agent_id,
             )
             for each in file.corps
         )

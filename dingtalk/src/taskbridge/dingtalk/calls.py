@@ -198,6 +198,8 @@ class _Call(NamedTuple):
     path_end: str = ""
     base: str = ""
     """The URL of a dedicated cluster; empty for the URL in the settings."""
+    is_old: bool = False
+    """Of the older API: another host, the token in the query, and errors in answers of status 200."""
 
     @property
     def path(self) -> str:
@@ -312,18 +314,25 @@ class Calls:
             Refused, Absent: It changed nothing, and says why.
             Unreachable, Unexpected: It may have changed it.
         """
+        fields = self._fields(request)
+        call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
+        await self._once(call, object, allowed)
+
+    async def change_by_old_api(self, path: str, fields: Mapping[str, Any]) -> None:
+        """As ``change``, by a POST to DingTalk's older API."""
+        await self._once(_Call("POST", path, {}, fields, is_old=True), wire.OldAnswer, always)
+
+    async def _once(self, call: _Call, answer: type[object], allowed: Allowed) -> None:
         try:
-            await self._access_token(self._base_of(request.path))
+            await self._access_token(self._base_of(call.name))
         except (Unreachable, Unexpected) as error:
             retry_at_ms = error.retry_at_ms if isinstance(error, Unreachable) else self._clock.now_ms() + _RETRY_MS
             raise Unsent(str(error), retry_at_ms=retry_at_ms) from None
-        fields = self._fields(request)
-        call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
         try:
-            await self._call(call, object, attempts=1, allowed=allowed)
+            await self._call(call, answer, attempts=1, allowed=allowed)
         except NotOffered as error:
             # Somebody waits for it: the next one is sent all the same.
-            self._not_offered.pop(request.path, None)
+            self._not_offered.pop(call.name, None)
             if error.reason:
                 raise
             # A gateway without its service answers like this, and perhaps a service behind it.
@@ -361,7 +370,12 @@ class Calls:
                 if not await allowed():
                     self._pace.give_back(self.corp.corp_id)
                     raise Unsent(f"{call.name}: its turn came too late", retry_at_ms=self._clock.now_ms())
-                return await self._reported(call._replace(base=base, headers={wire.TOKEN_HEADER: token}), answer)
+                ready = call._replace(base=base, headers={wire.TOKEN_HEADER: token})
+                if call.is_old:
+                    is_public = self._http.base_url.host == wire.API_HOST
+                    old = base or (wire.OLD_API if is_public else "")
+                    ready = call._replace(base=old, query={wire.OLD_TOKEN: token})
+                return await self._reported(ready, answer)
             except _TokenRefused as refused:
                 if renewed:
                     raise Refused(str(refused)) from None
@@ -433,9 +447,21 @@ class Calls:
             raise self._error_of(call, response)
         try:
             # A change is answered without a body.
-            return msgspec.json.decode(response.content or b"null", type=answer)
+            found = msgspec.json.decode(response.content or b"null", type=answer)
         except NOT_JSON as error:
             raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
+        if isinstance(found, wire.OldAnswer) and found.errcode != 0:
+            raise self._old_error(call, found)
+        return found
+
+    def _old_error(self, call: _Call, found: wire.OldAnswer) -> Exception:
+        message = _printable(masked(found.errmsg or "", call.secrets())[:_MESSAGE_CHARACTERS])
+        reason = f"{message} ({found.errcode})"
+        if found.errcode in wire.OLD_QPS:
+            return TooFast(f"{call.path}: {reason}", retry_at_ms=self._clock.now_ms() + _RETRY_MS)
+        if found.errcode in wire.OLD_TOKEN_REFUSED:
+            return _TokenRefused(f"{call.path}: {reason}")
+        return Refused(f"{call.path}: {reason}", reason)
 
     def _error_of(self, call: _Call, response: httpx2.Response) -> Exception:
         now, status = self._clock.now_ms(), response.status_code

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from taskbridge.center.actions.conclusions import is_meant
@@ -30,8 +32,10 @@ from taskbridge.dingtalk.calls import (
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.dingtalk.settings import DingTalkSettings
 from taskbridge.dingtalk.times import span_of
+from taskbridge.dingtalk.work import SendWorkNotification, message_of
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import Clock, SystemClock
+from taskbridge.runtime.rates import Rate
 from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
@@ -39,14 +43,17 @@ if TYPE_CHECKING:
 
     from taskbridge.center.actions.store import Action
     from taskbridge.center.actions.systems import Open, OpenFile
+    from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.dingtalk import organisation
-    from taskbridge.dingtalk.apps import App, Apps
+    from taskbridge.dingtalk.apps import App, Apps, Organisation
     from taskbridge.dingtalk.calls import Allowed
 
 _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
+_NOTICES_A_DAY, _DAY_S = 400, 86_400.0
+"""Work notifications of one corp: its calls are counted, and decisions need them."""
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
 """DingTalk's API requires a remark."""
 
@@ -69,6 +76,7 @@ class YidaApps:
         # Connections of their own: decisions do not wait for clicks.
         self._files_http = open_http(url, timeout_s=OPEN_S)
         self._files_calls_of = calls_by_corp(self._files_http, pace, self._clock, attempts=1)
+        self._notices = Rate(_NOTICES_A_DAY, per_s=_DAY_S)
 
     @classmethod
     def of(cls, settings: CenterSettings) -> YidaApps | None:
@@ -107,6 +115,28 @@ class YidaApps:
                     found = await OrganisationApi(self._calls_of(each.corp), each).agents(user_id)
                     return [_agent(one) for one in found]
         return []
+
+    async def notify(self, notice: Notice) -> Answer | None:
+        """What may have been received is UNCLEAR, because DingTalk would deliver another text again."""
+        for each in self._apps().organisations:
+            if each.corp_id == notice.corp_id and each.agent_id is not None:
+                return await self._notify(each, each.agent_id, notice)
+        return None
+
+    async def _notify(self, organisation: Organisation, agent_id: int, notice: Notice) -> Answer:
+        if not self._notices.allows(notice.corp_id, now=time.monotonic()):
+            return Answer(Received.UNSENT, f"the {_NOTICES_A_DAY} calls of a day are used up")
+        message = message_of(notice.title, notice.text, notice.link, notice.url)
+        request = SendWorkNotification(agent_id=agent_id, userid_list=",".join(notice.user_ids), msg=message)
+        try:
+            await self._calls_of(organisation.corp).change_by_old_api(request.path, msgspec.to_builtins(request))
+        except (TooFast, AddressLimited, Unsent, Spent) as error:
+            return Answer(Received.UNSENT, str(error))
+        except Refused as error:
+            return Answer(Received.REFUSED, str(error))
+        except (Later, Unexpected, Absent) as error:
+            return Answer(Received.UNCLEAR, str(error))
+        return Answer(Received.ACCEPTED)
 
     async def close(self) -> None:
         await self._http.aclose()

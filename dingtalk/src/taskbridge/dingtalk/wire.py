@@ -15,10 +15,12 @@ from msgspec import Struct, field, to_builtins
 from taskbridge.schemas import outcomes
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
+API_HOST, OLD_API, OLD_TOKEN = "api.dingtalk.com", "https://oapi.dingtalk.com", "access_token"
 FILE_URL = "fileUrl"
 SECRETS = frozenset(
     {
         *(TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret", "appSecret"),
+        OLD_TOKEN,
         FILE_URL,
     }
 )
@@ -266,6 +268,13 @@ class AccessToken(Struct, frozen=True, rename="camel"):
         return f"AccessToken(expire_in={self.expire_in})"
 
 
+class OldAnswer(Struct, frozen=True):
+    """Of the older API."""
+
+    errcode: int
+    errmsg: str | None = None
+
+
 class Name(Struct, frozen=True, rename="camel", omit_defaults=True):
     name_in_chinese: str | None = None
     name_in_english: str | None = None
@@ -486,6 +495,8 @@ CODE_TOO_MUCH = frozenset(
 """The request covers more rows or ids than DingTalk answers for."""
 CODE_PERMISSION = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
 """The application lacks a permission, which the message names. From published answers; the SDK has no codes."""
+OLD_QPS, OLD_TOKEN_REFUSED = frozenset({*range(90_002, 90_019)}), frozenset({40_014, 42_001})
+"""``errcode`` of the older API."""
 CODE_NOT_OFFERED = "InvalidAction.NotFound"
 """There is no such call. From published answers."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})

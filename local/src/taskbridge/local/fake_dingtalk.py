@@ -24,6 +24,7 @@ from starlette.routing import Route
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.organisation import GetAgentTasks, GetNotifyMe, ListApplication
 from taskbridge.dingtalk.times import day_of, month_of
+from taskbridge.dingtalk.work import SendWorkNotification
 from taskbridge.local.fake_answers import Given, Refused
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
@@ -376,6 +377,8 @@ class FakeDingTalk:
         """What it carried out, in this order."""
         self.opened: list[tuple[str, str]] = []
         """The files of which it gave an address, each with its user."""
+        self.notified: dict[str, list[dict[str, Any]]] = {}
+        """By user: the work notifications that it accepted."""
         self._clock = clock
         self._open_until_ms: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
@@ -401,6 +404,7 @@ class FakeDingTalk:
                 self._route(wire.QueryServiceRecord.path, self._recorded_calls, "GET"),
                 self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
                 *self.organisation.routes(self._route),
+                Route(SendWorkNotification.path, self._notify, methods=["POST"]),
             ]
         )
 
@@ -420,6 +424,24 @@ class FakeDingTalk:
                 return _json(refused.status, problem)
 
         return Route(path, respond, methods=[method])
+
+    async def _notify(self, request: Request) -> Response:
+        """As the older API: the token is in the query, and an error in an answer of status 200."""
+        self.calls[SendWorkNotification.path] += 1
+        body = await request.body()
+        try:
+            self._check(SendWorkNotification.path, request.query_params.get(wire.OLD_TOKEN), is_counted=True)
+            found = msgspec.json.decode(body, type=SendWorkNotification)
+        except msgspec.ValidationError as error:
+            return _json(200, {"errcode": 400_002, "errmsg": str(error)})
+        except Refused as refused:
+            if refused.status in {404, 503}:
+                return _json(refused.status, {})
+            codes = {**dict.fromkeys(wire.CODE_TOKEN, 40_014), **dict.fromkeys(wire.CODE_QPS, 90_018)}
+            return _json(200, {"errcode": codes.get(refused.code, 88), "errmsg": refused.message or refused.code})
+        for user in found.userid_list.split(","):
+            self.notified.setdefault(user, []).append(found.msg)
+        return _json(200, {"errcode": 0, "errmsg": "ok", "task_id": self.calls[SendWorkNotification.path]})
 
     def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
         now = self._clock.now_ms()

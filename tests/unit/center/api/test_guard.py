@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 GUARD = "taskbridge.center.api.guard"
 NEED_NO_CALLER = {"/healthz", "/readyz", "/metrics", "/sign-in", "/sign-in/callback"}
-CHECK_THEMSELVES = {"/v1/me", "/v1/people", "/v1/me/preferences", "/v1/corps", "/v1/corps/{corp_id}/waiting"}
+CHECK_THEMSELVES = {
+    "/v1/me",
+    "/v1/me/push",
+    "/v1/people",
+    "/v1/me/preferences",
+    "/v1/corps",
+    "/v1/corps/{corp_id}/waiting",
+}
 """Routes for all who are known: about the caller alone, or with a check of their own."""
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from support.sign_in import settings_of
 from taskbridge.center.app import Center
-from taskbridge.center.reminders.file import Email, Reminders, RemindersFile, Robot, Webhook
+from taskbridge.center.reminders.file import Email, Push, Reminders, RemindersFile, Robot, Webhook, Work
+from taskbridge.center.reminders.web_push import new_key
 from taskbridge.center.reminders.working_time import HOUR_MS
 from taskbridge.runtime.settings import FileBroken
 
@@ -32,6 +33,7 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
     for name, text in (("smtp-password", "s3cret\n"), ("robot-url", "https://x"), ("robot-secret", "SEC1")):
         (tmp_path / name).write_text(text)
     (tmp_path / "webhook-secret").write_text(SECRET)
+    (tmp_path / "push-key.pem").write_text(new_key())
     example = DOCUMENT.read_text().partition("```toml\n")[2].partition("```")[0]
     found = read(tmp_path, example)
     assert found.count == 3
@@ -39,6 +41,8 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
         "email": Email,
         "finance": Robot,
         "portal": Webhook,
+        "push": Push,
+        "work_notifications": Work,
     }
     email = found.channels["email"]
     assert isinstance(email, Email)
@@ -72,7 +76,18 @@ def test_the_documented_example_is_read(tmp_path: Path) -> None:
         ("[email]\nhost='h'\nsender='a@b c'", "email.sender"),
         ("[[robots]]\nname='r'\nurl='s3cret'\ncorps=['c']", "must be https"),
         ("[[webhooks]]\nname='w'\nurl='https://x'\nsecret='s3cret'\ncorps=['c']", "webhooks.0.secret: must be whsec_"),
-        ("[[robots]]\nname='email'\nurl='https://x'\ncorps=['c']\n[email]\nhost='h'\nsender='a@b'", "or is email"),
+        (
+            "[[robots]]\nname='email'\nurl='https://x'\ncorps=['c']\n[email]\nhost='h'\nsender='a@b'",
+            "of another channel",
+        ),
+        (
+            "[[robots]]\nname='push'\nurl='https://x'\ncorps=['c']\n[push]\nkey='k'\nsubject='https://x'",
+            "another channel",
+        ),
+        ("[push]\nkey='s3cret'\nsubject='mailto:it@x.example'", "push.key: must be what 'taskbridge token push' made"),
+        ("[push]\nkey='s3cret'\nsubject='it@x.example'", "push.subject"),
+        ("[push]\nkey='s3cret'\nsubject='https://x'\nallowed_networks=['10.0.0.1/8']", "push.allowed_networks.0"),
+        ("[work_notifications]\ncorps=[]", "work_notifications.corps"),
     ],
 )
 def test_a_wrong_file_is_refused_without_its_secrets(tmp_path: Path, text: str, problem: str) -> None:

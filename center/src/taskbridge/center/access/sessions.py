@@ -100,14 +100,14 @@ class Sessions:
         times = {"created_at": now, "used_at": now}
         row = {**session._asdict(), "roles": " ".join(sorted(session.roles)), **times}
         gone = sessions.c.token_sha256 == digest_of(instead_of or "")
-        over = in_key_order(sessions, gone | ~self._lives(now))
+        over = in_key_order(sessions, gone | ~self.lives(now))
         await self._write(delete(sessions).where(over), insert(sessions).values(row))
         return token, session
 
     async def find(self, token: str) -> Session | None:
         """The session of a browser's token; None if it has ended."""
         sha256, now = digest_of(token), now_ms()
-        row = await self._read(select(sessions).where(sessions.c.token_sha256 == sha256, self._lives(now)))
+        row = await self._read(select(sessions).where(sessions.c.token_sha256 == sha256, self.lives(now)))
         if row is None:
             return None
         if row.used_at < now - _USED_MS:
@@ -153,11 +153,11 @@ class Sessions:
         def write_and_read() -> set[str]:
             if used:
                 with self._database.write() as connection:
-                    its = in_key_order(sessions, among & self._lives(now_is))
+                    its = in_key_order(sessions, among & self.lives(now_is))
                     touch = update(sessions).where(its).values(used_at=now_is)
                     connection.execute(touch, self._database.keys(used))
             with self._database.read() as connection:
-                alive = select(sessions.c.token_sha256).where(among, self._lives(now_is))
+                alive = select(sessions.c.token_sha256).where(among, self.lives(now_is))
                 return set(connection.execute(alive, self._database.keys(watched)).scalars())
 
         if watched or used:
@@ -184,7 +184,8 @@ class Sessions:
 
         return await self._threads.write(write)
 
-    def _lives(self, now: int) -> ColumnElement[bool]:
+    def lives(self, now: int) -> ColumnElement[bool]:
+        """Whether a session goes on at this time."""
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.center.actions.store import Action
+    from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.runtime.settings import ReloadedFile
@@ -125,6 +126,10 @@ class Connected(Protocol):
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
         ...
 
+    async def notify(self, notice: Notice) -> Answer | None:
+        """Send a notice in one call; None if its corp is not known here. Does not raise."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -171,6 +176,13 @@ class Systems:
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
         return [agent for each in self._connected.values() for agent in await each.agents(person)]
+
+    async def notify(self, notice: Notice) -> Answer:
+        """As of ``Connected``, by the first that knows the corp."""
+        for each in self._connected.values():
+            if (answer := await each.notify(notice)) is not None:
+                return answer
+        return Answer(Received.REFUSED, f"no application of {notice.corp_id} can notify: see agent_id in the apps file")
 
     async def close(self) -> None:
         for each in self._connected.values():

@@ -188,6 +188,23 @@ class Preferences(_Shown, total=False):
 NO_PREFERENCES: Preferences = {"language": None, "theme": None, "notifications": None}
 
 
+class PushOut(_Shown):
+    key: Annotated[str | None, _says("For `applicationServerKey` of the browser's `pushManager.subscribe`.")]
+
+
+_Key = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class PushIn(BaseModel):
+    """A browser's subscription."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_add_example)
+
+    endpoint: str = Field(min_length=1, max_length=1024)
+    p256dh: _Key
+    auth: _Key
+
+
 class PageOut(_Shown):
     items: Annotated[Sequence[ItemOut], _says("Each with `marks`, as in MarkedOut, if the query has `marks=true`.")]
     next_cursor: Annotated[

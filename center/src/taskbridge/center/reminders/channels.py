@@ -1,4 +1,4 @@
-"""Sends messages: by SMTP, to a robot of a DingTalk group, or to a webhook. Everything here blocks.
+"""Sends messages by SMTP, to robots of DingTalk groups, webhooks and devices, and as work notifications: it blocks.
 
 DingTalk's signature and fields are those of its page on custom robots
 (https://open.dingtalk.com/document/orgapp/custom-robot-access): at most 20 messages a minute, and a refusal has status
@@ -18,19 +18,25 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from functools import partial
-from typing import TYPE_CHECKING
-from urllib.parse import quote_plus
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote_plus, urlsplit
 
 import httpx2
 
-from taskbridge.center.reminders.file import Channel, Email, Reminders, Robot, Webhook
-from taskbridge.center.reminders.messages import Message, event, group_text, mail
-from taskbridge.runtime.bounded_http import BoundedClient
+from taskbridge.center.reminders.file import Channel, Email, Push, Reminders, Robot, Webhook, Work
+from taskbridge.center.reminders.messages import Message, Notice, event, group_text, mail, notice, push
+from taskbridge.center.reminders.web_push import encrypted
+from taskbridge.runtime.bounded_http import UNSENT_ERRORS, BoundedClient, GuardedTransport
+from taskbridge.runtime.guard import AddressRefused, Guard
 from taskbridge.runtime.standard_webhooks import key_of, signed_headers
+from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from taskbridge.center.reminders.web_push import Device
 
 
 ANSWER_S = 10.0
@@ -40,22 +46,46 @@ _PROBLEM_CHARACTERS = 200
 class NotSent(Exception):
     """Why a message was not sent. No secret is in it."""
 
-    def __init__(self, problem: str, *, channel_fails: bool = True) -> None:
-        """``channel_fails``: it is not about this message, so that another one would not be sent either."""
+    def __init__(self, problem: str, *, channel_fails: bool = True, is_final: bool = False) -> None:
+        """``channel_fails``: it is not about this message, so that another one would not be sent either.
+
+        ``is_final``: it may have been received, and is not sent again.
+        """
         super().__init__(" ".join(problem.split())[:_PROBLEM_CHARACTERS])
-        self.channel_fails = channel_fails
+        self.channel_fails, self.is_final = channel_fails, is_final
 
 
 Send = Callable[[Message], None]
 """Sends one message; raises NotSent."""
 
 
+class Outside(NamedTuple):
+    """What channels need of others: each blocks."""
+
+    forget: Callable[[Device], object]
+    """A device that a push service does not know any more."""
+    notify: Callable[[Notice], None]
+    """Sends a work notification; raises NotSent."""
+
+
+def notify_nobody(_: Notice) -> None:
+    raise NotSent("no system can notify")
+
+
 @contextmanager
-def opened(channel: Channel, reminders: Reminders, url: str | None) -> Generator[Send]:
+def opened(channel: Channel, reminders: Reminders, url: str | None, outside: Outside) -> Generator[Send]:
     """A connection for several messages, which name this URL of the task center. Raises NotSent."""
     if isinstance(channel, Email):
         with _smtp(channel, reminders) as server:
             yield partial(_send_mail, server, channel, reminders, url)
+        return
+    if isinstance(channel, Push):
+        guard = Guard(channel.allowed_networks, setting="allowed_networks of [push]")
+        with BoundedClient(timeout_s=ANSWER_S, transport=GuardedTransport(guard), trust_env=False) as client:
+            yield _Pushing(client, channel, reminders, outside).send
+        return
+    if isinstance(channel, Work):
+        yield partial(_send_work, reminders, url, outside)
         return
     with BoundedClient(timeout_s=ANSWER_S) as client:
         if isinstance(channel, Robot):
@@ -141,6 +171,58 @@ def _send_to_webhook(client: BoundedClient, channel: Webhook, message: Message) 
     body, timestamp = to_json(event(message)), str(int(time.time()))
     keys = [key_of(channel.secret.get_secret_value())]
     _post(client, channel.url, body, signed_headers(message.message_id, timestamp, body, keys=keys))
+
+
+class _Pushing:
+    """Web Push to the devices of people, whose push services do not wait for each other for long."""
+
+    def __init__(self, client: BoundedClient, channel: Push, reminders: Reminders, outside: Outside) -> None:
+        self._client, self._channel, self._reminders, self._outside = client, channel, reminders, outside
+        self._silent: set[str] = set()
+
+    def send(self, message: Message) -> None:
+        """To all devices of a person. If one has it, or none is left, it is sent."""
+        titles, problems, is_sent, is_unclear = self._channel.titles, list[str](), False, False
+        titled = ALL_CORPS in titles or message.corp_id in titles
+        content = to_json(push(message, self._reminders.language, titled=titled))
+        for device in message.devices:
+            host = urlsplit(device.endpoint).netloc
+            if host in self._silent:
+                problems.append(f"{host}: it did not answer before")
+                continue
+            try:
+                answer = self._post(device, message, content)
+            except NotSent as error:
+                self._silent.add(host)
+                is_unclear |= error.is_final
+                problems.append(f"{host}: {error}")
+                continue
+            if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+                self._outside.forget(device)
+            elif answer.is_success:
+                is_sent = True
+            else:
+                problems.append(f"{host}: it answered {answer.status_code}")
+        if problems and not is_sent:
+            raise NotSent("; ".join(problems), channel_fails=False, is_final=is_unclear)
+
+    def _post(self, device: Device, message: Message, content: bytes) -> httpx2.Response:
+        key = self._reminders.push_key
+        assert key is not None
+        try:
+            headers = {**key.headers(device.endpoint), "topic": message.message_id}
+            return self._client.post(device.endpoint, content=encrypted(content, device), headers=headers)
+        except (*UNSENT_ERRORS, AddressRefused) as error:
+            raise NotSent(str(error) if isinstance(error, AddressRefused) else "cannot connect") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            # Its text may repeat the address, by which anybody may send.
+            is_final = isinstance(error, httpx2.HTTPError)
+            raise NotSent(f"no answer: {type(error).__name__}", is_final=is_final) from error
+
+
+def _send_work(reminders: Reminders, url: str | None, outside: Outside, message: Message) -> None:
+    clock = f"{reminders.due.working_time.local(message.at):%m-%d %H:%M}"
+    outside.notify(notice(message, reminders.language, url, clock))
 
 
 def _post(client: BoundedClient, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:

@@ -16,9 +16,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from taskbridge.center.reminders.due import DueRules, Rule
+from taskbridge.center.reminders.messages import ARRIVALS, DIGEST, REMINDER
+from taskbridge.center.reminders.web_push import PushKey
 from taskbridge.center.reminders.working_time import DAY_MINUTES, HOUR_MS, Period, WorkingTime
 from taskbridge.center.settings import parse_person
-from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, Port, ReloadedFile, Url, parse_toml
+from taskbridge.runtime.settings import (
+    FileBroken,
+    FileModel,
+    Network,
+    NotBlank,
+    Port,
+    ReloadedFile,
+    Url,
+    parse_network,
+    parse_toml,
+)
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.runtime.tokens import ALL_CORPS
 
@@ -168,7 +180,30 @@ class Webhook(FileModel):
     corps: Corps
 
 
-Channel = Email | Robot | Webhook
+class Push(FileModel):
+    """Web Push, to the devices where people turned it on."""
+
+    key: SecretStr
+    subject: Annotated[str, Field(pattern=r"^(mailto:|https://)\S+$")]
+    corps: Corps = frozenset((ALL_CORPS,))
+    titles: frozenset[NotBlank] = frozenset()
+    """The corps whose titles a locked screen may show."""
+    allowed_networks: tuple[Annotated[Network, BeforeValidator(parse_network)], ...] = ()
+
+
+class Work(FileModel):
+    """DingTalk's work notifications, by the application of each corp."""
+
+    corps: Corps
+
+
+Channel = Email | Robot | Webhook | Push | Work
+PUSH, WORK = "push", "work_notifications"
+
+
+def kinds_of(channel: Channel) -> tuple[str, ...]:
+    """Of the messages that go there."""
+    return (REMINDER, DIGEST, *(ARRIVALS if isinstance(channel, Push | Work) else ()))
 
 
 class _File(FileModel):
@@ -181,6 +216,8 @@ class _File(FileModel):
     email: Email | None = None
     robots: Annotated[tuple[Robot, ...], Field(max_length=_MAX_CHANNELS)] = ()
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=_MAX_CHANNELS)] = ()
+    push: Push | None = None
+    work_notifications: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +234,7 @@ class Reminders:
     """By name, with their secrets."""
     tls: ssl.SSLContext | None = None
     """Of the SMTP server."""
+    push_key: PushKey | None = None
 
     @property
     def count(self) -> int:
@@ -231,6 +269,7 @@ class RemindersFile(ReloadedFile[Reminders]):
             None if file.digest is None else file.digest.at,
             self._channels(file),
             self._tls(file.email),
+            self._push_key(file.push),
         )
         if file.digest is not None and found.is_quiet(rules.working_time.moment(date(2000, 1, 1), file.digest.at)):
             raise FileBroken("digest.at: is within quiet_hours")
@@ -240,10 +279,14 @@ class RemindersFile(ReloadedFile[Reminders]):
         found: dict[str, Channel] = {}
         if file.email is not None:
             found["email"] = self._with_secrets("email", file.email)
+        if file.push is not None:
+            found[PUSH] = file.push
+        if file.work_notifications is not None:
+            found[WORK] = file.work_notifications
         for kind, channels in (("robots", file.robots), ("webhooks", file.webhooks)):
             for at, each in enumerate(channels):
                 if each.name in found:
-                    raise FileBroken(f"{kind}.{at}.name: occurs twice, or is email")
+                    raise FileBroken(f"{kind}.{at}.name: occurs twice, or is that of another channel")
                 found[each.name] = self._with_secrets(f"{kind}.{at}", each)
         return found
 
@@ -265,6 +308,12 @@ class RemindersFile(ReloadedFile[Reminders]):
             except ValueError as error:
                 raise FileBroken(f"{place}.secret: {error}") from None
         return found
+
+    def _push_key(self, push: Push | None) -> PushKey | None:
+        try:
+            return None if push is None else PushKey(self.secret_of(push.key.get_secret_value()), push.subject)
+        except ValueError:
+            raise FileBroken("push.key: must be what 'taskbridge token push' made") from None
 
     def _tls(self, email: Email | None) -> ssl.SSLContext | None:
         if email is None or email.security == "none":

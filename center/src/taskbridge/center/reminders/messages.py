@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge.center.reminders.waiting import Counts
+    from taskbridge.center.reminders.web_push import Device
 
 REMINDER, DIGEST = "reminder", "digest"
+NEW, DECIDED = "new", "decided"
+ARRIVALS = NEW, DECIDED
+"""Of what has just happened: a new task, and a decision on the person's own request."""
 NAMED_MAX = 20
 """People whom one message to a group names, and tasks that one message lists."""
+
+_PUSH_TITLES, _PUSH_TITLE = 3, 120
+"""Titles in one notification, and the characters of each: what is sent has 4 KiB at most."""
 
 Language = Literal["zh", "en"]
 
@@ -36,6 +43,13 @@ _WORDS = {
         "person": "{}：{} 项",
         "person_overdue": "{}：{} 项，{} 项已超时",
         "link": "任务中心：",
+        "push_new": "您有 {} 项新待办",
+        "push_decided": "您发起的 {} 项申请已处理",
+        "work_new": "您有新的待办",
+        "work_decided": "您发起的申请已处理",
+        "work_reminder": "您有待办即将到期",
+        "work_digest": "您有待办，请及时处理",
+        "open": "查看",
     },
     "en": {
         "untitled": "Untitled",
@@ -51,6 +65,13 @@ _WORDS = {
         "person": "{}: {}",
         "person_overdue": "{}: {}, overdue: {}",
         "link": "Task center: ",
+        "push_new": "New tasks: {}",
+        "push_decided": "Your requests that were decided: {}",
+        "work_new": "You have new tasks",
+        "work_decided": "Requests of yours were decided",
+        "work_reminder": "Tasks of yours are due soon",
+        "work_digest": "Tasks wait for you",
+        "open": "Open",
     },
 }
 
@@ -93,6 +114,19 @@ class Message(NamedTuple):
     """All pending tasks of the person, in a digest."""
     lines: Sequence[Line] = ()
     is_complete: bool = True
+    devices: Sequence[Device] = ()
+
+
+class Notice(NamedTuple):
+    """For several people in one call, and so about nobody's tasks."""
+
+    corp_id: str
+    user_ids: Sequence[str]
+    title: str
+    text: str
+    link: str
+    """The words for it."""
+    url: str | None
 
 
 def id_of(keys: Sequence[tuple[object, ...]]) -> str:
@@ -126,6 +160,35 @@ def group_text(message: Message, language: Language, url: str | None) -> str:
     if not message.is_complete:
         lines.append(words["more_people"])
     return "\n".join([*lines, *_link(words, url)])
+
+
+def push(message: Message, language: Language, *, titled: bool) -> dict[str, str]:
+    """For the service worker, which shows it. ``tag``: of several with the same one, a device shows the last."""
+    words, hash_ = _WORDS[language], f"#{'created' if message.kind == DECIDED else 'pending'}"
+    if message.counts is not None:
+        title = words["digest"].format(**message.counts._asdict())
+    else:
+        title = words["reminder" if message.kind == REMINDER else f"push_{message.kind}"].format(len(message.tasks))
+    said = {"title": title, "body": "", "tag": f"{message.kind} {message.message_id}", "hash": hash_}
+    if titled and message.counts is None:
+        names = [" ".join((each.title or words["untitled"]).split())[:_PUSH_TITLE] for each in message.tasks]
+        if len(names) == 1:
+            # As the page shows a new task: a device that shows both shows one.
+            only = message.tasks[0]
+            where = quote(only.instance_id, safe="")
+            said |= {"body": names[0], "tag": f"{only.instance_id} {only.task_id or ''}", "hash": f"{hash_}/{where}"}
+        else:
+            said["body"] = "\n".join(names[:_PUSH_TITLES])
+    return said
+
+
+def notice(message: Message, language: Language, url: str | None, clock: str) -> Notice:
+    """``clock``: the time of day, because DingTalk delivers a text to a person once a day."""
+    words = _WORDS[language]
+    title = words[f"work_{message.kind}"]
+    users = [each.user_id for each in message.lines]
+    to = None if url is None else f"{url}/#{'created' if message.kind == DECIDED else 'pending'}"
+    return Notice(message.corp_id, users, title, words["timed"].format(title, clock), words["open"], to)
 
 
 def event(message: Message) -> dict[str, Any]:

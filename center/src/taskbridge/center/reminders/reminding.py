@@ -1,9 +1,12 @@
-"""Sends reminders before tasks are due, and a daily digest: each once, by any of several replicas.
+"""Sends reminders, a daily digest, and what has just happened: each once, by any of several replicas.
 
 A row in ``reminders`` is one person's message about one task on one channel, or their digest of one day. Rows are added
 when they are due to be sent; a row that is there is not added again. A replica claims a row before it sends it, so
 that others leave it alone for _LEASE_MS, and notes it right after. If a replica dies in between, the message is sent
 once more: a reminder that is lost costs more than one that comes twice. It then has the id that it had before.
+Receivers of push messages and work notifications cannot recognise that: there a row is noted before it is sent.
+
+Of new tasks and decisions, rows are added by ``changes``, also in quiet hours, and sent if they are still true then.
 
 A message that fails is tried again, _ATTEMPTS times in all. Rows of tasks that are not pending any more are removed.
 """
@@ -14,27 +17,54 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from itertools import product
+from datetime import datetime  # noqa: TC003 - msgspec reads it
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import structlog
-from sqlalchemy import Column, ColumnElement, Connection, and_, bindparam, delete, select, tuple_, update
+from msgspec import Struct
+from sqlalchemy import Column, ColumnElement, Connection, and_, bindparam, delete, or_, select, tuple_, update
 
-from taskbridge.center.reminders.channels import NotSent, Send, opened
-from taskbridge.center.reminders.file import Channel, Email, Reminders, RemindersFile, Robot
-from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
+from taskbridge.center.reminders.channels import NotSent, Outside, Send, notify_nobody, opened
+from taskbridge.center.reminders.file import (
+    WORK,
+    Channel,
+    Email,
+    Push,
+    Reminders,
+    RemindersFile,
+    Robot,
+    Work,
+    kinds_of,
+)
+from taskbridge.center.reminders.messages import DECIDED, DIGEST, NAMED_MAX, NEW, REMINDER, Line, Message, Task, id_of
 from taskbridge.center.reminders.waiting import IS_WAITING, counts_of, names_of, people_after, waiting
-from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders, unchecked
+from taskbridge.center.tables import (
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    Person,
+    changes,
+    entries,
+    instances,
+    person_ids,
+    read_entry,
+    reminders,
+    unchecked,
+)
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.tokens import ALL_CORPS
+from taskbridge.schemas.events import Change, Status, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from prometheus_client import Counter
 
+    from taskbridge.center.reminders.devices import Devices
     from taskbridge.center.reminders.due import Rule
+    from taskbridge.center.reminders.messages import Notice
+    from taskbridge.center.reminders.web_push import Device
     from taskbridge.center.tables import Complete
 
 EMAIL = "email"
@@ -50,6 +80,14 @@ _RETRY_MS = (60_000, 5 * 60_000, 30 * 60_000, 2 * 3_600_000)
 _DIGEST_MS = 3 * 3_600_000
 """A digest that could not be sent for so long is not sent that day."""
 _STORED_MS = 30 * 86_400_000
+_ARRIVED_MS = 86_400_000
+"""What happened longer ago is no news: it came late, or history was brought in."""
+_FIRST_MS, _LATE_MS = 3_600_000, 10 * 60_000
+"""How far back changes are read at first, and again: others commit late, and partitions lag."""
+_SETTLED_MS = 120_000
+"""A request that is decided may have its next step by then."""
+_TOGETHER_MS = 5 * 60_000
+"""Work notifications of so long are one call, because DingTalk's calls are counted."""
 
 _ADD = Upsert(reminders, only_new=True)
 _KEY = tuple(reminders.primary_key.columns)
@@ -58,6 +96,7 @@ _DELETE = delete(reminders).where(_THIS)
 _CLAIM = update(reminders).where(_THIS).values(attempts=reminders.c.attempts + 1, retry_at=bindparam("until"))
 _NEW: dict[str, Any] = {each: bindparam(f"new_{each}") for each in ("retry_at", "done_at", "problem")}
 _NOTE = update(reminders).where(_THIS).values(_NEW)
+_CHANGE = changes.c.at, changes.c.corp_id, changes.c.user_id, changes.c.seq
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +125,24 @@ class ClaimedReminder(NamedTuple):
     task: Task | None = None
 
 
+class _Change(Struct):
+    """Of ``changes.data``."""
+
+    view: str
+    change: str
+    status: str
+    instance_id: str
+    task_id: str | None = None
+    entered_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+_read_change = msgspec.json.Decoder(_Change).decode
+
+
+def _no_device(_: Device) -> None: ...
+
+
 class Reminding:
     def __init__(
         self,
@@ -96,12 +153,21 @@ class Reminding:
         *,
         complete: Complete = unchecked,
         url: str | None = None,
+        devices: Devices | None = None,
+        notify: Callable[[Notice], None] = notify_nobody,
     ) -> None:
-        """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages."""
+        """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages.
+
+        Without ``devices``, nobody signs in. ``notify`` sends DingTalk's work notifications.
+        """
         self._database, self._file, self._results = database, file, results
         self._is_complete, self._complete, self._url = is_complete, complete, url
         self._stopping = threading.Event()
         self._digested: set[int] = set()
+        self._devices = devices
+        self._outside = Outside(_no_device if devices is None else devices.forget, notify)
+        self._read_to: int | None = None
+        """Up to which time changes were read."""
 
     async def run(self) -> None:
         """Look until cancelled. A message that is being sent then is sent and noted first."""
@@ -124,10 +190,14 @@ class Reminding:
     def tick(self, now: int) -> None:
         """Add what is due to be sent at this time, and send what is there, unless these are quiet hours."""
         current = self._file.current
+        if any(NEW in kinds_of(each) for each in current.channels.values()):
+            self._add_arrivals(current, now)
         if not current.channels or current.is_quiet(now):
             return
-        for labels in product(current.channels, (REMINDER, DIGEST), ("sent", "failed", "given_up")):
-            self._results.labels(*labels)  # from 0, so that the first one is an increase
+        for name, channel in current.channels.items():
+            for kind in kinds_of(channel):
+                for result in ("sent", "failed", "given_up"):
+                    self._results.labels(name, kind, result)  # from 0, so that the first one is an increase
         for rule in current.due.rules:
             if rule.reminder_ms is not None:
                 self._add_reminders(current, rule, now)
@@ -143,11 +213,17 @@ class Reminding:
         due, before = current.due, rule.reminder_ms or 0
         # What is overdue has had its time: the digest names it.
         entered = due.entered_up_to(rule, now), due.entered_up_to(rule, now, less_ms=before)
-        self._add_between(current, rule, entries.c.entered_at, entered, entries.c.due_at.is_(None))
-        self._add_between(current, rule, entries.c.due_at, (now, due.working_time.after(now, before)))
+        self._add_between(current, rule, now, entries.c.entered_at, entered, entries.c.due_at.is_(None))
+        self._add_between(current, rule, now, entries.c.due_at, (now, due.working_time.after(now, before)))
 
     def _add_between(
-        self, current: Reminders, rule: Rule, at: Column[int], period: tuple[int, int], *more: ColumnElement[bool]
+        self,
+        current: Reminders,
+        rule: Rule,
+        now: int,
+        at: Column[int],
+        period: tuple[int, int],
+        *more: ColumnElement[bool],
     ) -> None:
         due = current.due
         where = [IS_WAITING, at > period[0], at <= period[1], *more]
@@ -169,7 +245,7 @@ class Reminding:
                     if due.rule_of(row.app_type, row.process_name) is rule
                     and (due_at := due.due_at(row.app_type, row.process_name, row.entered_at, row.due_at)) is not None
                 }
-                to = _channels_of(connection, current, {key[:2] for key in found})
+                to = self._channels_of(connection, current, REMINDER, {key[:2] for key in found}, now)
             self._add(Key(*key, REMINDER, due_at, channel) for key, due_at in found.items() for channel in to(key[:2]))
             if len(rows) < _PAGE:
                 return
@@ -187,7 +263,7 @@ class Reminding:
         while True:
             with self._database.read() as connection, self._complete(connection):
                 found = people_after(connection, after, _PAGE)
-                to = _channels_of(connection, current, found)
+                to = self._channels_of(connection, current, DIGEST, found, now)
             keys: dict[Key, None] = {}
             for corp_id, user_id in found:
                 for channel in to((corp_id, user_id)):
@@ -200,8 +276,36 @@ class Reminding:
         # Others may do the same: a row is added once.
         self._digested = {at}
 
-    def _add(self, keys: Iterable[Key]) -> None:
-        if rows := [(*each, 0, 0, None, None) for each in sorted(keys)]:
+    def _add_arrivals(self, current: Reminders, now: int) -> None:
+        """New tasks, and decisions on people's own requests, of the changes since the last time."""
+        since, latest = self._read_to or now - _FIRST_MS, 0
+        after: tuple[object, ...] = (since - _LATE_MS, "", "", 0)
+        while True:
+            # The first condition is the one by which SQLite enters the index.
+            where = changes.c.at >= after[0], tuple_(*_CHANGE) > tuple_(*after)
+            with self._database.read() as connection, self._complete(connection):
+                rows = connection.execute(
+                    select(*_CHANGE, changes.c.data).where(*where).order_by(*_CHANGE).limit(_PAGE)
+                ).all()
+                found = [
+                    (row.corp_id, row.user_id, *arrived)
+                    for row in rows
+                    if (arrived := _arrival(_read_change(row.data))) and arrived[-1] > now - _ARRIVED_MS
+                ]
+                to = self._channels_of(connection, current, NEW, {each[:2] for each in found}, now)
+            for wait_ms, kind in ((0, NEW), (_SETTLED_MS, DECIDED)):
+                of_kind = [each for each in found if each[4] == kind]
+                self._add((Key(*each, channel) for each in of_kind for channel in to(each[:2])), at=now + wait_ms)
+            if rows:
+                latest, after = rows[-1].at, tuple(rows[-1])[:-1]
+            if len(rows) < _PAGE:
+                self._read_to = max(since, min(latest, now))
+                return
+
+    def _add(self, keys: Iterable[Key], *, at: int = 0) -> None:
+        """``at``: when they may be sent; work notifications of some minutes together."""
+        together = -(-at // _TOGETHER_MS) * _TOGETHER_MS
+        if rows := [(*each, 0, together if each.channel == WORK else at, None, None) for each in sorted(set(keys))]:
             with self._database.write() as connection:
                 self._database.put(connection, _ADD, rows)
 
@@ -218,10 +322,12 @@ class Reminding:
         left = {each.key: each for each in claimed}
         failure: NotSent | None = None
         try:
-            with opened(channel, current, self._url) as send:
+            with opened(channel, current, self._url, self._outside) as send:
                 for message, rows in messages:
                     if self._stopping.is_set() or time.monotonic() > began + _SENDING_S:
                         return False  # they are claimed again after the lease
+                    if isinstance(channel, Push | Work):
+                        self._note(rows, done_at=now)
                     failure = self._send_one(send, message, rows, now)
                     for each in rows:
                         del left[each.key]
@@ -232,9 +338,16 @@ class Reminding:
         if failure is not None:
             self._failed(list(left.values()), failure, now)
         elif left:
-            with self._database.write() as connection:  # what they are about is not pending any more
-                connection.execute(_DELETE, [each.given() for each in left])
+            self._drop(channel, [each for each in claimed if each.key in left], now)
         return failure is None
+
+    def _drop(self, channel: Channel, rows: Sequence[ClaimedReminder], now: int) -> None:
+        """What they are about is not true any more."""
+        if isinstance(channel, Push | Work):
+            self._note(rows, done_at=now)  # or changes, which are read several times, would add them
+            return
+        with self._database.write() as connection:
+            connection.execute(_DELETE, [each.key.given() for each in rows])
 
     def _send_one(self, send: Send, message: Message, rows: Sequence[ClaimedReminder], now: int) -> NotSent | None:
         """Returns why no other message would be sent either."""
@@ -249,7 +362,7 @@ class Reminding:
 
     def _failed(self, rows: Sequence[ClaimedReminder], failure: NotSent, now: int) -> None:
         for each in rows:
-            given_up = each.attempts >= _ATTEMPTS
+            given_up = failure.is_final or each.attempts >= _ATTEMPTS
             result = "given_up" if given_up else "failed"
             self._results.labels(each.key.channel, each.key.kind, result).inc()
             log.warning(
@@ -293,53 +406,60 @@ class Reminding:
         self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[ClaimedReminder], now: int
     ) -> Iterator[tuple[Message, list[ClaimedReminder]]]:
         """One for each person and kind, or for each corp and kind to a group. None about what is not pending."""
-        groups: dict[tuple[str, ...], list[ClaimedReminder]] = defaultdict(list)
-        is_group = isinstance(channel, Robot)
-        for each in claimed:
-            key = each.key
-            if key.kind == REMINDER and each.task is not None:
-                groups[key.corp_id, "" if is_group else key.user_id, REMINDER].append(each)
-            elif key.kind == DIGEST and now < key.due_at + _DIGEST_MS:
-                groups[key.corp_id, key.user_id, DIGEST].append(each)
-        addresses = _addresses(connection, {each.key[:2] for each in claimed}) if isinstance(channel, Email) else {}
-        for (corp_id, user_id, kind), rows in groups.items():
-            tasks = [each.task for each in rows if each.task is not None]
+        people = {each.key[:2] for each in claimed}
+        addresses = _addresses(connection, people) if isinstance(channel, Email) else {}
+        devices = self._devices_of(connection, people, now) if isinstance(channel, Push) else {}
+        for (corp_id, user_id, kind), rows in _grouped(channel, claimed, now).items():
+            person = corp_id, user_id
             message = Message(
                 id_of([each.key for each in rows]),
                 kind,
                 corp_id,
                 now,
                 user_id,
-                addresses.get((corp_id, user_id)),
-                tasks,
+                addresses.get(person),
+                [each.task for each in rows if each.task is not None],
+                devices=devices.get(person, ()),
             )
-            if isinstance(channel, Email) and message.address is None:
+            if (isinstance(channel, Email) and message.address is None) or (
+                isinstance(channel, Push) and not message.devices
+            ):
                 continue
-            if is_group:
+            if isinstance(channel, Work):
+                users = sorted({each.key.user_id for each in rows})
+                message = message._replace(lines=[Line(each, None, 0, 0) for each in users])
+            elif isinstance(channel, Robot):
                 message = _to_group(connection, current, message, rows)
             elif kind == DIGEST:
-                counts = counts_of(connection, current.due, now, (corp_id, user_id))
-                tasks = _oldest(connection, current, (corp_id, user_id))
-                message = message._replace(counts=counts, tasks=tasks)
+                counts = counts_of(connection, current.due, now, person)
+                message = message._replace(counts=counts, tasks=_oldest(connection, current, person))
             if message.tasks or message.lines:
                 yield message, rows
 
+    def _channels_of(
+        self, connection: Connection, current: Reminders, kind: str, found: Collection[Person], now: int
+    ) -> Callable[[Person], list[str]]:
+        """The channels of each of these people: by e-mail, those who have an address; by push, a device."""
+        channels = {name: each for name, each in current.channels.items() if kind in kinds_of(each)}
+        only: dict[str, Collection[Person]] = {}
+        for name, channel in channels.items():
+            if isinstance(channel, Email):
+                only[name] = _addresses(connection, found)
+            elif isinstance(channel, Push):
+                only[name] = self._devices_of(connection, found, now)
 
-def _channels_of(
-    connection: Connection, current: Reminders, found: Collection[Person]
-) -> Callable[[Person], list[str]]:
-    """The channels of each of these people: by e-mail, those who have an address."""
-    addresses = _addresses(connection, found)
+        def of_person(person: Person) -> list[str]:
+            return [
+                name
+                for name, channel in channels.items()
+                if (ALL_CORPS in channel.corps or person[0] in channel.corps)
+                and (name not in only or person in only[name])
+            ]
 
-    def channels(person: Person) -> list[str]:
-        return [
-            name
-            for name, channel in current.channels.items()
-            if (ALL_CORPS in channel.corps or person[0] in channel.corps)
-            and (not isinstance(channel, Email) or person in addresses)
-        ]
+        return of_person
 
-    return channels
+    def _devices_of(self, connection: Connection, people: Collection[Person], now: int) -> dict[Person, list[Device]]:
+        return {} if self._devices is None else self._devices.of(connection, people, now)
 
 
 def _addresses(connection: Connection, found: Collection[Person]) -> dict[Person, str]:
@@ -348,16 +468,55 @@ def _addresses(connection: Connection, found: Collection[Person]) -> dict[Person
     return {(row[0], row[1]): row[2] for row in connection.execute(wanted)} if found else {}
 
 
+def _grouped(
+    channel: Channel, claimed: Iterable[ClaimedReminder], now: int
+) -> dict[tuple[str, str, str], list[ClaimedReminder]]:
+    """By corp, person (empty: several) and kind; what is not true any more is left out."""
+    groups: dict[tuple[str, str, str], list[ClaimedReminder]] = defaultdict(list)
+    for each in claimed:
+        corp_id, user_id, kind = each.key.corp_id, each.key.user_id, each.key.kind
+        if isinstance(channel, Robot | Work):
+            user_id = ""
+        if each.task is not None if kind != DIGEST else now < each.key.due_at + _DIGEST_MS:
+            groups[corp_id, user_id, kind].append(each)
+    return groups
+
+
+def _arrival(change: _Change) -> tuple[str, str, str, int] | None:
+    """Instance, task, kind and time of what a change says that the person should know at once; None if nothing."""
+    kind, at = None, change.entered_at
+    if change.view == View.PENDING.lower() and change.change == Change.ADDED:
+        kind = NEW
+    elif change.view == View.CREATED.lower() and change.status == Status.COMPLETED:
+        kind, at = DECIDED, change.updated_at
+    if kind is None or at is None:
+        return None
+    return change.instance_id, change.task_id or "", kind, round(at.timestamp() * 1000)
+
+
 def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedReminder]) -> list[Task | None]:
-    """The pending task of each row; None for a digest, or if the task is not pending or is due at another time."""
-    ids = {each.key.instance_id for each in rows if each.key.kind == REMINDER}
-    columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "item")]
+    """What each row is about; None for a digest, or if it is not true any more.
+
+    The task is not pending or is due at another time; the request has changed since it was decided, or the person
+    decided it.
+    """
+    ids = {each.key.instance_id for each in rows if each.key.kind != DIGEST}
+    columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "view", "item")]
     of_instances = select(*columns).join(instances, entries.c.instance == instances.c.id)
+    created, handled = (VIEW_CODES[each] for each in (View.CREATED, View.HANDLED))
+    where = instances.c.instance_id.in_(ids), or_(IS_WAITING, entries.c.view.in_((created, handled)))
     found: dict[tuple[object, ...], Task] = {}
-    for row in connection.execute(of_instances.where(instances.c.instance_id.in_(ids), IS_WAITING)):
-        task = _task(current, row.instance_id, row.task_id, row.item)
-        found[row.corp_id, row.user_id, row.instance_id, row.task_id, task.due_at] = task
-    return [found.get((*each.key[:4], each.key.due_at)) for each in rows]
+    own: set[tuple[object, ...]] = set()
+    """Who decided themself, and when."""
+    for row in connection.execute(of_instances.where(*where)):
+        task, entry, key = _task(current, row.instance_id, row.task_id, row.item), read_entry(row.item), tuple(row[:4])
+        if row.view == handled:
+            own.add((*key[:3], WHOLE_INSTANCE, DECIDED, entry.entered_at))
+        elif row.view == created and entry.status == Status.COMPLETED:
+            found[*key, DECIDED, entry.updated_at] = task
+        elif row.view != created:
+            found[*key, REMINDER, task.due_at] = found[*key, NEW, entry.entered_at] = task
+    return [None if (key := tuple(each.key)[:6]) in own else found.get(key) for each in rows]
 
 
 def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:

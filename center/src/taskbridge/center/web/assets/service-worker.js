@@ -16,6 +16,7 @@ let person = 0;
 
 addEventListener("install", (event) => event.waitUntil(storePage().then(() => skipWaiting())));
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+addEventListener("push", (event) => event.waitUntil(pushed(event.data)));
 addEventListener("notificationclick", (event) => event.waitUntil(open(event.notification)));
 addEventListener("fetch", (event) => {
   const { request } = event;
@@ -119,6 +120,18 @@ async function forgetOthers(me) {
 async function isOwn(cache, url) {
   const known = await cache.match(ME);
   return known !== undefined && url.pathname.startsWith(listsOf(await known.json())) && !NARROWED.some((name) => url.searchParams.has(name));
+}
+
+/** What the service says while no page is open. A browser wants something to be shown for each message. */
+function pushed(data) {
+  let content = {};
+  try {
+    content = data.json();
+  } catch {
+    // Of a newer service.
+  }
+  const { title = "任务中心 · Task center", body = "", tag = "pending", hash = "#pending" } = content;
+  return registration.showNotification(title, { body, tag, data: { hash } });
 }
 
 /** The task of a notification, in a tab that is open, or in a new one. */

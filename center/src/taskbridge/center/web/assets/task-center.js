@@ -40,7 +40,7 @@ const delegated = new Delegated(api, actions);
 const delegations = delegationDialog(api, person, words, () => inbox.apps.labels(words));
 const menu = listMenu(api, inbox, words, {
   settings: [
-    ...notifyOfTasks(inbox, words),
+    ...notifyOfTasks(inbox, words, me.session && isOwn ? api : null),
     { text: () => (actions.any ? words.delegating.title : null), act: () => void delegations.open() },
   ],
   say: (text) => list.say(text),

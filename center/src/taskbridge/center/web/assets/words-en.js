@@ -49,7 +49,7 @@ export const EN = {
     failed: "The mark was not stored. Try again.",
   },
   menu: { label: "More (M)", readAll: "Mark all that are shown as read", export: "Export for a spreadsheet", print: "Print" },
-  notifications: { on: "Notify me of new tasks", off: "Turn off notifications", blocked: "The browser blocks notifications" },
+  notifications: { on: "Notify me of new tasks", off: "Turn off notifications", blocked: "The browser blocks notifications", onlyOpen: "This browser notifies you only while the page is open." },
   end: (n) => `That is all: ${plural(n, "task", "tasks")}`,
   empty: {
     pending: ["All done", "New tasks appear here by themselves."],

@@ -44,7 +44,7 @@ export const ZH = {
     failed: "标记未能保存，请重试。",
   },
   menu: { label: "更多（M）", readAll: "将已显示的全部标为已读", export: "导出为表格文件", print: "打印" },
-  notifications: { on: "开启新任务通知", off: "关闭通知", blocked: "浏览器已禁止通知" },
+  notifications: { on: "开启新任务通知", off: "关闭通知", blocked: "浏览器已禁止通知", onlyOpen: "此浏览器仅在页面打开时通知。" },
   end: (n) => `共 ${n} 条，已全部显示`,
   empty: {
     pending: ["都处理完了", "新的待办会自动出现在这里。"],
