@@ -51,12 +51,14 @@ class Waiting:
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.ahead_s = 0.0
+        """Of the time of this machine."""
 
     def now_ms(self) -> int:
-        return SystemClock().now_ms()
+        return SystemClock().now_ms() + int(self.ahead_s * 1000)
 
     def monotonic_s(self) -> float:
-        return SystemClock().monotonic_s()
+        return SystemClock().monotonic_s() + self.ahead_s
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -151,6 +153,7 @@ async def approvals_to(
     *,
     app_secret: str = "fake-app-secret",  # noqa: S107
     remarks: bool = True,
+    calls_per_day: int = 2000,
 ) -> AsyncGenerator[Approvals]:
     """The service between the fake gateway and this edge; connected, if the secret is right."""
     gateway, line, clock = FakeGateway(), Line(), Waiting()
@@ -169,6 +172,7 @@ async def approvals_to(
             source=SOURCE,
             source_secret=SecretStr(SOURCE_SECRET),
             remarks=remarks,
+            calls_per_day=calls_per_day,
             api_url=url,
         )
         found = Approvals(gateway, line, Service(settings, dingtalk=dingtalk, edge=edge, clock=clock), clock)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from taskbridge.dingtalk import wire, workflow
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 
 _CONNECT = "/connect"
 _OK = 200
+_PROCESSES = 2
+"""Of a page, so that tests need several."""
+_LONGEST_MS = 120 * 24 * 3600 * 1000
+
+
+class Listed(NamedTuple):
+    """An approval as it is now."""
+
+    process_code: str
+    created_ms: int
+    read: workflow.Approval
 
 
 class FakeGateway:
@@ -37,6 +49,14 @@ class FakeGateway:
         """How many connections were asked for."""
         self.approvals: dict[str, list[workflow.ApprovalTask]] = {}
         """The tasks of approvals, by instance id; others are unknown."""
+        self.listed: dict[str, Listed] = {}
+        """Approvals that can be listed and read, by instance id."""
+        self.calls: list[str] = []
+        """The paths that were called, but for tokens and connections."""
+        self.refuses: set[str] = set()
+        """Paths that lack a permission."""
+        self.is_away = False
+        """Whether it opens no connection, and loses what is pushed."""
         self._tickets: set[str] = set()
         self._sockets: list[web.WebSocketResponse] = []
         self._transports: list[asyncio.Transport] = []
@@ -54,8 +74,11 @@ class FakeGateway:
             [
                 web.post(workflow.OpenConnection.path, self._open),
                 web.get(_CONNECT, self._connect),
-                web.post("/v1.0/oauth2/{rest:.*}", self._token),
+                web.post("/v1.0/oauth2/{corp}/token", self._token),
                 web.get(workflow.GetProcessInstance.path, self._approval),
+                web.get(workflow.ListProcesses.path, self._processes),
+                web.post(workflow.ListProcessInstanceIds.path, self._ids),
+                web.post(wire.GetAccessToken.path, self._access_token),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0)
@@ -71,6 +94,8 @@ class FakeGateway:
     async def push(self, event_type: str, data: Mapping[str, Any], *, event_id: str | None = None) -> str:
         """Push an event now if somebody is connected; else it waits for ``send_again``. Returns its id."""
         event_id = event_id or secrets.token_hex(16)
+        if self.is_away:
+            return event_id
         headers = {
             "topic": "*",
             "contentType": "application/json",
@@ -107,6 +132,8 @@ class FakeGateway:
     async def _open(self, request: web.Request) -> web.Response:
         self.opened += 1
         given = await request.json()
+        if self.is_away:
+            return web.json_response({"code": "ServiceUnavailable", "message": ""}, status=503)
         if (given["clientId"], given["clientSecret"]) != (self.app_key, self.app_secret):
             message = f"clientSecret {given['clientSecret']} 不合法"
             return web.json_response({"code": "authFailed", "message": message}, status=401)
@@ -144,8 +171,49 @@ class FakeGateway:
     async def _token(self, _request: web.Request) -> web.Response:
         return web.json_response({"access_token": "token", "expires_in": 7200})
 
+    async def _access_token(self, _request: web.Request) -> web.Response:
+        return web.json_response({"accessToken": "token", "expireIn": 7200})
+
+    async def _processes(self, request: web.Request) -> web.Response:
+        if refused := self._refused(request):
+            return refused
+        codes = sorted({each.process_code for each in self.listed.values()})
+        start = int(request.query["nextToken"])
+        page = {"processList": [{"processCode": each, "name": "审批"} for each in codes[start : start + _PROCESSES]]}
+        more = {"nextToken": start + _PROCESSES} if len(codes) > start + _PROCESSES else {}
+        return web.json_response({"result": page | more})
+
+    async def _ids(self, request: web.Request) -> web.Response:
+        if refused := self._refused(request):
+            return refused
+        given = await request.json()
+        found = [
+            instance_id
+            for instance_id, each in self.listed.items()
+            if each.process_code == given["processCode"]
+            and given["startTime"] <= each.created_ms <= given["endTime"]
+            and each.read.status in given.get("statuses", [each.read.status])
+        ]
+        start, most = given["nextToken"], given["maxResults"]
+        if most > workflow.IDS_PER_PAGE or given["endTime"] - given["startTime"] > _LONGEST_MS:
+            return web.json_response({"code": "invalidParameter", "message": "maxResults"}, status=400)
+        page = {"list": found[start : start + most], "nextToken": str(start + most) if found[start + most :] else ""}
+        return web.json_response({"result": page})
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        self.calls.append(request.path)
+        if request.path not in self.refuses:
+            return None
+        return web.json_response({"code": wire.CODE_PERMISSION, "message": "Workflow.Instance.Read"}, status=403)
+
     async def _approval(self, request: web.Request) -> web.Response:
-        tasks = self.approvals.get(request.query["processInstanceId"])
+        if refused := self._refused(request):
+            return refused
+        instance_id = request.query["processInstanceId"]
+        listed = self.listed.get(instance_id)
+        if listed is not None:
+            return web.json_response({"result": msgspec.to_builtins(listed.read)})
+        tasks = self.approvals.get(instance_id)
         if tasks is None:
             return web.json_response({"code": wire.CODE_PERMISSION, "message": "Workflow.Instance.Read"}, status=403)
         rows = [{"taskId": each.task_id, "status": each.status} for each in tasks]

@@ -55,7 +55,7 @@ def metrics() -> Mapping[str, list[Described]]:
         CENTER: _center(),
         "Webhooks": list(_collected(WebhooksMetrics().registry)),
         "Reconcile": _reconcile(),
-        "DingTalk's approvals": list(_collected(ApprovalsMetrics(lambda: False).registry)),
+        "DingTalk's approvals": list(_collected(ApprovalsMetrics(lambda: False, lambda: 0).registry)),
     }
 
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from support.approvals import INSTANCE_ID, Waiting, approvals, instance_event, task_event, until
 from support.edge.fakes import CORP_ID, SOURCE
+from support.lists import lists_of
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.dingtalk.approvals.stream import Stream
 from taskbridge.dingtalk.apps import Corp
@@ -20,21 +21,10 @@ from taskbridge.dingtalk.calls import Calls, Pace
 from taskbridge.dingtalk.workflow import ApprovalTask
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import TaskEvent, View
-from taskbridge.schemas.views import views
-from taskbridge.streams.fold.instance import fold
+from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-
-def lists_of(events: Iterable[TaskEvent]) -> set[tuple[str, View, str | None]]:
-    """Person, view and task of each entry."""
-    instance = None
-    for each in events:
-        instance = fold(instance, each)
-    return {(key.user_id, key.view, key.task_id) for key in views(instance.state)} if instance else set()
 
 
 LIFE = [
@@ -105,7 +95,12 @@ async def test_what_the_edge_does_not_store_comes_later_and_is_stored_once(tmp_p
         await found.gateway.send_again()
         await until(lambda: not found.gateway.unacknowledged)
         assert [each.task_id for each in found.publisher.published] == ["811165"]
-        assert found.service.readiness() == {"ready": True, "dingtalk": "connected", "edge": "ok"}
+        assert found.service.readiness() == {
+            "ready": True,
+            "dingtalk": "connected",
+            "edge": "ok",
+            "missed": "not listed yet",
+        }
         assert found.outcomes() == {("bpms_task_change", "later"): 1, ("bpms_task_change", "stored"): 1}
 
 

@@ -44,6 +44,8 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     organisation.BatchGetUser: "contact_1_0.BatchGetUser",
     organisation.GetCorpLevelByAccountId: "yida_1_0.GetCorpLevelByAccountId",
     workflow.GetProcessInstance: "workflow_1_0.GetProcessInstance",
+    workflow.ListProcesses: "workflow_1_0.ListUserVisibleBpmsProcesses",
+    workflow.ListProcessInstanceIds: "workflow_1_0.ListProcessInstanceIds",
     workflow.OpenConnection: "gateway_1_0.OpenConnection",
 }
 PATH_ENDS: dict[type[msgspec.Struct], str] = {
@@ -55,7 +57,7 @@ PATH_ENDS: dict[type[msgspec.Struct], str] = {
 METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList, workflow.OpenConnection), "POST"),
-    wire.GetAccessToken: "POST",
+    **dict.fromkeys((wire.GetAccessToken, workflow.ListProcessInstanceIds), "POST"),
     wire.TerminateInstance: "PUT",
 }
 PAGED = (
@@ -99,6 +101,11 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     workflow.ApprovalAnswer: ("workflow_1_0.GetProcessInstanceResponseBody",),
     workflow.Approval: ("workflow_1_0.GetProcessInstanceResponseBodyResult",),
     workflow.ApprovalTask: ("workflow_1_0.GetProcessInstanceResponseBodyResultTasks",),
+    workflow.ProcessAnswer: ("workflow_1_0.ListUserVisibleBpmsProcessesResponseBody",),
+    workflow.ProcessPage: ("workflow_1_0.ListUserVisibleBpmsProcessesResponseBodyResult",),
+    workflow.ProcessRow: ("workflow_1_0.ListUserVisibleBpmsProcessesResponseBodyResultProcessList",),
+    workflow.IdAnswer: ("workflow_1_0.ListProcessInstanceIdsResponseBody",),
+    workflow.IdPage: ("workflow_1_0.ListProcessInstanceIdsResponseBodyResult",),
     workflow.Subscription: ("gateway_1_0.OpenConnectionRequestSubscriptions",),
     workflow.Connection: ("gateway_1_0.OpenConnectionResponseBody",),
     organisation.CorpLevel: ("yida_1_0.GetCorpLevelByAccountIdResponseBody",),

@@ -77,6 +77,7 @@ class Corp:
     """A corp, with the credentials of its DingTalk application. The repr does not show the secret."""
 
     corp_id: str
+    """Empty: the corp of the application, which gets its tokens by ``GetAccessToken``."""
     app_key: str
     app_secret: SecretStr
     env: str | None = None

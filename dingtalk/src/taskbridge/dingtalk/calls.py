@@ -279,7 +279,7 @@ class Calls:
                 return
             rows = found.data
 
-    async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
+    async def post(self, request: wire.Call, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
         return await self._call(_Call("POST", request.path, _paging(page), self._fields(request)), answer)
 
@@ -409,7 +409,7 @@ class Calls:
         if now_s >= until_s:
             await self._pace.pace(corp.corp_id)
             secret = corp.app_secret.get_secret_value()
-            if base and base == corp.yida_url and not corp.yida_auth_by_corp:
+            if not corp.corp_id or (base and base == corp.yida_url and not corp.yida_auth_by_corp):
                 request = wire.GetAccessToken(corp.app_key, secret)
                 answer = await self.open(request.path, msgspec.to_builtins(request), wire.AccessToken, base=base)
                 token, lasts_s = answer.access_token, answer.expire_in

@@ -13,10 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from taskbridge.dingtalk import workflow
 from taskbridge.dingtalk.approvals import mapping
+from taskbridge.dingtalk.approvals.missed import Budget, Missed
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.dingtalk.approvals.stream import Stream
 from taskbridge.dingtalk.apps import Corp
-from taskbridge.dingtalk.calls import Later, Pace, calls_by_corp
+from taskbridge.dingtalk.calls import Later, calls_by_corp
 from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
@@ -51,7 +52,7 @@ class EdgeRefused(TaskbridgeError):
 
 
 class Metrics:
-    def __init__(self, is_connected: Callable[[], bool]) -> None:
+    def __init__(self, is_connected: Callable[[], bool], unread: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         self.events = Counter(
             "taskbridge_approvals_events",
@@ -60,8 +61,26 @@ class Metrics:
             ["type", "outcome"],
             registry=self.registry,
         )
+        self.missed = Counter(
+            "taskbridge_approvals_missed",
+            "Changes about which no event came to this process, found by reading approvals and stored, by type.",
+            ["type"],
+            registry=self.registry,
+        )
+        self.calls = Counter(
+            "taskbridge_approvals_calls",
+            "Calls of DingTalk's API, by path and outcome: ok, or the name of the error.",
+            ["path", "outcome"],
+            registry=self.registry,
+        )
         connected = Gauge("taskbridge_approvals_connected", "Whether DingTalk is connected.", registry=self.registry)
         connected.set_function(lambda: float(is_connected()))
+        waiting = Gauge(
+            "taskbridge_approvals_unread",
+            "Open approvals that may have changed without an event and are still to be read.",
+            registry=self.registry,
+        )
+        waiting.set_function(unread)
 
 
 class Service:
@@ -72,14 +91,34 @@ class Service:
     ) -> None:
         self._settings, self._edge, self._clock = settings, edge, clock
         self._key = standard_webhooks.key_of(settings.source_secret.get_secret_value())
-        self._calls_of = calls_by_corp(dingtalk, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
-        self.stream = Stream(self._calls_of(self._corp("")), clock, accept=self.accept)
         self._edge_problem: str | None = None
-        self._metrics = Metrics(lambda: self.stream.problem is None)
+        self._metrics = Metrics(lambda: self.stream.problem is None, lambda: self.missed.unread)
+        budget = Budget(_CALLS_PER_SECOND, settings.calls_per_day, clock)
+        self._calls_of = calls_by_corp(dingtalk, budget, clock, attempts=_ATTEMPTS, on_call=self._called)
+        calls = self._calls_of(self._corp(""))
+        self.missed = Missed(calls, budget, clock, post=self._post_missed)
+        self.stream = Stream(calls, clock, accept=self.accept, connected=self.missed.connected)
         self.registry = self._metrics.registry
 
     async def accept(self, event: Event) -> bool:
         """Whether the event may be acknowledged."""
+        outcome = await self._store(event)
+        # Only these types are labels: an application may be subscribed to anything.
+        kind = event.event_type if event.event_type in mapping.EVENT_TYPES else "other"
+        self._metrics.events.labels(kind, outcome).inc()
+        if outcome in ("stored", "refused"):
+            self.missed.heard(event)
+        return outcome != "later"
+
+    async def _post_missed(self, event: Event) -> bool:
+        outcome = await self._store(event, leaves_none_open=True)
+        if outcome == "stored":
+            self._metrics.missed.labels(event.event_type).inc()
+            _log.info("missed_event_stored", event_id=event.event_id)
+        return outcome != "later"
+
+    async def _store(self, event: Event, *, leaves_none_open: bool = False) -> str:
+        """What became of the event: an outcome of the metric."""
         if not self._settings.remarks:
             event = event._replace(data={name: value for name, value in event.data.items() if name != "remark"})
         message = mapping.message_of(event, self._settings.source)
@@ -87,7 +126,7 @@ class Service:
         if message is not None:
             try:
                 await self._post(message)
-                if mapping.may_leave_tasks_open(event):
+                if not leaves_none_open and mapping.may_leave_tasks_open(event):
                     await self._cancel_open_tasks(event)
                 outcome, self._edge_problem = "stored", None
             except EdgeUnavailable as error:
@@ -99,10 +138,10 @@ class Service:
             except Later as error:
                 outcome = "later"
                 _log.warning("tasks_not_read", event_id=event.event_id, problem=str(error))
-        # Only these types are labels: an application may be subscribed to anything.
-        kind = event.event_type if event.event_type in mapping.EVENT_TYPES else "other"
-        self._metrics.events.labels(kind, outcome).inc()
-        return outcome != "later"
+        return outcome
+
+    def _called(self, path: str, outcome: str) -> None:
+        self._metrics.calls.labels(path, outcome).inc()
 
     async def _cancel_open_tasks(self, event: Event) -> None:
         request = workflow.GetProcessInstance(process_instance_id=str(event.data.get("processInstanceId")))
@@ -143,7 +182,7 @@ class Service:
             raise EdgeUnavailable(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
 
     async def start(self) -> list[Coroutine[Any, Any, None]]:
-        return [self.stream.run()]
+        return [self.stream.run(), self.missed.run()]
 
     def http(self) -> FastAPI:
         return operation_app(
@@ -158,6 +197,7 @@ class Service:
             "ready": self.stream.problem is None and self._edge_problem is None,
             "dingtalk": self.stream.problem or "connected",
             "edge": self._edge_problem or "ok",
+            "missed": self.missed.problem or "none",
         }
 
 

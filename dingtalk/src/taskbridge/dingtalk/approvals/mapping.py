@@ -6,31 +6,38 @@ must give the same bytes, so a message has nothing of the delivery, nor the pres
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.dingtalk import wire, workflow
+from taskbridge.dingtalk.times import span_of
 from taskbridge.schemas.cloudevents import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 TASK, INSTANCE = "bpms_task_change", "bpms_instance_change"
 EVENT_TYPES = (TASK, INSTANCE)
 
 _CREATE, _COMPLETE, _CANCEL, _DELETE = "create", "complete", "cancel", "delete"
+START = "start"
 _TERMINATE, _FINISH, _AGREE = "terminate", "finish", "agree"
 _ACTIONS = {
-    (TASK, "start"): _CREATE,
+    (TASK, START): _CREATE,
     (TASK, _FINISH): _COMPLETE,
     (TASK, "cancel"): _CANCEL,
-    (INSTANCE, "start"): _CREATE,
+    (INSTANCE, START): _CREATE,
     (INSTANCE, _FINISH): _CREATE,
     (INSTANCE, _TERMINATE): _CREATE,
     (INSTANCE, "delete"): _DELETE,
 }
 """Type of the event, ``type`` in its data → action. An instance that ends is described by one more create."""
-_STATUSES = {"start": wire.RUNNING, _FINISH: wire.COMPLETED, _TERMINATE: wire.TERMINATED}
+_STATUSES = {START: wire.RUNNING, _FINISH: wire.COMPLETED, _TERMINATE: wire.TERMINATED}
+
+
+_RESULTS = {"redirected": "redirect"}
+"""Where the word of a task that is read is not the word of its event in capitals."""
 
 
 class Event(NamedTuple):
@@ -61,6 +68,57 @@ def message_of(event: Event, source: str) -> Message | None:
         return None
     about = _of_task(data, action) if event.event_type == TASK else _of_instance(data, kind, action)
     return _message(event, source, action, about)
+
+
+class Change(NamedTuple):
+    """What an event is about: a task or, if it is empty, the approval; and the event's ``type``."""
+
+    task_id: str
+    kind: str
+
+
+def change_of(event: Event) -> Change:
+    task_id = event.data.get("taskId") if event.event_type == TASK else None
+    return Change("" if task_id is None else str(task_id), str(event.data.get("type")))
+
+
+def ends(event: Event) -> bool:
+    """Whether nothing happens to the approval after this event."""
+    return event.event_type == INSTANCE and event.data.get("type") in (_FINISH, _TERMINATE, _DELETE)
+
+
+def events_of(instance_id: str, process_code: str, read: workflow.Approval) -> Iterator[Event]:
+    """The events that led to what was read, as far as it shows them: without remarks, and its times may be minutes."""
+    about = {"processInstanceId": instance_id, "processCode": process_code, "title": read.title}
+    about |= {"businessId": read.business_id}
+    began = {"staffId": read.originator_user_id, "createTime": _ms(read.create_time)}
+    yield _event(INSTANCE, {**about, **began, "type": START})
+    is_open = read.status in workflow.TASK_OPEN
+    for each in read.tasks:
+        its = {**about, "taskId": each.task_id, "staffId": each.user_id, "createTime": _ms(each.create_time)}
+        yield _event(TASK, {**its, "type": START})
+        its["finishTime"] = _ms(each.finish_time) or _ms(read.finish_time)
+        if each.status == workflow.TASK_COMPLETED:
+            result = (each.result or "").lower()
+            yield _event(TASK, {**its, "type": _FINISH, "result": _RESULTS.get(result, result) or None})
+        elif not is_open or each.status not in workflow.TASK_OPEN:
+            yield _event(TASK, {**its, "type": _CANCEL})
+    if not is_open:
+        kind = _FINISH if read.status == workflow.TASK_COMPLETED else _TERMINATE
+        ended = {"finishTime": _ms(read.finish_time), "result": (read.result or "").lower() or None}
+        yield _event(INSTANCE, {**about, **began, **ended, "type": kind})
+
+
+def _event(event_type: str, data: Mapping[str, Any]) -> Event:
+    """An event whose id comes from its content: the edge refuses an id with another content."""
+    present = {name: value for name, value in data.items() if value is not None}
+    content = json.dumps([event_type, present], sort_keys=True).encode()
+    return Event(f"read-{hashlib.sha256(content).hexdigest()[:32]}", event_type, None, present)
+
+
+def _ms(value: wire.Id) -> int | None:
+    span = span_of(value)
+    return None if span is None else span.first
 
 
 def may_leave_tasks_open(event: Event) -> bool:
@@ -100,7 +158,7 @@ def _of_instance(data: Mapping[str, Any], kind: str, action: str) -> dict[str, A
         "instance_status": _STATUSES[kind],
         "approved_result": data.get("result"),
         "created_at": data.get("createTime"),
-        "finished_at": None if kind == "start" else data.get("finishTime"),
+        "finished_at": None if kind == START else data.get("finishTime"),
     }
 
 
@@ -136,5 +194,5 @@ def _happened_ms(data: Mapping[str, Any], action: str) -> int | None:
     """
     if action == _DELETE:
         return None
-    at_ms = data.get("createTime") if data.get("type") == "start" else data.get("finishTime")
+    at_ms = data.get("createTime") if data.get("type") == START else data.get("finishTime")
     return at_ms if isinstance(at_ms, int) else None

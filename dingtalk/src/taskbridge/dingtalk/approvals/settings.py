@@ -33,6 +33,8 @@ class ApprovalsSettings(ProcessSettings):
     """The `whsec_…` secret of that source."""
     remarks: bool = False
     """Whether events and states contain the remarks that people leave with a decision."""
+    calls_per_day: Annotated[int, Field(ge=1)] = 80
+    """Calls of DingTalk's API on a day in China, after which this process does not look for what it missed."""
     port: Port = 8610
     """Port on which health and metrics are served."""
     api_url: Url = "https://api.dingtalk.com"

@@ -61,9 +61,13 @@ class Stream:
         clock: Clock,
         *,
         accept: Callable[[Event], Awaitable[bool]],
+        connected: Callable[[], None] = lambda: None,
     ) -> None:
-        """``accept`` returns whether the event may be acknowledged. ``calls`` are those of the application."""
-        self._calls, self._clock, self._accept = calls, clock, accept
+        """``accept`` returns whether the event may be acknowledged. ``calls`` are those of the application.
+
+        ``connected`` is called after each connection: DingTalk sends nothing of the time before.
+        """
+        self._calls, self._clock, self._accept, self._connected = calls, clock, accept, connected
         self.problem: str | None = "not connected yet"
         """Why there is no connection; None while there is one."""
 
@@ -77,6 +81,7 @@ class Stream:
                     async with session.ws_connect(await self._address(), heartbeat=_HEARTBEAT_S) as socket:
                         self.problem = None
                         _log.info("dingtalk_connected")
+                        self._connected()
                         came = await self._receive(socket)
                         self.problem = "DingTalk ended the connection"
                 except (OperatorError, aiohttp.ClientError, TimeoutError, OSError) as error:
