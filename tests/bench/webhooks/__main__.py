@@ -17,8 +17,8 @@ from tests.bench.streams.setup import start
 from tests.bench.webhooks.installations import Webhooks
 from tests.bench.webhooks.outpost import Outpost
 from tests.bench.webhooks.receiver import Receiver
-from tests.bench.webhooks.report import Found, write_report
-from tests.bench.webhooks.windows import Bench, Measured, measure_isolation
+from tests.bench.webhooks.report import IDLE, Found, write_report
+from tests.bench.webhooks.windows import Bench, Measured, measure_idle, measure_isolation
 
 from taskbridge.local.host import require_space
 from taskbridge.local.supervisor import Supervisor
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _DISK_MB = 4000
 _WARM_UP = 2000
 REST_PER_S = 10
+_PACED_ROUNDS = 4
 _COUNTS = ("deliveries", "silent", "notifications", "notifications-per-second", "endpoints", "in-flight")
 
 
@@ -57,6 +58,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 def _webhooks(webhooks: Webhooks, bench: Bench, found: Found, arguments: argparse.Namespace) -> Measured:
     measured, rounds = _latencies(webhooks.name, bench, arguments), rounds_of(arguments)
+    measured.idle = measure_idle(bench, webhooks, IDLE)
+    progress(f"{webhooks.name}: {measured.idle} with {IDLE} idle endpoints")
     before_mb = webhooks.memory_mb
     took_s = bench.fill_silent(webhooks, arguments.silent)
     progress(
@@ -82,8 +85,9 @@ def _peer(peer: Outpost, bench: Bench, arguments: argparse.Namespace) -> Measure
 def _latencies(name: str, bench: Bench, arguments: argparse.Namespace) -> Measured:
     rate = arguments.notifications_per_second
     bench.drain(_WARM_UP)
-    measured = Measured(bench.latency(arguments.notifications, REST_PER_S), bench.latency(10 * rate, rate))
-    for title, each in (("at rest", measured.rest), (f"at {rate}/s", measured.paced)):
+    rest = bench.latency(arguments.notifications, REST_PER_S)
+    measured = Measured(rest, [bench.latency(10 * rate, rate) for _ in range(_PACED_ROUNDS)])
+    for title, each in (("at rest", rest), *((f"at {rate}/s", each) for each in measured.paced)):
         progress(f"{name}: p50 {each.quantile(0.5):.1f} ms {title}, p99 {each.quantile(0.99):.1f}")
     return measured
 
@@ -108,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--deliveries", type=at_least(1000), default=10_000, help="of one measurement of the rate")
     parser.add_argument("--silent", type=number, default=100_000, help="deliveries that wait for the silent endpoint")
     parser.add_argument("--notifications", type=at_least(100), default=200, help=f"at rest, {REST_PER_S} a second")
-    parser.add_argument("--notifications-per-second", type=number, default=500, help="under load, for ten seconds")
+    parser.add_argument("--notifications-per-second", type=number, default=500, help="under load, 10 s, four times")
     parser.add_argument("--endpoints", type=number, default=4, help="that answer")
     parser.add_argument("--in-flight", type=number, default=10, help="requests at once for each endpoint")
     return parser.parse_args()

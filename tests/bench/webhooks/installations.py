@@ -99,13 +99,17 @@ class Webhooks:
             f'corps = ["{name}"]\nin_flight = {self._in_flight}\n'
         )
 
-    def waiting(self, endpoint: str) -> int | None:
-        """How many deliveries wait; None where notifications do not become deliveries to it."""
-        found = re.search(
-            rf'^taskbridge_webhooks_waiting_deliveries{{endpoint="{endpoint}"}} (\S+)$',
-            httpx2.get(f"{self._url}/metrics", trust_env=False).text,
-            re.MULTILINE,
-        )
+    def waiting(self, endpoint: str) -> int:
+        """How many deliveries wait for it."""
+        return self._gauge("waiting_deliveries", endpoint) or 0
+
+    def uses(self, endpoint: str) -> bool:
+        """Whether notifications become deliveries to it."""
+        return self._gauge("endpoint_disabled", endpoint) is not None
+
+    def _gauge(self, name: str, endpoint: str) -> int | None:
+        line = rf'^taskbridge_webhooks_{name}{{endpoint="{endpoint}"}} (\S+)$'
+        found = re.search(line, httpx2.get(f"{self._url}/metrics", trust_env=False).text, re.MULTILINE)
         return None if found is None else int(float(found[1]))
 
     @property

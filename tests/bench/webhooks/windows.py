@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tests.bench.services import wait_until
 from tests.bench.spreads import estimate
+from tests.bench.webhooks.installations import Cpu
 from tests.bench.webhooks.load import Notifications, check
 from tests.bench.webhooks.receiver import SILENT
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
     from tests.bench.rounds import Rounds
     from tests.bench.spreads import Estimate
-    from tests.bench.webhooks.installations import Cpu, Webhooks
+    from tests.bench.webhooks.installations import Webhooks
     from tests.bench.webhooks.load import Checked, Sent
     from tests.bench.webhooks.receiver import Receiver
 
 _SAMPLE_S = 0.1
+_IDLE_S, _SETTLED_S = 20, 5
 _UNDER_WAY = 0.1
 """The share of deliveries after which the rate is measured."""
 
@@ -67,7 +69,10 @@ class Measured:
     """Of a contender."""
 
     rest: Checked
-    paced: Checked
+    paced: list[Checked]
+    """One for each round."""
+    idle: Cpu | None = None
+    """Of a second with very many endpoints and no notification."""
     alone: list[Window] = field(default_factory=list[Window])
     """One for each round."""
     isolated: list[Window] = field(default_factory=list[Window])
@@ -121,7 +126,20 @@ def use(webhooks: Webhooks, endpoints: Sequence[str]) -> None:
     """Have exactly these endpoints, and wait until the service has them."""
     webhooks.use(endpoints)
     is_expected = SILENT in endpoints
-    wait_until(lambda: (webhooks.waiting(SILENT) is not None) is is_expected, "the endpoints file is in use")
+    wait_until(lambda: webhooks.uses(SILENT) is is_expected, "the endpoints file is in use")
+
+
+def measure_idle(bench: Bench, webhooks: Webhooks, count: int) -> Cpu:
+    """CPU seconds of each second while so many endpoints get nothing."""
+    names = [f"idle{number}" for number in range(count)]
+    webhooks.use(names)
+    wait_until(lambda: webhooks.uses(names[-1]), f"{count} endpoints are in use")
+    time.sleep(_SETTLED_S)
+    before = webhooks.cpu
+    time.sleep(_IDLE_S)
+    cpu = webhooks.cpu.since(before)
+    use(webhooks, bench.endpoints)
+    return Cpu(cpu.service / _IDLE_S, cpu.servers / _IDLE_S)
 
 
 def measure_isolation(bench: Bench, webhooks: Webhooks, rounds: Rounds, found: Measured, count: int) -> None:
