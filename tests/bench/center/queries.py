@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -12,7 +17,7 @@ from tests.bench.command import NotCounted
 from tests.bench.edge.loads import run_open_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from pathlib import Path
 
     from tests.bench.rounds import Rounds
@@ -31,21 +36,32 @@ class Kind:
     title: str
     path: str
     limit_ms: float | None = None
+    rate: int = RATE
+    crowded: bool = False
+    """Whether two other callers search meanwhile."""
 
 
-def _search(title: str, text: str) -> Kind:
+def _searched(title: str, text: str) -> Kind:
     return Kind(f"search, {title}: {text}", f"{_BASE}/tasks?view=handled&q={quote(text)}", 150)
 
 
-KINDS = (
-    Kind(_PAGE, f"{_BASE}/tasks?view=handled", 20),
+_KINDS = (
     Kind(_COUNTS, f"{_BASE}/counts"),
-    _search("one hit", "采购申请 2024"),
-    _search("no hit", "差旅申请"),
-    _search("two characters, many hits", "报销"),
-    _search("four characters, many hits", "报销申请"),
-    _search("two characters, no hit", "差旅"),
+    _searched("one hit", "采购申请 2024"),
+    _searched("no hit", "差旅申请"),
+    _searched("two characters, many hits", "报销"),
+    _searched("four characters, many hits", "报销申请"),
+    _searched("two characters, no hit", "差旅"),
 )
+_LIST = f"{_BASE}/tasks?view=handled"
+KINDS = (
+    Kind(_PAGE, _LIST, 20),
+    Kind("a page of 50, 50 a second, while two callers search without a pause", _LIST, 30, 50, crowded=True),
+    *_KINDS,
+)
+_SEARCHES = [each.path for each in _KINDS[1:]]
+_SEARCHES_AT_ONCE = 4
+_BEGUN_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +113,44 @@ def measure_queries(
                 paths.write_text(f"{kind.path}\n")
                 arguments = [f"-address={urlsplit(url).netloc}", f"-bodies={paths}", f"-connections={_CONNECTIONS}"]
                 before = cpu_s()
-                got = run_open_loop(program, arguments, rate=RATE, seconds=seconds, who=f"{name}, {kind.title}")
+                with _searching(url) if kind.crowded else nullcontext():
+                    got = run_open_loop(
+                        program, arguments, rate=kind.rate, seconds=seconds, who=f"{name}, {kind.title}"
+                    )
                 cpu_ms = (cpu_s() - before) / got["requests"] * 1000
                 latency = Latency(got["p50_us"] / 1000, got["p99_us"] / 1000, cpu_ms)
                 found[name, kind.title].append(latency)
                 figures = f"p50 {latency.p50_ms:.1f} ms  p99 {latency.p99_ms:.1f} ms  CPU {cpu_ms:.2f} ms"
                 setup.progress(f"round {number}  {kind.title:40}{name:12}  {figures}")
     return found
+
+
+@contextmanager
+def _searching(url: str) -> Generator[None]:
+    """Two callers, which are told apart by their addresses, search as fast as they can."""
+    spawn = multiprocessing.get_context("spawn")
+    callers = [spawn.Process(target=_search, args=(url, f"127.0.0.{number}"), daemon=True) for number in (2, 3)]
+    for each in callers:
+        each.start()
+    time.sleep(_BEGUN_S)
+    try:
+        yield
+    finally:
+        for each in callers:
+            each.kill()
+            each.join()
+
+
+def _search(url: str, address: str) -> None:
+    def go_on() -> None:
+        client = HTTPConnection(urlsplit(url).netloc, source_address=(address, 0))
+        while True:
+            for path in _SEARCHES:
+                client.request("GET", path)
+                client.getresponse().read()
+
+    threads = [Thread(target=go_on) for _ in range(_SEARCHES_AT_ONCE)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.center.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, median_ms
+from tests.bench.center.installations import POSTGRESQL, SQLITE
 from tests.bench.center.queries import KINDS, RATE
 from tests.bench.page import listed, table, write_page
 from tests.bench.spreads import EXPLAINED, Bound, estimate, spread
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     Callbacks = dict[str, Mapping[str, Sequence[Times]]]
 
 _LIBRARIES = ("fastapi", "uvicorn", "sqlalchemy", "psycopg", "msgspec", "confluent-kafka")
-_CATCH_UP = Bound(5000, is_least=True, unit=" states a second")
-_ARRIVED = Bound(12, unit=" ms")
-"""At rest, half of the callbacks arrive within it."""
+_CATCH_UP = Bound(4000, is_least=True, unit=" states a second")
+_ARRIVED = {SQLITE: Bound(13, unit=" ms"), POSTGRESQL: Bound(16, unit=" ms")}
+_ARRIVED_UNDER_LOAD = Bound(30, unit=" ms")
+"""Half of the callbacks arrive within it."""
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ def _queries(found: Found) -> list[str]:
         "",
         f"Of a person with {found.tasks:,} handled tasks, at a fixed rate, each kind by itself. Latencies count from",
         "when a request was due: p50 / p99, and CPU time for each query, in milliseconds. All contenders give the",
-        "same answers.",
+        "same answers. Next to two callers, CPU time is that of their searches too.",
         "",
         *table(["query", *names, "target of p99"], rows),
     ]
@@ -121,10 +123,10 @@ def _callbacks(found: Found) -> list[str]:
             answered = spread(statistics.median(each.answered) for each in rounds)
             arrived = [spread(each.quantile(share) for each in rounds) for share in (0.0, 0.5, 0.99)]
             cells = [each.text(1) for each in (answered, *arrived)]
-            rows.append([f"{name}, {condition}", str(len(rounds[0].arrived)), *cells])
-    known = {name: median_ms(times[AT_REST]) for name, times in found.callbacks.items()}
-    verdicts = [f"{name} {each.text(1)} ms, {_ARRIVED.verdict(each)}" for name, each in known.items()]
-    head = ["", "callbacks a round", "the edge's answer, p50 ms", "arrived: least ms", "p50 ms", "p99 ms"]
+            bound = _ARRIVED.get(name) if condition == AT_REST else _ARRIVED_UNDER_LOAD
+            goal = "" if bound is None else f"{bound}, {bound.verdict(median_ms(rounds))}"
+            rows.append([f"{name}, {condition}", str(len(rounds[0].arrived)), *cells, goal])
+    head = ["", "callbacks a round", "the edge's answer, p50 ms", "arrived: least ms", "p50 ms", "p99 ms", "target"]
     return [
         "## From a callback to an open event stream",
         "",
@@ -134,7 +136,6 @@ def _callbacks(found: Found) -> list[str]:
         "A figure is the median of the rounds' named quantiles, its range in brackets.",
         "",
         *table(head, rows),
-        f"The target is a p50 of {_ARRIVED} {AT_REST}: {'; '.join(verdicts)}.",
         *found.ended,
         "",
     ]
