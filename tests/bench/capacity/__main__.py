@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup
 
 _DISK_MB = 8000
-_RATES = (250, 500, 1000, 1500, 2000, 3000, 4000)
+_RATES = (50, 250, 500, 1000, 1500, 2000, 3000, 4000)
 _APP, _TOKEN = "APP_CAPACITY", "CAPACITYTOKEN0123456789"
 _SHOWN, _DELIVERED = "shown", "delivered"
 """The corp whose people have open pages, and the one with an endpoint of webhooks."""
@@ -50,6 +50,7 @@ _PEOPLE = 1000
 """Assignees of the callbacks, in turns."""
 _SETTLED_S = 60.0
 _WARM_UP_PER_S = 500
+_AT_REST_S = 20
 _NS_PER_MS = 1_000_000
 
 
@@ -96,6 +97,12 @@ class Services:
             _latencies(due, _arrived(self._take_deliveries, delivered, "the receiver")),
             cores,
         )
+
+    def at_rest(self, seconds: int) -> dict[str, float]:
+        """CPU seconds of each service for each second without a callback."""
+        used = self._cpu()
+        time.sleep(seconds)
+        return {name: (now - used[name]) / seconds for name, now in self._cpu().items()}
 
     def _take_deliveries(self) -> dict[str, int]:
         """Deliveries by task. The receiver has the ids of notifications; the topic says of which tasks they are."""
@@ -175,6 +182,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         services = Services(stack, setup, program, arguments)
         services.pids["Kafka"] = supervisor.pid("kafka") or 0
         services.load(_WARM_UP_PER_S, arguments.warm_up)
+        rest = services.at_rest(_AT_REST_S)
         for rate in arguments.rates:
             try:
                 window = max(
@@ -195,7 +203,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
         f"Times are p50 / p99 in ms since the callback was due, of the slowest of {arguments.rounds} windows of"
         f" {arguments.seconds} s. Creates of {_PEOPLE:,} people's tasks arrive at one edge; one worker folds them; one"
         f" center, with {arguments.pages} open pages, and webhooks, which deliver one in {_DELIVERED_ONE_IN} callbacks,"
-        f" are on {arguments.database}. Kafka and the load share the cores."
+        f" are on {arguments.database}. Kafka and the load share the cores. At rest all of them take"
+        f" {sum(rest.values()):.1%} of a core: {', '.join(f'{name} {each:.1%}' for name, each in rest.items())}."
     )
     return write_report(arguments.out, windows, about, ended, command=_command(arguments), earlier=earlier)
 

@@ -72,7 +72,7 @@ class Comparison:
 
 
 def _comparisons() -> list[Comparison]:
-    at_most = {BARE: Bound(1.15), SPRING: Bound(1.0)}
+    at_most = {BARE: Bound(1.15), SPRING: Bound(0.75), GO: Bound(1.15)}
     found: list[Comparison] = []
     for peer in (EARLIER, BARE, SPRING, GO):
         found.append(Comparison(f"CPU/request: edge over {peer}", EDGE, peer, _CPU, at_most.get(peer)))
