@@ -110,7 +110,8 @@ def _measure_callbacks(setup: Setup, center: Center, found: Found, arguments: ar
 
 def _command(arguments: argparse.Namespace) -> str:
     counts = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in _COUNTS)
-    return f"taskbridge bench center {typed_flags(arguments)} {counts}"
+    only = "" if arguments.only == _PARTS else f" --only {' '.join(arguments.only)}"
+    return f"taskbridge bench center {typed_flags(arguments)} {counts}{only}"
 
 
 def _arguments() -> argparse.Namespace:
