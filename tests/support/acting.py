@@ -92,7 +92,9 @@ class World:
         return made
 
     def _systems_of(self, clock: FakeClock) -> Systems:
-        return Systems([YidaApps(lambda: self.apps, self.urls[0], clock=clock)], lambda: self.endpoints)
+        return Systems(
+            [YidaApps(lambda: self.apps, self.urls[0], clock=clock, form_calls_per_day=20)], lambda: self.endpoints
+        )
 
     def happens(self, *events: TaskEvent) -> None:
         """At DingTalk, and its callbacks arrive."""
@@ -130,10 +132,11 @@ class World:
         remark: str = "ok",
         of: str = "",
         seen: int | None = None,
+        form: str = "",
     ) -> list[Action]:
         """Instance and task; ``of`` is the person who delegated it."""
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
-        wanted = [ActionRequest(of or by, instance, task, action, to, remark, seen) for instance, task in tasks]
+        wanted = [ActionRequest(of or by, instance, task, action, to, remark, seen, form) for instance, task in tasks]
         return self.store.request(caller, wanted, self.systems, address="192.0.2.1", now=self.clock.now_ms())
 
     def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:
@@ -153,6 +156,7 @@ class World:
     async def close(self) -> None:
         for each in self._replicas:
             await each.close()
+        await self.systems.close()
         self.rows.close()
 
     @property

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.actions.systems import OpenFile
+    from taskbridge.center.actions.systems import FormReader, OpenFile
     from taskbridge.center.tables import Seen
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import Form, PersonRecord, TaskEvent
@@ -120,9 +120,12 @@ class AnsweringCenter:
         self.complete = True
         self.open_file: OpenFile | None = None
         """What opens files of any app."""
+        self.read_form: FormReader | None = None
+        """What reads forms of any app."""
         self.queries = Queries(
             database,
             complete=self.complete_lists,
+            reads_forms=lambda _corp, _source, _app: self.read_form is not None,
             opens_files=lambda _corp, _source, _app: self.open_file is not None,
         )
         self.marks = MarksStore(database, self.complete_lists)
@@ -142,7 +145,7 @@ class AnsweringCenter:
         yield lambda _: None
 
     def lists_router(self, **options: Any) -> APIRouter:
-        options = {"file_opener": self._file_opener, **options}
+        options = {"file_opener": self._file_opener, "form_reader": lambda *_: self.read_form, **options}
         return lists_router(self.access, self.queries, self.threads, **options)
 
     def _file_opener(self, _corp_id: str, _source: str, _app_type: str) -> OpenFile | None:

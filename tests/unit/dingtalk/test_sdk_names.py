@@ -27,6 +27,8 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetFormListInApp: "yida_1_0.GetFormListInApp",
     wire.GetRunningTasks: "yida_1_0.GetRunningTasks",
     wire.GetOperationRecords: "yida_1_0.GetOperationRecords",
+    wire.ListOperationLogs: "yida_1_0.ListOperationLogs",
+    wire.PreviewPublishedProcess: "yida_1_0.PreviewPublishedProcess",
     wire.ExecuteTask: "yida_1_0.ExecuteTask",
     wire.RedirectTask: "yida_1_0.RedirectTask",
     wire.RestartInstance: "yida_2_0.RestartInstance",
@@ -58,6 +60,7 @@ METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList, workflow.OpenConnection), "POST"),
     **dict.fromkeys((wire.GetAccessToken, workflow.ListProcessInstanceIds), "POST"),
+    **dict.fromkeys((wire.ListOperationLogs, wire.PreviewPublishedProcess), "POST"),
     wire.TerminateInstance: "PUT",
 }
 PAGED = (
@@ -95,6 +98,9 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
     wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
+    wire.OperationLogs: ("yida_1_0.ListOperationLogsResponseBody",),
+    wire.Preview: ("yida_1_0.PreviewPublishedProcessResponseBody",),
+    wire.PreviewedStep: ("yida_1_0.PreviewPublishedProcessResponseBodyResult",),
     wire.OpenUrl: ("yida_1_0.GetOpenUrlResponseBody",),
     wire.ServiceRecordPage: ("yida_1_0.QueryServiceRecordResponseBody",),
     wire.ServiceRecord: ("yida_1_0.QueryServiceRecordResponseBodyValues",),

@@ -225,6 +225,7 @@ class Center:
             complete=complete,
             all_people=all_people,
             opens_files=lambda corp, source, app: self.systems.file_opener(corp, source, app) is not None,
+            reads_forms=lambda corp, source, app: self.systems.form_reader(corp, source, app) is not None,
         )
         self._marks = MarksStore(database, complete)
         self.hub = Hub(
@@ -332,6 +333,7 @@ class Center:
                 self._threads,
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
+                form_reader=self.systems.form_reader,
             ),
             actions_router(
                 self.access,

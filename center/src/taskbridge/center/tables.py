@@ -358,6 +358,8 @@ actions = Table(
     Column("requested_at", BigInteger, nullable=False),
     # When it is looked at next; null once it has ended.
     Column("due_at", BigInteger, index=True),
+    # The digest of the form that the person saw, or empty.
+    Column("seen_form", Key, nullable=False, server_default=""),
     Index("actions_of_person", "corp_id", "user_id", "requested_at"),
     Index("actions_of_actor", "corp_id", "actor_id", "requested_at"),
 )

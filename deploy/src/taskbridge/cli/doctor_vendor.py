@@ -59,12 +59,15 @@ _SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE
 _WITHOUT = {
     wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...])",
     wire.GetInstances.path: "reconcile finds nothing that was missed",
-    wire.GetInstanceById.path: "tasks that ended unseen are not repaired, and nobody can withdraw a request",
+    wire.GetInstanceById.path: "tasks that ended unseen are not repaired, forms are not read again, and nobody can "
+    "withdraw a request",
     wire.GetInstancesByIdList.path: "instances are read one by one",
     wire.GetRunningTasks.path: "open tasks are not repaired, and nobody can return a request",
     wire.GetRunningTaskList.path: "open tasks are read one instance at a time",
     wire.GetTaskCopies.path: "lost copies are not found",
     wire.GetOperationRecords.path: "decisions are not repaired",
+    wire.ListOperationLogs.path: "the details do not say who changed a form, and when",
+    wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
     wire.QueryServiceRecord.path: "recorded callbacks cannot be looked up",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "people do not see who acts for them at Yida",
@@ -186,6 +189,8 @@ class _Questions:
             calls += [
                 partial(anext, api.copies(user_id, now_ms), None),
                 partial(organisation.labels, api.app, form_uuid),
+                partial(api.operation_logs, form_uuid, instance_id),
+                partial(api.previewed_steps, form_uuid, {}, process_code=None, user_id=user_id),
             ]
             if has_corp_token:
                 calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+import msgspec
 import structlog
 
 from taskbridge.dingtalk import wire
@@ -200,6 +201,22 @@ class YidaApi:
         """The past and open operations of the instance, in DingTalk's order."""
         request = wire.GetOperationRecords(**self._credentials(), process_instance_id=instance_id)
         return (await self._calls.get(request, wire.OperationRecordList)).result
+
+    async def operation_logs(self, form_uuid: str, instance_id: str) -> Any:
+        """The changes of the instance's form, in a shape that no document describes; None if there are none."""
+        ids = [instance_id]
+        request = wire.ListOperationLogs(**self._credentials(), form_uuid=form_uuid, form_instance_id_list=ids)
+        found = await self._calls.post(request, wire.OperationLogs)
+        return (found.operation_log_map or {}).get(instance_id)
+
+    async def previewed_steps(
+        self, form_uuid: str, data: dict[str, Any], *, process_code: str | None, user_id: str
+    ) -> list[wire.PreviewedStep]:
+        """All steps, in order, of a request of this user with these values."""
+        given = {"form_uuid": form_uuid, "form_data_json": msgspec.json.encode(data).decode()}
+        credentials = {**self._credentials(), "user_id": user_id}
+        request = wire.PreviewPublishedProcess(**credentials, **given, process_code=process_code)
+        return (await self._calls.post(request, wire.Preview)).result
 
     async def recorded_calls(self, form_uuid: str, instance_id: str) -> wire.ServiceRecordPage:
         """The newest HTTP calls that DingTalk recorded for an instance: one page."""

@@ -145,10 +145,14 @@ class Pace:
         Raises:
             Spent: No call may be made until then.
         """
+        self.check_open(corp_id)
+        await self.pace(corp_id)
+
+    def check_open(self, corp_id: str) -> None:
+        """Return if a call may be made; raise as ``acquire`` if not."""
         until_ms, reason = self._closed.get(corp_id, (0, ""))
         if until_ms > self._clock.now_ms():
             raise Spent(reason, retry_at_ms=until_ms)
-        await self.pace(corp_id)
 
     def give_back(self, corp_id: str) -> None:
         """A call that was acquired does not count."""

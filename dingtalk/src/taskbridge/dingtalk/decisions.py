@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from taskbridge.center.actions.conclusions import is_meant
-from taskbridge.center.actions.store import DONE, OVERTAKEN
+from taskbridge.center.actions.seen_form import digest_of, values_of
+from taskbridge.center.actions.store import CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Received
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
@@ -26,9 +27,11 @@ from taskbridge.dingtalk.calls import (
     Spent,
     TooFast,
     Unexpected,
+    Unreachable,
     Unsent,
     calls_by_corp,
 )
+from taskbridge.dingtalk.current_form import DailyPace, YidaForms
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.dingtalk.settings import DingTalkSettings
 from taskbridge.dingtalk.times import span_of
@@ -66,7 +69,13 @@ class YidaApps:
     source = SOURCE_YIDA
 
     def __init__(
-        self, apps: Callable[[], Apps], url: str, *, files: Sequence[AppsFile] = (), clock: Clock | None = None
+        self,
+        apps: Callable[[], Apps],
+        url: str,
+        *,
+        files: Sequence[AppsFile] = (),
+        clock: Clock | None = None,
+        form_calls_per_day: int = 0,
     ) -> None:
         self._apps, self.files = apps, files
         self._http = open_http(url, timeout_s=CALL_S, reuse=False)
@@ -77,6 +86,9 @@ class YidaApps:
         self._files_http = open_http(url, timeout_s=OPEN_S)
         self._files_calls_of = calls_by_corp(self._files_http, pace, self._clock, attempts=1)
         self._notices = Rate(_NOTICES_A_DAY, per_s=_DAY_S)
+        self._reads_forms = form_calls_per_day > 0
+        reading = DailyPace(form_calls_per_day, self._clock, pace)
+        self._forms_calls_of = calls_by_corp(self._files_http, reading, self._clock, attempts=1)
 
     @classmethod
     def of(cls, settings: CenterSettings) -> YidaApps | None:
@@ -84,7 +96,8 @@ class YidaApps:
         if not isinstance(settings, DingTalkSettings) or settings.apps_file is None:
             return None
         file = AppsFile(settings.apps_file, settings.credentials_file)
-        return cls(lambda: file.current, settings.dingtalk_api_url, files=[file])
+        per_day = settings.form_calls_per_day
+        return cls(lambda: file.current, settings.dingtalk_api_url, files=[file], form_calls_per_day=per_day)
 
     def possible(self) -> list[tuple[str, Possible]]:
         apps = self._apps().apps
@@ -105,6 +118,10 @@ class YidaApps:
             return None if address is None else lambda user_id: _opened(api, address, user_id)
 
         return opens
+
+    def form_reader(self, corp_id: str, app_type: str) -> YidaForms | None:
+        app = self._app(corp_id, app_type) if self._reads_forms else None
+        return None if app is None else YidaForms(YidaApi(self._forms_calls_of(app.corp), app, self._clock))
 
     async def agents(self, person: Person) -> list[Agent]:
         """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
@@ -196,6 +213,8 @@ class YidaApp:
         if action.action == WITHDRAW:
             await self._api.withdraw(action.instance_id, user_id=action.user_id)
             return
+        if action.seen_form:
+            await self._check_unchanged(action)
         task = Task(action.instance_id, int(action.task_id), action.user_id)
         remark = action.remark or _REMARKS[action.action]
         if action.actor_id != action.user_id:
@@ -207,6 +226,16 @@ class YidaApp:
             await self._api.return_to(task, step_id=action.recipient_id, remark=remark)
         else:
             await self._api.decide(task, agrees=action.action == AGREE, remark=remark)
+
+    async def _check_unchanged(self, action: Action) -> None:
+        """Raise Refused if the form is not the one that the person saw. It may change between this and the decision."""
+        try:
+            found = await self._api.instance(action.instance_id)
+        except (Unreachable, Unexpected) as error:
+            retry_at_ms = error.retry_at_ms if isinstance(error, Unreachable) else 0
+            raise Unsent(str(error), retry_at_ms=retry_at_ms) from None
+        if digest_of(values_of(found.data)) != action.seen_form:
+            raise Refused("the form has changed since the person saw it", CHANGED)
 
     async def read_back(self, action: Action) -> str | None:
         try:

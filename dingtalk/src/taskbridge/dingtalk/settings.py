@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.settings import FileOrNone, TextOrNone, Url  # noqa: TC001 - pydantic reads them
 
@@ -23,3 +27,6 @@ class DingTalkSettings(CenterSettings):
     apps_file: FileOrNone = None
     """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
     API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""
+    form_calls_per_day: Annotated[int, Field(ge=0)] = 500
+    """Calls of DingTalk's API that a process may make in a day for an organisation, to show forms as they are now and
+    the steps to come: up to four for each request that somebody opens. 0 turns it off. Decisions are not limited."""

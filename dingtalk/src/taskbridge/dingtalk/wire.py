@@ -137,6 +137,26 @@ class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True
     process_instance_id: str
 
 
+class ListOperationLogs(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the changes of forms."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/operationsLogs/query"
+
+    form_uuid: str
+    form_instance_id_list: list[str]
+
+
+class PreviewPublishedProcess(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the steps that a request of ``user_id`` with these values would have. It starts nothing."""
+
+    path: ClassVar[str] = "/v1.0/yida/processes/preview"
+    site = "env"
+
+    form_uuid: str
+    form_data_json: str
+    process_code: str | None = None
+
+
 class ExecuteTask(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: ``user_id`` decides a task. Answered without a body, as all changes."""
 
@@ -428,6 +448,25 @@ class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 class OperationRecordList(Struct, frozen=True):
     result: list[OperationRecord]
+
+
+class OperationLogs(Struct, frozen=True, rename="camel"):
+    """By instance. No document says what is in it."""
+
+    operation_log_map: dict[str, Any] | None = None
+
+
+class PreviewedStep(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A step, or one of several people at a step."""
+
+    activity_id: str | None = None
+    show_name: str | None = None
+    operator_user_id: Id = None
+    operator_display_name: str | None = None
+
+
+class Preview(Struct, frozen=True):
+    result: list[PreviewedStep]
 
 
 class ServiceRecord(Struct, frozen=True, rename="camel", omit_defaults=True):

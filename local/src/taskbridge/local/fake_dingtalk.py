@@ -379,6 +379,10 @@ class FakeDingTalk:
         """The files of which it gave an address, each with its user."""
         self.notified: dict[str, list[dict[str, Any]]] = {}
         """By user: the work notifications that it accepted."""
+        self.previews: dict[str, list[wire.PreviewedStep]] = {}
+        """The steps of a request, by its form."""
+        self.form_logs: dict[str, list[dict[str, Any]]] = {}
+        """The records of changed forms, by instance."""
         self._clock = clock
         self._open_until_ms: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
@@ -397,6 +401,8 @@ class FakeDingTalk:
                 self._route(wire.GetTaskCopies.path, self._copies, "GET"),
                 self._route(f"{GetNotifyMe.path}{{id:path}}", self._notices, "GET"),
                 self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
+                self._route(wire.ListOperationLogs.path, self._operation_logs, "POST"),
+                self._route(wire.PreviewPublishedProcess.path, self._preview, "POST"),
                 self._route(wire.ExecuteTask.path, self._execute, "POST"),
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
@@ -550,6 +556,35 @@ class FakeDingTalk:
         request = self._read(given, wire.GetOperationRecords)
         known = self._one(request.app_type, request.process_instance_id)
         return wire.OperationRecordList(operation_records_answer(known, self._time))
+
+    def _operation_logs(self, given: Given) -> wire.OperationLogs:
+        request = self._read(given, wire.ListOperationLogs)
+        return wire.OperationLogs({each: self.form_logs.get(each, []) for each in request.form_instance_id_list})
+
+    def _preview(self, given: Given) -> wire.Preview:
+        request = self._read(given, wire.PreviewPublishedProcess, anybody=True)
+        msgspec.json.decode(request.form_data_json, type=dict[str, Any])
+        return wire.Preview(self.previews.get(request.form_uuid, []))
+
+    def change_form(self, instance_id: str, user_id: str, **values: str) -> None:
+        """Somebody changes values at DingTalk: recorded there, and no callback says it."""
+        now = self._clock.now_ms()
+        known = self.company.instance(instance_id, at_ms=now)
+        if known is None:
+            raise LookupError(instance_id)
+        record = {
+            "operator": user_id,
+            "operateTime": self._time(now),
+            "changes": [{"fieldId": each} for each in values],
+        }
+        self.form_logs.setdefault(instance_id, []).append(record)
+        event = TaskEvent(
+            *(secrets.token_hex(16), SOURCE_YIDA, Action.CREATED, known.corp_id, known.app_type, instance_id),
+            occurred_at=now,
+            received_at=now,
+            form_data=values,
+        )
+        self.company.happened(event)
 
     def _recorded_calls(self, given: Given) -> wire.ServiceRecordPage:
         request = self._read(given, wire.QueryServiceRecord)

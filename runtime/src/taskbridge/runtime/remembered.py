@@ -23,9 +23,9 @@ class Remembered(Generic[T]):
     Requests at the same time share one search. Failures are not stored.
     """
 
-    def __init__(self, seconds: float, *, pauses: float = 0) -> None:
+    def __init__(self, seconds: float, *, pauses: float = 0, keys: int = _KEYS) -> None:
         self._seconds, self._pauses = seconds, pauses
-        self._searches = PerSource[_Search[T]](_Search, limit=_KEYS)
+        self._searches = PerSource[_Search[T]](_Search, limit=keys)
 
     async def of(self, key: object, find: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What ``find`` returned or raises. It goes on when nobody waits for it any more."""
@@ -34,6 +34,10 @@ class Remembered(Generic[T]):
             search.fresh_until = 0.0
             search.task = asyncio.ensure_future(self._find(search, find))
         return await asyncio.shield(search.task)
+
+    def forget(self, key: object) -> None:
+        """Search again the next time; a search that is under way is shared all the same."""
+        self._searches.of(key).fresh_until = 0.0
 
     async def _find(self, search: _Search[T], find: Callable[[], Coroutine[Any, Any, T]]) -> T:
         began = time.monotonic()

@@ -16,12 +16,13 @@ from starlette.responses import JSONResponse, Response
 from support.acting import ERP, World, acting
 from support.dingtalk import FakeClock
 from support.nightly import one_of_each
-from support.reconcile import NOW, assigned, filed, happened
+from support.reconcile import APP_TYPE, CORP_ID, NOW, assigned, filed, happened
+from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Apps
 from taskbridge.runtime.follow.positions import rebuild
-from taskbridge.schemas.events import Action, Person, PersonRecord
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, PersonRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -117,6 +118,56 @@ async def test_a_decision_on_a_request_that_changed_after_it_was_seen_is_refused
         assert (changed.status, changed.detail, world.stored) == ("REFUSED", "changed", [])
         [seen_again] = world.act("agree", ("I-1", "11"), seen=world.revision_of("I-1"))
         assert seen_again.status == "REQUESTED"
+
+
+async def shown_form(world: World, instance_id: str) -> str:
+    """The digest of what a page would show now."""
+    reader = world.systems.form_reader(CORP_ID, SOURCE_YIDA, APP_TYPE)
+    assert reader is not None
+    read = await reader.read(instance_id)
+    assert read is not None
+    return digest_of(read.values)
+
+
+@pytest.mark.parametrize("action", ["agree", "refuse", "hand_over", "return"])
+async def test_a_decision_on_a_form_that_changed_after_it_was_seen_is_refused_and_may_be_made_again(
+    database: Database, action: str
+) -> None:
+    async with acting(database) as world:
+        world.happens(replace(assigned("11", "ann", at=NOW - 1000, instance_id="I-1"), form_data={"amount": "200"}))
+        world.happens(filed("I-1", NOW - 2000, originator=Person("u-zhang")))
+        world.rows.know(CORP_ID, PersonRecord("bob", "Bob"))
+        to = "bob" if action == "hand_over" else ""
+        seen = await shown_form(world, "I-1")
+        # No callback says that somebody changed it: the revision is the same.
+        world.dingtalk.change_form("I-1", "u-zhang", amount="20000")
+        world.act(action, ("I-1", "11"), to=to, form=seen, seen=world.revision_of("I-1"))
+        await world.work()
+        assert (world.statuses, world.dingtalk.changes) == ([("REFUSED", "changed")], [])
+        world.act(action, ("I-1", "11"), to=to, form=await shown_form(world, "I-1"))
+        await world.work()
+        assert world.statuses == [("REFUSED", "changed"), ("ACCEPTED", "")]
+        assert len(world.dingtalk.changes) == 1
+        assert [what for _, what, _ in world.trail] == [action, "action_sent", "action_ended", action, "action_sent"]
+
+
+async def test_while_the_form_cannot_be_compared_nothing_is_sent(database: Database) -> None:
+    async with with_a_task(database) as world:
+        seen = await shown_form(world, "I-1")
+        world.act("agree", ("I-1", "11"), form=seen)
+        world.dingtalk.faults.broken = {"I-1"}
+        await world.work()
+        assert (world.statuses, world.dingtalk.changes) == ([("REQUESTED", "unsent")], [])
+        world.dingtalk.faults.broken = set()
+        await world.work(pass_s=10)
+        assert (world.statuses, executed(world)) == ([("ACCEPTED", "")], [("ann", 11, "AGREE", "ok")])
+
+
+async def test_one_withdraws_ones_own_request_also_if_its_form_changed(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
+        world.act("withdraw", ("I-1", ""), by="u-zhang", form="another")
+        await world.work()
+        assert world.statuses == [("ACCEPTED", "")]
 
 
 async def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:

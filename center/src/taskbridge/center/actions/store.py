@@ -89,6 +89,8 @@ class Action(NamedTuple):
     attempts: int
     requested_at: int
     due_at: int | None
+    seen_form: str = ""
+    """The digest of the values that the person saw; empty if that is not known."""
 
 
 class Share(NamedTuple):
@@ -114,6 +116,8 @@ class ActionRequest(NamedTuple):
     remark: str
     seen_revision: int | None = None
     """Of the instance, as the person saw it."""
+    seen_form: str = ""
+    """As of ``Action``."""
 
 
 _OF_TASK = among_its_entries(
@@ -270,6 +274,7 @@ class Actions:
             0,
             now,
             None,
+            wanted.seen_form,
         )
         if user_id != actor_id:
             received = active(connection, (corp_id, actor_id), now=now)

@@ -17,7 +17,7 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from taskbridge.center.actions.store import Action
     from taskbridge.center.reminders.messages import Notice
@@ -96,6 +96,44 @@ class Agent(NamedTuple):
     ends_at: int | None
 
 
+class FormRead(NamedTuple):
+    """The form of an instance at the moment of a call. ``about`` is for the reader that returned it."""
+
+    values: Mapping[str, str | None]
+    is_running: bool
+    about: Any = None
+
+
+class LoggedChange(NamedTuple):
+    """Who changed a field the last time, and when in ms; None where the system does not say it."""
+
+    user_id: str | None
+    at: int | None
+
+
+class Step(NamedTuple):
+    """A step to come. ``people``: who will have it, user ids and names."""
+
+    name: str
+    people: Sequence[tuple[str, str | None]]
+
+
+class FormReader(Protocol):
+    """Reads the forms of an app. Each method costs calls, and may raise OperatorError: Away if it passes."""
+
+    async def read(self, instance_id: str) -> FormRead | None:
+        """None if there is no such instance."""
+        ...
+
+    async def changes(self, instance_id: str, read: FormRead, fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+        """Of these fields, those of which the system says it."""
+        ...
+
+    async def steps(self, instance_id: str, read: FormRead, here: Sequence[str]) -> Sequence[Step]:
+        """The steps after these, where the instance is now; if they are not known, the reader finds them out."""
+        ...
+
+
 class Connected(Protocol):
     """All apps of one source, of which an extension carries out decisions."""
 
@@ -120,6 +158,10 @@ class Connected(Protocol):
 
     def file_opener(self, corp_id: str, app_type: str) -> OpenFile | None:
         """What opens files in the forms of this app; None if they are opened elsewhere only."""
+        ...
+
+    def form_reader(self, corp_id: str, app_type: str) -> FormReader | None:
+        """What reads the forms of this app as they are now; None if nothing does."""
         ...
 
     async def agents(self, person: Person) -> Sequence[Agent]:
@@ -172,6 +214,11 @@ class Systems:
         """As of ``Connected``."""
         connected = self._connected.get(source)
         return None if connected is None else connected.file_opener(corp_id, app_type)
+
+    def form_reader(self, corp_id: str, source: str, app_type: str) -> FormReader | None:
+        """As of ``Connected``."""
+        connected = self._connected.get(source)
+        return None if connected is None else connected.form_reader(corp_id, app_type)
 
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""

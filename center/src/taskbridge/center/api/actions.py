@@ -74,6 +74,7 @@ def actions_router(
                 to,
                 remark,
                 each.seen_revision,
+                each.seen_form,
             )
             for each in body.items
         ]

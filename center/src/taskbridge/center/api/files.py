@@ -51,7 +51,8 @@ _OF_CALLER, _OF_CORP, _OF_CORP_A_DAY = 120, 200, 500
 them."""
 _AT_ONCE, _AT_ONCE_S = 4, 2.0
 """Of a corp, and when to try again."""
-_FOREIGN = ("cross-site", "same-site")
+FOREIGN = ("cross-site", "same-site")
+"""Of `Sec-Fetch-Site`: a page elsewhere."""
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _LOCATION = {"schema": {"type": "string", "format": "uri"}, "example": "https://files.example/4f?Signature=5e"}
 _REDIRECT: dict[int | str, dict[str, Any]] = {
@@ -91,7 +92,7 @@ def add_files_route(router: APIRouter, access: Access, queries: Queries, threads
     limits = _Limits()
 
     async def address(request: Request, caller: Caller, instance_id: str, place: str, number: int) -> str:
-        if request.headers.get("sec-fetch-site") in _FOREIGN:
+        if request.headers.get("sec-fetch-site") in FOREIGN:
             raise Forbidden("a page elsewhere may not open files")
         if "prefetch" in request.headers.get("sec-purpose", ""):
             raise Forbidden("a file is opened by a click only")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, with_config
 from typing_extensions import TypedDict  # pydantic: until Python 3.12
 
+from taskbridge.center.actions.seen_form import DIGEST_MAX
 from taskbridge.center.actions.store import ActionStatus  # noqa: TC001 - pydantic reads the annotations
 from taskbridge.center.actions.targets import ActionName  # noqa: TC001 - as above
 from taskbridge.runtime.problems import documented
@@ -334,7 +335,37 @@ class HistoryOut(FormOut, EventsOut):
         _says("Attached files and images by place: the id of a field, or `SUBFORM/LINE/FIELD`, lines from 0."),
     ]
     opens_files: Annotated[bool, _says("Whether `/v1/instances/{instance_id}/files` opens them.")]
+    reads_form: Annotated[bool, _says("Whether `/v1/instances/{instance_id}/form` reads the form as it is now.")]
     complete: Annotated[bool, _says("False if older events exist beyond the topic's retention or the last hundred.")]
+
+
+class ChangedOut(_Shown):
+    """A field whose value is not the one of the start."""
+
+    field: str
+    before: Annotated[str | None, _says("Its value at the start.")]
+    user_id: Annotated[str | None, _says("Who changed it the last time, if the system says it.")]
+    at: Annotated[str | None, _says("When, if the system says it.")]
+
+
+class StepToComeOut(_Shown):
+    name: str
+    user_ids: Sequence[str]
+
+
+class CurrentFormOut(_Shown):
+    instance_id: str
+    read_at: str
+    digest: Annotated[str, _says("Of the values: `seen_form` of an action that is about these.")]
+    form: Annotated[Mapping[str, str | None], _says("The values as the system has them.")]
+    files: Annotated[Mapping[str, Sequence[FileOut]], _says("As in the history, of these values.")]
+    changed: Annotated[
+        Sequence[ChangedOut], _says("Fields that changed since the earliest event with values that is stored.")
+    ]
+    to_come: Annotated[
+        Sequence[StepToComeOut], _says("Steps after the present one, as far as the system foresees them.")
+    ]
+    people: _People
 
 
 class MeOut(_Shown):
@@ -417,6 +448,12 @@ class ActedOnIn(BaseModel):
         description="`revision` of the instance as the person saw it. If the instance has another one, the action is "
         "refused as `changed`. Without it, this is not checked.",
     )
+    seen_form: str = Field(
+        "",
+        max_length=DIGEST_MAX,
+        description="`digest` of the form as the person saw it. If its system has another one right before the action "
+        "is sent, it is refused as `changed`. Without it, this is not checked; nor is it for `withdraw`.",
+    )
 
 
 WhyNothing = Literal["not-signed-in", "not-yours", "not-possible"]
@@ -425,8 +462,9 @@ _Detail = Annotated[
     _says(
         "The other system's words, or one of `not-pending`, `not-delegated`, `not-possible` (tasks of this app are "
         "decided elsewhere), `not-numeric` (DingTalk knows tasks by numbers), `ended` (the whole instance has), "
-        "`changed` (since `seen_revision`), `no-recipient`, `too-often` (refused five times within an hour), `unsent` "
-        "(it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
+        "`changed` (since `seen_revision` or `seen_form`), `no-recipient`, `too-often` (refused five times within an "
+        "hour), `unsent` (it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was "
+        "carried out)."
     ),
 ]
 

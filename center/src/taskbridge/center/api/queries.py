@@ -56,7 +56,7 @@ from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.schemas.views import began_at_of, concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, RowMapping, Select, Subquery
@@ -279,13 +279,16 @@ class Queries:
         complete: Complete = unchecked,
         all_people: Callable[[Connection], AbstractContextManager[object]] = unchecked,
         opens_files: Callable[[str, str, str], bool] = lambda _corp, _source, _app: False,
+        reads_forms: Callable[[str, str, str], bool] = lambda _corp, _source, _app: False,
     ) -> None:
         """``due_rules`` are those in force; ``all_people`` raises Filling unless all are there within its block.
 
-        ``opens_files``: whether files of this corp, source and app can be opened.
+        ``opens_files``: whether files of this corp, source and app can be opened. ``reads_forms``: whether its forms
+        can be read as they are now.
         """
         self._database, self._due_rules, self._now = database, due_rules, now
-        self._complete, self._all_people, self._opens_files = complete, all_people, opens_files
+        self._complete, self._all_people = complete, all_people
+        self._opens_files, self._reads_forms = opens_files, reads_forms
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
     def page(self, query: PageQuery) -> models.PageOut:
@@ -407,8 +410,16 @@ class Queries:
         """
         with self._database.read() as connection, self._complete(connection):
             state = find_state(connection, instance_id, caller)
-            opens_files = self._opens_files(state.corp_id, state.source, state.app_type)
-            return shown_history(connection, state, now_ms=now_ms, opens_files=opens_files)
+            app = state.corp_id, state.source, state.app_type
+            may = {"opens_files": self._opens_files(*app), "reads_form": self._reads_forms(*app)}
+            return shown_history(connection, state, now_ms=now_ms, **may)
+
+    def start(self, instance_id: str, caller: Caller) -> tuple[TaskState, Mapping[str, str | None]]:
+        """The instance, and its form in the earliest event that has one. Raises Unknown as ``find_state``."""
+        with self._database.read() as connection, self._complete(connection):
+            state = find_state(connection, instance_id, caller)
+            found = [event for event, _, _ in _last_events(connection, state.instance_id, state.corp_id)]
+        return state, next((each.form_data for each in found if each.form_data), dict[str, str | None]())
 
     def file(self, instance_id: str, caller: Caller, place: str, number: int) -> tuple[TaskState, FormFile]:
         """A file of the instance's form. Raises Unknown as ``find_state``, and if the form has no such file."""
@@ -503,7 +514,12 @@ def _last_events(connection: Connection, instance_id: str, corp_id: str) -> list
 
 
 def shown_history(
-    connection: Connection, state: TaskState, *, now_ms: int = LAST_MS, opens_files: bool = False
+    connection: Connection,
+    state: TaskState,
+    *,
+    now_ms: int = LAST_MS,
+    opens_files: bool = False,
+    reads_form: bool = False,
 ) -> models.HistoryOut:
     """As the API shows it; raises EventsBehind as ``Queries.history``."""
     found, shown = shown_events(connection, state.instance_id, state.corp_id)
@@ -523,6 +539,7 @@ def shown_history(
             for place, files in files_of(values).items()
         },
         "opens_files": opens_files,
+        "reads_form": reads_form,
         **shown,
         "complete": len(found) < HISTORY_MAX and any(began_at in (each.occurred_at, each.created_at) for each in found),
     }

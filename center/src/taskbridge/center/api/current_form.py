@@ -1,0 +1,219 @@
+"""The form of an instance as its system has it now, what changed since the start, and the steps to come.
+
+It is read when a person opens the details, within limits, and once for several readers. A list costs no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+
+import structlog
+from fastapi import Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response
+
+from taskbridge.center.access.refusals import TooManyQueries
+from taskbridge.center.actions.seen_form import DIGEST_MAX, changed_fields, digest_of
+from taskbridge.center.actions.systems import OPEN_S, Away, FormRead, LoggedChange, Step
+from taskbridge.center.api import models
+from taskbridge.center.api.files import FOREIGN
+from taskbridge.center.api.form_files import files_of
+from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
+from taskbridge.center.api.json_forms import people_json
+from taskbridge.runtime.database import Threads, now_ms
+from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.refusals import Forbidden, NotNow, Unknown
+from taskbridge.runtime.remembered import Remembered
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Status
+from taskbridge.schemas.json_forms import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.actions.seen_form import Values
+    from taskbridge.center.actions.systems import FormReader
+    from taskbridge.center.api.queries import Queries
+    from taskbridge.schemas.events import TaskState
+
+    ReaderOf = Callable[[str, str, str], FormReader | None]
+    """What reads forms of a corp, a source and an app; None if nothing here does."""
+
+_OF_CALLER, _HOUR_S = 240, 3600.0
+"""Forms that a caller may have read in an hour. Those of a corp are limited by their calls."""
+_AT_ONCE, _AT_ONCE_S = 8, 2.0
+"""Of a corp, and when to try again."""
+_FORMS = 128
+"""Whose values are in memory: each may be large."""
+_READ_S, _STEPS_S = 15.0, 600.0
+"""How long values are shown again, and logs and steps of the same values."""
+
+_Seen = Annotated[
+    str, Query(max_length=DIGEST_MAX, description="A `digest` that is out of date: values with it are read again.")
+]
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class Newest(NamedTuple):
+    read: FormRead
+    digest: str
+    at: int
+
+
+class NewestForms:
+    """Where the newest values come from, and what else the system says of them."""
+
+    def __init__(self, reader_of: ReaderOf) -> None:
+        self._reader_of = reader_of
+        self._reads, self._changes = (
+            Remembered[Newest](_READ_S, keys=_FORMS),
+            Remembered[Mapping[str, LoggedChange] | None](_STEPS_S),
+        )
+        self._steps = Remembered[Sequence[Step] | None](_STEPS_S)
+        self._of_caller, self._open = Rate(_OF_CALLER, per_s=_HOUR_S), Counter[str]()
+
+    async def newest(self, state: TaskState, caller: Caller, *, outdated: str = "") -> Newest:
+        """The values of the newest read.
+
+        Raises:
+            Unknown: This system's forms are not read here, or it has no such instance.
+            NotNow, TooManyQueries: They cannot be read for the moment.
+        """
+        reader = self._reader(state)
+        key = state.corp_id, state.instance_id
+
+        async def find() -> Newest:
+            return await self._read(reader, state, caller)
+
+        began = now_ms()
+        found = await self._reads.of(key, find)
+        if found.digest == outdated and found.at < began:
+            self._reads.forget(key)
+            found = await self._reads.of(key, find)
+        return found
+
+    async def changes(self, state: TaskState, newest: Newest, fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+        """Who changed these fields and when, as far as the system says it."""
+        if not fields:
+            return {}
+        call = partial(self._reader(state).changes, state.instance_id, newest.read, fields)
+        return await self._optional(self._changes, (state.corp_id, state.instance_id, newest.digest), call) or {}
+
+    async def steps(self, state: TaskState, newest: Newest) -> Sequence[Step]:
+        """The steps to come, as far as the system says it."""
+        pending = [each for each in state.tasks if each.status is Status.PENDING]
+        if not newest.read.is_running or not pending:
+            return []
+        here = sorted({each.step_id for each in pending if each.step_id})
+        key = state.corp_id, state.instance_id, newest.digest, tuple(each.task_id for each in pending)
+        call = partial(self._reader(state).steps, state.instance_id, newest.read, here)
+        return await self._optional(self._steps, key, call) or []
+
+    def _reader(self, state: TaskState) -> FormReader:
+        reader = self._reader_of(state.corp_id, state.source, state.app_type)
+        if reader is None:
+            raise Unknown("forms of this app are not read here")
+        return reader
+
+    async def _read(self, reader: FormReader, state: TaskState, caller: Caller) -> Newest:
+        if self._open[state.corp_id] >= _AT_ONCE:
+            raise NotNow("too many forms are being read: try again", retry_after_s=_AT_ONCE_S)
+        if not self._of_caller.allows(caller.rate_key, now=time.monotonic()):
+            raise TooManyQueries("too many forms were read: try again later", retry_after_s=60)
+        self._open[state.corp_id] += 1
+        try:
+            async with asyncio.timeout(OPEN_S):
+                read = await reader.read(state.instance_id)
+        except (TimeoutError, Away) as error:
+            log.warning("form_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+            raise NotNow("the form cannot be read now", retry_after_s=60) from None
+        except OperatorError as error:
+            log.warning("form_not_read", problem=str(error))
+            raise NotNow("the form cannot be read here: see the log", retry_after_s=None) from None
+        finally:
+            self._open[state.corp_id] -= 1
+        if read is None:
+            raise Unknown("the system has no such instance")
+        return Newest(read, digest_of(read.values), now_ms())
+
+    @staticmethod
+    async def _optional(remembered: Remembered[T | None], key: object, call: Callable[[], Awaitable[T]]) -> T | None:
+        """What only adds to the values: None where the system does not say it."""
+
+        async def find() -> T | None:
+            try:
+                async with asyncio.timeout(OPEN_S):
+                    return await call()
+            except (TimeoutError, OperatorError) as error:
+                log.warning("form_details_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+                return None
+
+        return await remembered.of(key, find)
+
+
+def add_form_route(router: APIRouter, queries: Queries, threads: Threads, reader_of: ReaderOf) -> None:
+    """``/instances/{instance_id}/form``."""
+    forms = NewestForms(reader_of)
+
+    async def form(request: Request, caller: InstanceReader, instance_id: InstanceId, outdated: _Seen = "") -> Response:
+        """Reads the form from the system, by one to four calls of its API. The answer is used again for 15 seconds.
+
+        240 an hour for a caller, 8 at once for an organisation, and so many calls in a day as the settings allow. 404
+        where forms are not read, 503 while they cannot be.
+        """
+        if request.headers.get("sec-fetch-site") in FOREIGN:
+            raise Forbidden("a page elsewhere may not have forms read")
+        state, start = await threads.run(queries.start, instance_id, caller)
+        newest = await forms.newest(state, caller, outdated=outdated)
+        fields = changed_fields(start, newest.read.values) if start else []
+        changes = await forms.changes(state, newest, fields)
+        steps = await forms.steps(state, newest)
+        users = [each.user_id for each in changes.values() if each.user_id]
+        users += [user_id for each in steps for user_id, _ in each.people]
+        names = {user_id: name for each in steps for user_id, name in each.people if name}
+        names |= await threads.run(queries.names, state.corp_id, users)
+        answer: models.CurrentFormOut = {
+            "instance_id": state.instance_id,
+            "read_at": iso(newest.at),
+            "digest": newest.digest,
+            "form": newest.read.values,
+            "files": {
+                place: [{"name": each.name, "size": each.size} for each in found]
+                for place, found in files_of(newest.read.values).items()
+            },
+            "changed": [_changed(each, start, changes.get(each)) for each in fields],
+            "to_come": [{"name": each.name, "user_ids": [user_id for user_id, _ in each.people]} for each in steps],
+            "people": people_json(users, names),
+        }
+        return Response(to_json(answer), media_type="application/json", headers={"cache-control": "no-store"})
+
+    router.add_api_route(
+        "/instances/{instance_id:path}/form",
+        form,
+        methods=["GET"],
+        summary="Form of an instance as its system has it now",
+        response_model=models.CurrentFormOut,
+        responses=models.problems(404),
+    )
+
+
+def _changed(field: str, start: Values, change: LoggedChange | None) -> models.ChangedOut:
+    at = None if change is None else change.at
+    return {
+        "field": field,
+        "before": start.get(field),
+        "user_id": None if change is None else change.user_id,
+        "at": None if at is None else iso(at),
+    }
