@@ -21,6 +21,7 @@ from support.browser.deciding import HAN, LI, WANG, deciding
 from support.browser.fake_task_center import TOKEN
 from support.edge.process import wait_until
 from support.identity_provider import enter
+from support.reconcile import FORM
 from support.served_apps import serving
 from support.webhooks_process import WebhooksProcess
 from taskbridge.cli.connection import Connection
@@ -395,6 +396,35 @@ def test_an_attachment_opens_at_the_vendors_temporary_address(people: Deciding, 
     finally:
         people.dingtalk.faults.denied = {}
     people.confirm()
+
+
+def test_an_amount_that_changes_before_the_decision_is_seen_and_the_steps_too(
+    people: Deciding, open_page: OpenPage
+) -> None:
+    task = people.create("会变的申请", WANG, amount="200")
+    here, later = (
+        wire.PreviewedStep(f"node-{task.task_id}", "主管"),
+        wire.PreviewedStep("node-x", "财务审批", HAN, "韩梅"),
+    )
+    people.dingtalk.previews[FORM] = [here, later]
+    page = signed_in(open_page(people.company.bridge.center_url), WANG, link="登录")
+    said = page.locator(".detail .deciding-said[role=status]")
+    choose(page, task)
+    expect(page.locator(".form-age")).to_contain_text("内容截至", timeout=SOON_MS)
+    expect(page.locator(".decisions li")).to_have_count(2)
+    expect(page.locator(".decisions li").nth(1)).to_contain_text("财务审批韩梅")
+    before = len(people.dingtalk.changes)
+    people.dingtalk.change_form(task.instance_id, LI, amount="20000")
+    press(page, "同意")
+    expect(said).to_contain_text("申请在显示之后有变动", timeout=SOON_MS)
+    expect(page.locator(".form-changes del")).to_have_text("200", timeout=SOON_MS)
+    expect(page.locator(".form-changes ins")).to_have_text("20000")
+    expect(page.locator(".form-changes li")).to_contain_text("由李雷修改")
+    assert len(people.dingtalk.changes) == before
+    press(page, "同意")
+    people.sent(before + 1)
+    people.confirm()
+    expect(row(page, task)).to_have_count(0, timeout=SOON_MS)
 
 
 def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: OpenPage) -> None:

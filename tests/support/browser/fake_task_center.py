@@ -104,6 +104,8 @@ class FakeTaskCenter:
     """What fields of the form are called."""
     form: dict[str, str] = field(default_factory=dict[str, str])
     """Values of each form besides those of ``history``."""
+    current: dict[str, Any] | None = None
+    """Of what ``/form`` says of each instance, what differs from ``history``; None where forms are not read."""
     opens_files: bool = True
     opened: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
     """Instance, place and number of the files that were opened."""
@@ -262,6 +264,7 @@ class FakeTaskCenter:
         api.get("/v1/corps")(self._corps)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
         api.get("/v1/instances/{instance:path}/history")(self._history)
+        api.get("/v1/instances/{instance:path}/form")(self._current_form)
         api.get("/v1/instances/{instance:path}/files")(self._open_file)
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
@@ -381,6 +384,7 @@ class FakeTaskCenter:
         for each in wanted["items"]:
             whose, why = each["user_id"] or user, self.refused.get(each["instance_id"])
             about = {**each, "user_id": whose, "actor_id": user, "action": wanted["action"]}
+            about["requested_at"] = _iso(datetime.now(UTC))
             self.actions.insert(0, about | {"status": "REFUSED" if why else "REQUESTED", "detail": why})
         return await self._actions()
 
@@ -528,8 +532,21 @@ class FakeTaskCenter:
         answer = history(found[0])
         answer["form"] |= self.form
         files = {place: [_shown(each) for each in found] for place, found in files_of(answer["form"]).items()}
-        more = {"files": files, "opens_files": self.opens_files}
+        more = {"files": files, "opens_files": self.opens_files, "reads_form": self.current is not None}
         return {**answer, **more, "people": people, "form_title": title, "form_labels": self.labels}
+
+    async def _current_form(self, instance: str) -> Any:
+        if self.current is None:
+            return problem(404, "Forms are not read here.")
+        answer = await self._history(instance)
+        form = answer["form"] | self.current.get("form", {})
+        found = {
+            "read_at": _iso(datetime.now(UTC)),
+            "digest": str(sorted(form.items()))[:64],
+            "changed": [],
+            "to_come": [],
+        }
+        return {**found, "files": answer["files"], "people": answer["people"], **self.current, "form": form}
 
     async def _open_file(self, instance: str, place: str, number: int) -> Response:
         self.opened.append((instance, place, number))

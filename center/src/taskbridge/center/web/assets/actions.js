@@ -75,9 +75,10 @@ export class Actions extends EventTarget {
     return NOT_CARRIED_OUT.has(this.of(item)?.status);
   }
 
-  /** Rejects with a Problem where the service did not record it. `revision` of the instance as it is shown, if it is. */
-  async act(action, items, { remark = "", recipient = null, revision = null } = {}) {
-    const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null, seen_revision: revision }));
+  /** Rejects with a Problem where the service did not record it. `seen`: revision of the instance and digest of its form as they are shown, if they are. */
+  async act(action, items, { remark = "", recipient = null, seen: { revision = null, form = "" } = {} } = {}) {
+    const seen = { seen_revision: revision, seen_form: form };
+    const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null, ...seen }));
     this._know(await this._api.send("POST", pathOf(this.person, "actions"), { action, items: named, remark, recipient_id: recipient }));
   }
 

@@ -36,12 +36,12 @@ export function decidingPanel(api, actions, words) {
   const buttons = element("div", { class: "deciding-buttons line" });
   const picker = element("div", { class: "deciding-picker" });
   const root = element("section", { class: "deciding stack", "aria-label": acting.title }, remark.label, steps, buttons, picker, said.root);
-  let item, revision, isOpen;
+  let item, revision, isOpen, form;
   let problem = null;
 
-  /** `item`: what is decided. `revision`: of the instance as it is shown. `isOpen`: the task still waits there. `steps`: names of earlier ones by their ids. */
+  /** `item`: what is decided. `revision`: of the instance as it is shown. `isOpen`: the task still waits there. `steps`: names of earlier ones by their ids. `form`: a CurrentForm. */
   function show(given) {
-    ({ item, revision, isOpen } = given);
+    ({ item, revision, isOpen, form } = given);
     offer(step, [["", acting.originator], ...given.steps]);
     render();
   }
@@ -81,8 +81,14 @@ export function decidingPanel(api, actions, words) {
 
   async function act(action, recipient = action === "return" ? step.value || null : null) {
     if (!remark.check(action)) return;
+    if (await form.isUnseen()) {
+      problem = { text: acting.reasons.changed, bad: true };
+      render();
+      return;
+    }
     const text = action === "withdraw" ? "" : remark.field.value.trim();
-    problem = await attempt(actions.act(action, [item], { remark: text, recipient, revision }), words);
+    const seen = { revision, form: form.found?.digest };
+    problem = await attempt(actions.act(action, [item], { remark: text, recipient, seen }), words);
     if (problem === null) remark.field.value = "";
     render();
   }

@@ -2,6 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { Latest, search } from "./api.js";
+import { changesShown, CurrentForm, formAge } from "./current-form.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
 import { button, debounced, disclosure, element, icon, outsideLink, replace } from "./dom.js";
@@ -35,8 +36,12 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
   let state = null;
   let events = null;
   let deciding;
+  const current = new CurrentForm(api, () => state && render());
   inbox.addEventListener("instance", ({ detail }) => onInstance(detail.instanceId));
-  actions.addEventListener("change", () => deciding?.render());
+  actions.addEventListener("change", () => {
+    deciding?.render();
+    if (item !== null) current.refused(actions.of(item));
+  });
   show(null);
 
   function show(instanceId, row = null) {
@@ -47,6 +52,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     if (instanceId === null) replace(body, nothingToShow("inbox", said.choose));
     if (isOther) {
       [state, events] = [null, null];
+      current.show(instanceId);
       loading.cancel();
       again.cancel();
       if (instanceId === null) return;
@@ -71,6 +77,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
       found: ([found, history]) => {
         state = found;
         if (!(history instanceof Error)) events = history;
+        if (events?.reads_form) current.read();
         // Its events are not all read yet.
         else if (history.status === 503) setTimeout(() => onInstance(id), READ_AGAIN_MS);
         render();
@@ -85,15 +92,16 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
 
   function render() {
     const context = { words, format, name: nameOf() };
-    const decisions = decisionsShown(state, context);
+    const decisions = decisionsShown(state, current.found?.to_come ?? [], context);
     replace(
       body,
       head(),
+      changesShown(current, events?.form_labels ?? {}, context),
       item && decidingShown(),
       people(context),
-      decisions && section(said.decisions, decisions),
+      decisions && section(said.stands, decisions),
       section(said.timeline, timelineShown(events, context)),
-      form(),
+      form(context),
       technical(),
     );
   }
@@ -103,13 +111,13 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     if (!isSame) deciding = decidingPanel(api, actions, words);
     // The callback may come before the row leaves, and the row leaves before these details.
     const isOpen = (task()?.status ?? "PENDING") === "PENDING";
-    deciding.show({ item, revision: state.revision, isOpen, steps: earlierSteps(state, item) });
+    deciding.show({ item, revision: state.revision, isOpen, steps: earlierSteps(state, item), form: current });
     return deciding.root;
   }
 
   /** How people of this instance are called: names where they are known. */
   function nameOf() {
-    const names = namesIn(state.originator ?? item?.originator, state, events);
+    const names = namesIn(state.originator ?? item?.originator, state, events, current.found);
     return (id) => (id === inbox.person.userId ? words.you : (names.get(id) ?? id));
   }
 
@@ -165,11 +173,17 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     );
   }
 
-  function form() {
-    const { form: values = {}, form_title: title = null, form_labels: labels = {}, files = {}, opens_files: opens = false } = events ?? {};
+  function form(context) {
+    const { form: sent = {}, form_title: title = null, form_labels: labels = {}, opens_files: opens = false } = events ?? {};
+    const { form: values, files } = current.found ?? { form: sent, files: events?.files ?? {} };
+    const changed = new Set(current.found?.changed.map(({ field }) => field));
     const path = `/v1/instances/${encodeURIComponent(shown)}/files`;
-    const address = (place, number) => (opens && opensFiles ? path + search({ place, number }) : null);
-    return section([said.form, title].filter(Boolean).join(" · "), formShown(values, { words, format, labels, files, address }));
+    // The service opens what was sent: not what was attached since then.
+    const isSent = (place) => !changed.has(place.split("/")[0]);
+    const address = (place, number) => (opens && opensFiles && isSent(place) ? path + search({ place, number }) : null);
+    const sentAt = events?.events.find(({ event_id: id }) => id === events.form_of)?.occurred_at;
+    const heading = [said.form, title].filter(Boolean).join(" · ");
+    return section(heading, formAge(current, sentAt, context), formShown(values, { words, format, labels, files, address, changed }));
   }
 
   function technical() {

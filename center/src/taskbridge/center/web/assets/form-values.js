@@ -7,7 +7,8 @@ const FIELD_ID = /^\w+_\w+$/;
 
 /**
  * `given` has the `words` and the `format` of the reader; `labels`: what fields are called, by their ids; `files` by
- * their places; and `address(place, number)` of one of them, null where files are opened elsewhere only.
+ * their places; `address(place, number)` of one of them, null where files are opened elsewhere only; and `changed`: the
+ * ids of fields that are marked as such.
  */
 export function formShown(form, given) {
   const { words } = given;
@@ -23,7 +24,8 @@ export function formShown(form, given) {
 function field(name, value, given, place) {
   const label = labelOf(name, given.labels);
   const id = label === name ? {} : { title: name };
-  return [element("dt", { class: FIELD_ID.test(label) ? "note mono" : "note", ...id }, element("bdi", {}, label)), element("dd", {}, shown(value, given, place))];
+  const mark = given.changed.has(place) ? element("span", { class: "form-changed" }, given.words.detail.changed) : null;
+  return [element("dt", { class: FIELD_ID.test(label) ? "note mono" : "note", ...id }, element("bdi", {}, label), mark), element("dd", {}, shown(value, given, place))];
 }
 
 const labelOf = (name, labels) => (Object.hasOwn(labels, name) ? labels[name] : name);
