@@ -28,7 +28,10 @@ def deciding(fake: FakeTaskCenter) -> FakeTaskCenter:
         item["task_id"] = str(71_001 + number)
     fake.labels = {"amount": "金额"}
     changed = [{"field": "amount", "before": "200", "user_id": "0169-wang-wei", "at": AT}]
-    to_come = [{"name": "财务审批", "user_ids": ["0169-han-mei"]}, {"name": MARKUP, "user_ids": []}]
+    to_come: list[dict[str, Any]] = [
+        {"name": "财务审批", "user_ids": ["0169-han-mei"]},
+        {"name": MARKUP, "user_ids": []},
+    ]
     fake.current = {"form": {"amount": MARKUP}, "changed": changed, "to_come": to_come, "digest": "d-1"}
     return fake
 

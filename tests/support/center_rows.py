@@ -145,11 +145,14 @@ class AnsweringCenter:
         yield lambda _: None
 
     def lists_router(self, **options: Any) -> APIRouter:
-        options = {"file_opener": self._file_opener, "form_reader": lambda *_: self.read_form, **options}
+        options = {"file_opener": self._file_opener, "form_reader": self._form_reader, **options}
         return lists_router(self.access, self.queries, self.threads, **options)
 
     def _file_opener(self, _corp_id: str, _source: str, _app_type: str) -> OpenFile | None:
         return self.open_file
+
+    def _form_reader(self, _corp_id: str, _source: str, _app_type: str) -> FormReader | None:
+        return self.read_form
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

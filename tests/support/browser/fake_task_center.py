@@ -540,7 +540,7 @@ class FakeTaskCenter:
             return problem(404, "Forms are not read here.")
         answer = await self._history(instance)
         form = answer["form"] | self.current.get("form", {})
-        found = {
+        found: dict[str, Any] = {
             "read_at": _iso(datetime.now(UTC)),
             "digest": str(sorted(form.items()))[:64],
             "changed": [],

@@ -113,7 +113,7 @@ def reconcile_series() -> dict[str, tuple[str, float]]:
 
 def approvals_series() -> dict[str, tuple[str, float]]:
     """What the service for DingTalk's approvals exposes while it is connected."""
-    metrics = ApprovalsMetrics(lambda: True)
+    metrics = ApprovalsMetrics(lambda: True, lambda: 0)
     return series_of(generate_latest(metrics.registry).decode(), job=APPROVALS)
 
 
