@@ -22,6 +22,7 @@ from taskbridge.center.actions.targets import Endpoints
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
+from taskbridge.center.api.leavers import leavers_router
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.settings import settings_class
 from taskbridge.center.tables import sessions
@@ -89,6 +90,13 @@ class Served:
             audit_router(self.audit, access, database, self.rows.threads),
             personal_router(access, self.rows.marks, database, self.rows.threads),
             acts,
+            leavers_router(
+                access,
+                Actions(database),
+                self.rows.threads,
+                systems=Systems(endpoints=lambda: self.endpoints),
+                wake=lambda: self.wakes.append(None),
+            ),
             delegates,
         )
         for corp, user, number in (
