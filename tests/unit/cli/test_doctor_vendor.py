@@ -38,7 +38,7 @@ app_type = "APP_2"
 system_token = "{second}"
 """
 CALLS_LEFT = (
-    "calls: ding1: 15 calls today, 15 this month, by reconcile's count; 235 left today"
+    "calls: ding1: 16 calls today, 16 this month, by reconcile's count; 234 left today"
     " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
 CORP_TOKEN = 'corp_token = "fake-corp-token"'

@@ -66,6 +66,7 @@ _WITHOUT = {
     wire.GetTaskCopies.path: "lost copies are not found",
     wire.GetOperationRecords.path: "decisions are not repaired",
     wire.QueryServiceRecord.path: "recorded callbacks cannot be looked up",
+    wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "people do not see who acts for them at Yida",
     GetNotifyMe.path: "recovered copies have no time and no page",
@@ -186,6 +187,7 @@ class _Questions:
             calls += [
                 partial(anext, api.copies(user_id, now_ms), None),
                 partial(organisation.labels, api.app, form_uuid),
+                partial(api.remarks, form_uuid, [instance_id]),
             ]
             if has_corp_token:
                 calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))

@@ -11,6 +11,10 @@ from taskbridge.runtime.standard_webhooks import key_of
 ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
 ACTIONS: tuple[ActionName, ...] = get_args(ActionName)
 AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS
+TalkName = Literal["comment", "urge"]
+TALK: tuple[TalkName, ...] = get_args(TalkName)
+COMMENT, URGE = TALK
+"""Recorded and sent as actions are, and of no task."""
 
 
 class Possible(NamedTuple):
