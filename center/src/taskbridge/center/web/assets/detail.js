@@ -2,6 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { Latest, search } from "./api.js";
+import { commentsPanel } from "./comments.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
 import { button, debounced, disclosure, element, icon, outsideLink, replace } from "./dom.js";
@@ -34,7 +35,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
   let item = null;
   let state = null;
   let events = null;
-  let deciding;
+  let deciding, comments;
   inbox.addEventListener("instance", ({ detail }) => onInstance(detail.instanceId));
   actions.addEventListener("change", () => deciding?.render());
   show(null);
@@ -46,7 +47,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     shown = instanceId;
     if (instanceId === null) replace(body, nothingToShow("inbox", said.choose));
     if (isOther) {
-      [state, events] = [null, null];
+      [state, events, comments] = [null, null, null];
       loading.cancel();
       again.cancel();
       if (instanceId === null) return;
@@ -92,6 +93,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
       item && decidingShown(),
       people(context),
       decisions && section(said.decisions, decisions),
+      commentsShown(),
       section(said.timeline, timelineShown(events, context)),
       form(),
       technical(),
@@ -105,6 +107,11 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     const isOpen = (task()?.status ?? "PENDING") === "PENDING";
     deciding.show({ item, revision: state.revision, isOpen, steps: earlierSteps(state, item) });
     return deciding.root;
+  }
+
+  function commentsShown() {
+    comments ??= commentsPanel(api, words, format, { instanceId: shown, title: state.title, me: inbox.person.userId });
+    return comments.root;
   }
 
   /** How people of this instance are called: names where they are known. */
