@@ -58,7 +58,7 @@ _NOTICES_A_DAY, _DAY_S = 400, 86_400.0
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
 """DingTalk's API requires a remark."""
 _READ_A_DAY, _READ_A_DAY_OF_CLUSTER = 500, 20_000
-"""Comments of how many instances are read for people: DingTalk counts no calls of a dedicated cluster."""
+"""Comments of how many instances are read for people: no limit is documented for a dedicated cluster."""
 _SKEW_MS = 60_000
 
 log = structlog.get_logger(__name__)
