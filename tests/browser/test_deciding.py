@@ -31,7 +31,7 @@ def deciding(fake: FakeTaskCenter) -> FakeTaskCenter:
 
 
 def said(page: Page) -> Locator:
-    return page.locator(".detail .deciding-said[role=status]")
+    return page.locator(".detail .deciding .deciding-said[role=status]")
 
 
 def press(page: Page, name: str) -> None:

@@ -264,7 +264,10 @@ def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_ex
     first, second, third = [people.create(f"第{number}个申请", WANG) for number in (1, 2, 3)]
     page = signed_in(open_page(people.company.bridge.center_url), WANG, link="登录")
     listed(page, first, second, third)
-    said, remark = page.locator(".detail .deciding-said[role=status]"), page.get_by_role("textbox", name="意见")
+    said, remark = (
+        page.locator(".detail .deciding .deciding-said[role=status]"),
+        page.get_by_role("textbox", name="意见"),
+    )
 
     # By the keyboard; a refusal needs a reason. It leaves the list when the callback comes, not before.
     choose(page, third)
@@ -317,7 +320,7 @@ def test_while_dingtalk_is_slow_people_go_on_with_other_tasks(people: Deciding, 
     before = len(people.dingtalk.changes)
     page = signed_in(open_page(people.company.bridge.center_url), HAN, link="登录")
     said, buttons = (
-        page.locator(".detail .deciding-said[role=status]"),
+        page.locator(".detail .deciding .deciding-said[role=status]"),
         page.locator(".detail .deciding-buttons button"),
     )
     listed(page, first, second)
@@ -341,6 +344,34 @@ def test_while_dingtalk_is_slow_people_go_on_with_other_tasks(people: Deciding, 
     assert sorted(people.sent(before + 2)[-2:]) == [(HAN, wire.AGREED, "同意"), (HAN, wire.DISAGREED, "预算不足")]
     people.confirm()
     expect(page.locator(".task-list .nothing")).to_be_visible(timeout=SOON_MS)
+
+
+def test_a_comment_is_written_at_the_desk_and_its_writer_is_urged_from_a_phone(
+    people: Deciding, open_page: OpenPage
+) -> None:
+    task = people.create("有评论的申请", WANG, by=HAN)
+    desk = signed_in(open_page(people.company.bridge.center_url), WANG, link="登录")
+    choose(desk, task)
+    desk.get_by_role("textbox", name="写评论").fill("<b>预算够吗？</b>")
+    press(desk, "发表评论")
+    written = desk.locator(".comment")
+    expect(written).to_contain_text("<b>预算够吗？</b>")
+    expect(written.locator(".deciding-said")).to_have_count(0, timeout=SOON_MS)
+
+    look = {"viewport": {"width": 390, "height": 780}, "color_scheme": "dark", "locale": "en-US"}
+    phone = signed_in(open_page(f"{people.company.bridge.center_url}/#created", **look), HAN, link="Sign in")
+    phone.get_by_role("tab").nth(2).click()
+    choose(phone, task)
+    expect(phone.locator(".comment").first).to_contain_text("<b>预算够吗？</b>")
+    phone.get_by_role("button", name="Urge").click()
+    phone.get_by_role("dialog").get_by_role("button", name="Urge").click()
+    expect(phone.locator(".comment")).to_have_count(2)
+    expect(phone.locator(".comment .deciding-said")).to_have_count(0, timeout=SOON_MS)
+    assert [(each.creator, each.content, each.at_user_id) for each in people.dingtalk.remarks] == [
+        (WANG, "<b>预算够吗？</b>", None),
+        (HAN, "请尽快处理。", WANG),
+    ]
+    assert serious_findings(phone) == []
 
 
 def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: OpenPage) -> None:

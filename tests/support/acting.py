@@ -20,6 +20,7 @@ from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Action, ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import Endpoint, Endpoints
+from taskbridge.center.api.talk import Talk
 from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
 from taskbridge.dingtalk.apps import App, Apps, Corp
 from taskbridge.dingtalk.decisions import YidaApps
@@ -83,6 +84,7 @@ class World:
         self._replicas: list[ActionDispatcher] = []
         self.systems = self._systems_of(clock)
         self.dispatcher = self.replica()
+        self.talk = Talk(database, self.systems)
 
     def replica(self, clock: FakeClock | None = None) -> ActionDispatcher:
         clock = clock or self.clock
@@ -138,6 +140,17 @@ class World:
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
         wanted = [ActionRequest(of or by, instance, task, action, to, remark, seen, form) for instance, task in tasks]
         return self.store.request(caller, wanted, self.systems, address="192.0.2.1", now=self.clock.now_ms())
+
+    def comment(self, text: str, *, by: str = "ann", instance: str = "I-1", operates: bool = False) -> Sequence[Action]:
+        at: dict[str, Any] = {"address": "192.0.2.1", "now": self.clock.now_ms()}
+        return self.talk.comment(self._person(by, operates=operates), instance, text, **at)
+
+    def urge(self, text: str = "", *, by: str, instance: str = "I-1", operates: bool = False) -> Sequence[Action]:
+        at: dict[str, Any] = {"address": "192.0.2.1", "now": self.clock.now_ms()}
+        return self.talk.urge(self._person(by, operates=operates), instance, text, **at)
+
+    def _person(self, user: str, *, operates: bool) -> Caller:
+        return Caller("sso", corps=("*",) if operates else (), corp_id=CORP_ID, user_id=user)
 
     def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:
         """From so many hours from now until so many."""

@@ -136,7 +136,7 @@ class AnsweringCenter:
         async def readiness() -> dict[str, Any]:
             return self.ready
 
-        return build_http(readiness, self.metrics, routers=[self.lists_router(), *further], only_hosts=only_hosts)
+        return build_http(readiness, self.metrics, routers=[*further, self.lists_router()], only_hosts=only_hosts)
 
     @contextmanager
     def complete_lists(self, _connection: Connection) -> Generator[Seen]:

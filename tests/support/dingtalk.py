@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from taskbridge.local.fake_dingtalk import Company
     from taskbridge.runtime.clock import Clock
-    from taskbridge.schemas.events import Action
 
-_CHANGES = {each.path for each in get_args(Change)}
+_CHANGES = {each.path for each in (*get_args(Change), wire.SaveFormRemark)}
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 
 
@@ -120,8 +119,7 @@ class FaultyDingTalk(FakeDingTalk):
         self.calls_per_second, self.calls_per_month = self.faults.calls_per_second, self.faults.calls_per_month
         super()._check(name, token, is_counted=is_counted)
 
-    def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
-        super()._carry_out(request, action, task_id, **fields)
+    def _answer_change(self) -> None:
         if self.faults.lost_answers:
             self.faults.lost_answers -= 1
             raise Refused(504, "GatewayTimeout", "no answer in time")

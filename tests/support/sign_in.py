@@ -21,16 +21,18 @@ from taskbridge.center.actions.systems import Agent, Systems
 from taskbridge.center.actions.targets import Endpoints
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.comments import comments_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.leavers import leavers_router
 from taskbridge.center.api.personal import personal_router
+from taskbridge.center.api.talk import Talk
 from taskbridge.center.settings import settings_class
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.dingtalk.calls import Refused
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
-from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
+from taskbridge.schemas.events import SOURCE_YIDA, PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import httpx2
     from fastapi import FastAPI
 
+    from taskbridge.center.actions.systems import Comments
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
@@ -51,6 +54,15 @@ def settings_of(**given: str) -> CenterSettings:
     needed = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1", "public_url": URL}
     environment = {f"CENTER_{name.upper()}": value for name, value in (needed | given).items()}
     return load_settings(settings_class(), environment)
+
+
+class _Systems(Systems):
+    """Other systems, and what reads comments of Yida's apps."""
+
+    reader: Comments | None = None
+
+    def comments(self, corp_id: str, source: str, app_type: str) -> Comments | None:  # noqa: ARG002 - as Systems
+        return self.reader if source == SOURCE_YIDA else None
 
 
 class Served:
@@ -68,13 +80,24 @@ class Served:
         access = self.rows.access
         self.endpoints = Endpoints()
         self.wakes: list[None] = []
+        self.systems = _Systems(endpoints=lambda: self.endpoints)
         acts = actions_router(
             access,
             Actions(database),
             self.rows.queries.people,
             self.rows.threads,
-            systems=Systems(endpoints=lambda: self.endpoints),
+            systems=self.systems,
             wake=lambda: self.wakes.append(None),
+        )
+        self.comments_read: list[str] = []
+        comments = comments_router(
+            access,
+            self.rows.queries,
+            Talk(database, self.systems, self.rows.complete_lists),
+            self.rows.threads,
+            systems=self.systems,
+            wake=lambda: self.wakes.append(None),
+            counted=self.comments_read.append,
         )
         self.agents: list[Agent] = []
         self.agents_read = 0
@@ -97,6 +120,7 @@ class Served:
                 systems=Systems(endpoints=lambda: self.endpoints),
                 wake=lambda: self.wakes.append(None),
             ),
+            comments,
             delegates,
         )
         for corp, user, number in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typer.testing import CliRunner
 
@@ -24,7 +24,7 @@ from taskbridge.local.fake_dingtalk import served
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.tokens import digest_of
-from taskbridge.schemas.events import Action
+from taskbridge.schemas.events import Action, Person
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,10 +97,15 @@ class Deciding:
         """Return once so many changes wait for their answer."""
         wait_until(lambda: self.dingtalk.faults.waiting == count)
 
-    def create(self, title: str, assignee: str, **form: str) -> Task:
+    def create(self, title: str, assignee: str, *, by: str = "u-zhang", **form: str) -> Task:
         """``form``: its values, where the test cares about them."""
-        task = self.company.create(title, assignee, **({"dataMap": form} if form else {}))
-        ids = {"instance_id": task.instance_id, "app_type": APP, "corp_id": CORP}
+        task = self.company.create(title, assignee, originatorId=by, **({"dataMap": form} if form else {}))
+        ids: dict[str, Any] = {
+            "instance_id": task.instance_id,
+            "app_type": APP,
+            "corp_id": CORP,
+            "originator": Person(by),
+        }
         self.dingtalk.company.happened(assigned(task.task_id, assignee, at=1, form_data=form, **ids))
         return task
 

@@ -109,6 +109,18 @@ class FakeTaskCenter:
     opens_files: bool = True
     opened: list[tuple[str, str, int]] = field(default_factory=list[tuple[str, str, int]])
     """Instance, place and number of the files that were opened."""
+    comments: dict[str, Any] = field(
+        default_factory=lambda: {
+            "items": list[Any](),
+            "reason": "not-offered",
+            "said": list[Any](),
+            "may_comment": False,
+            "may_urge": list[str](),
+        }
+    )
+    """As ``/comments`` says them, of every instance."""
+    said: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """What was said, as it was sent: the action, and the text."""
     marks: dict[tuple[str, str, str, str | None], dict[str, Any]] = field(
         default_factory=dict[tuple[str, str, str, "str | None"], dict[str, Any]]
     )
@@ -269,6 +281,8 @@ class FakeTaskCenter:
         api.get("/v1/instances/{instance:path}/history")(self._history)
         api.get("/v1/instances/{instance:path}/form")(self._current_form)
         api.get("/v1/instances/{instance:path}/files")(self._open_file)
+        api.get("/v1/instances/{instance:path}/comments")(self._comments)
+        api.post("/v1/instances/{instance:path}/comments", response_model=None)(self._say)
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
@@ -556,6 +570,22 @@ class FakeTaskCenter:
     async def _open_file(self, instance: str, place: str, number: int) -> Response:
         self.opened.append((instance, place, number))
         return RedirectResponse("/temporary", 303)
+
+    async def _comments(self) -> dict[str, Any]:
+        return {**self.comments, "people": self._people(*self.names)}
+
+    async def _say(self, request: Request) -> Any:
+        wanted = await request.json()
+        action, text = wanted["action"], wanted["text"]
+        if action == "urge" and any(each == "urge" for each, _ in self.said):
+            return problem(429, "They were urged already.")
+        self.said.append((action, text))
+        for to in self.comments["may_urge"] if action == "urge" else [None]:
+            about = {"action": action, "text": text or "请尽快处理。", "recipient_id": to, "detail": None}
+            number = str(len(self.comments["said"]))
+            said = {**about, "action_id": number, "status": "REQUESTED", "at": _iso(self.now)}
+            self.comments["said"] = [*self.comments["said"], said]
+        return await self._comments()
 
     async def _file(self) -> Response:
         return Response("the file", media_type="text/plain")

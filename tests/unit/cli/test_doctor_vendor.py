@@ -38,7 +38,7 @@ app_type = "APP_2"
 system_token = "{second}"
 """
 CALLS_LEFT = (
-    "calls: ding1: 17 calls today, 17 this month, by reconcile's count; 233 left today"
+    "calls: ding1: 18 calls today, 18 this month, by reconcile's count; 232 left today"
     " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
 CORP_TOKEN = 'corp_token = "fake-corp-token"'

@@ -37,6 +37,8 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
     wire.QueryServiceRecord: "yida_1_0.QueryServiceRecord",
     wire.GetOpenUrl: "yida_1_0.GetOpenUrl",
+    wire.SaveFormRemark: "yida_1_0.SaveFormRemark",
+    wire.ListFormRemarks: "yida_1_0.ListFormRemarks",
     wire.GetToken: "oauth2_1_0.GetToken",
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
@@ -61,6 +63,7 @@ METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList, workflow.OpenConnection), "POST"),
     **dict.fromkeys((wire.GetAccessToken, workflow.ListProcessInstanceIds), "POST"),
     **dict.fromkeys((wire.ListOperationLogs, wire.PreviewPublishedProcess), "POST"),
+    **dict.fromkeys((wire.SaveFormRemark, wire.ListFormRemarks), "POST"),
     wire.TerminateInstance: "PUT",
 }
 PAGED = (
@@ -101,6 +104,7 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationLogs: ("yida_1_0.ListOperationLogsResponseBody",),
     wire.Preview: ("yida_1_0.PreviewPublishedProcessResponseBody",),
     wire.PreviewedStep: ("yida_1_0.PreviewPublishedProcessResponseBodyResult",),
+    wire.RemarkMap: ("yida_1_0.ListFormRemarksResponseBody",),
     wire.OpenUrl: ("yida_1_0.GetOpenUrlResponseBody",),
     wire.ServiceRecordPage: ("yida_1_0.QueryServiceRecordResponseBody",),
     wire.ServiceRecord: ("yida_1_0.QueryServiceRecordResponseBodyValues",),
@@ -128,6 +132,13 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
 }
 NO_STEP: dict[type[msgspec.Struct], set[str]] = {wire.ListedTask: {"activityId"}}
 """Inherited from ``RunningTask``, and never in that answer."""
+EXAMPLES: dict[type[msgspec.Struct], set[str]] = {
+    wire.Remark: {
+        *("creator", "replyUserId", "images", "formInstId", "replyId", "files", "id", "gmtCreate", "class"),
+        *("atUserId", "content"),
+    },
+}
+"""Without a type in the SDK: the fields of the example in the documentation of its Java source."""
 NO_TIMES = {"createTimeGMT", "modifiedTimeGMT"}
 """The fields that the answer for several ids lacks."""
 
@@ -201,8 +212,13 @@ def test_the_token_is_in_the_header_of_the_sdk(sdk: Path) -> None:
     assert f"real_headers['{wire.TOKEN_HEADER}']" in client
 
 
+@pytest.mark.parametrize("answer", EXAMPLES, ids=lambda each: each.__name__)
+def test_answers_without_a_type_are_those_of_the_example(answer: type[msgspec.Struct]) -> None:
+    assert ours(answer) <= EXAMPLES[answer]
+
+
 def test_every_request_and_answer_is_compared() -> None:
     names = [value for module in (wire, organisation, workflow) for value in vars(module).values()]
     found = {each for each in names if isinstance(each, type) and issubclass(each, msgspec.Struct)}
     abstract = {msgspec.Struct, wire.Call, wire.Request, organisation.Proved}
-    assert found - abstract - {wire.Problem, wire.OldAnswer} == {*REQUESTS, *ANSWERS}
+    assert found - abstract - {wire.Problem, wire.OldAnswer} == {*REQUESTS, *ANSWERS, *EXAMPLES}

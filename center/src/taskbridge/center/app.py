@@ -22,6 +22,7 @@ from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Received, systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.comments import comments_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.leavers import leavers_router
@@ -30,6 +31,7 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.push import push_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
+from taskbridge.center.api.talk import Talk
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
@@ -328,6 +330,16 @@ class Center:
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
         routers = [
+            # Before the route of an instance, whose id may have slashes.
+            comments_router(
+                self.access,
+                self._queries,
+                Talk(self._database, self.systems, self.filling.complete),
+                self._threads,
+                systems=self.systems,
+                wake=self.dispatcher.wake,
+                counted=lambda result: self.metrics.comment_reads.labels(result).inc(),
+            ),
             lists_router(
                 self.access,
                 self._queries,

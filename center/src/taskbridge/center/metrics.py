@@ -43,7 +43,15 @@ class Metrics:
             "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
         self.tokens_usable.set(1)
-        self.actions = counter("actions", "Decisions of people that have ended, by result.", ("result",))
+        self.actions = counter(
+            "actions", "Decisions, comments and urgings of people that have ended, by result.", ("result",)
+        )
+        self.comment_reads = counter(
+            "comment_reads",
+            "Instances whose comments were read for a person, by result: `read`, `not_offered`, `failed`, or `limited` "
+            "(too many in an hour or a day).",
+            ("result",),
+        )
         self.reminders_usable = gauge(
             "reminders_file_usable", "0 while the reminders file is invalid and an older version is in use."
         )

@@ -69,6 +69,7 @@ _WITHOUT = {
     wire.ListOperationLogs.path: "the details do not say who changed a form, and when",
     wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
     wire.QueryServiceRecord.path: "recorded callbacks cannot be looked up",
+    wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "people do not see who acts for them at Yida",
     GetNotifyMe.path: "recovered copies have no time and no page",
@@ -191,6 +192,7 @@ class _Questions:
                 partial(organisation.labels, api.app, form_uuid),
                 partial(api.operation_logs, form_uuid, instance_id),
                 partial(api.previewed_steps, form_uuid, {}, process_code=None, user_id=user_id),
+                partial(api.remarks, form_uuid, [instance_id]),
             ]
             if has_corp_token:
                 calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))

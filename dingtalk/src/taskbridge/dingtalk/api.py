@@ -218,6 +218,16 @@ class YidaApi:
         request = wire.PreviewPublishedProcess(**credentials, **given, process_code=process_code)
         return (await self._calls.post(request, wire.Preview)).result
 
+    async def remarks(self, form_uuid: str, ids: Sequence[str]) -> list[wire.Remark]:
+        """The comments on these instances of a form, as far as DingTalk returns them; each has its instance."""
+
+        async def listed(some: Sequence[str]) -> list[wire.Remark]:
+            request = wire.ListFormRemarks(**self._credentials(), form_uuid=form_uuid, form_instance_id_list=[*some])
+            found = (await self._calls.post(request, wire.RemarkMap)).form_remark_vo_map or {}
+            return [msgspec.structs.replace(each, form_inst_id=at) for at in found for each in found[at] or ()]
+
+        return await self._in_lists(listed, ids)
+
     async def recorded_calls(self, form_uuid: str, instance_id: str) -> wire.ServiceRecordPage:
         """The newest HTTP calls that DingTalk recorded for an instance: one page."""
         request = wire.QueryServiceRecord(**self._credentials(), form_uuid=form_uuid, instance_id=instance_id)
@@ -270,6 +280,11 @@ class YidaApi:
         steps = {"form_uuid": form_uuid, "current_activity_id": here, "target_activity_id": target}
         given = {**self._of(task), "task_id": str(task.task_id), **steps, "remark": remark}
         await self._change(wire.RestartInstance(**given))
+
+    async def comment(self, instance_id: str, *, user_id: str, text: str, notify: str) -> None:
+        """Have a person comment on an instance; ``notify``: whom DingTalk tells, or empty."""
+        request = {**self._credentials(), "user_id": user_id, "form_instance_id": instance_id, "content": text}
+        await self._change(wire.SaveFormRemark(**request, at_user_id=notify or None))
 
     async def withdraw(self, instance_id: str, *, user_id: str) -> None:
         request = {**self._credentials(), "user_id": user_id, "process_instance_id": instance_id}

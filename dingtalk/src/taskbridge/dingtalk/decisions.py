@@ -12,8 +12,8 @@ import structlog
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import CHANGED, DONE, OVERTAKEN
-from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Received
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, WITHDRAW, Possible
+from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, TALK, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Task, YidaApi, address_of
 from taskbridge.dingtalk.apps import AppsFile
@@ -33,6 +33,7 @@ from taskbridge.dingtalk.calls import (
 )
 from taskbridge.dingtalk.current_form import DailyPace, YidaForms
 from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.remarks import Remarks, written_at
 from taskbridge.dingtalk.settings import DingTalkSettings
 from taskbridge.dingtalk.times import span_of
 from taskbridge.dingtalk.work import SendWorkNotification, message_of
@@ -59,6 +60,9 @@ _NOTICES_A_DAY, _DAY_S = 400, 86_400.0
 """Work notifications of one corp: its calls are counted, and decisions need them."""
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交", REASSIGN: "转交"}
 """DingTalk's API requires a remark."""
+_READ_A_DAY, _READ_A_DAY_OF_CLUSTER = 500, 20_000
+"""Comments of how many instances are read for people: no limit is documented for a dedicated cluster."""
+_SKEW_MS = 60_000
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +93,7 @@ class YidaApps:
         self._reads_forms = form_calls_per_day > 0
         reading = DailyPace(form_calls_per_day, self._clock, pace)
         self._forms_calls_of = calls_by_corp(self._files_http, reading, self._clock, attempts=1)
+        self._remarks = Remarks()
 
     @classmethod
     def of(cls, settings: CenterSettings) -> YidaApps | None:
@@ -122,6 +127,22 @@ class YidaApps:
     def form_reader(self, corp_id: str, app_type: str) -> YidaForms | None:
         app = self._app(corp_id, app_type) if self._reads_forms else None
         return None if app is None else YidaForms(YidaApi(self._forms_calls_of(app.corp), app, self._clock))
+
+    def comments(self, corp_id: str, app_type: str) -> Comments | None:
+        app = self._app(corp_id, app_type)
+        if app is None:
+            return None
+        api = YidaApi(self._files_calls_of(app.corp), app, self._clock)
+
+        async def read(form_uuid: str, instance_id: str) -> list[Comment] | None:
+            try:
+                return [_comment(each) for each in await self._remarks.of(api, form_uuid, instance_id)]
+            except NotOffered:
+                return None
+            except Later as error:
+                raise Away(str(error)) from None
+
+        return Comments(read, _READ_A_DAY_OF_CLUSTER if app.corp.yida_url else _READ_A_DAY)
 
     async def agents(self, person: Person) -> list[Agent]:
         """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
@@ -174,6 +195,11 @@ async def _opened(api: YidaApi, address: str, user_id: str | None) -> str | None
         raise Away(str(error)) from None
 
 
+def _comment(remark: wire.Remark) -> Comment:
+    user_id, notified = (None if each is None else str(each) for each in (remark.creator, remark.at_user_id))
+    return Comment(str(remark.id), user_id or "", remark.content or "", written_at(remark), notified or None)
+
+
 def _agent(agent: organisation.Agent) -> Agent:
     starts, ends = (span_of(each) for each in (agent.starts, agent.ends))
     return Agent(
@@ -212,6 +238,10 @@ class YidaApp:
     async def _send(self, action: Action) -> None:
         if action.action == WITHDRAW:
             await self._api.withdraw(action.instance_id, user_id=action.user_id)
+            return
+        if action.action in TALK:
+            said = {"text": action.remark, "notify": action.recipient_id}
+            await self._api.comment(action.instance_id, user_id=self._writer(action), **said)
             return
         if action.seen_form:
             await self._check_unchanged(action)
@@ -252,6 +282,8 @@ class YidaApp:
         if action.action == WITHDRAW:
             status = (await self._api.instance(action.instance_id)).instance_status
             return {wire.RUNNING: "", wire.TERMINATED: DONE}.get(status or "", OVERTAKEN)
+        if action.action in TALK:
+            return await self._find_comment(action)
         running = await self._api.running_tasks(action.instance_id)
         holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
         if action.user_id in holders:
@@ -271,3 +303,18 @@ class YidaApp:
         if True in found or (None in found and action.action in (AGREE, REFUSE)):
             return DONE
         return None if None in found else OVERTAKEN
+
+    def _writer(self, action: Action) -> str:
+        """In whose name a comment is written: the app's user's for people whom the instance does not concern."""
+        return action.actor_id if action.actor_id == action.user_id else self._api.app.user_id
+
+    async def _find_comment(self, action: Action) -> str | None:
+        form_uuid = (await self._api.instance(action.instance_id)).form_uuid
+        if form_uuid is None:
+            return None
+        for each in await self._api.remarks(form_uuid, [action.instance_id]):
+            is_same = (str(each.creator), (each.content or "").strip()) == (self._writer(action), action.remark)
+            is_to = str(each.at_user_id or "") == action.recipient_id
+            if is_same and is_to and written_at(each) >= action.requested_at - _SKEW_MS:
+                return DONE
+        return ""

@@ -218,6 +218,28 @@ class QueryServiceRecord(Request, frozen=True, kw_only=True, omit_defaults=True)
     instance_id: str
 
 
+class SaveFormRemark(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: ``user_id`` comments on an instance."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/remarks"
+    site = "env"
+
+    form_instance_id: str
+    content: str
+    at_user_id: str | None = None
+    """Whom DingTalk notifies of it."""
+
+
+class ListFormRemarks(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the comments on several instances of a form. The documents give no limit for their number."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/remarks/query"
+    site = "env"
+
+    form_uuid: str
+    form_instance_id_list: list[str]
+
+
 class GetOpenUrl(Call, frozen=True, kw_only=True):
     """GET: a temporary address of a file. The path ends with the app."""
 
@@ -470,6 +492,22 @@ class PreviewedStep(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 class Preview(Struct, frozen=True):
     result: list[PreviewedStep]
+
+
+class Remark(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A comment, by the example in the SDK's documentation: the SDK has no type for it."""
+
+    id: Id = None
+    form_inst_id: Id = None
+    creator: Id = None
+    content: str | None = None
+    gmt_create: str | int | None = None
+    at_user_id: Id = None
+
+
+class RemarkMap(Struct, frozen=True, rename="camel"):
+    form_remark_vo_map: dict[str, list[Remark] | None] | None = None
+    """By instance."""
 
 
 class ServiceRecord(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -373,6 +373,8 @@ class FakeDingTalk:
         self.app_key, self.app_secret = app_key, app_secret
         self.organisation = FakeOrganisation(system_tokens, user_id)
         self.calls: Counter[str] = Counter()
+        self.remarks: list[wire.Remark] = []
+        """Comments on instances, oldest first."""
         self.changes: list[wire.Request] = []
         """What it carried out, in this order."""
         self.opened: list[tuple[str, str]] = []
@@ -407,6 +409,8 @@ class FakeDingTalk:
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
+                self._route(wire.SaveFormRemark.path, self._save_remark, "POST"),
+                self._route(wire.ListFormRemarks.path, self._list_remarks, "POST"),
                 self._route(wire.QueryServiceRecord.path, self._recorded_calls, "GET"),
                 self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
                 *self.organisation.routes(self._route),
@@ -612,6 +616,31 @@ class FakeDingTalk:
         self._open_until_ms[url] = self._clock.now_ms() + request.timeout
         return wire.OpenUrl(url)
 
+    def _save_remark(self, given: Given) -> int:
+        """By the app's user, or one whom the instance concerns; no document says who may."""
+        request = self._read(given, wire.SaveFormRemark, anybody=True)
+        known = self._one(request.app_type, request.form_instance_id)
+        if request.user_id not in {self.user_id, *_people(known)} or not request.content:
+            raise Refused(400, "failure.form.noPermission", "没有权限")
+        number = len(self.remarks) + 1
+        its = number, known.instance_id, request.user_id, request.content
+        self.remarks.append(wire.Remark(*its, self._clock.now_ms(), request.at_user_id))
+        self.changes.append(request)
+        self._answer_change()
+        return number
+
+    def _list_remarks(self, given: Given) -> wire.RemarkMap:
+        request = self._read(given, wire.ListFormRemarks)
+        if len(request.form_instance_id_list) > self.ids_per_call:
+            raise Refused(400, "invalidParameter.parameter.arrayLengthExceed", "ARRAY类型超长")
+        # One missing instance fails the whole call, and the newest comes first: no document says what happens.
+        found = {self._one(request.app_type, each).instance_id for each in request.form_instance_id_list}
+        its = {at: [each for each in self.remarks[::-1] if each.form_inst_id == at] for at in found}
+        return wire.RemarkMap({at: some or None for at, some in its.items()})
+
+    def _answer_change(self) -> None:
+        """A change was carried out."""
+
     def is_open(self, url: str) -> bool:
         """Whether this address still opens its file."""
         return self._clock.now_ms() < self._open_until_ms.get(url, 0)
@@ -665,6 +694,7 @@ class FakeDingTalk:
     def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
         self.changes.append(request)
         self._happened(request, action, task_id, **fields)
+        self._answer_change()
 
     def _happened(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
         now = self._clock.now_ms()

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from support.center_rows import AnsweringCenter, state
 from taskbridge.center.access import access as access_module
 from taskbridge.center.access.access import Access, Caller, build_access
+from taskbridge.center.actions.systems import FormRead
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.access import own_hosts
 from taskbridge.runtime.refusals import NotNow, Unauthorized
@@ -22,9 +23,10 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, PersonRecord, Status, TaskEntry, TaskEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
+    from taskbridge.center.actions.systems import LoggedChange, Step
     from taskbridge.runtime.database import Database
 
 OURS, THEIRS, ALL = new_token(), new_token(), new_token()
@@ -90,6 +92,20 @@ def furnish(center: AnsweringCenter, corp: str, user: str = "ann") -> None:
     )
     center.store_events(created)
     center.open_file = lambda _file: temporary_address
+    center.read_form = Unchanged()
+
+
+class Unchanged:
+    """Reads forms that are as they were."""
+
+    async def read(self, _instance_id: str) -> FormRead:
+        return FormRead({}, is_running=False)
+
+    async def changes(self, _instance_id: str, _read: FormRead, _fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+        return {}
+
+    async def steps(self, _instance_id: str, _read: FormRead, _here: Sequence[str]) -> Sequence[Step]:
+        return ()
 
 
 async def temporary_address(_user_id: str | None) -> str:

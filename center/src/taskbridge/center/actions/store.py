@@ -24,7 +24,16 @@ from sqlalchemy.sql import not_
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, REASSIGN, RETURN, WITHDRAW, RecordedName
+from taskbridge.center.actions.targets import (
+    ACTIONS,
+    HAND_OVER,
+    REASSIGN,
+    RETURN,
+    TALK,
+    WITHDRAW,
+    RecordedName,
+    TalkName,
+)
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,
@@ -84,7 +93,7 @@ class Action(NamedTuple):
     task_id: str
     source: str
     app_type: str
-    action: RecordedName
+    action: RecordedName | TalkName
     recipient_id: str
     remark: str
     status: ActionStatus
@@ -246,10 +255,11 @@ class Actions:
         return [found[each] for each in wanted]
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
-        """Those by or for a person that are under way or ended within a day, the latest first."""
+        """Decisions by or for a person that are under way or ended within a day, the latest first."""
         corp_id, user_id = person
         mine = actions.c.corp_id == corp_id, or_(actions.c.user_id == user_id, actions.c.actor_id == user_id)
-        query = select(actions).where(*mine, actions.c.requested_at > now - SHOWN_MS)
+        decided = actions.c.action.not_in(TALK), actions.c.requested_at > now - SHOWN_MS
+        query = select(actions).where(*mine, *decided)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(actions.c.requested_at.desc()).limit(_SHOWN_MOST))
             return [Action(*row) for row in found]
@@ -285,6 +295,9 @@ class Actions:
 
     def found_out(self, action: Action) -> str | None:
         """DONE or OVERTAKEN by what the topics say; None while they say that it is still to be done."""
+        if action.action in TALK:
+            # The topics say nothing of it.
+            return DONE if action.status == ACCEPTED else None
         withdraws = action.action == WITHDRAW
         with self._database.read() as connection:
             same = actions.c.action_id == action.action_id

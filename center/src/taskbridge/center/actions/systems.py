@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import httpx2
 import msgspec
 
-from taskbridge.center.actions.targets import HAND_OVER, REASSIGN, Endpoint, Endpoints, EndpointsFile, Possible
+from taskbridge.center.actions.targets import HAND_OVER, REASSIGN, TALK, Endpoint, Endpoints, EndpointsFile, Possible
 from taskbridge.runtime import extensions
 from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
@@ -134,6 +134,27 @@ class FormReader(Protocol):
         ...
 
 
+class Comment(NamedTuple):
+    comment_id: str
+    user_id: str
+    """Who wrote it, or empty."""
+    text: str
+    written_at: int
+    """In ms, or 0 if that is not known."""
+    notified_id: str | None
+    """Whom the system was to notify of it."""
+
+
+class Comments(NamedTuple):
+    """What reads the comments on instances of an app."""
+
+    read: Callable[[str, str], Awaitable[Sequence[Comment] | None]]
+    """By form and instance, oldest first; None where the system lacks the call. May raise OperatorError: Away if it
+    passes."""
+    most_a_day: int
+    """Instances of the corp: the system limits its calls, and decisions need them."""
+
+
 class Connected(Protocol):
     """All apps of one source, of which an extension carries out decisions."""
 
@@ -162,6 +183,13 @@ class Connected(Protocol):
 
     def form_reader(self, corp_id: str, app_type: str) -> FormReader | None:
         """What reads the forms of this app as they are now; None if nothing does."""
+
+    def comments(self, corp_id: str, app_type: str) -> Comments | None:
+        """What reads comments on instances of this app; None if they are written elsewhere only.
+
+        If it is not None, the app's ``system`` carries out the actions of TALK too: it writes ``remark`` in the name of
+        ``actor_id``, and notifies ``recipient_id``.
+        """
         ...
 
     async def agents(self, person: Person) -> Sequence[Agent]:
@@ -196,7 +224,11 @@ class Systems:
         self.files = [*(file for each in connected for file in each.files), *files]
 
     def of(self, corp_id: str, source: str, app_type: str, *, allowed: Allowed = always) -> System | None:
-        """Where decisions on tasks of this app go; None if they are made elsewhere only."""
+        """Where decisions on tasks of this app go; None if they are made elsewhere only.
+
+        Before ``source`` there is a space if it is of an action of TALK.
+        """
+        source = source.strip()
         if (connected := self._connected.get(source)) is not None:
             return connected.system(corp_id, app_type, allowed)
         endpoint = self._endpoints().get((corp_id, source))
@@ -219,6 +251,15 @@ class Systems:
         """As of ``Connected``."""
         connected = self._connected.get(source)
         return None if connected is None else connected.form_reader(corp_id, app_type)
+
+    def comments(self, corp_id: str, source: str, app_type: str) -> Comments | None:
+        """As of ``Connected``."""
+        connected = self._connected.get(source)
+        return None if connected is None else connected.comments(corp_id, app_type)
+
+    def accepts_comments(self, corp_id: str, source: str, app_type: str) -> bool:
+        is_other = source not in self._connected and (corp_id, source) in self._endpoints()
+        return is_other or self.comments(corp_id, source, app_type) is not None
 
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
@@ -264,9 +305,8 @@ class OtherSystem:
         self._http, self._endpoint = http, endpoint
 
     async def send(self, action: Action, *, now: int) -> Answer:
-        body = msgspec.json.encode(
-            {"type": "task.action.v1", "timestamp": iso(action.requested_at), "data": _data(action)}
-        )
+        kind, data = ("action", _data(action)) if action.action not in TALK else (action.action, _talk(action))
+        body = msgspec.json.encode({"type": f"task.{kind}.v1", "timestamp": iso(action.requested_at), "data": data})
         keys = [self._endpoint.key]
         headers = {
             "content-type": "application/json",
@@ -293,13 +333,18 @@ def _data(action: Action) -> dict[str, str | None]:
         "action_id": action.action_id,
         "action": HAND_OVER if action.action == REASSIGN else action.action,
         "corp_id": action.corp_id,
-        "instance_id": action.instance_id.removeprefix(f"{action.source}:"),
+        "instance_id": action.instance_id.removeprefix(f"{action.source.strip()}:"),
         "task_id": action.task_id or None,
         "user_id": action.user_id,
         "actor_id": action.actor_id,
         "recipient_id": action.recipient_id or None,
         "remark": action.remark,
     }
+
+
+def _talk(action: Action) -> dict[str, str | None]:
+    same = "action_id", "corp_id", "instance_id", "actor_id", "recipient_id"
+    return {**{name: value for name, value in _data(action).items() if name in same}, "text": action.remark}
 
 
 def _detail(response: httpx2.Response) -> str:

@@ -14,6 +14,10 @@ AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS
 RecordedName = ActionName | Literal["reassign"]
 REASSIGN: Literal["reassign"] = "reassign"
 """An operator hands a person's task over to another one. Nobody else may: it is no action of a person."""
+TalkName = Literal["comment", "urge"]
+TALK: tuple[TalkName, ...] = get_args(TalkName)
+COMMENT, URGE = TALK
+"""Recorded and sent as actions are, and of no task."""
 
 
 class Possible(NamedTuple):

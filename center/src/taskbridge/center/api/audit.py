@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import FILE_OPENED, READ, Audit, AuditQuery
 from taskbridge.center.actions.store import ENDED, SENT
-from taskbridge.center.actions.targets import ACTIONS
+from taskbridge.center.actions.targets import ACTIONS, TALK
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import Auditor, guarded_router
 from taskbridge.center.api.models import ID_MAX
@@ -123,7 +123,7 @@ def _described(database: Database, found: Sequence[dict[str, Any]]) -> Entries:
             "decision": subject["action"],
             "status": subject["status"],
             "instance_id": subject["instance_id"],
-            "task_id": subject["task_id"] or None,
+            "task_id": None if subject["action"] in TALK else subject["task_id"] or None,
             "title": titles.get(subject["instance_id"]),
         }
         for entry, subject in zip(found, subjects, strict=True)
@@ -134,7 +134,7 @@ def _subject(entry: dict[str, Any]) -> dict[str, Any]:
     """What the text says: it is all that is known of an action after a month."""
     found = dict[str, Any](action_id=None, action=None, status=None, instance_id=None, task_id=None)
     action, subject = entry["action"], entry["subject"]
-    if action in ACTIONS:
+    if action in (*ACTIONS, *TALK):
         before, _, found["action_id"] = subject.rpartition(" ")
         found["instance_id"], _, found["task_id"] = before.rpartition(" ")
         found["action"] = action

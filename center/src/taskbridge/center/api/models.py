@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic: until Python 3.12
 
 from taskbridge.center.actions.seen_form import DIGEST_MAX
 from taskbridge.center.actions.store import ActionStatus  # noqa: TC001 - pydantic reads the annotations
-from taskbridge.center.actions.targets import ActionName, RecordedName  # noqa: TC001 - as above
+from taskbridge.center.actions.targets import ActionName, RecordedName, TalkName  # noqa: TC001 - as above
 from taskbridge.runtime.problems import documented
 from taskbridge.schemas.events import Action, Lifecycle, Status  # noqa: TC001 - as above
 
@@ -365,6 +365,50 @@ class CurrentFormOut(_Shown):
     to_come: Annotated[
         Sequence[StepToComeOut], _says("Steps after the present one, as far as the system foresees them.")
     ]
+    people: _People
+
+
+class CommentIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_add_example)
+
+    action: TalkName = "comment"
+    text: str = Field("", max_length=1000, description="Plain text. If it is empty, people are urged to decide soon.")
+
+
+class CommentOut(_Shown):
+    """A comment as the system has it. The text is what anybody wrote: show it as text."""
+
+    comment_id: str
+    user_id: Annotated[str, _says("Who wrote it; empty if that is not known.")]
+    text: str
+    at: _KnownMoment
+    notified_id: Annotated[str | None, _says("Whom the system was to notify of it.")]
+
+
+class SaidOut(_Shown):
+    """What the caller wrote here within a day, or whom they urged."""
+
+    action_id: str
+    action: TalkName
+    text: str
+    recipient_id: Annotated[str | None, _says("Who was urged.")]
+    status: Annotated[ActionStatus, _says("As of an action. DONE: the system has accepted it.")]
+    detail: Annotated[str | None, _says("The other system's words, `unsent` or `unconfirmed`, as of an action.")]
+    at: _Moment
+
+
+class CommentsOut(_Shown):
+    items: Annotated[Sequence[CommentOut], _says("The newest 100, oldest first.")]
+    reason: Annotated[
+        Literal["not-offered", "not-now"] | None,
+        _says(
+            "Why none could be read: the system has no such call, or does not answer, or too many were read. A system "
+            "other than Yida may accept comments all the same."
+        ),
+    ]
+    said: Annotated[Sequence[SaidOut], _says("Without what `items` has already; oldest first.")]
+    may_comment: bool
+    may_urge: Annotated[Sequence[str], _says("Whom the caller may urge: those for whom it waits.")]
     people: _People
 
 

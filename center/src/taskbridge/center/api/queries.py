@@ -403,6 +403,11 @@ class Queries:
         with self._database.read() as connection, self._complete(connection):
             return shown_instance(connection, find_state(connection, instance_id, caller))
 
+    def state(self, instance_id: str, caller: Caller) -> TaskState:
+        """Raises Unknown as ``find_state``."""
+        with self._database.read() as connection, self._complete(connection):
+            return find_state(connection, instance_id, caller)
+
     def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> models.HistoryOut:
         """The instance's last events, oldest first, and its form.
 

@@ -6,7 +6,8 @@ import { hasEnded } from "./states.js";
 
 const OF_TASKS = ["agree", "refuse", "return", "hand_over"];
 const NOT_CARRIED_OUT = new Set(["REFUSED", "FAILED", "OVERTAKEN"]);
-const UNDER_WAY = new Set(["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"]);
+/** Statuses of actions that have not ended. */
+export const UNDER_WAY = new Set(["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"]);
 const LOOK_AGAIN_MS = 1500;
 const SOON_MS = 150;
 

@@ -10,7 +10,7 @@ const REMARK_MAX = 1000;
 const NEEDS_REMARK = new Set(["refuse", "return"]);
 
 /** A sentence about an action and whether it is bad news; null where there is nothing to say. */
-function actionSaid(action, words) {
+export function actionSaid(action, words) {
   const { acting } = words;
   if (action === undefined || action.status === "DONE") return null;
   const what = acting.names[action.action];
@@ -106,7 +106,7 @@ export function decidingPanel(api, actions, words) {
 const kindOf = (action) => (action === "agree" ? "primary-button" : "quiet-button");
 
 /** Resolves with whether the person confirms what cannot be taken back: it is named, and the harmless way has the focus. */
-function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
+export function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
   const { promise, resolve } = Promise.withResolvers();
   const [question, consequence] = acting.confirm[action](who);
   const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);

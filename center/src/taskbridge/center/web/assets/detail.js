@@ -2,6 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { Latest, search } from "./api.js";
+import { commentsPanel } from "./comments.js";
 import { changesShown, CurrentForm, formAge } from "./current-form.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
@@ -35,7 +36,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
   let item = null;
   let state = null;
   let events = null;
-  let deciding;
+  let deciding, comments;
   const current = new CurrentForm(api, () => state && render());
   inbox.addEventListener("instance", ({ detail }) => onInstance(detail.instanceId));
   actions.addEventListener("change", () => {
@@ -51,7 +52,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     shown = instanceId;
     if (instanceId === null) replace(body, nothingToShow("inbox", said.choose));
     if (isOther) {
-      [state, events] = [null, null];
+      [state, events, comments] = [null, null, null];
       current.show(instanceId);
       loading.cancel();
       again.cancel();
@@ -100,6 +101,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
       item && decidingShown(),
       people(context),
       decisions && section(said.stands, decisions),
+      commentsShown(),
       section(said.timeline, timelineShown(events, context)),
       form(context),
       technical(),
@@ -113,6 +115,11 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
     const isOpen = (task()?.status ?? "PENDING") === "PENDING";
     deciding.show({ item, revision: state.revision, isOpen, steps: earlierSteps(state, item), form: current });
     return deciding.root;
+  }
+
+  function commentsShown() {
+    comments ??= commentsPanel(api, words, format, { instanceId: shown, title: state.title, me: inbox.person.userId });
+    return comments.root;
   }
 
   /** How people of this instance are called: names where they are known. */

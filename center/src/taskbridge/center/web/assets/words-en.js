@@ -136,10 +136,21 @@ export const EN = {
     someForms: "some processes",
     notRead: "DingTalk does not say it at present.",
   },
+  talk: {
+    title: "Comments",
+    write: "Write a comment",
+    send: "Send comment",
+    none: "Nobody has commented yet.",
+    notNow: "Comments cannot be read at present. They are on the approval page.",
+    problems: {
+      comment: { 429: "You have written too many comments. Try again in an hour.", 403: "You cannot comment on this request here." },
+      urge: { 429: "They were urged already. Try again in a few hours.", 404: "The request waits for nobody else any more." },
+    },
+  },
   acting: {
     details: "Details",
     title: "Decide",
-    names: { agree: "Agree", refuse: "Refuse", return: "Return", hand_over: "Hand over", withdraw: "Withdraw", reassign: "Handed over by an operator" },
+    names: { agree: "Agree", refuse: "Refuse", return: "Return", hand_over: "Hand over", withdraw: "Withdraw", comment: "Comment", urge: "Urge", reassign: "Handed over by an operator" },
     remark: "Remark",
     remarkNeeded: "Say why.",
     returnTo: "Return to",
@@ -148,6 +159,7 @@ export const EN = {
     confirm: {
       hand_over: (who) => [`Hand over to ${who}?`, "From then on they decide it. You cannot take it back."],
       withdraw: () => ["Withdraw this request?", "It ends for everybody, and cannot be continued."],
+      urge: (who) => [`Urge ${who}?`, "They get a message at once. They cannot be urged again for four hours."],
     },
     requested: (what) => `${what}: sent, waiting for confirmation…`,
     unsent: (what) => `${what}: not sent yet, the other system is away or busy. It is tried again…`,

@@ -131,10 +131,21 @@ export const ZH = {
     someForms: "部分流程",
     notRead: "暂时无法从钉钉读取。",
   },
+  talk: {
+    title: "评论",
+    write: "写评论",
+    send: "发表评论",
+    none: "还没有评论。",
+    notNow: "暂时无法读取评论，请在审批页面查看。",
+    problems: {
+      comment: { 429: "您发表的评论过多，请一小时后再试。", 403: "不能在这里评论该申请。" },
+      urge: { 429: "已经催办过，请几小时后再试。", 404: "该申请已没有其他待处理人。" },
+    },
+  },
   acting: {
     details: "详情",
     title: "处理",
-    names: { agree: "同意", refuse: "拒绝", return: "退回", hand_over: "转交", withdraw: "撤回", reassign: "离职转交" },
+    names: { agree: "同意", refuse: "拒绝", return: "退回", hand_over: "转交", withdraw: "撤回", comment: "评论", urge: "催办", reassign: "离职转交" },
     remark: "意见",
     remarkNeeded: "请填写原因。",
     returnTo: "退回到",
@@ -143,6 +154,7 @@ export const ZH = {
     confirm: {
       hand_over: (who) => [`转交给 ${who}？`, "转交后由对方处理，您不能收回。"],
       withdraw: () => ["撤回这个申请？", "流程将对所有人结束，不能继续。"],
+      urge: (who) => [`催办 ${who}？`, "对方会立即收到消息，四小时内不能再次催办。"],
     },
     requested: (what) => `${what}：已提交，等待确认…`,
     unsent: (what) => `${what}：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…`,
