@@ -29,6 +29,7 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.push import push_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
+from taskbridge.center.api.start import start_router
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
@@ -332,7 +333,9 @@ class Center:
                 self._threads,
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
+                has_forms=self.systems.has_forms,
             ),
+            start_router(self.access, self._queries, self._threads, read=self.systems.start_forms),
             actions_router(
                 self.access,
                 self._actions,
