@@ -196,7 +196,7 @@ def test_a_long_title_stands_next_to_its_checkbox(deciding: FakeTaskCenter, open
     page = open_page(f"{deciding.url}/#pending", viewport=PHONE)
     page.get_by_role("button", name="批量处理").click()
     line = page.get_by_role("dialog").locator(".several li", has_text="跨部门资源协调")
-    # Until it is known what can be decided, a row may be drawn anew, and what was drawn before has no box.
+    # Until it is known what can be decided, a row may be drawn again, and what was drawn before has no box.
     expect(line.get_by_role("checkbox")).to_be_enabled()
     box, title = line.get_by_role("checkbox").bounding_box(), line.locator("bdi").first.bounding_box()
     assert box is not None
