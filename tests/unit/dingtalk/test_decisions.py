@@ -301,3 +301,62 @@ def test_a_failure_of_dingtalk_is_one_that_the_operator_reads(fault: str) -> Non
         assert files.dingtalk.opened == []
 
     with_files(scenario)
+
+
+def test_forms_are_listed_to_the_person_by_app_with_links_into_yida(files: dict[str, str], tmp_path: Path) -> None:
+    at = SystemClock().now_ms()
+    company = Company()
+    for app, form, name in (("APP_1", "FORM-1", "访客申请"), ("APP_1", "FORM-2", "用车"), ("APP_2", "FORM-3", "请假")):
+        company.happened(
+            TaskEvent(
+                event_id=form,
+                source=SOURCE_YIDA,
+                action=Action.CREATED,
+                corp_id="ours",
+                app_type=app,
+                instance_id=f"I-{form}",
+                form_uuid=form,
+                process_name=name,
+                occurred_at=at,
+                received_at=at,
+            )
+        )
+    tokens = {"APP_1": "t", "APP_2": "t"}
+    dingtalk = FaultyDingTalk(company, SystemClock(), system_tokens=tokens, app_key="key", app_secret="secret")
+    dingtalk.organisation.corp_token = "corp-secret"
+    dingtalk.organisation.app_names = {"APP_1": "行政"}
+    dingtalk.forbidden = frozenset({("ann", "FORM-2")})
+    (tmp_path / "credentials_file").write_text(
+        "".join(f'[[apps]]\napp_type = "{app}"\nsystem_tokens = ["t"]\n' for app in tokens)
+    )
+    (tmp_path / "apps_file").write_text(f'{APPS}\n[[apps]]\napp_type = "APP_2"\n')
+
+    async def scenario(url: str) -> None:
+        systems = systems_of(settings_of(**files, dingtalk_api_url=url))
+        assert (systems.has_forms("ours"), systems.has_forms("theirs")) == (True, False)
+        of_corp = await systems.start_forms("ours", None)
+        assert [(each.app_type, each.title, each.url) for each in of_corp] == [
+            ("APP_1", "访客申请", "https://www.aliwork.com/APP_1/submission/FORM-1"),
+            ("APP_1", "用车", "https://www.aliwork.com/APP_1/submission/FORM-2"),
+            ("APP_2", "请假", "https://www.aliwork.com/APP_2/submission/FORM-3"),
+        ]
+        assert [each.app_name for each in of_corp] == ["行政", "行政", None]
+        # An app's list costs a call, and so do the names of all apps.
+        assert (
+            sum(dingtalk.calls[each] for each in (wire.GetFormListInApp.path, organisation.ListApplication.path)) == 3
+        )
+        mine = await systems.start_forms("ours", "ann")
+        assert [each.form_uuid for each in mine] == ["FORM-1", "FORM-3"]
+        assert await systems.start_forms("theirs", None) == []
+        dingtalk.faults.is_down = True
+        with pytest.raises(OperatorError):
+            await systems.start_forms("ours", "bob")
+        dingtalk.faults.is_down = False
+        dingtalk.lacks = frozenset({organisation.ListApplication.path})
+        assert {each.app_name for each in await systems.start_forms("ours", None)} == {None}
+        dingtalk.lacks = frozenset({wire.GetFormListInApp.path})
+        assert await systems.start_forms("ours", None) == []
+        await systems.close()
+
+    with served(dingtalk) as url:
+        asyncio.run(scenario(url))

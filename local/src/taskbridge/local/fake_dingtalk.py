@@ -353,6 +353,8 @@ class FakeDingTalk:
     search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
     lacks = frozenset[str]()
     """Paths that it does not have."""
+    forbidden = frozenset[tuple[str, str]]()
+    """Users and forms that they may not start."""
     recorded_urls: tuple[str, ...] = ("https://erp.example/hook",)
     """The HTTP calls that it recorded for each instance."""
 
@@ -484,9 +486,10 @@ class FakeDingTalk:
         return token
 
     def _forms(self, given: Given) -> wire.FormList:
-        request = self._read(given, wire.GetFormListInApp)
+        request = self._read(given, wire.GetFormListInApp, anybody=True)
         names = {each.form_uuid: each.process_name for each in self._known(request.app_type) if each.form_uuid}
-        rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
+        known = sorted(each for each in names.items() if (request.user_id, each[0]) not in self.forbidden)
+        rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in known]
         found = self._cut(rows, given)
         return wire.FormList(wire.FormPage(found, len(rows)))
 

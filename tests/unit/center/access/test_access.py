@@ -98,13 +98,15 @@ def furnish(center: AnsweringCenter, corp: str, user: str = "ann") -> None:
 class Unchanged:
     """Reads forms that are as they were."""
 
-    async def read(self, _instance_id: str) -> FormRead:
-        return FormRead({}, is_running=False)
+    async def read(self, instance_id: str) -> FormRead:
+        return FormRead({}, is_running=False, about=instance_id)
 
-    async def changes(self, _instance_id: str, _read: FormRead, _fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+    async def changes(self, instance_id: str, read: FormRead, fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+        assert (read.about, fields) == (instance_id, ["file"])
         return {}
 
-    async def steps(self, _instance_id: str, _read: FormRead, _here: Sequence[str]) -> Sequence[Step]:
+    async def steps(self, instance_id: str, read: FormRead, here: Sequence[str]) -> Sequence[Step]:
+        assert (read.about, here) == (instance_id, [])
         return ()
 
 
