@@ -176,6 +176,28 @@ async def test_the_page_of_a_gateway_stops_no_other_call() -> None:
         assert len(sent) == 2
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        wire.PreviewPublishedProcess(
+            app_type="APP_1", system_token="t", user_id="u", form_uuid="F", form_data_json='{"a": "<script>"}'
+        ),
+        wire.SaveFormRemark(
+            app_type="APP_1", system_token="t", user_id="u", form_instance_id="I-1", content="<script>"
+        ),
+    ],
+    ids=["preview", "remark"],
+)
+async def test_a_page_against_what_somebody_wrote_does_not_count_as_the_address_limit(request_: wire.Request) -> None:
+    """A gateway takes a value for an attack: the calls of all corps go on."""
+    page, found = httpx2.Response(405, html="<html>blocked</html>"), httpx2.Response(200, json={"result": []})
+    async with calls_to(page, found) as (calls, _, sent):
+        with pytest.raises(Unexpected):
+            await calls.post(request_, object)
+        assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+        assert len(sent) == 2
+
+
 async def test_no_call_is_repeated_before_the_time_that_the_answer_names() -> None:
     busy = httpx2.Response(429, headers={"Retry-After": "90"}, json={})
     async with calls_to(busy) as (calls, clock, sent):

@@ -60,7 +60,7 @@ _AFTER_DIGITS = 5
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _NO_SUCH_CALL = (404, 405, 501)
-_OF_FORMS = frozenset({wire.GetOpenUrl.path, wire.SaveFormRemark.path})
+_OF_FORMS = frozenset({wire.GetOpenUrl.path, wire.SaveFormRemark.path, wire.PreviewPublishedProcess.path})
 """Calls with a value that anybody may have written: a gateway may answer a page for what it takes for an attack."""
 _NOT_OFFERED_S = 3600.0
 """How long a call that is not offered is not tried again: a cluster may have been upgraded."""

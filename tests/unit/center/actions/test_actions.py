@@ -660,6 +660,21 @@ async def test_what_was_not_confirmed_is_done_if_its_event_comes_before_it_is_se
         assert [each for each, _ in world.statuses] == ["DONE"]
 
 
+async def test_a_form_that_changes_often_stops_no_decision_for_long(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
+        for _ in range(20):
+            [action] = world.act("agree", ("I-1", "11"), form="another")
+            assert action.status == "REQUESTED"
+            await world.work(pass_s=1)
+        assert set(world.statuses) == {("REFUSED", "changed")}
+        # Each comparison costs a call.
+        assert [each.detail for each in world.act("agree", ("I-1", "11"), form="another")] == ["too-often"]
+        world.clock.pass_s(3600)
+        world.act("agree", ("I-1", "11"), form=await shown_form(world, "I-1"))
+        await world.work()
+        assert world.statuses[-1] == ("ACCEPTED", "")
+
+
 async def test_what_is_refused_again_and_again_uses_no_more_calls(database: Database) -> None:
     async with with_a_task(database) as world:
         for _ in range(5):

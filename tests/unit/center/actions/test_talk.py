@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -20,13 +20,19 @@ from support.nightly import one_of_each
 from support.reconcile import CORP_ID, NOW, assigned, filed, happened
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.store import Action as Row
-from taskbridge.center.api.talk import COMMENTS_AN_HOUR, URGED_A_DAY, URGED_AT_ONCE
+from taskbridge.center.api.talk import (
+    COMMENTS_AN_HOUR,
+    URGED_A_DAY,
+    URGED_AT_ONCE,
+    URGED_BY_PERSON_A_DAY,
+    URGED_BY_PERSON_ONE_A_DAY,
+)
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import App, Corp
 from taskbridge.dingtalk.calls import Calls, Pace
 from taskbridge.dingtalk.decisions import YidaApp
-from taskbridge.runtime.refusals import BadQuery, Forbidden, Unknown
+from taskbridge.runtime.refusals import BadQuery, Forbidden, NotNow, Unknown
 from taskbridge.schemas.events import Action, Person
 
 if TYPE_CHECKING:
@@ -153,6 +159,50 @@ async def test_urging_in_a_loop_ends_after_so_many_in_a_day(database: Database) 
         assert (urged.total(), max(urged.values())) == (URGED_A_DAY, 1)
         world.clock.pass_s(86_400)
         assert len(world.urge(by="u-zhang")) == URGED_AT_ONCE
+
+
+async def test_the_same_words_of_two_whom_it_does_not_concern_are_two_comments(database: Database) -> None:
+    """At another system, whose text has no id of the writer."""
+    async with acting(database) as world:
+        named: dict[str, Any] = {"instance_id": "erp:7", "source": ERP, "app_type": ERP}
+        world.arrive(assigned("T-1", "ann", at=NOW, originator=Person("u-zhang"), **named))
+        for by in ("root", "admin"):
+            assert world.comment("please answer", by=by, instance="erp:7", operates=True)
+        await world.work()
+        assert sorted(each.actor_id for each in world.stored) == ["admin", "root"]
+        assert {json.loads(body)["data"]["actor_id"] for _, body in world.other.received} == {"admin", "root"}
+
+
+async def test_words_that_are_still_being_sent_are_refused_and_not_lost_without_a_word(database: Database) -> None:
+    async with with_a_task(database) as world:
+        [comment] = world.comment("why?")
+        assert world.store.advance(comment, status="UNCLEAR", due_at=NOW + 10_000_000)
+        world.clock.pass_s(3601)
+        with pytest.raises(NotNow):
+            world.comment("why?")
+        assert len(world.stored) == 1
+
+
+async def test_one_person_urges_so_many_in_a_day_about_all_requests(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        world.happens(*(filed(f"I-{number}") for number in range(70)))
+        world.assign(*((f"I-{number}", str(1000 + number), "ann") for number in range(22)))
+        world.assign(*((f"I-{number}", str(1000 + number), f"p{number}") for number in range(22, 70)))
+        urged = Counter[str]()
+        for number in range(70):
+            with suppress(TooManyQueries):
+                urged.update(each.recipient_id for each in world.urge(by="u-zhang", instance=f"I-{number}"))
+        assert (urged["ann"], urged.total()) == (URGED_BY_PERSON_ONE_A_DAY, URGED_BY_PERSON_A_DAY)
+        assert world.urge(by="root", operates=True, instance="I-69"), "another person"
+
+
+async def test_what_is_unclear_is_looked_at_when_its_time_has_come_and_not_before(database: Database) -> None:
+    """Otherwise a hundred of them would come before every decision that is over."""
+    async with with_a_task(database) as world:
+        [comment] = world.comment("why?")
+        assert world.store.advance(comment, status="UNCLEAR", due_at=NOW + 60_000)
+        assert world.store.due(now=NOW) == []
+        assert [each.action_id for each in world.store.due(now=NOW + 60_000)] == [comment.action_id]
 
 
 async def test_urgings_that_are_refused_use_no_more_calls_than_others(sqlite_database: Database) -> None:

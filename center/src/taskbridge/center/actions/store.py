@@ -78,8 +78,11 @@ _SHOWN_MOST = 200
 _DUE_MOST = 100
 REASSIGNED_MOST = 200
 """Of one request: they are recorded in one transaction."""
-_REFUSED_MOST, _HOUR_MS = 5, 3600 * 1000
-"""How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp."""
+_REFUSED_MOST, _CHANGED_MOST, _HOUR_MS = 5, 20, 3600 * 1000
+"""How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp.
+
+And how often because the form had changed.
+"""
 
 
 class Action(NamedTuple):
@@ -266,7 +269,9 @@ class Actions:
 
     def due(self, *, now: int, without: Collection[Share] = ()) -> list[Action]:
         """Those to be looked at: their time has come, or their task is not pending any more."""
-        over = actions.c.status.in_([ACCEPTED, UNCLEAR]) & not_(_IS_PENDING)
+        # Of talk no task is pending: what is unclear of it waits for its time.
+        concerns_task = or_(actions.c.action.not_in(TALK), actions.c.status == ACCEPTED)
+        over = actions.c.status.in_([ACCEPTED, UNCLEAR]) & concerns_task & not_(_IS_PENDING)
         query = select(actions).where(actions.c.due_at.is_not(None), or_(actions.c.due_at <= now, over))
         for kind in {each.kind for each in without}:
             excluded = [(each.corp_id, each.value) for each in without if each.kind == kind]
@@ -408,7 +413,10 @@ def _requested(connection: Connection, refused: Action, now: int) -> Action:
     where = actions.c.due_at.is_(None), actions.c.requested_at > now - SHOWN_MS, *_of_its_task(refused)
     rows = connection.execute(select(actions).where(*where).order_by(actions.c.requested_at.desc()))
     earlier = [Action(*row) for row in rows]
-    if sum(each.status == REFUSED and each.requested_at > now - _HOUR_MS for each in earlier) >= _REFUSED_MOST:
+    refusals = [each for each in earlier if each.status == REFUSED and each.requested_at > now - _HOUR_MS]
+    # A form that changed is nobody's fault, but each comparison is a call too.
+    changed = sum(each.detail == CHANGED for each in refusals)
+    if len(refusals) - changed >= _REFUSED_MOST or changed >= _CHANGED_MOST:
         return refused._replace(detail=TOO_OFTEN)
     requested = refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
     for each in earlier:

@@ -134,7 +134,8 @@ def comments_router(
         """Records it, and sends it once. Only a person who signed in may do so: in an hour 20 comments.
 
         The same text of the same person within ten minutes is the same comment. Only the originator and operators may
-        urge: at most five people at once, ten in a day for an instance, and nobody again within four hours.
+        urge: at most five people at once, ten in a day for an instance, and nobody again within four hours; one person
+        urges fifty in a day, and the same one twenty times.
         """
         record = talk.urge if body.action == URGE else talk.comment
         at = {"address": address_of(request)}

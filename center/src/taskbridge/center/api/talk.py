@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -20,7 +21,7 @@ from taskbridge.center.actions.targets import COMMENT, URGE
 from taskbridge.center.api.queries import find_state
 from taskbridge.center.tables import actions, lock_of, unchecked
 from taskbridge.runtime.database import Database, clean
-from taskbridge.runtime.refusals import BadQuery, Forbidden, Unknown
+from taskbridge.runtime.refusals import BadQuery, Forbidden, NotNow, Unknown
 from taskbridge.schemas.events import Status
 from taskbridge.schemas.views import concerns
 
@@ -42,6 +43,8 @@ URGED_A_DAY = 10
 URGED_AGAIN_MS = 4 * 3_600_000
 """Nobody is urged about an instance sooner than this after the last time."""
 URGED_AT_ONCE = 5
+URGED_BY_PERSON_A_DAY, URGED_BY_PERSON_ONE_A_DAY = 50, 20
+"""By one person about all instances: people in all, and how often the same one."""
 REPEATED_MS = 10 * 60_000
 """The same words of the same person within this time are the same comment."""
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -60,14 +63,15 @@ class Talk:
     def comment(self, caller: Caller, instance_id: str, text: str, *, address: str, now: int) -> Sequence[Action]:
         """Record a comment of a person who signed in and may see the instance; the same one again has no effect.
 
-        Raises BadQuery, Forbidden, Unknown, TooManyQueries.
+        Raises BadQuery, Forbidden, Unknown, TooManyQueries, NotNow.
         """
         with self._database.write(durable=True) as connection, self._complete(connection):
             state = self._state(connection, caller, instance_id)
             comment = self._requested(caller, state, COMMENT, text, now=now)
             self._database.lock(connection, lock_of((comment.corp_id, comment.actor_id)))
             written = _since(now - HOUR_MS, connection, COMMENT, *_by(caller))
-            digest = hashlib.sha256(comment.remark.encode()).hexdigest()
+            # With its writer: ``user_id`` may be the originator's, for any writer.
+            digest = hashlib.sha256(f"{comment.actor_id}\n{comment.remark}".encode()).hexdigest()
             comment = comment._replace(task_id=f" comment {digest[:32]}")
             for each in written:
                 is_same = (each.instance_id, each.task_id) == (comment.instance_id, comment.task_id)
@@ -90,14 +94,19 @@ class Talk:
                 raise Forbidden("only its originator and operators may urge people about a request")
             if not (people := waited_for(state, caller)):
                 raise Unknown("the request waits for nobody else")
+            # First the person's, then the instance's: in this order only.
+            self._database.lock(connection, lock_of((urging.corp_id, urging.actor_id)))
             self._database.lock(connection, lock_of((state.corp_id, f"urge {state.instance_id}")))
+            own = _since(now - DAY_MS, connection, URGE, *_by(caller))
+            often = Counter(each.recipient_id for each in own)
             # By the originator, whose actions have an index.
             of_instance = (actions.c[each] == getattr(urging, each) for each in ("corp_id", "user_id", "instance_id"))
             urged = _since(now - DAY_MS, connection, URGE, *of_instance)
             again = now - URGED_AGAIN_MS
             lately = {each.recipient_id for each in urged if each.requested_at > again and not _is_over(each)}
-            most = max(0, min(URGED_AT_ONCE, URGED_A_DAY - len(urged)))
-            to = [each for each in people if each not in lately][:most]
+            most = max(0, min(URGED_AT_ONCE, URGED_A_DAY - len(urged), URGED_BY_PERSON_A_DAY - len(own)))
+            may = (each for each in people if each not in lately and often[each] < URGED_BY_PERSON_ONE_A_DAY)
+            to = [*may][:most]
             if not to:
                 raise TooManyQueries("they were urged already: try again later", retry_after_s=URGED_AGAIN_MS / 1000)
             rows = [
@@ -143,6 +152,8 @@ class Talk:
         put = self._database.insert(actions).on_conflict_do_nothing().returning(actions.c.action_id)
         # Without what is still under way after all this time.
         rows = [each for each in rows if connection.execute(put.values(each._asdict())).first() is not None]
+        if not rows:
+            raise NotNow("the same is still being sent: try again later", retry_after_s=REPEATED_MS / 1000)
         # Last: everybody who adds to the trail waits for its lock until this transaction ends.
         for each in rows:
             subject = f"{each.instance_id}  {each.action_id}"
