@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 
 from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, FORM, NOW, SYSTEM_TOKEN, filed
-from taskbridge.center.actions.systems import Away, Comment
+from taskbridge.center.actions.systems import Away, Busy, Comment
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import App, Apps, Corp
 from taskbridge.dingtalk.calls import Refused
 from taskbridge.dingtalk.decisions import YidaApps
+from taskbridge.dingtalk.remarks import Remarks
 from taskbridge.local.fake_dingtalk import Company, served
 
 if TYPE_CHECKING:
@@ -78,6 +79,35 @@ def test_what_is_opened_at_the_same_time_is_one_call_for_fifty() -> None:
         assert yida.dingtalk.calls[LIST] == 3
 
     at_yida(scenario)
+
+
+def test_a_corp_that_does_not_answer_holds_up_no_other_and_nobody_waits_for_it() -> None:
+    class Api:
+        def __init__(self, corp_id: str) -> None:
+            self.app = App(Corp(corp_id, "key-1", SecretStr(APP_SECRET)), APP_TYPE, SecretStr("t"), "manager", ())
+            self.answers = asyncio.Event()
+
+        async def remarks(self, _form: str, _ids: Sequence[str]) -> list[wire.Remark]:
+            await self.answers.wait()
+            return []
+
+    async def scenario() -> None:
+        remarks, silent, other = Remarks(), Api("silent"), Api("other")
+
+        async def read(api: Any, form: str) -> Sequence[wire.Remark]:
+            return await remarks.of(api, form, "I-1")
+
+        waiting = [asyncio.create_task(read(silent, f"FORM-{number}")) for number in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await read(silent, "FORM-5")
+        other.answers.set()
+        assert await read(other, "FORM-1") == []
+        silent.answers.set()
+        assert await asyncio.gather(*waiting) == [[]] * 4
+        assert await read(silent, "FORM-5") == []
+
+    asyncio.run(scenario())
 
 
 def test_an_instance_that_is_gone_takes_no_other_with_it() -> None:

@@ -66,8 +66,8 @@ class DailyPace(Pace):
 class YidaForms:
     """The forms of an app: a ``FormReader``. What DingTalk lacks or does not say is left out."""
 
-    def __init__(self, api: YidaApi) -> None:
-        self._api = api
+    def __init__(self, api: YidaApi, calls_per_day: int) -> None:
+        self._api, self.calls_per_day = api, calls_per_day
 
     async def read(self, instance_id: str) -> FormRead | None:
         try:

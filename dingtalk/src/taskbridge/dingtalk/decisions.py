@@ -100,7 +100,7 @@ class YidaApps:
         self._files_http = open_http(url, timeout_s=OPEN_S)
         self._files_calls_of = calls_by_corp(self._files_http, pace, self._clock, attempts=1)
         self._notices = Rate(_NOTICES_A_DAY, per_s=_DAY_S)
-        self._reads_forms = form_calls_per_day > 0
+        self._form_calls_per_day = form_calls_per_day
         reading = DailyPace(form_calls_per_day, self._clock, pace)
         self._forms_calls_of = calls_by_corp(self._files_http, reading, self._clock, attempts=1)
         self._remarks = Remarks()
@@ -135,8 +135,9 @@ class YidaApps:
         return opens
 
     def form_reader(self, corp_id: str, app_type: str) -> YidaForms | None:
-        app = self._app(corp_id, app_type) if self._reads_forms else None
-        return None if app is None else YidaForms(YidaApi(self._forms_calls_of(app.corp), app, self._clock))
+        per_day = self._form_calls_per_day
+        app = self._app(corp_id, app_type) if per_day > 0 else None
+        return None if app is None else YidaForms(YidaApi(self._forms_calls_of(app.corp), app, self._clock), per_day)
 
     def comments(self, corp_id: str, app_type: str) -> Comments | None:
         app = self._app(corp_id, app_type)

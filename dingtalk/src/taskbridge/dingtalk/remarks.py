@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskbridge.center.actions.systems import Busy
 from taskbridge.dingtalk.api import IDS_PER_CALL
 from taskbridge.dingtalk.times import span_of
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.api import YidaApi
 
 _AT_ONCE = 4
-"""Calls of all corps: what comes meanwhile waits, and shares the next one."""
+"""Calls of a corp: one that does not answer holds up no other corp, and nobody waits for it."""
 _TOGETHER_S = 0.05
 
 _Call = asyncio.Task[list["wire.Remark"]]
@@ -31,13 +33,16 @@ class Remarks:
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, ...], _Batch] = {}
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._under_way = Counter[str]()
 
     async def of(self, api: YidaApi, form_uuid: str, instance_id: str) -> list[wire.Remark]:
-        """The comments on an instance, oldest first. May raise what ``Calls.get`` raises."""
+        """The comments on an instance, oldest first. May raise Busy, and what ``Calls.get`` raises."""
         key = api.app.corp_id, api.app.app_type, form_uuid
         batch = self._open.get(key)
         if batch is None or (len(batch.ids) >= IDS_PER_CALL and instance_id not in batch.ids):
+            if self._under_way[key[0]] >= _AT_ONCE:
+                raise Busy("too many comments are being read: try again")
+            self._under_way[key[0]] += 1
             ids = list[str]()
             batch = self._open[key] = _Batch(ids, asyncio.create_task(self._read(api, key, ids)))
             batch.call.add_done_callback(_noticed)
@@ -47,11 +52,13 @@ class Remarks:
         return sorted((each for each in found if each.form_inst_id == instance_id), key=written_at)
 
     async def _read(self, api: YidaApi, key: tuple[str, ...], ids: Sequence[str]) -> list[wire.Remark]:
-        async with self._turn:
+        try:
             await asyncio.sleep(_TOGETHER_S)
             if (batch := self._open.get(key)) is not None and batch.ids is ids:
                 del self._open[key]
             return await api.remarks(key[-1], ids)
+        finally:
+            self._under_way[key[0]] -= 1
 
 
 def written_at(remark: wire.Remark) -> int:

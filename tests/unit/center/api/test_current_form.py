@@ -13,6 +13,7 @@ from support.sign_in import Served, sign_in, signing_in
 from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step
 from taskbridge.center.api import current_form as module
+from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.tokens import digest_of as sha256_of
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import OperatorError
@@ -36,6 +37,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.values: dict[str, str | None] | None = dict(START)
+        self.calls_per_day = 500
         self.problem: OperatorError | None = None
         self.optional_problem: OperatorError | None = None
         self.is_silent = False
@@ -159,6 +161,49 @@ def test_nobody_else_has_it_read(world: World) -> None:
     world.served.rows.read_form = None
     assert ann.get(PATH).status_code == 404, "an app without credentials"
     assert not ann.get("/v1/instances/I-1/history").json()["reads_form"]
+    assert world.reader.asked == []
+
+
+def test_who_names_the_newest_as_old_has_it_read_once_more_and_no_more(world: World) -> None:
+    ann = world.browser("ann")
+    newest = ann.get(PATH).json()["digest"]
+    for _ in range(10):
+        assert ann.get(f"{PATH}?outdated={newest}").json()["digest"] == newest
+    assert world.reader.asked.count("I-1") == 2
+
+
+@pytest.mark.usefixtures("nothing_is_stored")
+def test_a_person_has_a_share_of_the_calls_of_a_day_and_leaves_the_others_theirs(world: World) -> None:
+    ann, bob = world.browser("ann"), world.browser("bob")
+    world.reader.values = {"amount": "1", "why": "train"}
+    world.reader.calls_per_day = 300
+    answers = [ann.get(PATH).status_code for _ in range(60)]
+    calls = [each if isinstance(each, str) else each[0] for each in world.reader.asked]
+    # Who changed it and the steps to come are of the same values: they are read once.
+    assert (answers.count(200), set(answers), len(calls)) == (28, {200, 429}, 30)
+    assert bob.get(PATH).status_code == 200
+    world.reader.calls_per_day = 10
+    assert [bob.get(PATH).status_code for _ in range(30)].count(200) == 20
+
+
+def test_steps_that_could_not_be_read_are_soon_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = world.browser("ann")
+    world.reader.optional_problem = OperatorError("no")
+    for _ in range(2):
+        assert ann.get(PATH).json()["to_come"] == []
+    assert world.reader.asked.count(("steps", "a-boss")) == 1
+    world.reader.optional_problem = None
+    monkeypatch.setattr(module, "_READ_S", 0.0)
+    for _ in range(2):
+        assert ann.get(PATH).json()["to_come"] != []
+    assert world.reader.asked.count(("steps", "a-boss")) == 2
+
+
+def test_before_its_events_are_read_nothing_is_compared_with_them(world: World) -> None:
+    now = now_ms()
+    world.served.rows.store(state("I-2", corp_id="ours", originator=Person("ann", "Ann"), updated_at=now))
+    answer = world.browser("ann").get(PATH.replace("I-1", "I-2"))
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:taskbridge:problem:events-behind")
     assert world.reader.asked == []
 
 

@@ -53,6 +53,10 @@ class Away(OperatorError):
     """A system does not answer for the moment."""
 
 
+class Busy(Away):
+    """Nothing was requested: too much is under way here."""
+
+
 class Received(Enum):
     """What is known of a request after it was sent."""
 
@@ -120,6 +124,11 @@ class Step(NamedTuple):
 
 class FormReader(Protocol):
     """Reads the forms of an app. Each method costs calls, and may raise OperatorError: Away if it passes."""
+
+    @property
+    def calls_per_day(self) -> int:
+        """Of the corp, in this process."""
+        ...
 
     async def read(self, instance_id: str) -> FormRead | None:
         """None if there is no such instance."""

@@ -18,7 +18,7 @@ from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
 from taskbridge.center.actions.store import DONE
-from taskbridge.center.actions.systems import OPEN_S, Away
+from taskbridge.center.actions.systems import OPEN_S, Away, Busy
 from taskbridge.center.actions.targets import COMMENT, URGE
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import InstanceId, InstanceReader, guarded_router
@@ -170,6 +170,8 @@ class _Reading:
             return _Found((), "not-now")
         found, result = await self._read(comments, state.form_uuid, state.instance_id)
         self._counted(result)
+        if result == LIMITED:
+            return found
         self._known[key] = time.monotonic() + _SHOWN_S, found
         self._known.move_to_end(key)
         if len(self._known) > _REMEMBERED:
@@ -184,6 +186,8 @@ class _Reading:
         try:
             async with asyncio.timeout(OPEN_S):
                 found = await comments.read(form_uuid, instance_id)
+        except Busy:
+            return _Found((), "not-now"), LIMITED
         except (TimeoutError, Away) as error:
             log.warning("comments_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
             return _Found((), "not-now"), NOT_NOW

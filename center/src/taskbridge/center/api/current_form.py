@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
 
 import structlog
 from fastapi import Query
@@ -26,7 +26,7 @@ from taskbridge.center.api.form_files import files_of
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
 from taskbridge.center.api.json_forms import people_json
 from taskbridge.runtime.database import Threads, now_ms
-from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.rates import Bucket, PerSource, Rate, consume_all
 from taskbridge.runtime.refusals import Forbidden, NotNow, Unknown
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 
 _OF_CALLER, _HOUR_S = 240, 3600.0
 """Forms that a caller may have read in an hour. Those of a corp are limited by their calls."""
+_SHARE, _SHARE_LEAST, _DAY_S = 0.1, 20, 86_400.0
+"""Of a corp's calls of a day a person may use this part, and at least so many."""
+_READ_CALLS, _CHANGES_CALLS, _STEPS_CALLS = 1, 1, 2
+"""The most that each costs."""
 _AT_ONCE, _AT_ONCE_S = 8, 2.0
 """Of a corp, and when to try again."""
 _FORMS = 128
@@ -66,10 +70,22 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class _Optional(NamedTuple, Generic[T]):
+    value: T | None
+    at: float
+    """When it was found, on the monotonic clock."""
+
+
+class _ShareUsed(OperatorError):
+    """A person has used up the calls that one may have made."""
+
+
 class Newest(NamedTuple):
     read: FormRead
     digest: str
     at: int
+    instead_of: str = ""
+    """The digest that was out of date when this was read."""
 
 
 class NewestForms:
@@ -79,10 +95,12 @@ class NewestForms:
         self._reader_of = reader_of
         self._reads, self._changes = (
             Remembered[Newest](_READ_S, keys=_FORMS),
-            Remembered[Mapping[str, LoggedChange] | None](_STEPS_S),
+            Remembered[_Optional[Mapping[str, LoggedChange]]](_STEPS_S),
         )
-        self._steps = Remembered[Sequence[Step] | None](_STEPS_S)
+        self._steps = Remembered[_Optional[Sequence[Step]]](_STEPS_S)
         self._of_caller, self._open = Rate(_OF_CALLER, per_s=_HOUR_S), Counter[str]()
+        self._shares = dict[float, PerSource[Bucket]]()
+        """By the calls of a day: of each person those that are left."""
 
     async def newest(self, state: TaskState, caller: Caller, *, outdated: str = "") -> Newest:
         """The values of the newest read.
@@ -97,28 +115,44 @@ class NewestForms:
         async def find() -> Newest:
             return await self._read(reader, state, caller)
 
+        async def find_again() -> Newest:
+            return (await find())._replace(instead_of=outdated)
+
         began = now_ms()
         found = await self._reads.of(key, find)
-        if found.digest == outdated and found.at < began:
+        # Once only: one who always names the newest would have it read at each request.
+        if found.digest == outdated and found.at < began and found.instead_of != outdated:
             self._reads.forget(key)
-            found = await self._reads.of(key, find)
+            found = await self._reads.of(key, find_again)
         return found
 
-    async def changes(self, state: TaskState, newest: Newest, fields: Sequence[str]) -> Mapping[str, LoggedChange]:
+    async def changes(
+        self, state: TaskState, newest: Newest, fields: Sequence[str], caller: Caller
+    ) -> Mapping[str, LoggedChange]:
         """Who changed these fields and when, as far as the system says it."""
         if not fields:
             return {}
-        call = partial(self._reader(state).changes, state.instance_id, newest.read, fields)
-        return await self._optional(self._changes, (state.corp_id, state.instance_id, newest.digest), call) or {}
+        reader, key = self._reader(state), (state.corp_id, state.instance_id, newest.digest)
 
-    async def steps(self, state: TaskState, newest: Newest) -> Sequence[Step]:
+        async def call() -> Mapping[str, LoggedChange]:
+            self._use(reader, caller, _CHANGES_CALLS)
+            return await reader.changes(state.instance_id, newest.read, fields)
+
+        return await self._optional(self._changes, key, call) or {}
+
+    async def steps(self, state: TaskState, newest: Newest, caller: Caller) -> Sequence[Step]:
         """The steps to come, as far as the system says it."""
         pending = [each for each in state.tasks if each.status is Status.PENDING]
         if not newest.read.is_running or not pending:
             return []
         here = sorted({each.step_id for each in pending if each.step_id})
         key = state.corp_id, state.instance_id, newest.digest, tuple(each.task_id for each in pending)
-        call = partial(self._reader(state).steps, state.instance_id, newest.read, here)
+        reader = self._reader(state)
+
+        async def call() -> Sequence[Step]:
+            self._use(reader, caller, _STEPS_CALLS if not here else 1)
+            return await reader.steps(state.instance_id, newest.read, here)
+
         return await self._optional(self._steps, key, call) or []
 
     def _reader(self, state: TaskState) -> FormReader:
@@ -132,6 +166,10 @@ class NewestForms:
             raise NotNow("too many forms are being read: try again", retry_after_s=_AT_ONCE_S)
         if not self._of_caller.allows(caller.rate_key, now=time.monotonic()):
             raise TooManyQueries("too many forms were read: try again later", retry_after_s=60)
+        try:
+            self._use(reader, caller, _READ_CALLS)
+        except _ShareUsed as error:
+            raise TooManyQueries(str(error), retry_after_s=_HOUR_S) from None
         self._open[state.corp_id] += 1
         try:
             async with asyncio.timeout(OPEN_S):
@@ -148,19 +186,39 @@ class NewestForms:
             raise Unknown("the system has no such instance")
         return Newest(read, digest_of(read.values), now_ms())
 
+    def _use(self, reader: FormReader, caller: Caller, calls: int) -> None:
+        """Take so many calls from the person's share: one of them must not use up the day of all.
+
+        A program has none: its administrator decides what it is for.
+        """
+        if caller.user_id is None:
+            return
+        most = max(_SHARE_LEAST, reader.calls_per_day * _SHARE)
+        now = time.monotonic()
+        shares = self._shares.setdefault(most, PerSource(lambda: Bucket(most, full_after_s=_DAY_S, now=0.0)))
+        if not consume_all([(shares.of((caller.corp_id, caller.user_id)), calls)], now=now):
+            raise _ShareUsed("a person's share of the calls of a day is used up: try again later")
+
     @staticmethod
-    async def _optional(remembered: Remembered[T | None], key: object, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def _optional(
+        remembered: Remembered[_Optional[T]], key: object, call: Callable[[], Awaitable[T]]
+    ) -> T | None:
         """What only adds to the values: None where the system does not say it."""
 
-        async def find() -> T | None:
+        async def find() -> _Optional[T]:
+            found = None
             try:
                 async with asyncio.timeout(OPEN_S):
-                    return await call()
+                    found = await call()
             except (TimeoutError, OperatorError) as error:
                 log.warning("form_details_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
-                return None
+            return _Optional(found, time.monotonic())
 
-        return await remembered.of(key, find)
+        found = await remembered.of(key, find)
+        if found.value is None and time.monotonic() >= found.at + _READ_S:
+            remembered.forget(key)
+            found = await remembered.of(key, find)
+        return found.value
 
 
 def add_form_route(router: APIRouter, queries: Queries, threads: Threads, reader_of: ReaderOf) -> None:
@@ -170,16 +228,16 @@ def add_form_route(router: APIRouter, queries: Queries, threads: Threads, reader
     async def form(request: Request, caller: InstanceReader, instance_id: InstanceId, outdated: _Seen = "") -> Response:
         """Reads the form from the system, by one to four calls of its API. The answer is used again for 15 seconds.
 
-        240 an hour for a caller, 8 at once for an organisation, and so many calls in a day as the settings allow. 404
-        where forms are not read, 503 while they cannot be.
+        240 an hour for a caller, 8 at once for an organisation, and so many calls in a day as the settings allow, of
+        which a person may use a tenth, and at least 20. 404 where forms are not read, 503 while they cannot be.
         """
         if request.headers.get("sec-fetch-site") in FOREIGN:
             raise Forbidden("a page elsewhere may not have forms read")
-        state, start = await threads.run(queries.start, instance_id, caller)
+        state, start = await threads.run(partial(queries.start, now_ms=now_ms()), instance_id, caller)
         newest = await forms.newest(state, caller, outdated=outdated)
         fields = changed_fields(start, newest.read.values) if start else []
-        changes = await forms.changes(state, newest, fields)
-        steps = await forms.steps(state, newest)
+        changes = await forms.changes(state, newest, fields, caller)
+        steps = await forms.steps(state, newest, caller)
         users = [each.user_id for each in changes.values() if each.user_id]
         users += [user_id for each in steps for user_id, _ in each.people]
         names = {user_id: name for each in steps for user_id, name in each.people if name}

@@ -433,11 +433,14 @@ class Queries:
             may = {"opens_files": self._opens_files(*app), "reads_form": self._reads_forms(*app)}
             return shown_history(connection, state, now_ms=now_ms, **may)
 
-    def start(self, instance_id: str, caller: Caller) -> tuple[TaskState, Mapping[str, str | None]]:
-        """The instance, and its form in the earliest event that has one. Raises Unknown as ``find_state``."""
+    def start(
+        self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS
+    ) -> tuple[TaskState, Mapping[str, str | None]]:
+        """The instance, and its form in the earliest event that has one. Raises as ``history``."""
         with self._database.read() as connection, self._complete(connection):
             state = find_state(connection, instance_id, caller)
             found = [event for event, _, _ in _last_events(connection, state.instance_id, state.corp_id)]
+        _check_not_behind(state, found, now_ms)
         return state, next((each.form_data for each in found if each.form_data), dict[str, str | None]())
 
     def file(self, instance_id: str, caller: Caller, place: str, number: int) -> tuple[TaskState, FormFile]:
@@ -554,8 +557,7 @@ def shown_history(
 ) -> models.HistoryOut:
     """As the API shows it; raises EventsBehind as ``Queries.history``."""
     found, shown = shown_events(connection, state.instance_id, state.corp_id)
-    if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):
-        raise EventsBehind("the latest event of this instance is not read yet")
+    _check_not_behind(state, found, now_ms)
     form_of = latest_form(found)
     values = {} if form_of is None else dict(form_of.form_data)
     began_at = began_at_of(state)
@@ -574,6 +576,11 @@ def shown_history(
         **shown,
         "complete": len(found) < HISTORY_MAX and any(began_at in (each.occurred_at, each.created_at) for each in found),
     }
+
+
+def _check_not_behind(state: TaskState, found: Iterable[TaskEvent], now_ms: int) -> None:
+    if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):
+        raise EventsBehind("the latest event of this instance is not read yet")
 
 
 def latest_form(shown: Iterable[TaskEvent]) -> TaskEvent | None:
