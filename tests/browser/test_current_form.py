@@ -67,7 +67,7 @@ def test_a_changed_amount_is_seen_before_the_decision_and_so_are_the_steps(
     assert direction == ("column" if english else "row")
     assert serious_findings(page) == []
     page.locator(".detail").get_by_role("button", name="Agree" if english else "同意", exact=True).click()
-    expect(page.locator(".detail .deciding-said[role=status]")).not_to_be_empty()
+    expect(page.locator(".detail .deciding .deciding-said[role=status]")).not_to_be_empty()
     assert [each["seen_form"] for each in deciding.acted[0]["items"]] == ["d-1"]
 
 
@@ -82,7 +82,7 @@ def test_a_refused_decision_shows_the_change_and_is_made_again(deciding: FakeTas
     deciding.current = changed
     agree = page.locator(".detail").get_by_role("button", name="同意", exact=True)
     agree.click()
-    expect(page.locator(".detail .deciding-said[role=status]")).to_contain_text("申请在显示之后有变动")
+    expect(page.locator(".detail .deciding .deciding-said[role=status]")).to_contain_text("申请在显示之后有变动")
     expect(page.locator(".form-changes del")).to_have_text("200")
     assert any(each.endswith("/form?outdated=d-0") for each in deciding.queries)
     deciding.refused = {}
@@ -103,5 +103,5 @@ def test_where_the_form_is_not_read_its_values_are_dated(
     page.locator(".row").first.click()
     expect(page.locator(".form-age")).to_contain_text("推送时的状态，之后可能有修改")
     page.locator(".detail").get_by_role("button", name="同意", exact=True).click()
-    expect(page.locator(".detail .deciding-said[role=status]")).not_to_be_empty()
+    expect(page.locator(".detail .deciding .deciding-said[role=status]")).not_to_be_empty()
     assert [each["seen_form"] for each in deciding.acted[0]["items"]] == [""]

@@ -75,8 +75,10 @@ export function commentsPanel(api, words, format, { instanceId, title, me }) {
   }
 
   async function comment() {
-    if (field.value.trim() === "") field.focus();
-    else if (await post("comment", field.value.trim())) field.value = "";
+    const text = field.value.trim();
+    if (text === "") field.focus();
+    // What was typed meanwhile stays.
+    else if ((await post("comment", text)) && field.value.trim() === text) field.value = "";
   }
 
   async function urge() {

@@ -36,11 +36,13 @@ export class CurrentForm {
     this._drawn();
   }
 
-  /** Wait for a form that is being read, and say whether it is another one than a person has before their eyes. */
+  /** Wait for a form that is being read, and say whether it is another one than a person has before their eyes; null if another instance is shown then. */
   async isUnseen() {
-    const seen = this.found;
+    const { _id: id, found: seen } = this;
     if (this._reading === null) return false;
-    await this._reading;
+    // It may be read again meanwhile.
+    while (this._reading !== null && id === this._id) await this._reading;
+    if (id !== this._id) return null;
     return seen === null ? (this.found?.changed.length ?? 0) > 0 : seen.digest !== this.found?.digest;
   }
 

@@ -81,14 +81,17 @@ export function decidingPanel(api, actions, words) {
 
   async function act(action, recipient = action === "return" ? step.value || null : null) {
     if (!remark.check(action)) return;
-    if (await form.isUnseen()) {
+    const [decided, shownRevision] = [item, revision];
+    const unseen = await form.isUnseen();
+    if (unseen === null) return;
+    if (unseen) {
       problem = { text: acting.reasons.changed, bad: true };
       render();
       return;
     }
     const text = action === "withdraw" ? "" : remark.field.value.trim();
-    const seen = { revision, form: form.found?.digest };
-    problem = await attempt(actions.act(action, [item], { remark: text, recipient, seen }), words);
+    const seen = { revision: shownRevision, form: form.found?.digest };
+    problem = await attempt(actions.act(action, [decided], { remark: text, recipient, seen }), words);
     if (problem === null) remark.field.value = "";
     render();
   }

@@ -80,7 +80,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
         if (!(history instanceof Error)) events = history;
         if (events?.reads_form) current.read();
         // Its events are not all read yet.
-        else if (history.status === 503) setTimeout(() => onInstance(id), READ_AGAIN_MS);
+        if (history.status === 503) setTimeout(() => onInstance(id), READ_AGAIN_MS);
         render();
       },
       failed: (problem) => {
