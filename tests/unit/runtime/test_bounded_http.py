@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -186,3 +188,34 @@ async def test_a_guarded_client_checks_each_address_and_then_the_host_of_the_cer
             with pytest.raises(AddressRefused):
                 await client.post(f"https://{host}:{port}/x", content=b"x")
     assert len(hosts) == 1
+
+
+async def test_a_host_whose_first_address_does_not_answer_is_called_at_its_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with server(answer(b"found", length=5)) as url:
+        port = int(url.rpartition(":")[2])
+
+        def found(*_: object, **__: object) -> list[tuple[object, ...]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in ("127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        transport = GuardedTransport(Guard((parse_network("127.0.0.0/8"),)))
+        async with BoundedAsyncClient(timeout_s=5, transport=transport, trust_env=False) as client:
+            assert (await client.post(f"http://two.example:{port}/x", content=b"x")).text == "found"
+
+
+def test_a_lookup_that_does_not_end_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def look_up(*_: object, **__: object) -> None:
+        ended.wait(60)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with BoundedClient(timeout_s=0.2, transport=GuardedTransport(Guard()), trust_env=False) as client:
+        (found,) = client.post_all([("https://slow.example/x", {"content": b"x"})])
+        # The server got nothing: the message may be sent again.
+        assert isinstance(found, httpx2.ConnectTimeout)
+    assert not ended.is_set()
+    ended.set()

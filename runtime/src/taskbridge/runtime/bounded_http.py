@@ -9,7 +9,9 @@ import asyncio
 import logging
 import socket
 import zlib
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
@@ -17,6 +19,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterable
 
     from taskbridge.runtime.guard import Guard
 
@@ -27,6 +30,8 @@ NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 MAX_ANSWER_BYTES = 32 << 20
 """After decompression."""
+_LOOKUPS = ThreadPoolExecutor(64, "lookup")
+"""Of names. The thread of a lookup that is given up lasts until the resolver ends it: no event loop waits for it."""
 _ENCODINGS = ("", "identity", "gzip")
 _OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 _ACCEPTED = {"Accept-Encoding": "gzip"}
@@ -98,6 +103,8 @@ def _without_urls(record: logging.LogRecord) -> bool:
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """Connects to addresses that a guard allows: for URLs that somebody else chose. Without a proxy.
 
+    Of a host with several addresses, the first and the last are tried: they are often of both families.
+
     Raises AddressRefused, which is an OSError, if a host has any address that is refused.
     """
 
@@ -110,13 +117,26 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url
         loop, port = asyncio.get_running_loop(), url.port or (443 if url.scheme == "https" else 80)
-        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        times = request.extensions["timeout"]
+        look_up = partial(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        try:
+            async with asyncio.timeout(times["connect"]):
+                found = await loop.run_in_executor(_LOOKUPS, look_up)
+        except TimeoutError:
+            raise httpx2.ConnectTimeout("the name was not looked up in time", request=request) from None
         addresses = [str(each[4][0]) for each in found]
         for each in addresses:
             self._guard.check(each)
+        *others, last = dict.fromkeys((addresses[0], addresses[-1]))
+        connect_s = times["connect"] / (len(others) + 1)
         # The certificate is the host's, and so is the Host header, which the request has already.
-        request.extensions = {**request.extensions, "sni_hostname": url.host}
-        request.url = url.copy_with(host=addresses[0])
+        more = {"sni_hostname": url.host, "timeout": {**times, "connect": connect_s}}
+        request.extensions = {**request.extensions, **more}
+        for each in others:
+            request.url = url.copy_with(host=each)
+            with suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
+                return await super().handle_async_request(request)
+        request.url = url.copy_with(host=last)
         return await super().handle_async_request(request)
 
 
@@ -139,6 +159,15 @@ class BoundedClient:
 
     def post(self, url: str, **options: Any) -> httpx2.Response:
         return self._runner.run(self._client.post(url, **options))
+
+    def post_all(self, calls: Iterable[tuple[str, dict[str, Any]]]) -> list[httpx2.Response | BaseException]:
+        """The answer to each of these, or what it raised: all at the same time."""
+
+        async def post() -> list[httpx2.Response | BaseException]:
+            sent = (self._client.post(url, **options) for url, options in calls)
+            return await asyncio.gather(*sent, return_exceptions=True)
+
+        return self._runner.run(post())
 
 
 class _Content:
