@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from base64 import urlsafe_b64decode
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -398,6 +400,29 @@ def test_a_work_notification_is_repeated_only_if_dingtalk_has_not_got_it(
         replica.tick(MONDAY + minutes * MINUTE_MS)
     assert world.count("work_notifications", NEW, result) == calls
     assert len(world.notices) == (1 if is_unclear else calls + 1)
+
+
+def test_a_browser_that_is_put_twice_at_once_has_one_row(world: World) -> None:
+    """Two tabs that load together, and a browser whose next person signs in meanwhile."""
+    world.turn_on("ann", "phone")
+    bob = world.turn_on("bob", "desk")
+    ann = digest_of("ann phone")
+    for sessions_of in ((ann, ann), (ann, bob)):
+        for _ in range(20):
+            with world.database.write() as connection:
+                connection.execute(delete(push_devices))
+            together = threading.Barrier(2)
+
+            def put(session: str, together: threading.Barrier) -> None:
+                together.wait()
+                user = "ann" if session == ann else "bob"
+                world.devices.put(("corp", user), Device(session, **world.service.device("phone").given))
+
+            with ThreadPoolExecutor(2) as threads:
+                for each in [threads.submit(put, session, together) for session in sessions_of]:
+                    each.result()
+            with world.database.read() as connection:
+                assert len(connection.execute(select(push_devices)).all()) == 1
 
 
 def test_what_push_reads_has_an_index(world: World) -> None:

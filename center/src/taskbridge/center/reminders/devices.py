@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
 
 from taskbridge.center.reminders.web_push import Device
 from taskbridge.center.tables import Person, push_devices, sessions
-from taskbridge.runtime.database import Database, clean, in_key_order, now_ms
+from taskbridge.runtime.database import Database, Upsert, clean, in_key_order, now_ms
 from taskbridge.runtime.tokens import digest_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _OF_PERSON = 10
 """Devices that get a message: the newest."""
 _PERSON = push_devices.c.corp_id, push_devices.c.user_id
+_PUT = Upsert(push_devices, key=["endpoint_sha256"])
 
 
 class Devices:
@@ -33,9 +34,10 @@ class Devices:
         )
         corp_id, user_id = map(clean, person)
         with self._database.write() as connection:
-            # First, as by what ends a session: a row of a session that has just ended would be of nobody.
+            # First, as by what ends a session: a row of a session that has just ended would be of nobody. Tabs of one
+            # session take turns.
             its = select(sessions.c.user_id).where(sessions.c.token_sha256 == device.token_sha256)
-            if connection.execute(its.with_for_update(read=True, key_share=True)).first() is None:
+            if connection.execute(its.with_for_update(key_share=True)).first() is None:
                 return
             connection.execute(delete(push_devices).where(in_key_order(push_devices, same)))
             row = {
@@ -45,7 +47,8 @@ class Devices:
                 "endpoint_sha256": endpoint_sha256,
                 "at": now_ms(),
             }
-            connection.execute(insert(push_devices).values(row))
+            # Another session may have put the same browser's meanwhile.
+            self._database.put(connection, _PUT, [tuple(row[each.name] for each in push_devices.columns)])
 
     def remove(self, token_sha256: str, endpoint: str | None = None) -> None:
         """The session's device; if an ``endpoint`` is given, only this one."""
