@@ -7,6 +7,7 @@ from base64 import urlsafe_b64decode
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import delete, select, update
@@ -24,6 +25,7 @@ from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.reminders.web_push import Device, PushKey, check_keys, decoded, encrypted, new_key
 from taskbridge.center.reminders.working_time import HOUR_MS
 from taskbridge.center.tables import push_devices, reminders, sessions
+from taskbridge.runtime.bounded_http import GuardedTransport
 from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import Person, Status, TaskEntry
 
@@ -400,6 +402,36 @@ def test_a_work_notification_is_repeated_only_if_dingtalk_has_not_got_it(
         replica.tick(MONDAY + minutes * MINUTE_MS)
     assert world.count("work_notifications", NEW, result) == calls
     assert len(world.notices) == (1 if is_unclear else calls + 1)
+
+
+def test_devices_of_a_person_are_called_side_by_side(world: World) -> None:
+    both = threading.Barrier(2)
+    for name in ("phone", "desk"):
+        world.turn_on("ann", name)
+    world.service.on_request = lambda: both.wait(10)
+    world.happens("I-1", pending("ann"))
+    world.replica().tick(MONDAY + MINUTE_MS)
+    assert sorted(name for name, _ in world.shown()) == ["desk", "phone"]
+
+
+def test_a_device_that_does_not_answer_is_left_alone_for_some_minutes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    async def unanswered(_: object, request: httpx2.Request) -> httpx2.Response:
+        calls.append(str(request.url))
+        raise httpx2.ConnectTimeout("no connection", request=request)
+
+    monkeypatch.setattr(GuardedTransport, "handle_async_request", unanswered)
+    world.turn_on("ann", "phone")
+    world.happens("I-1", pending("ann"))
+    replica, at = world.replica(), MONDAY + MINUTE_MS
+    for minutes in range(0, 240, 1):
+        replica.tick(at + minutes * MINUTE_MS)
+        assert len(calls) == (1 if minutes < 36 else 2 if minutes < 156 else 3)
+    (row,) = world.rows()
+    assert (row.attempts, row.problem.partition(": ")[2]) == (5, "cannot connect")
 
 
 def test_a_browser_that_is_put_twice_at_once_has_one_row(world: World) -> None:

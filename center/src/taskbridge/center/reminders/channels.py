@@ -19,7 +19,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote_plus, urlsplit
 
 import httpx2
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 ANSWER_S = 10.0
+_SILENT_MS, _SILENT_MAX = 10 * 60_000, 4096
 _PROBLEM_CHARACTERS = 200
 
 
@@ -66,6 +67,8 @@ class Outside(NamedTuple):
     """A device that a push service does not know any more."""
     notify: Callable[[Notice], None]
     """Sends a work notification; raises NotSent."""
+    silent: dict[str, int]
+    """Endpoints of devices that did not answer, and until when they are not called: they would hold up all channels."""
 
 
 def notify_nobody(_: Notice) -> None:
@@ -174,30 +177,31 @@ def _send_to_webhook(client: BoundedClient, channel: Webhook, message: Message) 
 
 
 class _Pushing:
-    """Web Push to the devices of people, whose push services do not wait for each other for long."""
+    """Web Push to the devices of people: to those of a person side by side."""
 
     def __init__(self, client: BoundedClient, channel: Push, reminders: Reminders, outside: Outside) -> None:
         self._client, self._channel, self._reminders, self._outside = client, channel, reminders, outside
         self._silent: set[str] = set()
+        """Hosts that did not answer while this client is open."""
 
     def send(self, message: Message) -> None:
         """To all devices of a person. If one has it, or none is left, it is sent."""
         titles, problems, is_sent, is_unclear = self._channel.titles, list[str](), False, False
         titled = ALL_CORPS in titles or message.corp_id in titles
         content = to_json(push(message, self._reminders.language, titled=titled))
-        for device in message.devices:
-            host = urlsplit(device.endpoint).netloc
-            if host in self._silent:
-                problems.append(f"{host}: it did not answer before")
-                continue
-            try:
-                answer = self._post(device, message, content)
-            except NotSent as error:
-                self._silent.add(host)
-                is_unclear |= error.is_final
-                problems.append(f"{host}: {error}")
-                continue
-            if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        called = [each for each in message.devices if not self._is_silent(each, message.at)]
+        skipped = {_host(each) for each in message.devices if each not in called}
+        problems += [f"{host}: it did not answer before" for host in sorted(skipped)]
+        calls = [self._call(each, message, content) for each in called]
+        for device, answer in zip(called, self._client.post_all(calls), strict=True):
+            host = _host(device)
+            if isinstance(answer, BaseException):
+                problem, is_final = _no_answer(answer)
+                if not isinstance(answer, AddressRefused):
+                    self._add_silent(device, message.at)
+                is_unclear |= is_final
+                problems.append(f"{host}: {problem}")
+            elif answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
                 self._outside.forget(device)
             elif answer.is_success:
                 is_sent = True
@@ -206,18 +210,37 @@ class _Pushing:
         if problems and not is_sent:
             raise NotSent("; ".join(problems), channel_fails=False, is_final=is_unclear)
 
-    def _post(self, device: Device, message: Message, content: bytes) -> httpx2.Response:
+    def _call(self, device: Device, message: Message, content: bytes) -> tuple[str, dict[str, Any]]:
         key = self._reminders.push_key
         assert key is not None
-        try:
-            headers = {**key.headers(device.endpoint), "topic": message.message_id}
-            return self._client.post(device.endpoint, content=encrypted(content, device), headers=headers)
-        except (*UNSENT_ERRORS, AddressRefused) as error:
-            raise NotSent(str(error) if isinstance(error, AddressRefused) else "cannot connect") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            # Its text may repeat the address, by which anybody may send.
-            is_final = isinstance(error, httpx2.HTTPError)
-            raise NotSent(f"no answer: {type(error).__name__}", is_final=is_final) from error
+        headers = {**key.headers(device.endpoint), "topic": message.message_id}
+        return device.endpoint, {"content": encrypted(content, device), "headers": headers}
+
+    def _is_silent(self, device: Device, now: int) -> bool:
+        return _host(device) in self._silent or self._outside.silent.get(device.endpoint, 0) > now
+
+    def _add_silent(self, device: Device, now: int) -> None:
+        self._silent.add(_host(device))
+        known = self._outside.silent
+        if len(known) >= _SILENT_MAX:
+            known.clear()
+        known[device.endpoint] = now + _SILENT_MS
+
+
+def _host(device: Device) -> str:
+    return urlsplit(device.endpoint).netloc
+
+
+def _no_answer(error: BaseException) -> tuple[str, bool]:
+    """The problem, and whether the other side may have the message."""
+    if isinstance(error, AddressRefused):
+        return str(error), False
+    if isinstance(error, UNSENT_ERRORS):
+        return "cannot connect", False
+    if not isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)):
+        raise error
+    # Its text may repeat the address, by which anybody may send.
+    return f"no answer: {type(error).__name__}", isinstance(error, httpx2.HTTPError)
 
 
 def _send_work(reminders: Reminders, url: str | None, outside: Outside, message: Message) -> None:

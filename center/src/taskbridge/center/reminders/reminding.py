@@ -165,7 +165,7 @@ class Reminding:
         self._stopping = threading.Event()
         self._digested: set[int] = set()
         self._devices = devices
-        self._outside = Outside(_no_device if devices is None else devices.forget, notify)
+        self._outside = Outside(_no_device if devices is None else devices.forget, notify, {})
         self._read_to: int | None = None
         """Up to which time changes were read."""
 
