@@ -61,6 +61,7 @@ class World:
         self.devices = Devices(database, lambda _: sessions.c.used_at >= 0)
         self.notices: list[Notice] = []
         self.refusal: NotSent | None = None
+        self.refused_corp = "corp"
 
     def replica(self, channels: str | None = None, *, rules: str = RULES) -> Reminding:
         self.path.write_text(rules + (self.push if channels is None else channels))
@@ -76,7 +77,7 @@ class World:
 
     def notify(self, notice: Notice) -> None:
         self.notices.append(notice)
-        if self.refusal is not None:
+        if self.refusal is not None and notice.corp_id == self.refused_corp:
             raise self.refusal
 
     def turn_on(self, user: str, name: str, corp: str = "corp") -> str:
@@ -402,6 +403,30 @@ def test_a_work_notification_is_repeated_only_if_dingtalk_has_not_got_it(
         replica.tick(MONDAY + minutes * MINUTE_MS)
     assert world.count("work_notifications", NEW, result) == calls
     assert len(world.notices) == (1 if is_unclear else calls + 1)
+
+
+@pytest.mark.parametrize("is_unclear", [False, True])
+def test_an_organisation_without_work_notifications_costs_others_nothing(world: World, *, is_unclear: bool) -> None:
+    replica = world.replica('[work_notifications]\ncorps = ["*"]\n')
+    for corp in ("corp-a", "corp-b", "corp-c"):
+        world.happens(f"I-{corp}", pending("ann"), corp=corp)
+    world.refused_corp, world.refusal = "corp-a", NotSent("not offered", is_final=is_unclear)
+    for minutes in range(0, 400, 10):
+        replica.tick(MONDAY + minutes * MINUTE_MS)
+    called = [each.corp_id for each in world.notices]
+    assert called[:3] == ["corp-a", "corp-b", "corp-c"]
+    assert called[3:] == ["corp-a"] * (0 if is_unclear else 4)
+    assert [(row.corp_id, row.problem) for row in world.rows() if row.problem] == [("corp-a", "not offered")]
+    assert {row.attempts for row in world.rows() if not row.problem} == {1}
+
+
+def test_many_tasks_of_a_person_are_one_work_notification(world: World) -> None:
+    replica = world.replica(world.work)
+    world.happens("I-1", pending("ann", task="T"), *(pending("bob", task=f"T-{n}") for n in range(250)))
+    for minutes in (0, 5, 6, 7):
+        replica.tick(MONDAY + minutes * MINUTE_MS)
+    assert sorted(user for each in world.notices for user in each.user_ids) == ["ann", "bob"]
+    assert all(row.done_at is not None for row in world.rows())
 
 
 def test_devices_of_a_person_are_called_side_by_side(world: World) -> None:

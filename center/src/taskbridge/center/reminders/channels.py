@@ -245,7 +245,12 @@ def _no_answer(error: BaseException) -> tuple[str, bool]:
 
 def _send_work(reminders: Reminders, url: str | None, outside: Outside, message: Message) -> None:
     clock = f"{reminders.due.working_time.local(message.at):%m-%d %H:%M}"
-    outside.notify(notice(message, reminders.language, url, clock))
+    try:
+        outside.notify(notice(message, reminders.language, url, clock))
+    except NotSent as error:
+        # Each organisation has an application and a budget of its own.
+        error.channel_fails = False
+        raise
 
 
 def _post(client: BoundedClient, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:

@@ -71,7 +71,8 @@ EMAIL = "email"
 """In ``person_ids``: the kind of a person's address."""
 _EVERY_S = 30.0
 _PAGE = 500
-_CLAIMED = 100
+_CLAIMED, _OF_PERSON = 100, 5_000
+"""Rows of a claim, which may be more if they are of its last person."""
 _LEASE_MS = 10 * 60_000
 _SENDING_S = 5 * 60.0
 """No message of a claim is begun later: it ends before the claim does."""
@@ -402,6 +403,12 @@ class Reminding:
                 each._replace(task=task) for each, task in zip(found, _tasks(connection, current, found), strict=True)
             ]
 
+            if len(rows) == _CLAIMED:
+                # All of the last person's: what they get is one message.
+                last = rows[-1].corp_id, rows[-1].user_id
+                its = reminders.c.corp_id == last[0], reminders.c.user_id == last[1]
+                more = open_rows.where(*its).limit(_OF_PERSON).with_for_update(skip_locked=True)
+                rows = [*(each for each in rows if (each.corp_id, each.user_id) != last), *connection.execute(more)]
     def _messages(
         self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[ClaimedReminder], now: int
     ) -> Iterator[tuple[Message, list[ClaimedReminder]]]:
