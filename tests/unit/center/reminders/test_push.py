@@ -429,6 +429,33 @@ def test_many_tasks_of_a_person_are_one_work_notification(world: World) -> None:
     assert all(row.done_at is not None for row in world.rows())
 
 
+@pytest.mark.parametrize("ending", ["no source says", "terminated"])
+def test_who_withdraws_a_request_is_not_told_that_it_was_decided(world: World, ending: str) -> None:
+    ann, at, later = Person("ann", "Ann"), MONDAY + MINUTE_MS, MONDAY + 10 * MINUTE_MS
+    replica = world.replica(world.work)
+    step = TaskEntry("T-2", Status.PENDING, ("carl",), created_at=at)
+    world.happens("I-1", decided("bob", at), step, originator=ann)
+    replica.tick(MONDAY + 2 * MINUTE_MS)
+    ended: dict[str, Any] = {} if ending == "no source says" else {"finished_at": later, "result": "TERMINATED"}
+    cancelled = TaskEntry("T-2", Status.CANCELLED, ("carl",), created_at=at, decided_at=later)
+    world.happens("I-1", decided("bob", at), cancelled, originator=ann, at=later, **ended)
+    for minutes in range(10, 40):
+        replica.tick(MONDAY + minutes * MINUTE_MS)
+    assert [each for each in world.notices if "ann" in each.user_ids] == []
+
+
+@pytest.mark.parametrize("ended", [{}, {"finished_at": MONDAY + MINUTE_MS, "result": "disagree"}])
+def test_a_decision_that_cancels_other_tasks_is_told(world: World, ended: dict[str, Any]) -> None:
+    """One of several approvers is enough, or one of them refuses."""
+    ann, at = Person("ann", "Ann"), MONDAY + MINUTE_MS
+    replica = world.replica(world.work)
+    other = TaskEntry("T-2", Status.CANCELLED, ("carl",), created_at=MONDAY, decided_at=at + 1000)
+    world.happens("I-1", decided("bob", at), other, originator=ann, at=at + 1000, **ended)
+    for minutes in range(2, 15):
+        replica.tick(MONDAY + minutes * MINUTE_MS)
+    assert [each.user_ids for each in world.notices] == [["ann"]]
+
+
 def test_devices_of_a_person_are_called_side_by_side(world: World) -> None:
     both = threading.Barrier(2)
     for name in ("phone", "desk"):

@@ -48,6 +48,7 @@ from taskbridge.center.tables import (
     instances,
     person_ids,
     read_entry,
+    read_state,
     reminders,
     unchecked,
 )
@@ -55,6 +56,7 @@ from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, 
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import Change, Status, View
+from taskbridge.schemas.outcomes import TERMINATED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.reminders.web_push import Device
     from taskbridge.center.tables import Complete
+    from taskbridge.schemas.events import TaskState
 
 EMAIL = "email"
 """In ``person_ids``: the kind of a person's address."""
@@ -505,7 +508,7 @@ def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedRem
     """What each row is about; None for a digest, or if it is not true any more.
 
     The task is not pending or is due at another time; the request has changed since it was decided, or the person
-    decided it.
+    decided or withdrew it.
     """
     ids = {each.key.instance_id for each in rows if each.key.kind != DIGEST}
     columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "view", "item")]
@@ -517,9 +520,13 @@ def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedRem
     """Who decided themself, and when."""
     for row in connection.execute(of_instances.where(*where)):
         task, entry, key = _task(current, row.instance_id, row.task_id, row.item), read_entry(row.item), tuple(row[:4])
+    decided = {each.key.instance_id for each in rows if each.key.kind == DECIDED}
+    states = select(instances.c.instance_id, instances.c.state).where(instances.c.instance_id.in_(decided))
+    read = connection.execute(states) if decided else ()
+    withdrawn = {instance_id for instance_id, data in read if _is_withdrawn(read_state(data))}
         if row.view == handled:
             own.add((*key[:3], WHOLE_INSTANCE, DECIDED, entry.entered_at))
-        elif row.view == created and entry.status == Status.COMPLETED:
+        elif row.view == created and entry.status == Status.COMPLETED and row.instance_id not in withdrawn:
             found[*key, DECIDED, entry.updated_at] = task
         elif row.view != created:
             found[*key, REMINDER, task.due_at] = found[*key, NEW, entry.entered_at] = task
@@ -531,6 +538,20 @@ def _oldest(connection: Connection, current: Reminders, person: Person) -> list[
     columns = entries.c.instance_id, entries.c.task_id, entries.c.item
     found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
     return [_task(current, *row) for row in connection.execute(found)]
+def _is_withdrawn(state: TaskState) -> bool:
+    """Whether no decision ended it. Yida does not say so: then, whether a step ended that nobody decided."""
+    if state.finished_at is not None and state.result is not None:
+        return state.result.upper().endswith(TERMINATED)
+    decisions = [each.decided_at or 0 for each in state.tasks if each.status is Status.COMPLETED]
+    last = max(decisions, default=0)
+    return any(
+        each.status is Status.CANCELLED
+        and (each.decided_at or 0) > last
+        and ((each.created_at or 0) >= last or (each.decided_at or 0) > last + _SETTLED_MS)
+        for each in state.tasks
+    )
+
+
 
 
 def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
