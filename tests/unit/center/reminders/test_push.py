@@ -509,6 +509,20 @@ def test_a_browser_that_is_put_twice_at_once_has_one_row(world: World) -> None:
                 assert len(connection.execute(select(push_devices)).all()) == 1
 
 
+def test_changes_that_are_read_again_write_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.turn_on("ann", "phone")
+    replica = world.replica()
+    world.happens("I-1", pending("ann"))
+    replica.tick(MONDAY + MINUTE_MS)
+
+    def put(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(world.database, "put", put)
+    replica.tick(MONDAY + 2 * MINUTE_MS)
+    assert len(world.shown()) == 1
+
+
 def test_what_push_reads_has_an_index(world: World) -> None:
     for number in range(300):
         world.turn_on(f"user{number}", f"phone{number}")

@@ -172,6 +172,8 @@ class Reminding:
         self._outside = Outside(_no_device if devices is None else devices.forget, notify, {})
         self._read_to: int | None = None
         """Up to which time changes were read."""
+        self._added: set[Key] = set()
+        """Of these changes: they are read again."""
 
     async def run(self) -> None:
         """Look until cancelled. A message that is being sent then is sent and noted first."""
@@ -284,6 +286,7 @@ class Reminding:
         """New tasks, and decisions on people's own requests, of the changes since the last time."""
         since, latest = self._read_to or now - _FIRST_MS, 0
         after: tuple[object, ...] = (since - _LATE_MS, "", "", 0)
+        added: set[Key] = set()
         while True:
             # The first condition is the one by which SQLite enters the index.
             where = changes.c.at >= after[0], tuple_(*_CHANGE) > tuple_(*after)
@@ -299,11 +302,13 @@ class Reminding:
                 to = self._channels_of(connection, current, NEW, {each[:2] for each in found}, now)
             for wait_ms, kind in ((0, NEW), (_SETTLED_MS, DECIDED)):
                 of_kind = [each for each in found if each[4] == kind]
-                self._add((Key(*each, channel) for each in of_kind for channel in to(each[:2])), at=now + wait_ms)
+                keys = {Key(*each, channel) for each in of_kind for channel in to(each[:2])}
+                self._add(keys - self._added, at=now + wait_ms)
+                added |= keys
             if rows:
                 latest, after = rows[-1].at, tuple(rows[-1])[:-1]
             if len(rows) < _PAGE:
-                self._read_to = max(since, min(latest, now))
+                self._read_to, self._added = max(since, min(latest, now)), added
                 return
 
     def _add(self, keys: Iterable[Key], *, at: int = 0) -> None:
@@ -398,6 +403,12 @@ class Reminding:
             rows = connection.execute(
                 open_rows.order_by(*order).limit(_CLAIMED).with_for_update(skip_locked=True)
             ).all()
+            if len(rows) == _CLAIMED:
+                # All of the last person's: what they get is one message.
+                last = rows[-1].corp_id, rows[-1].user_id
+                its = reminders.c.corp_id == last[0], reminders.c.user_id == last[1]
+                more = open_rows.where(*its).limit(_OF_PERSON).with_for_update(skip_locked=True)
+                rows = [*(each for each in rows if (each.corp_id, each.user_id) != last), *connection.execute(more)]
             found = [ClaimedReminder(Key(*tuple(row)[:-1]), row.attempts + 1) for row in rows]
             if found:
                 given = [{**each.key.given(), "until": now + _LEASE_MS} for each in found]
@@ -406,12 +417,6 @@ class Reminding:
                 each._replace(task=task) for each, task in zip(found, _tasks(connection, current, found), strict=True)
             ]
 
-            if len(rows) == _CLAIMED:
-                # All of the last person's: what they get is one message.
-                last = rows[-1].corp_id, rows[-1].user_id
-                its = reminders.c.corp_id == last[0], reminders.c.user_id == last[1]
-                more = open_rows.where(*its).limit(_OF_PERSON).with_for_update(skip_locked=True)
-                rows = [*(each for each in rows if (each.corp_id, each.user_id) != last), *connection.execute(more)]
     def _messages(
         self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[ClaimedReminder], now: int
     ) -> Iterator[tuple[Message, list[ClaimedReminder]]]:
@@ -515,15 +520,15 @@ def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedRem
     of_instances = select(*columns).join(instances, entries.c.instance == instances.c.id)
     created, handled = (VIEW_CODES[each] for each in (View.CREATED, View.HANDLED))
     where = instances.c.instance_id.in_(ids), or_(IS_WAITING, entries.c.view.in_((created, handled)))
+    decided = {each.key.instance_id for each in rows if each.key.kind == DECIDED}
+    states = select(instances.c.instance_id, instances.c.state).where(instances.c.instance_id.in_(decided))
+    read = connection.execute(states) if decided else ()
+    withdrawn = {instance_id for instance_id, data in read if _is_withdrawn(read_state(data))}
     found: dict[tuple[object, ...], Task] = {}
     own: set[tuple[object, ...]] = set()
     """Who decided themself, and when."""
     for row in connection.execute(of_instances.where(*where)):
         task, entry, key = _task(current, row.instance_id, row.task_id, row.item), read_entry(row.item), tuple(row[:4])
-    decided = {each.key.instance_id for each in rows if each.key.kind == DECIDED}
-    states = select(instances.c.instance_id, instances.c.state).where(instances.c.instance_id.in_(decided))
-    read = connection.execute(states) if decided else ()
-    withdrawn = {instance_id for instance_id, data in read if _is_withdrawn(read_state(data))}
         if row.view == handled:
             own.add((*key[:3], WHOLE_INSTANCE, DECIDED, entry.entered_at))
         elif row.view == created and entry.status == Status.COMPLETED and row.instance_id not in withdrawn:
@@ -533,11 +538,6 @@ def _tasks(connection: Connection, current: Reminders, rows: Sequence[ClaimedRem
     return [None if (key := tuple(each.key)[:6]) in own else found.get(key) for each in rows]
 
 
-def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:
-    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_WAITING
-    columns = entries.c.instance_id, entries.c.task_id, entries.c.item
-    found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
-    return [_task(current, *row) for row in connection.execute(found)]
 def _is_withdrawn(state: TaskState) -> bool:
     """Whether no decision ended it. Yida does not say so: then, whether a step ended that nobody decided."""
     if state.finished_at is not None and state.result is not None:
@@ -552,6 +552,11 @@ def _is_withdrawn(state: TaskState) -> bool:
     )
 
 
+def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:
+    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_WAITING
+    columns = entries.c.instance_id, entries.c.task_id, entries.c.item
+    found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
+    return [_task(current, *row) for row in connection.execute(found)]
 
 
 def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
