@@ -25,14 +25,17 @@ from support.lists import lists_of
 from taskbridge.dingtalk import workflow
 from taskbridge.dingtalk.approvals.mapping import Event, change_of, events_of
 from taskbridge.dingtalk.approvals.missed import Missed
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.dingtalk.workflow import Approval, ApprovalTask
 from taskbridge.runtime import standard_webhooks
 from taskbridge.schemas.events import View
+from taskbridge.schemas.views import views
+from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DAY_S = 24 * 3600
+DAY_S, MINUTE_MS = 24 * 3600, 60_000
 
 
 @pytest.fixture(autouse=True)
@@ -256,6 +259,39 @@ async def test_one_approval_that_cannot_be_read_holds_up_no_other(tmp_path: Path
         assert found.service.missed.unread == 0
 
 
+async def test_what_was_known_by_events_keeps_its_exact_times_after_a_restart(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        began, ended = BEGAN // MINUTE_MS * MINUTE_MS + 34_567, BEGAN // MINUTE_MS * MINUTE_MS + 45_678
+        for each in (
+            instance_event("start", createTime=began),
+            task_event("start", taskId=1, staffId="a", createTime=began),
+            task_event("finish", taskId=1, staffId="a", result="agree", createTime=began, finishTime=ended + DAY_MS),
+            task_event("start", taskId=2, staffId="b", createTime=ended + DAY_MS),
+        ):
+            await found.gateway.push(*each)
+        await until(lambda: not found.gateway.unacknowledged)
+        before = _entries(found)
+        created, later = "2022-12-14T02:11Z", "2022-12-15T02:11Z"
+        tasks = [
+            ApprovalTask(1, "COMPLETED", "a", create_time=created, finish_time=later, result="AGREE"),
+            ApprovalTask(2, "RUNNING", "b", create_time=later),
+        ]
+        read = Approval(tasks, "考勤-测试", "20260038", "manager75", create_time=created, status="RUNNING")
+        found.gateway.listed[INSTANCE_ID] = Listed(PROCESS, found.clock.now_ms(), read)
+        missed = found.service.missed
+        await Missed(missed._calls, missed._budget, found.clock, post=missed._post).step()
+        assert len(found.publisher.published) == 8
+        assert _entries(found) == before
+
+
+def _entries(found: Approvals) -> object:
+    state = None
+    for each in found.publisher.published:
+        state = fold(state, each)
+    assert state is not None
+    return views(state.state)
+
+
 async def test_each_connection_begins_a_pass(tmp_path: Path) -> None:
     async with approvals(tmp_path) as found:
         running = asyncio.create_task(found.service.missed.run())
@@ -271,7 +307,7 @@ async def test_each_connection_begins_a_pass(tmp_path: Path) -> None:
 def test_what_is_read_has_the_changes_of_its_events() -> None:
     read = Approval([task(1, "a", "COMPLETED", "AGREE")], create_time="2026-04-27T08:26Z", status="COMPLETED")
     found = [*events_of("i", PROCESS, read)]
-    assert [change_of(each) for each in found] == [("", "start"), ("1", "start"), ("1", "finish"), ("", "finish")]
-    assert found[0].data["createTime"] == 1_777_278_360_000
-    assert len({each.event_id for each in found}) == 4
+    assert [change_of(each) for each in found] == [("1", "start"), ("1", "finish"), ("", "finish")]
+    assert found[-1].data["createTime"] == 1_777_278_360_000 + MINUTE_MS - 1
+    assert len({each.event_id for each in found}) == 3
     assert "finishTime" not in found[-1].data
