@@ -77,6 +77,10 @@ class Change(NamedTuple):
     kind: str
 
 
+BEGAN = Change("", START)
+"""The beginning of the approval."""
+
+
 def change_of(event: Event) -> Change:
     task_id = event.data.get("taskId") if event.event_type == TASK else None
     return Change("" if task_id is None else str(task_id), str(event.data.get("type")))
@@ -85,6 +89,10 @@ def change_of(event: Event) -> Change:
 def ends(event: Event) -> bool:
     """Whether nothing happens to the approval after this event."""
     return event.event_type == INSTANCE and event.data.get("type") in (_FINISH, _TERMINATE, _DELETE)
+
+
+def deletes(event: Event) -> bool:
+    return event.event_type == INSTANCE and event.data.get("type") == _DELETE
 
 
 def events_of(instance_id: str, process_code: str, read: workflow.Approval) -> Iterator[Event]:
