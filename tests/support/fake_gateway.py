@@ -55,6 +55,8 @@ class FakeGateway:
         """The paths that were called, but for tokens and connections."""
         self.refuses: set[str] = set()
         """Paths that lack a permission."""
+        self.absent: set[str] = set()
+        """Approvals of which it says that there are none."""
         self.is_away = False
         """Whether it opens no connection, and loses what is pushed."""
         self._tickets: set[str] = set()
@@ -210,6 +212,8 @@ class FakeGateway:
         if refused := self._refused(request):
             return refused
         instance_id = request.query["processInstanceId"]
+        if instance_id in self.absent:
+            return web.json_response({"code": min(wire.CODE_ABSENT), "message": ""}, status=400)
         listed = self.listed.get(instance_id)
         if listed is not None:
             return web.json_response({"result": msgspec.to_builtins(listed.read)})

@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from support.approvals import (
     BEGAN,
@@ -25,14 +26,19 @@ from support.lists import lists_of
 from taskbridge.dingtalk import workflow
 from taskbridge.dingtalk.approvals.mapping import Event, change_of, events_of
 from taskbridge.dingtalk.approvals.missed import Missed
+from taskbridge.dingtalk.calls import Refused, Unexpected, Unreachable
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.dingtalk.workflow import Approval, ApprovalTask
 from taskbridge.runtime import standard_webhooks
+from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.events import View
+from taskbridge.schemas.views import views
+from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DAY_S = 24 * 3600
+DAY_S, MINUTE_MS = 24 * 3600, 60_000
 
 
 @pytest.fixture(autouse=True)
@@ -130,15 +136,14 @@ async def test_nothing_of_ten_silent_minutes_is_lost(tmp_path: Path) -> None:
         # Nothing is missing any more, and nothing is read for it.
         calls = len(found.gateway.calls)
         await found.service.missed.step()
-        assert found.gateway.calls[calls:] == [workflow.ListProcesses.path, workflow.ListProcessInstanceIds.path]
+        assert len(found.gateway.calls) == calls
         assert sum(missed(found).values()) == 6
 
 
 async def test_what_a_connection_loses_without_a_word_is_found_by_the_hour_and_the_day(tmp_path: Path) -> None:
     async with approvals(tmp_path) as found:
+        found.gateway.listed[INSTANCE_ID] = listed(found)
         await found.service.missed.step()
-        await found.gateway.push(*instance_event("start"))
-        await until(lambda: not found.gateway.unacknowledged)
         found.gateway.listed[INSTANCE_ID] = listed(found, task(1, "a"))
         found.gateway.listed["another"] = listed(found, task(9, "d"))
         found.clock.ahead_s += 3600
@@ -246,13 +251,208 @@ async def test_without_the_permission_events_come_all_the_same_and_the_reason_is
         assert found.service.readiness()["ready"] is True
 
 
-async def test_one_approval_that_cannot_be_read_holds_up_no_other(tmp_path: Path) -> None:
+async def test_one_approval_that_cannot_be_read_holds_up_no_other_and_stays_unread(tmp_path: Path) -> None:
     async with approvals(tmp_path) as found:
         await found.gateway.push(*task_event("start", processInstanceId="gone"))
         await until(lambda: not found.gateway.unacknowledged)
         found.gateway.listed[INSTANCE_ID] = listed(found, task(1, "a"))
         await found.service.missed.step()
         assert [each.task_id for each in found.publisher.published] == ["811165", None, "1"]
+        assert found.service.missed.unread == 1
+        assert "Workflow.Instance.Read" in found.service.readiness()["missed"]
+        reads = found.gateway.calls.count(workflow.GetProcessInstance.path)
+        await found.service.missed.step()
+        assert found.gateway.calls.count(workflow.GetProcessInstance.path) == reads
+        found.gateway.listed["gone"] = listed(found, task(811165, "0805"))
+        found.clock.ahead_s += DAY_S
+        await found.service.missed.step()
+        assert (found.service.missed.unread, found.service.readiness()["missed"]) == (0, "none")
+
+
+async def test_without_the_permission_to_read_nothing_counts_as_read_and_one_line_says_so(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        found.gateway.listed = {f"i-{each}": listed(found, task(each, "a")) for each in range(3)}
+        found.gateway.refuses.add(workflow.GetProcessInstance.path)
+        with capture_logs() as logs:
+            await found.service.missed.step()
+        assert [(each["event"], each["unread"]) for each in logs if each["log_level"] == "warning"] == [
+            ("missed_approvals_not_read", 3)
+        ]
+        assert "Workflow.Instance.Read" in found.service.readiness()["missed"]
+
+
+@pytest.mark.parametrize("is_process", [True, False])
+@pytest.mark.parametrize("fault", [Refused("no"), Unexpected("no"), Unreachable("fault", retry_at_ms=0)])
+async def test_what_fails_for_ever_holds_up_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_process: bool, fault: Exception
+) -> None:
+    async with approvals(tmp_path) as found:
+        found.gateway.listed = {f"i-{n}": listed(found, task(n, "a"))._replace(process_code=f"P-{n}") for n in range(3)}
+        calls = found.service.missed._calls
+        get, post = calls.get, calls.post
+
+        async def some(request: Any, answer: Any, **more: Any) -> Any:
+            if getattr(request, "process_instance_id", "") == "i-0" or (is_process and _code_of(request) == "P-0"):
+                raise fault
+            return await (post if _code_of(request) else get)(request, answer, **more)
+
+        monkeypatch.setattr(calls, "get", some)
+        monkeypatch.setattr(calls, "post", some)
+        for _ in range(3):
+            await found.service.missed.step()
+        assert {each.task_id for each in found.publisher.published if each.task_id} == {"1", "2"}
+        assert found.service.readiness()["missed"] == str(fault)
+        found.gateway.listed["i-1"] = listed(found, task(1, "a"), task(11, "a"))
+        found.gateway.listed["another"] = listed(found, task(12, "a"), age_s=-DAY_S)._replace(process_code="P-2")
+        for _ in range(3):
+            found.clock.ahead_s += DAY_S
+            await found.service.missed.step()
+            found.clock.ahead_s += 600
+            await found.service.missed.step()
+        assert {each.task_id for each in found.publisher.published if each.task_id} == {"1", "2", "11", "12"}
+
+
+def _code_of(request: Any) -> str:
+    return getattr(request, "process_code", "")
+
+
+async def test_an_approval_that_ended_before_it_was_read_is_read(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        await found.service.missed.step()
+        for each in (instance_event("start"), task_event("start", taskId=1, staffId="a")):
+            await found.gateway.push(*each)
+        await until(lambda: not found.gateway.unacknowledged)
+        await lost(found, task_event("finish", taskId=1, staffId="a", result="agree"))
+        await connects(found)
+        await found.gateway.push(*instance_event("finish", result="agree"))
+        await until(lambda: not found.gateway.unacknowledged)
+        assert found.service.missed.unread == 1
+        tasks = [task(1, "a", "COMPLETED", "AGREE")]
+        found.gateway.listed[INSTANCE_ID] = listed(found, *tasks, status="COMPLETED", result="agree")
+        await found.service.missed.step()
+        assert missed(found) == {"bpms_task_change": 1.0}
+        assert lists_of(found.publisher.published) == {("manager75", View.CREATED, None), ("a", View.HANDLED, "1")}
+        assert found.service.missed.unread == 0
+
+
+async def test_approvals_that_ended_or_are_gone_are_forgotten(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        found.gateway.listed = {each: listed(found, task(1, "a")) for each in ("absent", "deleted")}
+        await found.service.missed.step()
+        await found.gateway.push(*instance_event("finish", result="agree"))
+        await found.gateway.push(*instance_event("delete", processInstanceId="deleted"))
+        await until(lambda: not found.gateway.unacknowledged)
+        found.gateway.listed.clear()
+        found.gateway.absent.add("absent")
+        found.gateway.listed[INSTANCE_ID] = listed(found, status="COMPLETED", result="agree", age_s=8 * DAY_S)
+        for _ in range(5):
+            found.clock.ahead_s += DAY_S
+            found.service.missed.connected()
+            await found.service.missed.step()
+        assert not found.service.missed._known
+        reads = found.gateway.calls.count(workflow.GetProcessInstance.path)
+        found.clock.ahead_s += DAY_S
+        await found.service.missed.step()
+        assert found.gateway.calls.count(workflow.GetProcessInstance.path) == reads
+
+
+async def test_an_approval_that_is_refused_is_given_up_after_a_hundred_days(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        await found.gateway.push(*task_event("start", processInstanceId="gone"))
+        await until(lambda: not found.gateway.unacknowledged)
+        for _ in range(102):
+            await found.service.missed.step()
+            found.clock.ahead_s += DAY_S
+        assert not found.service.missed._known
+        assert found.service.readiness()["missed"] == "none"
+
+
+async def test_few_calls_are_enough_to_read_each_approval_in_the_end(tmp_path: Path) -> None:
+    async with approvals(tmp_path, calls_per_day=80) as found:
+        found.gateway.listed = {
+            f"i-{n}": listed(found, task(n, "a"))._replace(process_code=f"P-{n:02}") for n in range(60)
+        }
+        many = {f"many-{n}": listed(found, task(n + 60, "a"))._replace(process_code="P-30") for n in range(400)}
+        found.gateway.listed |= many
+        for _ in range(12):
+            await found.service.missed.step()
+            found.clock.ahead_s += DAY_S
+        assert {each.task_id for each in found.publisher.published if each.task_id} == {*map(str, range(460))}
+        assert found.service.missed.unread == 0
+
+
+async def test_an_idle_day_leaves_half_of_the_calls_for_a_connection_that_is_lost(tmp_path: Path) -> None:
+    async with approvals(tmp_path, calls_per_day=96) as found:
+        given = {f"i-{n}": listed(found, task(n, "a"))._replace(process_code=f"P-{n}") for n in range(5)}
+        found.gateway.listed = given
+        await found.service.missed.step()
+        calls = len(found.gateway.calls)
+        for _ in range(72):
+            found.clock.ahead_s += 3600
+            await found.service.missed.step()
+            assert found.service.readiness()["missed"] == "none"
+        used = found.gateway.calls[calls:]
+        assert len(used) <= 3 * 48 + 9
+        # All that is due has its turn.
+        assert used.count(workflow.GetProcessInstance.path) >= 10
+        assert used.count(workflow.ListProcessInstanceIds.path) >= 72
+
+
+async def test_calls_that_are_too_few_for_a_look_at_everything_are_named(tmp_path: Path) -> None:
+    async with approvals(tmp_path, calls_per_day=48) as found:
+        found.gateway.listed = {f"i-{n}": listed(found, task(n, "a")) for n in range(80)}
+        for _ in range(24 * 6):
+            await found.service.missed.step()
+            found.clock.ahead_s += 3600
+        assert "APPROVALS_CALLS_PER_DAY is too low" in found.service.readiness()["missed"]
+        assert found.service.missed.unread == 0
+
+
+async def test_what_was_known_by_events_keeps_its_exact_times_after_a_restart(tmp_path: Path) -> None:
+    async with approvals(tmp_path) as found:
+        began, ended = BEGAN // MINUTE_MS * MINUTE_MS + 34_567, BEGAN // MINUTE_MS * MINUTE_MS + 45_678
+        for each in (
+            instance_event("start", createTime=began),
+            task_event("start", taskId=1, staffId="a", createTime=began),
+            task_event("finish", taskId=1, staffId="a", result="agree", createTime=began, finishTime=ended + DAY_MS),
+            task_event("start", taskId=2, staffId="b", createTime=ended + DAY_MS),
+        ):
+            await found.gateway.push(*each)
+        await until(lambda: not found.gateway.unacknowledged)
+        before = _entries(found)
+        created, later = "2022-12-14T02:11Z", "2022-12-15T02:11Z"
+        tasks = [
+            ApprovalTask(1, "COMPLETED", "a", create_time=created, finish_time=later, result="AGREE"),
+            ApprovalTask(2, "RUNNING", "b", create_time=later),
+        ]
+        read = Approval(tasks, "考勤-测试", "20260038", "manager75", create_time=created, status="RUNNING")
+        found.gateway.listed[INSTANCE_ID] = Listed(PROCESS, found.clock.now_ms(), read)
+        missed = found.service.missed
+        await Missed(missed._calls, missed._budget, found.clock, post=missed._post).step()
+        assert len(found.publisher.published) == 8
+        assert _entries(found) == before
+
+
+def _entries(found: Approvals) -> object:
+    state = None
+    for each in found.publisher.published:
+        state = fold(state, each)
+    assert state is not None
+    return views(state.state)
+
+
+async def test_a_beginning_is_read_after_its_minute(tmp_path: Path) -> None:
+    """It would be newer than an end within this minute, and the approval would never end."""
+    async with approvals(tmp_path) as found:
+        this_minute = rfc3339(found.clock.now_ms() + MINUTE_MS)[:16] + "Z"
+        read = Approval([task(1, "a")], originator_user_id="m", create_time=this_minute, status="RUNNING")
+        found.gateway.listed[INSTANCE_ID] = Listed(PROCESS, found.clock.now_ms(), read)
+        await found.service.missed.step()
+        assert [each.task_id for each in found.publisher.published] == ["1"]
+        assert found.service.missed.unread == 1
+        found.clock.ahead_s += 3600
+        await found.service.missed.step()
+        assert [each.task_id for each in found.publisher.published] == ["1", None]
         assert found.service.missed.unread == 0
 
 
@@ -260,6 +460,8 @@ async def test_each_connection_begins_a_pass(tmp_path: Path) -> None:
     async with approvals(tmp_path) as found:
         running = asyncio.create_task(found.service.missed.run())
         await until(lambda: found.service.missed.problem is None)
+        # A service that starts again and again makes no call.
+        assert found.clock.slept[0] == 300.0
         passes = len(found.gateway.calls)
         await lost(found)
         await connects(found)
@@ -271,7 +473,7 @@ async def test_each_connection_begins_a_pass(tmp_path: Path) -> None:
 def test_what_is_read_has_the_changes_of_its_events() -> None:
     read = Approval([task(1, "a", "COMPLETED", "AGREE")], create_time="2026-04-27T08:26Z", status="COMPLETED")
     found = [*events_of("i", PROCESS, read)]
-    assert [change_of(each) for each in found] == [("", "start"), ("1", "start"), ("1", "finish"), ("", "finish")]
-    assert found[0].data["createTime"] == 1_777_278_360_000
-    assert len({each.event_id for each in found}) == 4
+    assert [change_of(each) for each in found] == [("1", "start"), ("1", "finish"), ("", "finish")]
+    assert found[-1].data["createTime"] == 1_777_278_360_000 + MINUTE_MS - 1
+    assert len({each.event_id for each in found}) == 3
     assert "finishTime" not in found[-1].data

@@ -77,7 +77,7 @@ class Metrics:
         connected.set_function(lambda: float(is_connected()))
         waiting = Gauge(
             "taskbridge_approvals_unread",
-            "Open approvals that may have changed without an event and are still to be read.",
+            "Approvals that may have changed without an event and are still to be read.",
             registry=self.registry,
         )
         waiting.set_function(unread)

@@ -77,6 +77,10 @@ class Change(NamedTuple):
     kind: str
 
 
+BEGAN = Change("", START)
+"""The beginning of the approval."""
+
+
 def change_of(event: Event) -> Change:
     task_id = event.data.get("taskId") if event.event_type == TASK else None
     return Change("" if task_id is None else str(task_id), str(event.data.get("type")))
@@ -87,15 +91,25 @@ def ends(event: Event) -> bool:
     return event.event_type == INSTANCE and event.data.get("type") in (_FINISH, _TERMINATE, _DELETE)
 
 
+def deletes(event: Event) -> bool:
+    return event.event_type == INSTANCE and event.data.get("type") == _DELETE
+
+
 def events_of(instance_id: str, process_code: str, read: workflow.Approval) -> Iterator[Event]:
-    """The events that led to what was read, as far as it shows them: without remarks, and its times may be minutes."""
+    """The events that led to what was read, as far as it shows them: without remarks, and its times may be minutes.
+
+    An event that came has the exact time, and may be known already. Of two creations the earlier time holds, of two
+    decisions and ends the later: so a creation is put at the end of its minute, the others at the beginning.
+    """
     about = {"processInstanceId": instance_id, "processCode": process_code, "title": read.title}
     about |= {"businessId": read.business_id}
-    began = {"staffId": read.originator_user_id, "createTime": _ms(read.create_time)}
-    yield _event(INSTANCE, {**about, **began, "type": START})
+    began = {"staffId": read.originator_user_id, "createTime": _last_ms(read.create_time)}
     is_open = read.status in workflow.TASK_OPEN
+    if is_open:
+        # The end says all that the beginning does, and could come before the end of the beginning's minute.
+        yield _event(INSTANCE, {**about, **began, "type": START})
     for each in read.tasks:
-        its = {**about, "taskId": each.task_id, "staffId": each.user_id, "createTime": _ms(each.create_time)}
+        its = {**about, "taskId": each.task_id, "staffId": each.user_id, "createTime": _last_ms(each.create_time)}
         yield _event(TASK, {**its, "type": START})
         its["finishTime"] = _ms(each.finish_time) or _ms(read.finish_time)
         if each.status == workflow.TASK_COMPLETED:
@@ -119,6 +133,11 @@ def _event(event_type: str, data: Mapping[str, Any]) -> Event:
 def _ms(value: wire.Id) -> int | None:
     span = span_of(value)
     return None if span is None else span.first
+
+
+def _last_ms(value: wire.Id) -> int | None:
+    span = span_of(value)
+    return None if span is None else span.end - 1
 
 
 def may_leave_tasks_open(event: Event) -> bool:
