@@ -31,7 +31,6 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.push import push_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
-from taskbridge.center.api.start import start_router
 from taskbridge.center.api.talk import Talk
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
@@ -348,9 +347,7 @@ class Center:
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
                 form_reader=self.systems.form_reader,
-                has_forms=self.systems.has_forms,
             ),
-            start_router(self.access, self._queries, self._threads, read=self.systems.start_forms),
             actions_router(
                 self.access,
                 self._actions,

@@ -73,14 +73,9 @@ class YidaApi:
         """The forms that start a process: those of the apps file, or else all of the app."""
         if self.app.forms:
             return [wire.Form(form_uuid=each, form_type=wire.PROCESS) for each in self.app.forms]
-        return await self.startable(None)
-
-    async def startable(self, user_id: str | None) -> list[wire.Form]:
-        """The forms of the app that start a process, as DingTalk lists them to this user (None: the app's own)."""
         found: dict[str, wire.Form] = {}
         total = 0
-        given = {**self._credentials(), "user_id": user_id or self.app.user_id}
-        request = wire.GetFormListInApp(**given, form_types=wire.PROCESS)
+        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
         async for answer in self._calls.pages(request, wire.FormList):
             total = answer.total_count
             found |= {each.form_uuid: each for each in answer.data}
@@ -350,12 +345,6 @@ class YidaApi:
             "system_token": self.app.system_token.get_secret_value(),
             "user_id": self.app.user_id,
         }
-
-
-def start_url(form_uuid: str, app: App) -> str:
-    """Of the page at Yida where the form is filled in."""
-    parts = (quote(each, safe="") for each in (app.app_type, form_uuid))
-    return "/".join((app.corp.yida_url or _YIDA, next(parts), "submission", next(parts)))
 
 
 def address_of(file: str, app: App) -> str | None:

@@ -12,20 +12,10 @@ import structlog
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import CHANGED, DONE, OVERTAKEN
-from taskbridge.center.actions.systems import (
-    CALL_S,
-    OPEN_S,
-    Agent,
-    Answer,
-    Away,
-    Comment,
-    Comments,
-    Received,
-    StartForm,
-)
+from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, TALK, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.api import Task, YidaApi, address_of, start_url
+from taskbridge.dingtalk.api import Task, YidaApi, address_of
 from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.dingtalk.calls import (
     Absent,
@@ -164,29 +154,6 @@ class YidaApps:
                     found = await OrganisationApi(self._calls_of(each.corp), each).agents(user_id)
                     return [_agent(one) for one in found]
         return []
-
-    async def start_forms(self, corp_id: str, user_id: str | None) -> list[StartForm]:
-        """Without those of an app that is gone, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
-        found, names = list[StartForm](), await self._app_names(corp_id) if user_id is None else {}
-        for app in self._apps().apps:
-            if app.corp_id != corp_id:
-                continue
-            with suppress(Absent, NotOffered):
-                for each in await YidaApi(self._files_calls_of(app.corp), app, self._clock).startable(user_id):
-                    title = each.title or wire.FormTitle()
-                    words = title.in_chinese, title.in_english
-                    url = start_url(each.form_uuid, app)
-                    found.append(StartForm(app.app_type, names.get(app.app_type), each.form_uuid, *words, url))
-        return found
-
-    async def _app_names(self, corp_id: str) -> dict[str, str | None]:
-        """None without a corp token, or where DingTalk lacks the call."""
-        for each in self._apps().organisations:
-            if each.corp_id == corp_id and each.corp_token is not None:
-                with suppress(NotOffered):
-                    apps = await OrganisationApi(self._files_calls_of(each.corp), each).applications()
-                    return {app.app_type: app.name for app in apps}
-        return {}
 
     async def notify(self, notice: Notice) -> Answer | None:
         """What may have been received is UNCLEAR, because DingTalk would deliver another text again."""

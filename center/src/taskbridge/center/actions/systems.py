@@ -164,17 +164,6 @@ class Comments(NamedTuple):
     """Instances of the corp: the system limits its calls, and decisions need them."""
 
 
-class StartForm(NamedTuple):
-    """A form with which a person starts a request at a system."""
-
-    app_type: str
-    app_name: str | None
-    form_uuid: str
-    title: str | None
-    title_en: str | None
-    url: str
-
-
 class Connected(Protocol):
     """All apps of one source, of which an extension carries out decisions."""
 
@@ -214,10 +203,6 @@ class Connected(Protocol):
 
     async def agents(self, person: Person) -> Sequence[Agent]:
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
-        ...
-
-    async def start_forms(self, corp_id: str, user_id: str | None) -> Sequence[StartForm]:
-        """The forms that this user may start there; None: those of all apps. May raise OperatorError."""
         ...
 
     async def notify(self, notice: Notice) -> Answer | None:
@@ -288,14 +273,6 @@ class Systems:
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
         return [agent for each in self._connected.values() for agent in await each.agents(person)]
-
-    def has_forms(self, corp_id: str) -> bool:
-        """Whether some app of the corp is one of a connected system."""
-        return any(each.source in self._connected for each in self.possible(corp_id))
-
-    async def start_forms(self, corp_id: str, user_id: str | None) -> list[StartForm]:
-        """As of ``Connected``, at all systems."""
-        return [form for each in self._connected.values() for form in await each.start_forms(corp_id, user_id)]
 
     async def notify(self, notice: Notice) -> Answer:
         """As of ``Connected``, by the first that knows the corp."""
