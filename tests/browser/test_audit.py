@@ -24,7 +24,7 @@ from taskbridge.center.access.audit import (
 )
 from taskbridge.center.access.delegations import ACTED_FOR, DELEGATED, UNDELEGATED
 from taskbridge.center.actions.store import ENDED, FAILED, SENT, Action
-from taskbridge.center.actions.targets import ACTIONS
+from taskbridge.center.actions.targets import ACTIONS, TALK
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import actions
 from taskbridge.runtime.database import now_ms
@@ -77,6 +77,7 @@ ACTION_ID = "0f" * 16
 AUDITED = {
     *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, FILE_OPENED, DELETED, ERASED),
     *ACTIONS,
+    *TALK,
     *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, "webhooks_test", "webhooks_replay"),
 }
 
@@ -148,7 +149,7 @@ def test_hostile_texts_of_a_request_and_its_decisions_stay_text(center: CenterPr
     assert serious_findings(page) == []
     # Nobody says that this one has ended.
     page.goto(f"{center.url}/?corp_id={CORP}&user_id=ann#pending/I-1")
-    expect(detail.locator(".decisions li")).to_have_count(2)
+    expect(detail.locator(".decisions li")).to_have_count(3)
     expect(detail.locator(".facts").first).not_to_contain_text("结果")
 
 

@@ -439,7 +439,7 @@ def test_an_amount_that_changes_before_the_decision_is_seen_and_the_steps_too(
     )
     people.dingtalk.previews[FORM] = [here, later]
     page = signed_in(open_page(people.company.bridge.center_url), WANG, link="登录")
-    said = page.locator(".detail .deciding-said[role=status]")
+    said = page.locator(".detail .deciding .deciding-said[role=status]")
     choose(page, task)
     expect(page.locator(".form-age")).to_contain_text("内容截至", timeout=SOON_MS)
     expect(page.locator(".decisions li")).to_have_count(2)

@@ -98,8 +98,8 @@ class Deciding:
         wait_until(lambda: self.dingtalk.faults.waiting == count)
 
     def create(self, title: str, assignee: str, *, by: str = "u-zhang", **form: str) -> Task:
-        """``form``: its values, where the test cares about them."""
-        task = self.company.create(title, assignee, originatorId=by, **({"dataMap": form} if form else {}))
+        """``form``: its values, at DingTalk and in the callback."""
+        task = self.company.create(title, assignee, originatorId=by, dataMap=form)
         ids: dict[str, Any] = {
             "instance_id": task.instance_id,
             "app_type": APP,
