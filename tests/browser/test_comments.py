@@ -33,6 +33,8 @@ def talking(fake: FakeTaskCenter) -> FakeTaskCenter:
 
 def open_first(fake: FakeTaskCenter, open_page: OpenPage, look: dict[str, Any]) -> tuple[Page, Locator]:
     page = open_page(f"{fake.url}/#created", **look)
+    # The list is read again once it is live: a click before that may be undone.
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
     page.locator(".row").first.click()
     return page, page.locator(".detail-section").filter(has=page.get_by_role("heading", name=SAID[look is PHONE][0]))
 
