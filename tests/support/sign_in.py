@@ -31,6 +31,7 @@ from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.dingtalk.calls import Refused
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import SOURCE_YIDA, PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -143,6 +144,17 @@ class Served:
         if not self.people_complete:
             raise NotNow("not all people are read")
         return await self.rows.threads.run(self.rows.queries.users_of, corp_id, kind, value)
+
+
+def tokens_file(folder: Path, **tokens: str) -> str:
+    """A file of API tokens, one for each of these corps."""
+    path = folder / "tokens.toml"
+    entries = (
+        f'[[tokens]]\nname = "{corp}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
+        for corp, token in tokens.items()
+    )
+    path.write_text("".join(entries))
+    return str(path)
 
 
 @contextmanager

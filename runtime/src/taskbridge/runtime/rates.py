@@ -70,6 +70,6 @@ class Rate:
     def __init__(self, most: float, *, per_s: float) -> None:
         self._buckets = PerSource(lambda: Bucket(most, full_after_s=per_s, now=0.0))
 
-    def allows(self, source: object, *, now: float) -> bool:
-        """Whether it may happen now; it then counts."""
-        return consume_all([(self._buckets.of(source), 1)], now=now)
+    def allows(self, source: object, *, now: float, times: int = 1) -> bool:
+        """Whether it may happen now, so many times; it then counts."""
+        return consume_all([(self._buckets.of(source), times)], now=now)

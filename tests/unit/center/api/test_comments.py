@@ -10,13 +10,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.center_rows import state
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
+from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Away, Comment, Comments
 from taskbridge.center.actions.targets import Endpoint
 from taskbridge.center.api import comments as module
 from taskbridge.runtime.database import now_ms
-from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Person, Status, TaskEntry
 
@@ -80,14 +81,8 @@ def write(browser: TestClient, text: str = "why?", path: str = PATH, **headers: 
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Generator[World]:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(
-        "".join(
-            f'[[tokens]]\nname = "{corp}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
-            for corp, token in (("ours", OURS), ("theirs", THEIRS))
-        )
-    )
-    people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": str(tokens)}
+    tokens = tokens_file(tmp_path, ours=OURS, theirs=THEIRS)
+    people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": tokens}
     with signing_in(database, tmp_path, **people) as (served, provider):
         yield World(served, provider)
 
@@ -244,7 +239,7 @@ def test_a_failure_of_the_vendor_breaks_nothing(
 
 
 def test_a_vendor_that_does_not_answer_holds_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPEN_S", 0.01)
+    monkeypatch.setattr(systems, "OPEN_S", 0.01)
     world.vendor.is_silent = True
     assert world.browser("ann").get(PATH).json()["reason"] == "not-now"
 

@@ -9,12 +9,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.center_rows import state
-from support.sign_in import Served, sign_in, signing_in
+from support.sign_in import Served, sign_in, signing_in, tokens_file
+from taskbridge.center.actions import systems
 from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step
 from taskbridge.center.api import current_form as module
 from taskbridge.runtime.database import now_ms
-from taskbridge.runtime.tokens import digest_of as sha256_of
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, Status, TaskEntry, TaskEvent
@@ -93,9 +93,8 @@ class World:
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Generator[World]:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(f'[[tokens]]\nname = "x"\nsha256 = "{sha256_of(THEIRS)}"\ncorps = ["theirs"]\n')
-    with signing_in(database, tmp_path, operators="ours/cai", api_tokens_file=str(tokens)) as (served, provider):
+    tokens = tokens_file(tmp_path, theirs=THEIRS)
+    with signing_in(database, tmp_path, operators="ours/cai", api_tokens_file=tokens) as (served, provider):
         yield World(served, provider)
 
 
@@ -248,7 +247,7 @@ def test_what_has_ended_has_no_steps_to_come(world: World) -> None:
 
 
 def test_a_read_ends_though_the_system_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPEN_S", 0.01)
+    monkeypatch.setattr(systems, "OPEN_S", 0.01)
     world.reader.is_silent = True
     # Nor does it occupy one of the places.
     assert [world.browser("ann").get(PATH).status_code for _ in range(10)] == [503] * 10

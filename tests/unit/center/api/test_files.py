@@ -13,11 +13,12 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from support.center_rows import state
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
+from taskbridge.center.actions import systems
 from taskbridge.center.actions.systems import Away
 from taskbridge.center.api import files as module
 from taskbridge.center.tables import audit
-from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, Status, TaskEntry, TaskEvent
 
@@ -105,14 +106,8 @@ class World:
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Generator[World]:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(
-        "".join(
-            f'[[tokens]]\nname = "{corp}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
-            for corp, token in (("ours", OURS), ("theirs", THEIRS))
-        )
-    )
-    people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": str(tokens)}
+    tokens = tokens_file(tmp_path, ours=OURS, theirs=THEIRS)
+    people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": tokens}
     with signing_in(database, tmp_path, **people) as (served, provider):
         yield World(served, provider)
 
@@ -265,7 +260,7 @@ def test_a_person_reads_why_a_file_does_not_open(world: World) -> None:
 
 
 def test_a_click_ends_though_the_vendor_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OPEN_S", 0.01)
+    monkeypatch.setattr(systems, "OPEN_S", 0.01)
     ann, world.vendor.is_silent = world.browser("ann"), True
     # Nor does it occupy one of the places.
     assert [ann.get(PATH).status_code for _ in range(6)] == [503] * 6

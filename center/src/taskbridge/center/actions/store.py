@@ -24,15 +24,7 @@ from sqlalchemy.sql import not_
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.actions.targets import (
-    ACTIONS,
-    HAND_OVER,
-    RETURN,
-    TALK,
-    WITHDRAW,
-    ActionName,
-    TalkName,
-)
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, TALK, WITHDRAW, ActionName, TalkName
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import httpx2
 import msgspec
@@ -44,13 +45,24 @@ if TYPE_CHECKING:
 
 CALL_S = 20.0
 OPEN_S = 10.0
-"""For a file, whose tab a person looks at."""
+"""For what a person waits for at a page."""
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)
+
+T = TypeVar("T")
 
 
 class Away(OperatorError):
     """A system does not answer for the moment."""
+
+
+async def answered(call: Awaitable[T]) -> T:
+    """What a system answers to a person who waits. Raises Away if it takes too long, and what the call raises."""
+    try:
+        async with asyncio.timeout(OPEN_S):
+            return await call
+    except TimeoutError as error:
+        raise Away(str(error) or f"no answer in {OPEN_S:.0f} s") from None
 
 
 class Busy(Away):
@@ -192,6 +204,7 @@ class Connected(Protocol):
 
     def form_reader(self, corp_id: str, app_type: str) -> FormReader | None:
         """What reads the forms of this app as they are now; None if nothing does."""
+        ...
 
     def comments(self, corp_id: str, app_type: str) -> Comments | None:
         """What reads comments on instances of this app; None if they are written elsewhere only.

@@ -7,7 +7,6 @@ Lists read none. What was read is shown to all who may see the instance, for a m
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,7 +17,7 @@ from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
 from taskbridge.center.actions.store import DONE
-from taskbridge.center.actions.systems import OPEN_S, Away, Busy
+from taskbridge.center.actions.systems import Away, Busy, answered
 from taskbridge.center.actions.targets import COMMENT, URGE
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import InstanceId, InstanceReader, guarded_router
@@ -184,12 +183,11 @@ class _Reading:
 
     async def _read(self, comments: Comments, form_uuid: str, instance_id: str) -> tuple[_Found, str]:
         try:
-            async with asyncio.timeout(OPEN_S):
-                found = await comments.read(form_uuid, instance_id)
+            found = await answered(comments.read(form_uuid, instance_id))
         except Busy:
             return _Found((), "not-now"), LIMITED
-        except (TimeoutError, Away) as error:
-            log.warning("comments_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+        except Away as error:
+            log.warning("comments_not_read", problem=str(error))
             return _Found((), "not-now"), NOT_NOW
         except OperatorError as error:
             # It does not pass by itself: usually a permission is missing.

@@ -5,7 +5,6 @@ It is read when a person opens the details, within limits, and once for several 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,13 @@ from starlette.responses import Response
 
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.seen_form import DIGEST_MAX, changed_fields, digest_of
-from taskbridge.center.actions.systems import OPEN_S, Away, FormRead, LoggedChange, Step
+from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step, answered
 from taskbridge.center.api import models
 from taskbridge.center.api.files import FOREIGN
-from taskbridge.center.api.form_files import files_of
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
-from taskbridge.center.api.json_forms import people_json
+from taskbridge.center.api.json_forms import files_json, people_json
 from taskbridge.runtime.database import Threads, now_ms
-from taskbridge.runtime.rates import Bucket, PerSource, Rate, consume_all
+from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import Forbidden, NotNow, Unknown
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
@@ -93,13 +91,11 @@ class NewestForms:
 
     def __init__(self, reader_of: ReaderOf) -> None:
         self._reader_of = reader_of
-        self._reads, self._changes = (
-            Remembered[Newest](_READ_S, keys=_FORMS),
-            Remembered[_Optional[Mapping[str, LoggedChange]]](_STEPS_S),
-        )
+        self._reads = Remembered[Newest](_READ_S, keys=_FORMS)
+        self._changes = Remembered[_Optional[Mapping[str, LoggedChange]]](_STEPS_S)
         self._steps = Remembered[_Optional[Sequence[Step]]](_STEPS_S)
         self._of_caller, self._open = Rate(_OF_CALLER, per_s=_HOUR_S), Counter[str]()
-        self._shares = dict[float, PerSource[Bucket]]()
+        self._shares = dict[float, Rate]()
         """By the calls of a day: of each person those that are left."""
 
     async def newest(self, state: TaskState, caller: Caller, *, outdated: str = "") -> Newest:
@@ -172,10 +168,9 @@ class NewestForms:
             raise TooManyQueries(str(error), retry_after_s=_HOUR_S) from None
         self._open[state.corp_id] += 1
         try:
-            async with asyncio.timeout(OPEN_S):
-                read = await reader.read(state.instance_id)
-        except (TimeoutError, Away) as error:
-            log.warning("form_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+            read = await answered(reader.read(state.instance_id))
+        except Away as error:
+            log.warning("form_not_read", problem=str(error))
             raise NotNow("the form cannot be read now", retry_after_s=60) from None
         except OperatorError as error:
             log.warning("form_not_read", problem=str(error))
@@ -194,9 +189,8 @@ class NewestForms:
         if caller.user_id is None:
             return
         most = max(_SHARE_LEAST, reader.calls_per_day * _SHARE)
-        now = time.monotonic()
-        shares = self._shares.setdefault(most, PerSource(lambda: Bucket(most, full_after_s=_DAY_S, now=0.0)))
-        if not consume_all([(shares.of((caller.corp_id, caller.user_id)), calls)], now=now):
+        share = self._shares.setdefault(most, Rate(most, per_s=_DAY_S))
+        if not share.allows((caller.corp_id, caller.user_id), now=time.monotonic(), times=calls):
             raise _ShareUsed("a person's share of the calls of a day is used up: try again later")
 
     @staticmethod
@@ -208,10 +202,9 @@ class NewestForms:
         async def find() -> _Optional[T]:
             found = None
             try:
-                async with asyncio.timeout(OPEN_S):
-                    found = await call()
-            except (TimeoutError, OperatorError) as error:
-                log.warning("form_details_not_read", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+                found = await answered(call())
+            except OperatorError as error:
+                log.warning("form_details_not_read", problem=str(error))
             return _Optional(found, time.monotonic())
 
         found = await remembered.of(key, find)
@@ -247,10 +240,7 @@ def add_form_route(router: APIRouter, queries: Queries, threads: Threads, reader
             "read_at": iso(newest.at),
             "digest": newest.digest,
             "form": newest.read.values,
-            "files": {
-                place: [{"name": each.name, "size": each.size} for each in found]
-                for place, found in files_of(newest.read.values).items()
-            },
+            "files": files_json(newest.read.values),
             "changed": [_changed(each, start, changes.get(each)) for each in fields],
             "to_come": [{"name": each.name, "user_ids": [user_id for user_id, _ in each.people]} for each in steps],
             "people": people_json(users, names),

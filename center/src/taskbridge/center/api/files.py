@@ -5,7 +5,6 @@ The address is in the redirect only: in no list, event, log or audit entry. A pa
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from taskbridge.center.access.audit import FILE_OPENED
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
-from taskbridge.center.actions.systems import OPEN_S, Away
+from taskbridge.center.actions.systems import Away, answered
 from taskbridge.center.api import models
 from taskbridge.center.api.form_files import FILES_MAX, PLACE_MAX
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
@@ -184,10 +183,9 @@ def _vendors_user(caller: Caller, state: TaskState) -> str | None:
 
 async def _address_of(opens: Open, user_id: str | None) -> str:
     try:
-        async with asyncio.timeout(OPEN_S):
-            found = await opens(user_id)
-    except (TimeoutError, Away) as error:
-        log.warning("file_not_opened", problem=str(error) or f"no answer in {OPEN_S:.0f} s")
+        found = await answered(opens(user_id))
+    except Away as error:
+        log.warning("file_not_opened", problem=str(error))
         raise NotNow(f"the file cannot be opened now: {_OR_THERE}", retry_after_s=60) from None
     except OperatorError as error:
         log.warning("file_not_opened", problem=str(error))

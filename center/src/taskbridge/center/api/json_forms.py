@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge.center.api.form_files import files_of
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.json_forms import person_json
@@ -128,6 +129,13 @@ def _iso(at: int | None) -> str | None:
 def people_json(users: Iterable[str], names: Names) -> list[models.NamedOut]:
     """Those of these users whose names are known, each once."""
     return [{"user_id": user_id, "name": names[user_id]} for user_id in dict.fromkeys(users) if user_id in names]
+
+
+def files_json(values: Mapping[str, str | None]) -> dict[str, list[models.FileOut]]:
+    """The files of these values by place, without their addresses."""
+    return {
+        place: [{"name": each.name, "size": each.size} for each in found] for place, found in files_of(values).items()
+    }
 
 
 def form_json(form: Form | None, values: Mapping[str, object]) -> models.FormOut:

@@ -22,6 +22,7 @@ from taskbridge.center.api.cursors import PageCursor, read_cursor, write_cursor
 from taskbridge.center.api.form_files import FormFile, files_of
 from taskbridge.center.api.json_forms import (
     event_json,
+    files_json,
     form_json,
     item_json,
     people_json,
@@ -541,10 +542,7 @@ def shown_history(
         "form": values,
         **form_json(_form(connection, state), values),
         "form_of": None if form_of is None else form_of.event_id,
-        "files": {
-            place: [{"name": each.name, "size": each.size} for each in files]
-            for place, files in files_of(values).items()
-        },
+        "files": files_json(values),
         "opens_files": opens_files,
         "reads_form": reads_form,
         **shown,
