@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from support.browser.browsing import serious_findings
+from support.browser.browsing import DESK, PHONE, serious_findings
 from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
 
-DESK: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 1360, "height": 860}}
-PHONE: dict[str, Any] = {"locale": "en", "viewport": {"width": 390, "height": 780}, "color_scheme": "dark"}
 AT = "2026-11-30T08:00:00.000Z"
 
 

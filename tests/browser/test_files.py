@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from support.browser.browsing import serious_findings
+from support.browser.browsing import DESK, PHONE, serious_findings
 from support.browser.fake_task_center import MARKUP, ME, TOKEN
 
 if TYPE_CHECKING:
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
-
-DESK: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 1360, "height": 860}}
-PHONE: dict[str, Any] = {"locale": "en", "viewport": {"width": 390, "height": 780}, "color_scheme": "dark"}
 
 
 def value(name: str, **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import update
 
-from support.browser.browsing import serious_findings
+from support.browser.browsing import DESK, PHONE, serious_findings
 from support.center_process import without_kafka
 from support.center_rows import AnsweringCenter, state
 from support.edge.process import wait_until
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from support.push_service import PushService
 
 CORP = "ding1"
-DESK: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 1360, "height": 860}}
-PHONE: dict[str, Any] = {"locale": "en", "viewport": {"width": 390, "height": 780}, "color_scheme": "dark"}
 SUBSCRIBED = """
 const device = %s;
 const subscription = { toJSON: () => device, unsubscribe: async () => { globalThis.subscribed = null; return true; } };

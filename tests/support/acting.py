@@ -30,6 +30,7 @@ from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import AsyncGenerator, Sequence
 
     from starlette.types import Receive, Scope, Send
@@ -203,3 +204,16 @@ async def acting(database: Database) -> AsyncGenerator[World]:
         world.other = other
         yield world
         await world.close()
+
+
+async def work_or_die(world: World, chance: random.Random) -> None:
+    under_way = await world.dispatcher.step()
+    if chance.random() < 0.3:
+        # As a kill: nothing more is recorded. What is on its way may arrive.
+        await asyncio.sleep(chance.random() / 500)
+        for each in under_way:
+            each.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        world.dispatcher = world.replica()
+    elif under_way:
+        await asyncio.wait(under_way)

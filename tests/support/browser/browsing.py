@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
 
 
+DESK: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 1360, "height": 860}}
+PHONE: dict[str, Any] = {"locale": "en", "viewport": {"width": 390, "height": 780}, "color_scheme": "dark"}
+"""Options of a page: with one of these each, both sizes, languages and color schemes are seen."""
+
 OpenPage = Callable[..., Page]
 """Opens an address, in a profile with these options."""
 

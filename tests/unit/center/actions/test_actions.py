@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
-from support.acting import ERP, World, acting
+from support.acting import ERP, World, acting, work_or_die
 from support.dingtalk import FakeClock
 from support.nightly import one_of_each
 from support.reconcile import APP_TYPE, CORP_ID, NOW, assigned, filed, happened
@@ -730,19 +730,6 @@ def check_ends(world: World, tasks: Sequence[tuple[str, str, str]]) -> None:
         assert end.status in (("DONE", "FAILED") if was_sent else ("FAILED", "REFUSED")), end
         assert trail[end.action_id, "action_ended"] == 1
         assert trail[end.action_id, "action_sent"] >= was_sent, "sent, and not recorded"
-
-
-async def work_or_die(world: World, chance: random.Random) -> None:
-    under_way = await world.dispatcher.step()
-    if chance.random() < 0.3:
-        # As a kill: nothing more is recorded. What is on its way may arrive.
-        await asyncio.sleep(chance.random() / 500)
-        for each in under_way:
-            each.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-        world.dispatcher = world.replica()
-    elif under_way:
-        await asyncio.wait(under_way)
 
 
 def disturb(world: World, chance: random.Random) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
 
-from support.acting import ERP, World, acting
+from support.acting import ERP, World, acting, work_or_die
 from support.dingtalk import PUNISHMENT, FakeClock
 from support.nightly import one_of_each
 from support.reconcile import CORP_ID, NOW, assigned, filed, happened
@@ -370,19 +370,6 @@ async def test_another_system_gets_signed_events_with_the_same_id_until_it_answe
             ),
         ]
         assert {each.status for each in world.stored} == {"DONE"}
-
-
-async def work_or_die(world: World, chance: random.Random) -> None:
-    under_way = await world.dispatcher.step()
-    if chance.random() < 0.3:
-        # As a kill: nothing more is recorded. What is on its way may arrive.
-        await asyncio.sleep(chance.random() / 500)
-        for each in under_way:
-            each.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-        world.dispatcher = world.replica()
-    elif under_way:
-        await asyncio.wait(under_way)
 
 
 @pytest.mark.parametrize("seed", one_of_each(range(4), lambda _: "a seed"))
