@@ -774,6 +774,13 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
 
 
+def test_without_receivers_webhooks_reach_nobody_outside(helm: Helm) -> None:
+    (found,) = helm.render(CHART, merged(EXTENDED, networkPolicy__receivers=[]))
+    assert not found.error
+    rules = found.one("NetworkPolicy", "webhooks")["spec"]["egress"]
+    assert not allows(rules, "to", OUTSIDE, 443, "TCP")
+
+
 def test_hosts_lead_to_the_services_by_an_ingress_and_by_routes(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
     services = {
