@@ -10,9 +10,7 @@ The last release is the last tag, or TASKBRIDGE_UPGRADE_FROM=COMMIT.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from support import http_clients, needs
+from support import http_clients
 from support.center import PostgresServer
 from support.center_process import CenterProcess
 from support.edge.fakes import CORP_ID
 from support.edge.process import OwnStack
+from support.releases import built, last_release, version_of
 from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, read_topic
 from support.streams.processes import Worker
 from support.upgrade import Company, Edge, folded, lists, operate, right_lists, roll, shared, wait_until
 from support.webhooks_process import Receivers, WebhooksProcess
-from support.wheels import PYPROJECT, ROOT, uv
+from support.wheels import PYPROJECT, ROOT
 from taskbridge.cli.connection import Connection
-from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.company import EMPLOYEES
 
 if TYPE_CHECKING:
@@ -42,30 +40,6 @@ if TYPE_CHECKING:
     from support.forked import ForkedService
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run([needs.program("git"), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def built(commit: str, folder: Path) -> Path:
-    """The artifacts of ``make release`` without the image; built once on a machine."""
-    found = git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    assert found, f"{commit} is not in this clone: git fetch --unshallow"
-    home = cache_folder(os.environ) / f"artifacts-{found[:16]}"
-    if not home.exists():
-        command = ("run", "--quiet", "--only-group", "release", "python", "-m", "release", "--no-image")
-        environment = {"UV_PROJECT_ENVIRONMENT": str(folder / "environment"), "PYTHONPATH": str(ROOT / "tools")}
-        uv(*command, "--commit", found, "--out", str(folder / "dist"), checkout=ROOT, **environment)
-        shutil.copytree(folder / "dist", part := home.with_name(f"{home.name}-{os.getpid()}"))
-        part.rename(home)
-    return home
-
-
-def version_of(artifacts: Path) -> str:
-    (constraints,) = artifacts.glob("*-constraints.txt")
-    return constraints.name.split("-")[1]
 
 
 class Installation:
@@ -90,12 +64,12 @@ class Installation:
 
 
 class Bridge:
-    """Two edges, two workers, a center, and webhooks. Each step is logged with its seconds."""
+    """Two edges, two workers, a center (two with PostgreSQL), and webhooks. Each step is logged with its seconds."""
 
     def __init__(self, python: str, dialect: str, folder: Path, ending: contextlib.ExitStack) -> None:
         self.python = python
         self._at = time.monotonic()
-        self._pinned = "", ""
+        self._pinned: set[tuple[str, str]] = set()
         self._is_postgresql = dialect == "postgresql"
         stack = OwnStack(folder / "stack")
         ending.callback(stack.stop)
@@ -115,14 +89,15 @@ class Bridge:
             with psycopg.connect(server.url(), autocommit=True) as database:
                 database.execute("CREATE DATABASE webhooks")
             databases = {"CENTER_DATABASE_URL": server.url(), "WEBHOOKS_DATABASE_URL": server.url("webhooks")}
-        self.center = CenterProcess(folder, self.connection, **databases)
+        replicas = 2 if self._is_postgresql else 1
+        self.centers = [CenterProcess(folder, self.connection, **databases) for _ in range(replicas)]
         endpoints = {"erp": f'{self.receivers.url("erp")}\nstart = "present"'}
         self.webhooks = WebhooksProcess(folder, self.connection, endpoints, corp=CORP_ID, **databases)
         # Delays and claims as they are: the code of either release is run unchanged.
         self.webhooks.code = "from taskbridge.webhooks.app import main; main()"
         for edge in self.edges:
             ending.callback(edge.close)
-        for each in (*self.workers, self.center, self.webhooks):
+        for each in (*self.workers, *self.centers, self.webhooks):
             ending.enter_context(each)
 
     def say(self, line: str) -> None:
@@ -135,7 +110,7 @@ class Bridge:
         operate(self.python, self.connection, "schemas", "register")
         operate(self.python, self.connection, "topics", "apply")
         if self._is_postgresql:
-            for name, service in (("center", self.center), ("webhooks", self.webhooks)):
+            for name, service in (("center", self.centers[0]), ("webhooks", self.webhooks)):
                 operate(self.python, self.connection, name, "--migrate", environment=service.environment)
 
     def roll(self, services: Sequence[ForkedService]) -> None:
@@ -144,27 +119,35 @@ class Bridge:
             roll(each, self.python)
             wait_until(each.is_ready, what="the service is ready")
 
-    def pin(self) -> None:
+    def pin(self, center: CenterProcess) -> None:
         """What a person does: it is in the center's database alone."""
-        people = lists(self.center, [each.user_id for each in EMPLOYEES])
-        person, line = next((who, each) for who, found in people.items() for each in found if each.view == "created")
-        item = {"view": line.view, "instance_id": line.instance_id, "task_id": line.task_id, "pinned": True}
-        url = f"{self.center.url}/v1/corps/{CORP_ID}/users/{person}"
+        found = ((who.user_id, each) for who in EMPLOYEES for each in created(center, who.user_id))
+        person, entry = next((who, each) for who, each in found if not each["marks"]["pinned"])
+        item = {"view": "created", "instance_id": entry["instance_id"], "task_id": None, "pinned": True}
         with http_clients.client() as client:
-            assert client.put(f"{url}/marks", json={"items": [item]}).status_code == 204
-        self._pinned = f"{url}/tasks?view=created&marks=true&limit=200", line.instance_id
+            assert client.put(f"{url_of(center, person)}/marks", json={"items": [item]}).status_code == 204
+        self._pinned.add((person, entry["instance_id"]))
 
     def assert_pinned(self) -> None:
-        url, instance_id = self._pinned
-        items = http_clients.get(url).json()["items"]
-        assert [each["instance_id"] for each in items if each["marks"]["pinned"]] == [instance_id]
+        """Each replica has what people did at any of them."""
+        people = {person for person, _ in self._pinned}
+        for center in self.centers:
+            entries = {(who, each["instance_id"]): each["marks"] for who in people for each in created(center, who)}
+            assert {name for name, marks in entries.items() if marks["pinned"]} == self._pinned
+
+
+def url_of(center: CenterProcess, person: str) -> str:
+    return f"{center.url}/v1/corps/{CORP_ID}/users/{person}"
+
+
+def created(center: CenterProcess, person: str) -> list[dict[str, Any]]:
+    return http_clients.get(f"{url_of(center, person)}/tasks?view=created&marks=true&limit=200").json()["items"]
 
 
 @pytest.fixture(scope="module")
 def artifacts(disk_folder: Callable[[], Path]) -> tuple[Path, Path]:
     """Of the last release, and of the commit that is checked out."""
-    last = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or git("describe", "--tags", "--abbrev=0")
-    if not last:
+    if (last := last_release()) is None:
         pytest.skip("no release is tagged: make upgrade-test FROM=COMMIT")
     before, after = built(last, disk_folder()), built("HEAD", disk_folder())
     assert version_of(before) != version_of(after), "pip does not replace a package by one of the same version"
@@ -192,7 +175,7 @@ def test_artifacts_are_replaced_below_running_services_and_nothing_is_refused_or
     # The first edge is cut off from Kafka: what it answers is in its spool alone.
     first.roll(bridge.python, reaches_kafka=False)
     second.roll(bridge.python)
-    bridge.roll([*bridge.workers, bridge.center, bridge.webhooks])
+    bridge.roll([*bridge.workers, *bridge.centers, bridge.webhooks])
     shared(bridge.workers)
     say(f"all run from {version_of(artifacts[0])}")
     with Company(bridge.edges) as company:
@@ -200,7 +183,7 @@ def test_artifacts_are_replaced_below_running_services_and_nothing_is_refused_or
         company.served(second)
         wait_until(first.has_spooled, what="the spool is in use")
         folded(bridge.connection)
-        bridge.pin()
+        bridge.pin(bridge.centers[0])
 
         installation.install(artifacts[1])
         for edge in bridge.edges:
@@ -209,7 +192,12 @@ def test_artifacts_are_replaced_below_running_services_and_nothing_is_refused_or
         say(f"{version_of(artifacts[1])} is installed below all of them, and they go on")
 
         bridge.prepare()
-        bridge.roll([bridge.center, bridge.webhooks, *bridge.workers])
+        bridge.roll(bridge.centers[:1])
+        # With PostgreSQL, this one is old, next to a new one and on the new one's tables.
+        bridge.pin(bridge.centers[-1])
+        bridge.assert_pinned()
+        say("old and new replicas of the center show the same")
+        bridge.roll([*bridge.centers[1:], bridge.webhooks, *bridge.workers])
         shared(bridge.workers)
         first.roll(bridge.python, reaches_kafka=False)
         second.roll(bridge.python)
@@ -230,7 +218,7 @@ def test_artifacts_are_replaced_below_running_services_and_nothing_is_refused_or
         say("edges and workers are old again")
 
         installation.install(artifacts[1])
-        bridge.roll([bridge.center, bridge.webhooks, *bridge.workers])
+        bridge.roll([*bridge.centers, bridge.webhooks, *bridge.workers])
         first.roll(bridge.python)
         second.roll(bridge.python)
         for edge in bridge.edges:
@@ -252,7 +240,8 @@ def assert_all_is_right_everywhere(bridge: Bridge) -> None:
     assert_all_is_right(bridge.connection, read)
     assert_notified_exactly_once(bridge.connection, read)
     right = right_lists(bridge.connection)
-    wait_until(lambda: lists(bridge.center, right) == right, what="the lists are as the events say")
+    for center in bridge.centers:
+        wait_until(lambda center=center: lists(center, right) == right, what="the lists are as the events say")
     delivered = {
         (person, each.view, each.instance_id, each.task_id or "") for person, found in right.items() for each in found
     }
