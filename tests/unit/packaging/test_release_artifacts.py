@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from release import sums
+from support import newer_python
 from support.deployment.docker import DockerDaemon
 from support.deployment.helm import Helm
+from support.reporting import show
 from support.wheels import CAN_BUILD_NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, Installed, program_of_uv, uv
 
 if TYPE_CHECKING:
@@ -65,12 +69,16 @@ def artifacts(disk_folder: Callable[[], Path], environment: dict[str, str]) -> P
 
 
 def test_two_builds_have_the_same_bytes(
-    artifacts: Path, environment: dict[str, str], disk_folder: Callable[[], Path]
+    artifacts: Path, environment: dict[str, str], disk_folder: Callable[[], Path], pytestconfig: pytest.Config
 ) -> None:
+    """Shows their sizes and sums."""
     folder = disk_folder()
     again = released(folder / "again", environment=environment, temporary=folder / "another-name")
     names = {each.name for each in artifacts.iterdir()}
     assert {each.name for each in again.iterdir()} == names
+    both = sums.files(artifacts), sums.files(again)
+    rows = ((name, (artifacts / name).stat().st_size, *(each[name][:16] for each in both)) for name in sorted(both[0]))
+    show(pytestconfig, (f"{size:>11}  {first}  {second}  {name}" for name, size, first, second in rows))
     assert [name for name in sorted(names) if (artifacts / name).read_bytes() != (again / name).read_bytes()] == []
 
 
@@ -110,13 +118,15 @@ def test_helm_renders_and_lints_the_packed_chart(artifacts: Path, tmp_path: Path
 
 
 def interpreter(version: str) -> str:
-    """One of uv's, or of pyenv's, or on the PATH; the test is skipped where there is none."""
+    """One of uv's, or of pyenv's, or on the PATH, or of Debian's; the test is skipped where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     found = sorted(map(str, pyenv.glob(f"versions/{version}.*/bin")))
     path = os.pathsep.join([*found, os.environ.get("PATH", os.defpath)])
     try:
         return uv("python", "find", "--no-project", "--no-python-downloads", version, PATH=path).strip()
     except AssertionError:
+        if version in newer_python.RELEASES:
+            return newer_python.unpacked(version)
         pytest.skip(f"there is no Python {version} here")
 
 
@@ -127,7 +137,9 @@ def typed(heading: str, folder: Path, artifacts: Path, **programs: str) -> str:
     (folder / "dist").symlink_to(artifacts)
     (folder / "bin").mkdir()
     for name, path in programs.items():
-        (folder / "bin" / name).symlink_to(path)
+        # Not a link: a Python that was moved finds its library by its own place.
+        (program := folder / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(path)} "$@"\n', "utf-8")
+        program.chmod(0o755)
     alone = {**os.environ, "PATH": str(folder / "bin")}
     argv = ["/bin/bash", "-ec", commands]
     done = subprocess.run(argv, cwd=folder, env=alone, capture_output=True, text=True, check=False)
