@@ -32,9 +32,10 @@ slow: native
 nightly: native
 	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
 
-# The chart with every part on a real Kubernetes, as root; the first time it is built, which takes some minutes.
+# The chart with every part on a real Kubernetes, as root, upgraded from the last tag or from FROM=COMMIT; the first time
+# Kubernetes is built, which takes some minutes.
 kubernetes: native
-	@$(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
+	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
 
 # All checks and all tests: before a release.
 everything: check docs test slow nightly kubernetes
