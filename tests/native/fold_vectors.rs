@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use base16ct::lower::encode_string as hex;
 use serde_json::{Value, json};
 
-use crate::cloudevents::{rfc3339, source};
+use crate::batches::{EncodedRecords, Record};
 use crate::fold::stored::HEAD_BYTES;
-use crate::fold::{ChunkOptions, Event, FormFields, Known, Outcome, Rules, fold_all, prepare};
+use crate::fold::{ChunkOptions, Event, FixedHeaders, FormFields, Known, Rules, fold_all, prepare};
 
 #[test]
 fn every_chunk_has_the_result_of_python() {
@@ -52,53 +52,69 @@ fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>,
     };
     let mut known: Vec<Known<'_>> = keys.iter().map(read).collect();
     let too_large: HashSet<i64> = list(&chunk["too_large"]).iter().map(number).collect();
+    // The values of these say which one it is.
+    let fixed = |value: usize| ("fixed".to_owned(), value.to_string().into_bytes());
+    let headers = FixedHeaders {
+        specversion: fixed(0),
+        content_type: fixed(0),
+        notification_types: (0..3).map(fixed).collect(),
+        state_changed: fixed(0),
+        state_deleted: fixed(1),
+    };
     let options = ChunkOptions {
         rules,
+        headers: &headers,
         state_frame: &state_frame,
         notification_frame: &notification_frame,
         now_ms: number(&vectors["now_ms"]),
         too_large: &too_large,
         max_published_bytes: number(&chunk["max_published_bytes"]),
     };
-    let outcome = fold_all(&prepared, &mut known, options);
-
-    let Outcome { bytes: all, written, notifications, refused, actions, changes, unpublished, .. } = &outcome;
-    for each in written {
-        assert_eq!(each.state.start, each.stored.start + HEAD_BYTES);
-    }
-    for each in notifications {
-        let begin = each.value.start + notification_frame.len() + 1;
-        assert_eq!(text(&each.id), text(&all[begin..begin + each.id.len()]));
+    let outcome = fold_all(&prepared, &mut known, &keys, options);
+    let (changelog, states) = (outcome.changelog.finish(), outcome.states.finish());
+    let notifications = outcome.notifications.finish();
+    for (stored, state) in all(&changelog).zip(all(&states)) {
+        let state = state.value.unwrap_or_default();
+        assert_eq!(state, &stored.value.unwrap()[HEAD_BYTES..][..state.len()]);
     }
     json!({
         "unread": unread,
-        "refused": refused.iter().map(|(record, refusal)| {
+        "refused": outcome.refused.iter().map(|(record, refusal)| {
             let (code, about) = refusal.code();
             json!([record, code, about])
         }).collect::<Vec<_>>(),
-        "stored": written.iter().map(|each| json!([hex(keys[each.known]), hex(&all[each.stored.clone()])])).collect::<Vec<_>>(),
-        "states": written.iter().map(|each| json!([
-            hex(keys[each.known]),
-            each.is_deleted,
-            text(&each.id),
-            text(&source(each.source)),
-            text(&rfc3339(each.updated_at)),
+        "stored": all(&changelog).map(|each| json!([hex(each.key.unwrap()), hex(each.value.unwrap())])).collect::<Vec<_>>(),
+        "states": all(&states).map(|each| json!([
+            hex(each.key.unwrap()),
+            kind(&each) == 1,
+            text(header(&each, 1)),
+            text(header(&each, 3)),
+            text(header(&each, 5)),
         ])).collect::<Vec<_>>(),
-        "notifications": notifications.iter().map(|each| {
-            let event = &prepared[each.cause].event;
-            json!([
-                hex(&all[each.key.clone()]),
-                hex(&all[each.value.clone()]),
-                each.change.number(),
-                text(&source(each.source)),
-                text(&rfc3339(event.occurred_at)),
-            ])
-        }).collect::<Vec<_>>(),
-        "actions": actions,
-        "changes": changes,
-        "unpublished": unpublished.iter().map(|&cause| prepared[cause].offset).collect::<Vec<_>>(),
-        "largest": outcome.largest(),
+        "notifications": all(&notifications).map(|each| json!([
+            hex(each.key.unwrap()),
+            hex(each.value.unwrap()),
+            kind(&each),
+            text(header(&each, 3)),
+            text(header(&each, 5)),
+        ])).collect::<Vec<_>>(),
+        "actions": outcome.actions,
+        "changes": outcome.changes,
+        "unpublished": outcome.unpublished.iter().map(|&cause| prepared[cause].offset).collect::<Vec<_>>(),
+        "largest": outcome.largest,
     })
+}
+
+fn all(records: &EncodedRecords) -> impl Iterator<Item = Record<'_>> {
+    (0..records.len()).map(|at| records.get(at).unwrap())
+}
+
+fn header<'a>(record: &Record<'a>, at: usize) -> &'a [u8] {
+    record.headers[at].1.unwrap()
+}
+
+fn kind(record: &Record<'_>) -> usize {
+    text(header(record, 2)).parse().unwrap()
 }
 
 fn list(value: &Value) -> &Vec<Value> {

@@ -1,10 +1,10 @@
 //! One chunk of a partition's records, folded into stored instances and notifications. Mirrors `streams/fold/python.py`.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::avro::Read;
-use crate::cloudevents::Id;
+use crate::batches::Encoder;
+use crate::cloudevents::{rfc3339, source};
 use crate::fold::event::{Action, Change, Event, Lifecycle, View};
 use crate::fold::instance::Instance;
 use crate::fold::lifecycle::{check, fold};
@@ -39,37 +39,18 @@ pub struct Prepared<'a> {
     pub known: Result<usize, Refusal<'a>>,
 }
 
-/// An instance that changed: where its forms are in `Outcome::bytes`, and the values of its headers.
-pub struct Written<'a> {
-    /// Index among the known instances.
-    pub known: usize,
-    pub stored: Range<usize>,
-    pub state: Range<usize>,
-    pub is_deleted: bool,
-    pub id: Id,
-    /// The segments of `ce_source`.
-    pub source: [&'a str; 3],
-    pub updated_at: i64,
-}
-
-/// A notification: where it is in `Outcome::bytes`, and the values of its headers.
-pub struct Notification<'a> {
-    /// Index of the prepared event.
-    pub cause: usize,
-    pub key: Range<usize>,
-    pub value: Range<usize>,
-    pub id: Id,
-    pub change: Change,
-    /// The segments of `ce_source`.
-    pub source: [&'a str; 3],
-}
-
+/// The records of a chunk, and what happened in it.
 #[derive(Default)]
 pub struct Outcome<'a> {
-    pub bytes: Vec<u8>,
-    /// In the order in which instances were first folded into.
-    pub written: Vec<Written<'a>>,
-    pub notifications: Vec<Notification<'a>>,
+    /// The stored forms of `written`, for the changelog and the store.
+    pub changelog: Encoder,
+    /// The states of `written`; tombstones where the instance is deleted.
+    pub states: Encoder,
+    pub notifications: Encoder,
+    /// Instances that changed, as indexes among the known ones, in the order in which they were first folded into.
+    pub written: Vec<usize>,
+    /// The index of each notification's prepared event.
+    pub causes: Vec<usize>,
     /// Indexes of refused records, in their order.
     pub refused: Vec<(usize, Refusal<'a>)>,
     /// Folded events, by action.
@@ -78,6 +59,8 @@ pub struct Outcome<'a> {
     pub changes: [[u64; Change::ALL.len()]; View::ALL.len()],
     /// Indexes of the prepared events with more than `ChunkOptions::max_published_bytes`; growing.
     pub unpublished: Vec<usize>,
+    /// The size of the largest stored instance or notification.
+    pub largest: usize,
     event_bytes: usize,
 }
 
@@ -107,10 +90,14 @@ pub fn prepare<'a>(
     (prepared, with_key)
 }
 
-/// Fold the events in their order. An instance is written once, after all of its events.
-pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: ChunkOptions<'_>) -> Outcome<'a> {
+/// Fold the events in their order. An instance is written once, after all of its events. `keys`: of the known instances.
+pub fn fold_all<'a>(
+    events: &[Prepared<'a>],
+    known: &mut [Known<'a>],
+    keys: &[&[u8]],
+    options: ChunkOptions<'_>,
+) -> Outcome<'a> {
     let mut outcome = Outcome::default();
-    let mut folded: Vec<usize> = Vec::new();
     for (cause, each) in events.iter().enumerate() {
         let checked = each.known.and_then(|place| {
             check(known[place].instance.as_ref(), &each.event)?;
@@ -143,24 +130,18 @@ pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: C
         outcome.actions[each.event.action.number()] += 1;
         if !known.is_folded {
             known.is_folded = true;
-            folded.push(place);
+            outcome.written.push(place);
         }
     }
-    for place in folded {
+    for place in outcome.written.clone() {
         if let Some(instance) = &known[place].instance {
-            outcome.write(place, instance, known[place].events_lost, options);
+            outcome.write(keys[place], instance, known[place].events_lost, options);
         }
     }
     outcome
 }
 
 impl<'a> Outcome<'a> {
-    /// The size of the largest stored instance or notification.
-    pub fn largest(&self) -> usize {
-        let written = self.written.iter().map(|each| each.stored.len());
-        written.chain(self.notifications.iter().map(|each| each.value.len())).max().unwrap_or(0)
-    }
-
     fn notify(
         &mut self,
         cause: usize,
@@ -172,42 +153,39 @@ impl<'a> Outcome<'a> {
         options: ChunkOptions<'_>,
     ) {
         let id = notification_id(options.rules.id_namespace, event.event_id, &key, change);
-        let bytes = &mut self.bytes;
-        let begin = bytes.len();
-        bytes.extend_from_slice(instance.corp_id.as_bytes());
-        bytes.push(b'/');
-        bytes.extend_from_slice(key.user_id.as_bytes());
-        let key_end = bytes.len();
-        bytes.extend_from_slice(options.notification_frame);
-        write_notification(bytes, &id, instance, event, &key, change, entry);
-        self.event_bytes += bytes.len() - key_end;
+        let mut value = Vec::with_capacity(512);
+        value.extend_from_slice(options.notification_frame);
+        write_notification(&mut value, &id, instance, event, &key, change, entry);
+        self.event_bytes += value.len();
         if self.event_bytes > options.max_published_bytes {
-            bytes.truncate(begin);
             self.unpublished.push(cause);
             return;
         }
+        self.largest = self.largest.max(value.len());
         self.changes[key.view.number()][change.number()] += 1;
-        self.notifications.push(Notification {
-            cause,
-            key: begin..key_end,
-            value: key_end..self.bytes.len(),
-            id,
-            change,
-            source: [entry.source, instance.corp_id, entry.app_type],
-        });
+        self.causes.push(cause);
+        let kind = &options.headers.notification_types[change.number()];
+        let from = source([entry.source, instance.corp_id, entry.app_type]);
+        let time = rfc3339(event.occurred_at);
+        let headers = options.headers.of(&id, kind, &from, event.instance_id.as_bytes(), &time);
+        let key = [instance.corp_id, "/", key.user_id].concat();
+        self.notifications.push(Some(key.as_bytes()), Some(&value), &headers);
     }
 
-    fn write(&mut self, known: usize, instance: &Instance<'a>, events_lost: bool, options: ChunkOptions<'_>) {
-        let begin = self.bytes.len();
-        let state = stored::write(&mut self.bytes, instance, events_lost, options);
-        self.written.push(Written {
-            known,
-            stored: begin..self.bytes.len(),
-            state,
-            is_deleted: instance.lifecycle == Lifecycle::Deleted,
-            id: state_id(options.rules.id_namespace, instance),
-            source: [instance.source, instance.corp_id, instance.app_type.value],
-            updated_at: instance.updated_at,
-        });
+    fn write(&mut self, key: &[u8], instance: &Instance<'a>, events_lost: bool, options: ChunkOptions<'_>) {
+        let mut stored = Vec::with_capacity(1024);
+        let state = stored::write(&mut stored, instance, events_lost, options);
+        self.largest = self.largest.max(stored.len());
+        self.changelog.push(Some(key), Some(&stored), &[]);
+        let ChunkOptions { rules, headers: fixed, .. } = options;
+        let is_deleted = instance.lifecycle == Lifecycle::Deleted;
+        let kind = if is_deleted { &fixed.state_deleted } else { &fixed.state_changed };
+        let id = state_id(rules.id_namespace, instance);
+        let from = source([instance.source, instance.corp_id, instance.app_type.value]);
+        let time = rfc3339(instance.updated_at.clamp(*rules.moments.start(), *rules.moments.end()));
+        let headers = fixed.of(&id, kind, &from, key, &time);
+        // A tombstone has no content type, which is the last header.
+        let count = headers.len() - usize::from(is_deleted);
+        self.states.push(Some(key), (!is_deleted).then(|| &stored[state]), &headers[..count]);
     }
 }

@@ -17,8 +17,7 @@ mod vectors;
 mod views;
 
 // For `python`.
-pub use crate::batches::Header;
-pub use chunk::{Known, Notification, Outcome, Prepared, Written, fold_all, prepare};
+pub use chunk::{Known, Outcome, Prepared, fold_all, prepare};
 pub use event::{Event, FormFields};
-pub use published::{FixedHeader, FixedHeaders, Sink, publish};
+pub use published::{FixedHeader, FixedHeaders};
 pub use rules::{ChunkOptions, Refusal, Rules};

@@ -1,14 +1,12 @@
-//! The records that a chunk publishes, with their headers. Mirrors `schemas/cloudevents.py` and `schemas/events.py`.
+//! The ids, headers and bodies of what a chunk publishes. Mirrors `schemas/cloudevents.py` and `schemas/events.py`.
 
 use sha1::{Digest, Sha1};
 
 use crate::avro::Writer;
 use crate::batches::Header;
-use crate::cloudevents::{Id, rfc3339, source, uuid_text};
-use crate::fold::chunk::{Outcome, Prepared};
+use crate::cloudevents::{Id, uuid_text};
 use crate::fold::event::{Change, Event};
 use crate::fold::instance::Instance;
-use crate::fold::rules::Rules;
 use crate::fold::stored::write_person;
 use crate::fold::views::{Entry, Key};
 
@@ -24,66 +22,26 @@ pub struct FixedHeaders {
     pub state_deleted: FixedHeader,
 }
 
-/// Receives the records of a chunk, in their order.
-pub trait Sink {
-    /// An instance for the changelog and the store.
-    fn instance(&mut self, key: &[u8], stored: &[u8]);
-    /// A state for its topic; a tombstone where the instance is deleted.
-    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]);
-    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[Header<'_>]);
-}
-
-/// Give all records of a chunk to the sink. `keys`: as `prepare` returned them.
-pub fn publish(
-    outcome: &Outcome<'_>,
-    prepared: &[Prepared<'_>],
-    keys: &[&[u8]],
-    rules: &Rules,
-    fixed: &FixedHeaders,
-    sink: &mut impl Sink,
-) {
-    for each in &outcome.written {
-        let key = keys[each.known];
-        sink.instance(key, &outcome.bytes[each.stored.clone()]);
-        let kind = if each.is_deleted { &fixed.state_deleted } else { &fixed.state_changed };
-        let at = each.updated_at.clamp(*rules.moments.start(), *rules.moments.end());
-        let (from, time) = (source(each.source), rfc3339(at));
-        let headers = headers(fixed, &each.id, kind, &from, key, &time);
-        // A tombstone has no content type, which is the last header.
-        let (value, headers) = if each.is_deleted {
-            (None, &headers[..headers.len() - 1])
-        } else {
-            (Some(&outcome.bytes[each.state.clone()]), &headers[..])
-        };
-        sink.state(key, value, headers);
+impl FixedHeaders {
+    pub fn of<'h>(
+        &'h self,
+        id: &'h [u8],
+        kind: &'h FixedHeader,
+        from: &'h [u8],
+        subject: &'h [u8],
+        time: &'h [u8],
+    ) -> [Header<'h>; 7] {
+        let plain = |(name, value): &'h FixedHeader| (name.as_str(), Some(value.as_slice()));
+        [
+            plain(&self.specversion),
+            ("ce_id", Some(id)),
+            plain(kind),
+            ("ce_source", Some(from)),
+            ("ce_subject", Some(subject)),
+            ("ce_time", Some(time)),
+            plain(&self.content_type),
+        ]
     }
-    for each in &outcome.notifications {
-        let event = &prepared[each.cause].event;
-        let kind = &fixed.notification_types[each.change.number()];
-        let (from, time) = (source(each.source), rfc3339(event.occurred_at));
-        let headers = headers(fixed, &each.id, kind, &from, event.instance_id.as_bytes(), &time);
-        sink.notification(&outcome.bytes[each.key.clone()], &outcome.bytes[each.value.clone()], &headers);
-    }
-}
-
-fn headers<'h>(
-    fixed: &'h FixedHeaders,
-    id: &'h [u8],
-    kind: &'h FixedHeader,
-    from: &'h [u8],
-    subject: &'h [u8],
-    time: &'h [u8],
-) -> [Header<'h>; 7] {
-    let plain = |(name, value): &'h FixedHeader| (name.as_str(), Some(value.as_slice()));
-    [
-        plain(&fixed.specversion),
-        ("ce_id", Some(id)),
-        plain(kind),
-        ("ce_source", Some(from)),
-        ("ce_subject", Some(subject)),
-        ("ce_time", Some(time)),
-        plain(&fixed.content_type),
-    ]
 }
 
 /// Always the same for the same change of the same entry by the same event.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::fold::event::Event;
+use crate::fold::published::FixedHeaders;
 
 /// The same for every chunk.
 pub struct Rules {
@@ -25,6 +26,7 @@ pub struct Rules {
 #[derive(Clone, Copy)]
 pub struct ChunkOptions<'t> {
     pub rules: &'t Rules,
+    pub headers: &'t FixedHeaders,
     /// Before each encoded record: a zero byte and the id of its schema.
     pub state_frame: &'t [u8],
     pub notification_frame: &'t [u8],

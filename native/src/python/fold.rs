@@ -12,10 +12,8 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::batches::{FetchedRecord, Records};
 use crate::avro::Unreadable;
-use crate::batches::Encoder;
 use crate::fold::{
-    ChunkOptions, Event, FixedHeader, FixedHeaders, FormFields, Header, Known, Outcome, Prepared, Rules, Sink,
-    fold_all, prepare, publish,
+    ChunkOptions, Event, FixedHeader, FixedHeaders, FormFields, Known, Outcome, Prepared, Rules, fold_all, prepare,
 };
 
 #[pyclass(frozen)]
@@ -115,17 +113,18 @@ impl Core {
             known[place] = Known::read(bytes.as_bytes(), state_frame).map_err(written_by_python)?;
         }
 
-        let rules = &self.rules;
-        let options =
-            ChunkOptions { rules, state_frame, notification_frame, now_ms, too_large: &too_large, max_published_bytes };
+        let options = ChunkOptions {
+            rules: &self.rules,
+            headers: &self.headers,
+            state_frame,
+            notification_frame,
+            now_ms,
+            too_large: &too_large,
+            max_published_bytes,
+        };
         let key_bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-        let (outcome, encoders) = py.detach(|| {
-            let outcome = fold_all(&prepared, &mut known, options);
-            let mut encoders = Encoders::default();
-            publish(&outcome, &prepared, &key_bytes, rules, &self.headers, &mut encoders);
-            (outcome, encoders)
-        });
-        Folded::of(py, &outcome, encoders, &prepared, &keys, rejected)
+        let outcome = py.detach(|| fold_all(&prepared, &mut known, &key_bytes, options));
+        Folded::of(py, outcome, &prepared, &keys, rejected)
     }
 }
 
@@ -172,53 +171,33 @@ impl Folded {
     /// `rejected`: records that the codec could not read, and its errors.
     fn of<'py>(
         py: Python<'py>,
-        outcome: &Outcome<'_>,
-        encoders: Encoders,
+        outcome: Outcome<'_>,
         prepared: &[Prepared<'_>],
         keys: &[&Bound<'py, PyBytes>],
         mut rejected: Vec<(usize, Bound<'py, PyAny>)>,
     ) -> PyResult<Self> {
+        let changelog = outcome.changelog.finish();
         let stored = PyDict::new(py);
-        for each in &outcome.written {
-            stored.set_item(keys[each.known], PyBytes::new(py, &outcome.bytes[each.stored.clone()]))?;
+        for (at, &known) in outcome.written.iter().enumerate() {
+            let value = changelog.get(at).and_then(|record| record.value);
+            stored.set_item(keys[known], value.map(|value| PyBytes::new(py, value)))?;
         }
         for (record, refusal) in &outcome.refused {
             rejected.push((*record, refusal.code().into_pyobject(py)?.into_any()));
         }
         rejected.sort_by_key(|(record, _)| *record);
-        let records = |encoder: Encoder| Py::new(py, Records(encoder.finish()));
+        let records = |records| Py::new(py, Records(records));
         Ok(Self {
-            changelog: records(encoders.changelog)?,
-            states: records(encoders.states)?,
-            notifications: records(encoders.notifications)?,
-            causes: outcome.notifications.iter().map(|each| prepared[each.cause].offset).collect(),
+            changelog: records(changelog)?,
+            states: records(outcome.states.finish())?,
+            notifications: records(outcome.notifications.finish())?,
+            causes: outcome.causes.iter().map(|&cause| prepared[cause].offset).collect(),
             stored: stored.unbind(),
             rejected: PyList::new(py, rejected)?.unbind(),
             actions: outcome.actions.to_vec(),
             changes: outcome.changes.iter().map(|counts| counts.to_vec()).collect(),
             unpublished: PyList::new(py, outcome.unpublished.iter().map(|&cause| prepared[cause].offset))?.unbind(),
-            largest: outcome.largest(),
+            largest: outcome.largest,
         })
-    }
-}
-
-#[derive(Default)]
-struct Encoders {
-    changelog: Encoder,
-    states: Encoder,
-    notifications: Encoder,
-}
-
-impl Sink for Encoders {
-    fn instance(&mut self, key: &[u8], stored: &[u8]) {
-        self.changelog.push(Some(key), Some(stored), &[]);
-    }
-
-    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) {
-        self.states.push(Some(key), value, headers);
-    }
-
-    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
-        self.notifications.push(Some(key), Some(value), headers);
     }
 }
