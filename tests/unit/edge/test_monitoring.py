@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from starlette.testclient import TestClient
 
 from support.edge.client import EdgeClient
 from support.edge.fakes import MemoryPublisher
@@ -18,7 +17,7 @@ from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.decision.decide import IS_BUILT
-from taskbridge.edge.monitoring import Durations, HealthRoutes, Tally
+from taskbridge.edge.monitoring import Durations, Tally, readiness
 from taskbridge.edge.verification.credentials import CredentialsFile
 
 if TYPE_CHECKING:
@@ -52,18 +51,13 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
     credentials = CredentialsFile(settings.credentials_file)
     settings.credentials_file.write_text("[[apps]\n")
     credentials.reload_if_changed()
-    metrics = CollectorRegistry()
-    app = FastAPI()
-    app.include_router(
-        HealthRoutes(credentials=credentials, publisher=publisher, metrics=metrics, core="native").router()
-    )
-    answer = TestClient(app).get("/readyz")
-    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    answer = readiness(credentials, cast("Any", publisher), core="native", details=True)
+    assert answer["ready"]
     says = (
         "credentials: the last change is invalid and not in use: credentials file "
         f"{settings.credentials_file}: not TOML"
     )
-    edge = edge_of(Answers("http://edge", answer.text, ""))
+    edge = edge_of(Answers("http://edge", json.dumps(answer), ""))
     center: dict[str, object] = {"filled": 1.0, "replicas": []}
     (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": [], "center": center})
     assert problem.startswith(f"edge http://edge is degraded: {says}: Expected ']]'")

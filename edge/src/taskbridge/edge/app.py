@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from taskbridge.edge.decision.decide import SOURCE_PATHS, YIDA_PATHS, Decision, Rules
-from taskbridge.edge.monitoring import HealthRoutes, Metrics
+from taskbridge.edge.monitoring import Metrics, readiness
 from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.path import CallbackPath
 from taskbridge.edge.publisher import KafkaPublisher
@@ -31,7 +30,7 @@ from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
 from taskbridge.edge.verification.replays import FileWindows
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document, serve_docs
-from taskbridge.runtime.operation import end_within
+from taskbridge.runtime.operation import end_within, operation_router
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings, run_program
@@ -155,7 +154,6 @@ def create_app(
         tracing=tracing,
         not_at=operators,
     )
-    health = HealthRoutes(credentials=credentials, publisher=events, metrics=metrics.registry, core=decision.core)
     if settings.operator_port is not None:
         operators[settings.operator_port] = FastAPI(openapi_url=None)
     app = EdgeApp(
@@ -172,7 +170,14 @@ def create_app(
     serve_docs(app)
     for each in (app, *operators.values()):
         answer_with_problems(each)
-        each.include_router(replace(health, details=each is not app or not operators).router())
+        details = each is not app or not operators
+        each.include_router(
+            operation_router(
+                readiness=partial(readiness, credentials, events, core=decision.core, details=details),
+                ready="Ready when a callback can be accepted and stored",
+                registry=metrics.registry if details else None,
+            )
+        )
     amend_document(app, partial(document_callbacks, bearer_needed=bool(settings.bearer_tokens)))
     return app
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
-from starlette.responses import Response
 
 from taskbridge.edge.decision.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.events import Durability
 from taskbridge.edge.parsing.parameters import ReadingKind
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
-from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
 from taskbridge.runtime.problems import SERVERS_REASONS
 
 if TYPE_CHECKING:
@@ -214,45 +208,15 @@ class _TokenCollector(Collector):
 _OK = "ok"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthRoutes:
-    """With ``details`` for operators; without them, only what any sender may know."""
+def readiness(credentials: CredentialsFile, publisher: KafkaPublisher, *, core: str, details: bool) -> dict[str, Any]:
+    """Whether a callback can be accepted and stored and, with ``details``, what is missing.
 
-    credentials: CredentialsFile
-    publisher: KafkaPublisher
-    metrics: CollectorRegistry
-    core: str
-    """The core that decides callbacks: ``native`` or ``python``."""
-    details: bool = True
-
-    def router(self) -> APIRouter:
-        router = APIRouter(tags=["health"])
-        router.add_api_route("/healthz", self._healthz, methods=["GET"], responses=LIVENESS)
-        router.add_api_route("/readyz", self._readyz, methods=["GET"], responses=READINESS)
-        if self.details:
-            router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)
-        return router
-
-    async def _healthz(self) -> Response:
-        """The process lives."""
-        return JSONResponse({"status": "ok"})
-
-    async def _readyz(self) -> Response:
-        """200 when a callback can be accepted and stored, else 503; the body says what is missing.
-
-        With a separate port for operators, the other port returns ``ready`` alone. Degraded: callbacks are stored, but
-        for example in the spool alone; or the last change of the credentials is invalid.
-        """
-        has_apps = self.credentials.current.count > 0
-        credentials = self.credentials.problem or (_OK if has_apps else "no apps")
-        parts = {**self.publisher.health(), "credentials": credentials}
-        ready = has_apps and self.publisher.can_store()
-        degraded = ready and any(part != _OK for part in parts.values())
-        body: dict[str, Any] = {"ready": ready}
-        if self.details:
-            body |= {"degraded": degraded, **parts, "core": self.core}
-        return JSONResponse(body, status_code=200 if ready else 503)
-
-    async def _metrics(self) -> Response:
-        """In Prometheus' text format."""
-        return Response(generate_latest(self.metrics), media_type=CONTENT_TYPE_LATEST)
+    ``details`` are for operators, the rest for any sender. Degraded: callbacks are stored, but for example in the spool
+    alone; or the last change of the credentials is invalid. ``core`` decides callbacks: ``native`` or ``python``.
+    """
+    has_apps = credentials.current.count > 0
+    problem = credentials.problem or (_OK if has_apps else "no apps")
+    parts = {**publisher.health(), "credentials": problem}
+    ready = has_apps and publisher.can_store()
+    degraded = ready and any(part != _OK for part in parts.values())
+    return {"ready": ready, **({"degraded": degraded, **parts, "core": core} if details else {})}

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -43,11 +43,9 @@ def operation_app(
     is_slow: bool = False,
     amend: Callable[[dict[str, Any]], None] = without_security,
 ) -> FastAPI:
-    """An application with health, readiness and metrics; other routes may be added.
+    """An application with the routes of ``operation_router``; other routes may be added.
 
-    ``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status, and the text ``ready`` says when
-    it is true. ``is_slow``: collectors of the registry read a disk, so each scrape runs in a thread. ``amend`` changes
-    the OpenAPI document, by default that of a service without tokens.
+    ``amend`` changes the OpenAPI document, by default that of a service without tokens.
     """
     # Spans are ours (``runtime.tracing``); the framework would check at each request whether it should create its own.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -55,23 +53,42 @@ def operation_app(
     serve_docs(http)
     answer_with_problems(http)
     amend_document(http, amend)
+    http.include_router(operation_router(readiness=readiness, ready=ready, registry=registry, is_slow=is_slow))
+    return http
 
-    @http.get("/healthz", summary="The process lives", tags=["operation"], responses=LIVENESS)
+
+def operation_router(
+    *,
+    readiness: Callable[[], dict[str, Any] | Awaitable[dict[str, Any]]],
+    ready: str,
+    registry: CollectorRegistry | None,
+    is_slow: bool = False,
+) -> APIRouter:
+    """Health and readiness; with a registry, metrics too.
+
+    ``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status, and the text ``ready`` says when
+    it is true. ``is_slow``: collectors of the registry read a disk, so each scrape runs in a thread.
+    """
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", summary="The process lives", responses=LIVENESS)
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok"}
 
-    @http.get("/readyz", summary=ready, tags=["operation"], responses=READINESS)
+    @router.get("/readyz", summary=ready, responses=READINESS)
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()
         details = await found if inspect.isawaitable(found) else found
         return JSONResponse(details, status_code=200 if details["ready"] else 503)
 
-    @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
-    async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
-        found = await asyncio.to_thread(generate_latest, registry) if is_slow else generate_latest(registry)
-        return Response(found, media_type=CONTENT_TYPE_LATEST)
+    if registry is not None:
 
-    return http
+        @router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=METRICS)
+        async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
+            found = await asyncio.to_thread(generate_latest, registry) if is_slow else generate_latest(registry)
+            return Response(found, media_type=CONTENT_TYPE_LATEST)
+
+    return router
 
 
 def listen(host: str, port: int, *, prefix: str) -> socket.socket:
