@@ -8,7 +8,7 @@ from reference_pages.markdown import code, listed, page, prose
 from taskbridge.center.access import refusals
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
-from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
+from taskbridge.edge.server.admission import FULL
 from taskbridge.runtime import problems as servers
 from taskbridge.runtime.access import FOREIGN_HOST, FORWARDED
 from taskbridge.runtime.problems import Refusal, internal_error, not_admitted
@@ -63,7 +63,7 @@ def _queries() -> Iterator[Row]:
 
 def _servers() -> Iterator[Row]:
     own = [each for each in vars(servers).values() if isinstance(each, Refusal)]
-    for each in [*own, not_admitted(FULL), not_admitted(ADDRESS_FULL)]:
+    for each in [*own, not_admitted(FULL)]:
         yield _row(each.reason, each.status, each.detail)
     yield _row("internal-error", internal_error().status_code, "Internal error; the log has the details.")
 

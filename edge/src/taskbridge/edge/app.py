@@ -99,7 +99,7 @@ def create_app(
     events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry, on_drained=drained)
     token_use = TokenUse(settings.data_dir)
     senders = Senders(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
-    gate = Gate(settings, senders, count=metrics.count_refused)
+    gate = Gate(settings, count=metrics.count_refused)
     window = FileWindows(settings.data_dir, entries=settings.replay_window_entries)
     metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
 

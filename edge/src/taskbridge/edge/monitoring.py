@@ -16,7 +16,7 @@ from taskbridge.edge.decision.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.events import Durability
 from taskbridge.edge.parsing.parameters import ReadingKind
-from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
+from taskbridge.edge.server.admission import FULL, GAVE_WAY
 from taskbridge.runtime.problems import SERVERS_REASONS
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        for reason in (*SERVERS_REASONS, FULL, ADDRESS_FULL, GAVE_WAY):
+        for reason in (*SERVERS_REASONS, FULL, GAVE_WAY):
             self._connections_refused.labels(reason)
         Gauge(
             "taskbridge_edge_build_info",

@@ -101,8 +101,6 @@ class EdgeSettings(ServiceSettings):
     """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of connections. At the limit, idle connections are closed for new ones."""
-    max_connections_per_address: Annotated[int, Field(ge=0)] = 0
-    """Maximum number of connections per client address. `0`: no limit. Trusted proxies are exempt."""
     quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
     """Rejected callbacks of one sender that are stored per minute. The limit for all senders together is ten times as
     high."""

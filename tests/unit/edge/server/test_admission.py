@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.server.admission import (
-    ADDRESS_FULL,
     ALL_LINES_PER_MINUTE,
     FULL,
     GAVE_WAY,
@@ -132,17 +131,15 @@ class Opened:
     now: float = 0.0
 
 
-def opened(*, connections: int = 2, per_address: int = 0) -> Opened:
+def opened(*, connections: int = 2) -> Opened:
     settings = EdgeSettings(
         kafka_bootstrap_servers="kafka:9092",
         schema_registry_url="http://registry",
         credentials_file=Path("credentials.toml"),
         max_connections=connections,
-        max_connections_per_address=per_address,
     )
     reasons: list[str] = []
-    senders = Senders(trusted_proxies=(parse_network("10.0.0.0/8"),))
-    it = Opened(Gate(settings, senders, count=reasons.append, clock=lambda: it.now), reasons)
+    it = Opened(Gate(settings, count=reasons.append, clock=lambda: it.now), reasons)
     return it
 
 
@@ -207,20 +204,6 @@ def test_a_connection_that_is_served_does_not_give_way() -> None:
     it.gate.leave(served[0])
     it.gate.waits(served[0])  # a late call for a connection that has left
     assert (it.gate.open, it.gate.admit(Connection(), "192.0.2.1")) == (1, None)
-
-
-@pytest.mark.parametrize(
-    ("peers", "third"),
-    [
-        (["192.0.2.1"] * 3, ADDRESS_FULL),
-        (["2001:db8::1", "2001:db8::2", "2001:db8::3"], ADDRESS_FULL),
-        (["192.0.2.1", "192.0.2.1", "192.0.2.2"], None),
-        (["10.0.0.1"] * 3, None),
-    ],
-)
-def test_one_address_is_bounded_and_a_proxy_is_not(peers: list[str], third: str | None) -> None:
-    it = opened(connections=9, per_address=2)
-    assert [it.gate.admit(Connection(), peer) for peer in peers] == [None, None, third]
 
 
 def test_a_flood_is_counted_in_full_and_logged_in_part() -> None:

@@ -94,7 +94,7 @@ def read(*pieces: bytes) -> tuple[list[Outcome], bytes]:
 
 async def _read(pieces: tuple[bytes, ...]) -> tuple[list[Outcome], bytes]:
     recorder, wire = Recorder(), Wire()
-    gate = Gate(SETTINGS, Senders(), count=lambda _: None)
+    gate = Gate(SETTINGS, count=lambda _: None)
     config = uvicorn.Config(_not_found, http=EdgeProtocol, log_config=None, lifespan="off")
     config.load()
     protocol = EdgeProtocol(config, ServerState(), {GATE: gate, ENDPOINT: recorder})

@@ -345,23 +345,6 @@ def test_more_connections_than_there_is_room_for_lose_none(serve: Callable[..., 
         assert [status_of(read_answer(each)) for each in crowd] == [200] * 50
 
 
-def test_one_address_may_hold_so_many_connections_unless_it_is_a_proxy(serve: Callable[..., Served]) -> None:
-    served = serve(max_connections_per_address=3)
-    with ExitStack() as stack:
-        held = [stack.enter_context(connect(served.port)) for _ in range(3)]
-        eventually(lambda: served.open() == 3)
-        with connect(served.port) as connection:
-            assert problem_of(read_all(connection)) == (503, "too-many-connections-of-one-address")
-        held[0].close()
-        eventually(lambda: served.open() == 2)
-        assert status_of(exchange(served.port, callback())) == 200
-    proxied = serve(max_connections_per_address=3, trusted_proxies="127.0.0.0/8")
-    with ExitStack() as stack:
-        for _ in range(10):
-            stack.enter_context(connect(proxied.port))
-        assert status_of(exchange(proxied.port, callback())) == 200
-
-
 def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Served]) -> None:
     served = serve()
     part = POST + b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n" + b" " * 900_000

@@ -7,7 +7,6 @@ closed. Log lines about refusals are limited per minute, so that a flood does no
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from itertools import islice
@@ -28,7 +27,6 @@ GATE = "gate"
 """Key of the lifespan state under which the protocol finds the gate."""
 
 FULL = "too-many-connections"
-ADDRESS_FULL = "too-many-connections-of-one-address"
 GAVE_WAY = "gave-way"
 
 OWN_FILES = 128
@@ -81,10 +79,6 @@ class Senders:
 
     networks: Networks = ()
     trusted_proxies: Networks = ()
-
-    def trusts(self, peer: str) -> bool:
-        """Whether the peer of a connection is one of our proxies."""
-        return _within(parse_address(peer), self.trusted_proxies)
 
     def address(self, peer: str, forwarded_for: Iterable[str]) -> str:
         """The sender's address: the peer's, or, if that is a trusted proxy, what the outermost of ours saw.
@@ -174,25 +168,22 @@ class Gate:
     def __init__(
         self,
         settings: EdgeSettings,
-        senders: Senders,
         *,
         count: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``count`` is called with the reason of each refusal."""
         self.settings = settings
-        self._senders = senders
         self._count = count
         self._clock = clock
         self._lines = RejectionLog()
-        self._sites: dict[Connection, str] = {}
-        self._per_site: Counter[str] = Counter()
+        self._open: set[Connection] = set()
         self._waiting: dict[Connection, float] = {}
         """Idle connections and since when, the longest first."""
 
     @property
     def open(self) -> int:
-        return len(self._sites)
+        return len(self._open)
 
     def room(self, arriving: int) -> bool:
         """Whether one connection more than the ``arriving`` can stay; if not, leave it in the kernel's queue."""
@@ -206,10 +197,6 @@ class Gate:
         Without room, the connection that has been idle longest is closed: connections that are opened and left idle
         keep nobody out.
         """
-        site = "" if self._senders.trusts(peer) else site_of(peer)
-        limit = self.settings.max_connections_per_address
-        if site and limit and self._per_site[site] >= limit:
-            return self.refuse(ADDRESS_FULL, peer)
         if self.open >= self.settings.max_connections:
             longest = self._idle()
             if longest is None:
@@ -217,14 +204,13 @@ class Gate:
             self.refuse(GAVE_WAY, peer)
             self.leave(longest)
             longest.give_way()
-        self._sites[connection] = site
-        self._per_site[site] += 1
+        self._open.add(connection)
         self._waiting[connection] = self._clock()
         return None
 
     def waits(self, connection: Connection) -> None:
         """The connection is idle: its sender acts next."""
-        if connection in self._sites:
+        if connection in self._open:
             self._waiting.setdefault(connection, self._clock())
 
     def works(self, connection: Connection) -> None:
@@ -233,11 +219,7 @@ class Gate:
 
     def leave(self, connection: Connection) -> None:
         self._waiting.pop(connection, None)
-        site = self._sites.pop(connection, None)
-        if site is not None:
-            self._per_site[site] -= 1
-            if not self._per_site[site]:
-                del self._per_site[site]
+        self._open.discard(connection)
 
     def refuse(self, reason: str, peer: str) -> str:
         """Count a refusal, and log it within the limit of lines."""
