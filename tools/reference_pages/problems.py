@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from reference_pages.markdown import code, listed, page, prose
 from taskbridge.center.access import refusals
 from taskbridge.edge import errors as edge_errors
-from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.server.admission import FULL
 from taskbridge.runtime import problems as servers
 from taskbridge.runtime.access import FOREIGN_HOST, FORWARDED
@@ -43,9 +42,9 @@ def _row(kind: str, status: int, meaning: str | None) -> Row:
 
 
 def _edge() -> Iterator[Row]:
-    for error, (status, kind) in STATUS.items():
-        yield _row(kind, status, error.__doc__)
-    yield _row(UNAVAILABLE[1], UNAVAILABLE[0], _first(edge_errors.NotDurable))
+    for error in edge_errors.Rejection.__subclasses__():
+        yield _row(error.kind, error.status, error.__doc__)
+    yield _row(edge_errors.NotDurable.kind, edge_errors.NotDurable.status, _first(edge_errors.NotDurable))
 
 
 def _queries() -> Iterator[Row]:

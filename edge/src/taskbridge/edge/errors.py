@@ -15,6 +15,8 @@ OperatorError
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from taskbridge.schemas.errors import CallerError, OperatorError
 
 UNVERIFIED = "The request is not verified: no configured credentials match it. Check the signature and the credentials."
@@ -40,7 +42,16 @@ OTHER_SCHEME_HINT = (
 
 
 class Rejection(CallerError):
-    """The callback is not accepted. The message is for its sender and repeats no part of the request."""
+    """The callback is not accepted. The message is for its sender and repeats no part of the request.
+
+    Each subclass names its HTTP status and the kind of its problem document.
+    """
+
+    status: ClassVar[int]
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, *, status: int, kind: str) -> None:
+        cls.status, cls.kind = status, kind
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -52,7 +63,7 @@ class Rejection(CallerError):
         """Its signature was right, so that a known sender sent it, or somebody who saw it send something."""
 
 
-class Malformed(Rejection):
+class Malformed(Rejection, status=400, kind="malformed"):
     """The request cannot be parsed."""
 
 
@@ -64,7 +75,7 @@ def too_many_parameters() -> Malformed:
     return Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
 
 
-class Unverified(Rejection):
+class Unverified(Rejection, status=401, kind="unverified"):
     """The request is not verified: its signature or token matches no configured sender."""
 
     def __init__(self, reason: str, *, other_scheme: bool = False) -> None:
@@ -73,7 +84,7 @@ class Unverified(Rejection):
         )
 
 
-class UnknownPath(Rejection):
+class UnknownPath(Rejection, status=404, kind="unknown-path"):
     """The path names no known action."""
 
     def __init__(self) -> None:
@@ -84,21 +95,24 @@ class UnknownPath(Rejection):
         )
 
 
-class TooSlow(Rejection):
+class TooSlow(Rejection, status=408, kind="too-slow"):
     """The body did not arrive in time."""
 
 
-class TooLarge(Rejection):
+class TooLarge(Rejection, status=413, kind="too-large"):
     """The request is larger than the limit."""
 
 
-class UnsupportedType(Rejection):
+class UnsupportedType(Rejection, status=415, kind="unsupported-type"):
     """The body's content type, encoding or character set is not supported."""
 
 
-class Overloaded(Rejection):
+class Overloaded(Rejection, status=503, kind="overloaded"):
     """Too many large bodies are being received at once."""
 
 
 class NotDurable(OperatorError):
     """Neither Kafka nor the spool can store the event now. The log names the cause."""
+
+    status, kind = 503, "not-durable"
+    detail = "The event cannot be stored now. Send it again later."
