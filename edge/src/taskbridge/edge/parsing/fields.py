@@ -8,8 +8,10 @@ from ``get``, and call ``skipped`` with the key where it could not be parsed.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -79,25 +81,6 @@ def is_id(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS and not _NOT_IN_IDS.search(value)
 
 
-def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """All people in the values, once each and in order, and whether every one could be parsed.
-
-    A value is an id, an object that has one under one of ``id_keys``, a list of these, a list as JSON text, or
-    comma-separated ids.
-    """
-    found: dict[str, None] = {}
-    whole = True
-    for value in values:
-        for each in _listed(value):
-            named = first(cast("dict[str, Any]", each), id_keys) if isinstance(each, dict) else each
-            person_id = named.strip() if isinstance(named, str) else named
-            if not is_blank(person_id) and is_id(person_id):
-                found[str(person_id)] = None
-            elif not is_blank(each):
-                whole = False
-    return tuple(found), whole
-
-
 def text(value: Any) -> str | None:
     """A descriptive text, or None if it is blank; any other value becomes JSON text."""
     if value is None:
@@ -105,26 +88,6 @@ def text(value: Any) -> str | None:
     if not isinstance(value, str):
         return _whole(strict_json.compact(value))
     return _whole(value) if value.strip() else None
-
-
-def form_values(value: Any) -> dict[str, str | None] | None:
-    """A form's values by field id: texts and nulls as they are, anything else as JSON text.
-
-    Empty if there is no value; None if the value is not an object.
-    """
-    if is_blank(value):
-        return {}
-    if isinstance(value, str):
-        try:
-            value = strict_json.parse(value)
-        except ValueError:
-            return None
-    if not isinstance(value, dict):
-        return None
-    return {
-        _whole(key): None if each is None else _whole(each if isinstance(each, str) else strict_json.compact(each))
-        for key, each in cast("dict[str, Any]", value).items()
-    }
 
 
 def moment(value: Any) -> int | None:
@@ -230,11 +193,23 @@ def read_person(get: Get, key: str, id_keys: Sequence[str], skipped: Skipped) ->
 
 
 def read_people(values: Iterable[Any], name: str, id_keys: Sequence[str], skipped: Skipped) -> tuple[str, ...]:
-    """The ids of all people; ``skipped`` gets ``name`` if one of them cannot be parsed."""
-    found, whole = people(values, id_keys=id_keys)
+    """The ids of all people in the values, once each and in order; ``skipped`` gets ``name`` if one cannot be parsed.
+
+    A value is an id, an object that has one under one of ``id_keys``, a list of these, a list as JSON text, or
+    comma-separated ids.
+    """
+    found: dict[str, None] = {}
+    whole = True
+    for each in chain.from_iterable(map(_listed, values)):
+        named = first(cast("dict[str, Any]", each), id_keys) if isinstance(each, dict) else each
+        person_id = named.strip() if isinstance(named, str) else named
+        if not is_blank(person_id) and is_id(person_id):
+            found[str(person_id)] = None
+        elif not is_blank(each):
+            whole = False
     if not whole:
         skipped(name)
-    return found
+    return tuple(found)
 
 
 def read_moment(get: Get, key: str, received_at: int | None, skipped: Skipped) -> int | None:
@@ -254,7 +229,16 @@ def read_moment(get: Get, key: str, received_at: int | None, skipped: Skipped) -
 
 
 def read_form(get: Get, key: str, skipped: Skipped) -> Mapping[str, str | None]:
-    found = form_values(get(key))
-    if found is None:
-        skipped(key)
-    return found or {}
+    """A form's values by field id: texts and nulls as they are, anything else as JSON text. Empty if there is none."""
+    value = get(key)
+    if isinstance(value, str) and value.strip():
+        with suppress(ValueError):
+            value = strict_json.parse(value)
+    if not isinstance(value, dict):
+        if not is_blank(value):
+            skipped(key)
+        return {}
+    return {
+        _whole(name): None if each is None else _whole(each if isinstance(each, str) else strict_json.compact(each))
+        for name, each in cast("dict[str, Any]", value).items()
+    }
