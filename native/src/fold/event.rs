@@ -106,84 +106,65 @@ impl FormFields {
     }
 }
 
-/// One verified callback; its texts are borrowed from the record's value.
-pub struct Event<'a> {
-    pub event_id: &'a str,
-    pub source: &'a str,
-    pub action: Action,
-    pub corp_id: &'a str,
-    pub app_type: &'a str,
-    pub instance_id: &'a str,
-    pub task_id: Option<&'a str>,
-    pub actor_id: Option<&'a str>,
-    pub recipient_ids: Vec<&'a str>,
-    pub originator: Option<Person<'a>>,
-    pub title: Option<&'a str>,
-    pub url: Option<&'a str>,
-    pub process_code: Option<&'a str>,
-    pub process_name: Option<&'a str>,
-    pub form_uuid: Option<&'a str>,
-    pub serial_no: Option<&'a str>,
-    pub instance_status: Option<&'a str>,
-    pub approved_result: Option<&'a str>,
-    pub created_at: Option<i64>,
-    pub finished_at: Option<i64>,
-    pub occurred_at: i64,
-    pub received_at: i64,
-    pub outcome: Option<&'a str>,
-    pub remark: Option<&'a str>,
-    pub step_name: Option<&'a str>,
-    pub step_id: Option<&'a str>,
-    pub decided_by: Option<&'a str>,
-    pub due_at: Option<i64>,
-    pub recovered_by: Option<&'a str>,
-    /// The values of the `FormFields`.
-    pub form: Form<'a>,
+/// Fields in the order of `schemas/avro/TaskEvent.avsc`, each with its type and its reader.
+macro_rules! event {
+    ($($field:ident: $type:ty = $read:expr,)+) => {
+        /// One verified callback; its texts are borrowed from the record's value.
+        pub struct Event<'a> {
+            $(pub $field: $type,)+
+            /// The values of the `FormFields`.
+            pub form: Form<'a>,
+        }
+
+        impl<'a> Event<'a> {
+            /// The event in a record's value that our own schema wrote, under one of these frames.
+            pub fn read_own(value: &'a [u8], frames: &[Vec<u8>], fields: &FormFields) -> Option<Self> {
+                let body = frames.iter().find_map(|frame| value.strip_prefix(frame.as_slice()))?;
+                Self::read(body, fields).ok()
+            }
+
+            /// The event in an Avro body of our own schema.
+            ///
+            /// Reading ends before `form_data` where no fields are stored, and always before `raw_parameters`.
+            pub fn read(body: &'a [u8], fields: &FormFields) -> Read<Self> {
+                let mut reader = Reader::new(body);
+                Ok(Self {
+                    $($field: $read(&mut reader)?,)+
+                    form: if fields.names.is_empty() { Form::new() } else { fields.of(reader.array(read_field)?) },
+                })
+            }
+        }
+    };
 }
 
-impl<'a> Event<'a> {
-    /// The event in a record's value that our own schema wrote, under one of these frames.
-    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>], fields: &FormFields) -> Option<Self> {
-        let body = frames.iter().find_map(|frame| value.strip_prefix(frame.as_slice()))?;
-        Self::read(body, fields).ok()
-    }
-
-    /// The event in an Avro body of our own schema, in the order of `schemas/avro/TaskEvent.avsc`.
-    ///
-    /// Reading ends before `form_data` where no fields are stored, and always before `raw_parameters`.
-    pub fn read(body: &'a [u8], fields: &FormFields) -> Read<Self> {
-        let reader = &mut Reader::new(body);
-        Ok(Self {
-            event_id: reader.text()?,
-            source: reader.text()?,
-            action: reader.symbol(Action::ALL)?,
-            corp_id: reader.text()?,
-            app_type: reader.text()?,
-            instance_id: reader.text()?,
-            task_id: reader.optional_text()?,
-            actor_id: reader.optional_text()?,
-            recipient_ids: reader.texts()?,
-            originator: reader.optional(Person::read)?,
-            title: reader.optional_text()?,
-            url: reader.optional_text()?,
-            process_code: reader.optional_text()?,
-            process_name: reader.optional_text()?,
-            form_uuid: reader.optional_text()?,
-            serial_no: reader.optional_text()?,
-            instance_status: reader.optional_text()?,
-            approved_result: reader.optional_text()?,
-            created_at: reader.optional_long()?,
-            finished_at: reader.optional_long()?,
-            occurred_at: reader.long()?,
-            received_at: reader.long()?,
-            outcome: reader.optional_text()?,
-            remark: reader.optional_text()?,
-            step_name: reader.optional_text()?,
-            step_id: reader.optional_text()?,
-            decided_by: reader.optional_text()?,
-            due_at: reader.optional_long()?,
-            recovered_by: reader.optional_text()?,
-            form: if fields.names.is_empty() { Form::new() } else { fields.of(reader.array(read_field)?) },
-        })
-    }
+event! {
+    event_id: &'a str = Reader::text,
+    source: &'a str = Reader::text,
+    action: Action = |reader: &mut Reader<'a>| reader.symbol(Action::ALL),
+    corp_id: &'a str = Reader::text,
+    app_type: &'a str = Reader::text,
+    instance_id: &'a str = Reader::text,
+    task_id: Option<&'a str> = Reader::optional_text,
+    actor_id: Option<&'a str> = Reader::optional_text,
+    recipient_ids: Vec<&'a str> = Reader::texts,
+    originator: Option<Person<'a>> = |reader: &mut Reader<'a>| reader.optional(Person::read),
+    title: Option<&'a str> = Reader::optional_text,
+    url: Option<&'a str> = Reader::optional_text,
+    process_code: Option<&'a str> = Reader::optional_text,
+    process_name: Option<&'a str> = Reader::optional_text,
+    form_uuid: Option<&'a str> = Reader::optional_text,
+    serial_no: Option<&'a str> = Reader::optional_text,
+    instance_status: Option<&'a str> = Reader::optional_text,
+    approved_result: Option<&'a str> = Reader::optional_text,
+    created_at: Option<i64> = Reader::optional_long,
+    finished_at: Option<i64> = Reader::optional_long,
+    occurred_at: i64 = Reader::long,
+    received_at: i64 = Reader::long,
+    outcome: Option<&'a str> = Reader::optional_text,
+    remark: Option<&'a str> = Reader::optional_text,
+    step_name: Option<&'a str> = Reader::optional_text,
+    step_id: Option<&'a str> = Reader::optional_text,
+    decided_by: Option<&'a str> = Reader::optional_text,
+    due_at: Option<i64> = Reader::optional_long,
+    recovered_by: Option<&'a str> = Reader::optional_text,
 }

@@ -77,19 +77,11 @@ fn stamp<'a>(event: &Event<'a>) -> Stamp<'a> {
 fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     let stamp = stamp(event);
     let mut changed = instance.app_type.state(event.app_type, stamp);
-    changed |= event.title.is_some() && instance.title.state(event.title, stamp);
-    changed |= event.url.is_some() && instance.url.state(event.url, stamp);
-    if let Some(person) = event.originator {
-        changed |= instance.originator.state(event.originator, stamp);
-        changed |= unite(&mut instance.originator_ids, &[person.user_id]);
+    macro_rules! state {
+        ($($fact:ident)+) => { $(changed |= event.$fact.is_some() && instance.$fact.state(event.$fact, stamp);)+ };
     }
-    changed |= event.process_code.is_some() && instance.process_code.state(event.process_code, stamp);
-    changed |= event.process_name.is_some() && instance.process_name.state(event.process_name, stamp);
-    changed |= event.form_uuid.is_some() && instance.form_uuid.state(event.form_uuid, stamp);
-    changed |= event.serial_no.is_some() && instance.serial_no.state(event.serial_no, stamp);
-    changed |= event.instance_status.is_some() && instance.instance_status.state(event.instance_status, stamp);
-    changed |= event.approved_result.is_some() && instance.approved_result.state(event.approved_result, stamp);
-    changed |= event.finished_at.is_some() && instance.finished_at.state(event.finished_at, stamp);
+    state!(title url originator process_code process_name form_uuid serial_no instance_status approved_result finished_at);
+    changed |= event.originator.is_some_and(|person| unite(&mut instance.originator_ids, &[person.user_id]));
     changed |= !event.form.is_empty() && instance.form.state(event.form.clone(), stamp);
     let began_at = event.created_at.map_or(event.occurred_at, |at| at.min(event.occurred_at));
     changed |= replace(&mut instance.began_at, |known| known.min(began_at));
