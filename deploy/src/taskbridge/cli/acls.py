@@ -37,7 +37,6 @@ OPERATOR = (
     Acl("Write", "topic", _CONTRACT, "set-aside replay, people and forms import, --rebuild", prefixed=True),
     Acl("Describe", "group", GROUP, "tail, set-aside"),
 )
-"""For ``taskbridge topics``, ``tail``, ``set-aside`` and ``people``."""
 
 REBUILD = (
     *OPERATOR,
@@ -57,7 +56,6 @@ REBUILD = (
     Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
     Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
 )
-"""Also for ``taskbridge streams --rebuild`` and ``--republish``."""
 
 
 def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
@@ -93,7 +91,6 @@ def commands(principal: str, acls: Sequence[Acl]) -> Iterator[str]:
 
 
 def bindings(principal: str, acls: Sequence[Acl]) -> list[AclBinding]:
-    """The same ACLs for an admin client."""
     return [
         AclBinding(
             ResourceType[_constant(acl.resource)],

@@ -130,7 +130,6 @@ def _secret(secret: str | None) -> str:
 
 
 def _value(text: str) -> Any:
-    """JSON objects and lists are parsed; anything else is a string."""
     with suppress(ValueError):
         return json.loads(text) if text.startswith(("{", "[")) else text
     return text
@@ -155,8 +154,6 @@ def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, st
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The response of the edge."""
-
     status: int
     body: Any
     milliseconds: float
@@ -182,7 +179,6 @@ class Sender:
         self._client.close()
 
     def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding) -> Answer:
-        """Sign and post. ``dateTime`` defaults to now, in milliseconds."""
         from taskbridge.edge.sender import encode_callback, signed
 
         stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
@@ -190,7 +186,6 @@ class Sender:
         return self._post(f"/yida/tasks/{action}" + (f"?{request.query}" if request.query else ""), request)
 
     def post_message(self, action: str, data: Mapping[str, Any], *, source: str, secret: str) -> Answer:
-        """Sign and post a CloudEvent with the present time and a new id."""
         from taskbridge.edge.sender import signed_message
 
         name, at_ms = f"msg_{uuid.uuid4().hex}", time.time_ns() // 1_000_000
@@ -219,6 +214,5 @@ class Sender:
 def post_callback(
     url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding
 ) -> Answer:
-    """Sign and post one callback to the edge at ``url``, with a new ``Sender``."""
     with Sender(url) as sender:
         return sender.post(action, parameters, system_token=system_token, encoding=encoding)

@@ -50,7 +50,6 @@ class Connection:
     registry_url: str
     kafka_properties: Mapping[str, str]
     is_default: bool = False
-    """No address is given, and no bridge runs."""
 
     @cached_property
     def registry(self) -> Registry:

@@ -26,8 +26,6 @@ _EDGE_ALONE = Path("edge-data")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The addresses and files of a running bridge."""
-
     bootstrap_servers: str
     registry_url: str
     edge_url: str
@@ -36,7 +34,6 @@ class Running:
     credentials: str
     webhooks_url: str | None = None
     endpoints_file: str | None = None
-    """Of webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,6 @@ class DataFolder:
 
     @property
     def credentials(self) -> Path:
-        """The credentials file of the running bridge, else the default one."""
         running = self.running()
         return Path(running.credentials) if running is not None else self.path / "credentials.toml"
 

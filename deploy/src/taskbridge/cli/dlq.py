@@ -75,7 +75,6 @@ def _outcome(letter: DeadLetter, before: set[str], *, oldest_ms: float) -> str:
 
 
 def _completed(letter: DeadLetter, connection: Connection) -> DeadLetter:
-    """The letter, completed from its original topic if it was too large and the record is still there."""
     topic, partition, offset = letter.topic, letter.partition, letter.offset
     if not letter.was_left or topic is None or partition is None or offset is None:
         return letter
@@ -86,7 +85,6 @@ def _completed(letter: DeadLetter, connection: Connection) -> DeadLetter:
 
 
 def _replayed_before(connection: Connection, letters: Sequence[DeadLetter]) -> set[str]:
-    """The ids of dead letters that are on the events topic again."""
     since = min(each.at_ms for each in letters)
     return {
         value.decode()

@@ -92,8 +92,6 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report."""
-
     check: str
     """A stable name of the check, for programs."""
     state: State
@@ -149,7 +147,6 @@ class Examination:
     data_dir: Path | None = None
     credentials: Path | None = None
     urls: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    """Of services that should be running."""
 
     def findings(self, *, end_to_end: bool = False, api_token: str | None = None) -> Iterator[Finding]:
         configure_logs("text", "ERROR")
@@ -291,7 +288,6 @@ def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterat
 
 
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
-    """Check where people's decisions are sent. Raises FileBroken."""
     systems = systems_of(settings)
     if not systems.files:
         return

@@ -112,16 +112,12 @@ async def _organisation(
 
 
 class _Sample(NamedTuple):
-    """An instance to ask about."""
-
     api: YidaApi
     form_uuid: str
     instance_id: str
 
 
 class _Questions:
-    """The questions about one organisation. A refusal is a finding, and the others are asked all the same."""
-
     def __init__(
         self, calls: Calls, organisation: Organisation, apps: Sequence[App], clock: Clock, report: Report
     ) -> None:
@@ -219,7 +215,6 @@ class _Questions:
         return rows[-1].process_instance_id if rows else ""
 
     async def _ask(self, check: str, call: Coroutine[Any, Any, T], do: str, *, is_needed: bool = True) -> T | None:
-        """The answer; None if DingTalk refuses it, which becomes a finding."""
         try:
             return await call
         except Later:

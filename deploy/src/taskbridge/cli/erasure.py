@@ -92,8 +92,6 @@ def erase(
 
 
 class _Left(NamedTuple):
-    """Records on a topic that may name the person."""
-
     topic: str
     until: datetime | None
     why: str
@@ -105,7 +103,6 @@ class _Left(NamedTuple):
 
 class _Kafka(NamedTuple):
     key: bytes
-    """Of the person, on the people topic."""
     plan: Plan[PersonRecord] | None
     left: list[_Left]
     problem: str | None
@@ -129,7 +126,6 @@ class _Kafka(NamedTuple):
 
 
 def _look(connection: Connection, corp: str, user: str) -> _Kafka:
-    """What Kafka has, as far as it answers: the database must not wait for it."""
     from taskbridge.cli.topic_update import PEOPLE_TARGET, plan
     from taskbridge.runtime.topic_admin import describe_topics
 
@@ -147,7 +143,6 @@ def _look(connection: Connection, corp: str, user: str) -> _Kafka:
 
 
 def left_on(topic: str, settings: Mapping[str, str | None] | None, problem: str | None, *, now: datetime) -> _Left:
-    """How long a record of this moment stays."""
     if settings is None:
         return _Left(topic, None, problem or "")
     retention_ms = int(settings.get("retention.ms") or -1)

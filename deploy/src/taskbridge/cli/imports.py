@@ -27,7 +27,6 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be w
 
 
 def _add_import(app: typer.Typer, what: str, read: Callable[..., Mapping[bytes, Any]], columns: str, text: str) -> None:
-    """Add the command ``import`` of people or of forms."""
     command = f"taskbridge {what} import"
     of_columns = f"CSV file; its first line has the columns: {columns}"
     file = typer.Argument(exists=True, dir_okay=False, readable=True, help=of_columns)

@@ -129,8 +129,6 @@ def _windows(folder: Path) -> FileWindows | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The outcome for one entry."""
-
     entry: QuarantinedCallback
     outcome: str
     reason: str | None = None

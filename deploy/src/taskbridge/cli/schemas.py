@@ -54,8 +54,6 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
 
 
 class VersionReport(NamedTuple):
-    """The compatibility of a record's current schema with one published version; no problems means compatible."""
-
     record: str
     version: int
     problems: list[str]

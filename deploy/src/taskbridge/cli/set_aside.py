@@ -283,7 +283,6 @@ def _number(text: str) -> int:
 
 
 def _line(summary: Mapping[str, Any]) -> str:
-    """The fields of a summary in a line. A delivery has its notification in ``data``: only its kind is shown."""
     if "data" in summary:
         said = f"  {summary['problem']}" if summary["problem"] else ""
         what = f"{summary['data']['view']} {summary['data']['change']}"

@@ -170,7 +170,6 @@ def _status_of(folder: SpoolFolder, number: int) -> dict[str, Any]:
 
 
 def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
-    """Each record that cannot be delivered, with its reason, without its body."""
     found: list[dict[str, Any]] = []
     query = "SELECT position, created_at, topic, key, length(body), reason FROM set_aside ORDER BY position"
     for number in folder.numbers():

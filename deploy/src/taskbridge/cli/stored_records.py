@@ -31,7 +31,6 @@ E = TypeVar("E", bound=_Stored)
 R = TypeVar("R")
 S = TypeVar("S")
 Choose = Callable[[Mapping[str, E]], Collection[str]]
-"""Returns the ids to replay, of all records by id."""
 
 
 @dataclass(kw_only=True)
@@ -39,21 +38,14 @@ class StoredRecords(Generic[E]):
     """One kind of stored record: its words, and how it is read and shown."""
 
     name: str
-    """Its name in the commands."""
     noun: str
     none: str
-    """The message where there are none."""
     read: Callable[[Connection, dict[str, str]], Iterable[E]]
-    """Every record; the mapping receives the time of replay by id."""
     position: Callable[[E], tuple[int, str]]
-    """The time of arrival and the id."""
     summary: Callable[[E], dict[str, Any]]
-    """The fields in a list, with ``id`` and ``reason``."""
     whole: Callable[[E, Connection], dict[str, Any]]
-    """All fields, with ``headers``; the last one is the content."""
 
     def listed(self, connection: Connection) -> list[dict[str, Any]]:
-        """The summaries in the order of arrival, with the time of each one's replay."""
         replays: dict[str, str] = {}
         summaries = [self.summary(each) for each in sorted(self.read(connection, replays), key=self.position)]
         return [each | {"replayed_at": replays.get(each["id"])} for each in summaries]
@@ -96,8 +88,6 @@ class StoredRecords(Generic[E]):
 
 
 class Replayed(NamedTuple):
-    """What became of one record: its ``id`` and ``outcome`` are in ``shown``, the object of ``--json``."""
-
     shown: dict[str, Any]
     detail: str
     failed: bool

@@ -29,7 +29,6 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def say(line: str) -> None:
-    """Print a line of the result on standard output."""
     typer.echo(printable(line))
 
 

@@ -136,7 +136,6 @@ def token_source(
 
 
 def _entry(table: str, fields: Mapping[str, Any], parse: Callable[[str], object]) -> str:
-    """The text for the file, checked by its own parser."""
     from taskbridge.runtime.settings import FileBroken
 
     # JSON's strings and lists of strings are TOML's too.

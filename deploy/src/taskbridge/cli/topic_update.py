@@ -30,8 +30,6 @@ R = TypeVar("R", PersonRecord, Form)
 
 
 class Target(NamedTuple, Generic[R]):
-    """The topic of the records, and how to get their codec."""
-
     topic: Topic
     codec: Callable[[Registry], Codec[R]]
 

@@ -37,8 +37,6 @@ _REMEDY = f"free {_NEEDED_MB} MB there, or choose another folder with TASKBRIDGE
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The folders of one complete, verified fetch."""
-
     kafka_jars: Path
     registry_home: Path
 

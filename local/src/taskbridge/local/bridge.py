@@ -55,8 +55,6 @@ _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - only compared
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeOptions:
-    """The command-line options of ``up`` and ``demo``."""
-
     data_dir: Path
     edge_port: int
     center_port: int
@@ -65,7 +63,6 @@ class BridgeOptions:
     registry_port: int
     credentials: Path | None = None
     webhooks: Path | None = None
-    """The endpoints file; without one, there are no webhooks."""
     edges: int = 1
     """So many edges share the port and the data folder, and with it the signatures of past callbacks."""
 
@@ -86,7 +83,6 @@ class Bridge:
     ) -> None:
         self._options = options
         self.data_dir = options.data_dir.resolve()
-        """The value for the option ``--data-dir`` of other commands."""
         self._progress = progress
         self._environment = environment
         self._supervisor = Supervisor(on_event=lambda event: progress(str(event)))
@@ -113,7 +109,6 @@ class Bridge:
             name: f"http://{operator_host}:{port}" if port else self.edge_url
             for name, port in self._operator_ports.items()
         }
-        """Where each edge gives details, by the name of its service."""
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
         self.center_url = f"http://{LOOPBACK}:{options.center_port}"
         port = given_settings(WebhooksSettings, environment).get("port", _WEBHOOKS_PORT)
@@ -173,7 +168,6 @@ class Bridge:
         connection.registry.register(topics.ALL)
 
     def stop(self) -> None:
-        """Stop all services, the last started first. A second call does nothing."""
         self._stopped.set()
         self._supervisor.stop(*self._operator_ports, "streams", "center", "webhooks")
         for each in self._sockets:
@@ -185,7 +179,6 @@ class Bridge:
             self._occupied = None
 
     def pid(self, service: str) -> int | None:
-        """The process id of ``kafka``, ``registry`` or one of the services; None while it is down."""
         return self._supervisor.pid(service)
 
     def _distinct_ports(self) -> dict[str, int]:
@@ -315,7 +308,6 @@ class Bridge:
         )
 
     def _settings_of_webhooks(self, endpoints: Endpoints) -> dict[str, str]:
-        """Empty without an endpoints file."""
         if (file := self._options.webhooks) is None:
             return {}
         return self._settings("webhooks", self._webhooks_port, endpoints, ENDPOINTS_FILE=str(file.resolve()))
@@ -342,7 +334,6 @@ def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> No
 
 
 def probe(url: str, is_up: Callable[[httpx2.Response], bool]) -> Callable[[], bool]:
-    """A probe that tells whether the service answers, and ``is_up`` accepts its readiness."""
     # Created once: a new client reads the certificates of the system, which takes 30 ms. Each request has a new
     # connection, so that it reaches any of several edges.
     client = inside_client(timeout_s=2, headers={"Connection": "close"})

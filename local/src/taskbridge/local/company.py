@@ -44,7 +44,6 @@ def busiest() -> Employee:
 
 
 DEPARTMENT_FIELD = "employeeField_department"
-"""The applicant's department, on every form."""
 
 
 class Approval(NamedTuple):
@@ -56,16 +55,12 @@ class Approval(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A form, and the approvals of a request."""
-
     name: str
     code: str
     title: str
     form: Mapping[str, Sequence[str]]
-    """Field → its possible values."""
     steps: Sequence[Approval]
     copied_to: str | None = None
-    """The department whose members receive a copy at the end."""
 
     @property
     def form_uuid(self) -> str:
@@ -82,7 +77,6 @@ FORMS = tuple(
 )
 
 VISITORS = Form(**_COMPANY["visitors"])
-"""The sample's form, with invented labels."""
 
 
 def vendor_sample() -> dict[str, Any]:

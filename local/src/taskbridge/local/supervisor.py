@@ -199,7 +199,6 @@ class _Service:
             self._stopping.wait(delay_s)
 
     def _live(self) -> ServiceEvent | None:
-        """Run the process until it ends; returns the reason, or None if it was stopped."""
         if self._stopping.is_set():
             return None
         self._ready_at = None
@@ -220,7 +219,6 @@ class _Service:
             child.end(self._spec.stop_signal, timeout_s=timeout_s)
 
     def _watch(self, child: Child) -> ServiceEvent | None:
-        """Poll the process until it ends or is to be stopped; returns the reason of its end."""
         started_at = time.monotonic()
         heartbeat = Heartbeat(lambda message: self._emit(Phase.WAITING, message))
         while not self._stopping.wait(_POLL_S):

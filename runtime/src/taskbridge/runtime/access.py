@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.tokens import ApiToken, TokensFile
 
 FOREIGN_HOST = "foreign-host"
-"""The kind of problem that is answered under another name than the machine's own."""
 FORWARDED = "forwarded"
-"""The kind of problem that is answered to a proxy."""
 _FORWARDED = b"forwarded", b"x-forwarded-", b"x-real-ip", b"via"
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

@@ -141,8 +141,6 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
 
 
 class BoundedClient:
-    """``BoundedAsyncClient`` for a thread without an event loop."""
-
     def __init__(self, *, timeout_s: float, **options: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = BoundedAsyncClient(timeout_s=timeout_s, **options)
@@ -171,8 +169,6 @@ class BoundedClient:
 
 
 class _Content:
-    """The body of an answer, part by part."""
-
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
         self._body = bytearray()

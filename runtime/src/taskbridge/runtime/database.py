@@ -81,7 +81,6 @@ def clean(text: str) -> str:
 
 
 def now_ms() -> int:
-    """The present, as times are stored."""
     return time.time_ns() // 1_000_000
 
 
@@ -308,8 +307,6 @@ class Threads:
 
 
 class _Pool:
-    """Threads, of which a caller has less than half, but at least one."""
-
     def __init__(self, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
         self._turns = PerSource(lambda: asyncio.Semaphore(max(1, (count - 1) // 2)))

@@ -68,8 +68,6 @@ def _real(address: Address) -> Address:
 
 
 class Guard:
-    """Refuses addresses that are not public, unless they are in an allowed network."""
-
     def __init__(self, allowed: Sequence[Network] = (), *, setting: str = "WEBHOOKS_ALLOWED_NETWORKS") -> None:
         """``setting`` is the name of the one that allows networks, for people."""
         self._allowed, self._setting = allowed, setting

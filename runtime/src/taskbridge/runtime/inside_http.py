@@ -36,5 +36,4 @@ def inside_async_client(*, timeout_s: float) -> BoundedAsyncClient:
 
 
 def bearer(token: str | None) -> Mapping[str, str]:
-    """The headers with this token; none without one."""
     return {"Authorization": f"Bearer {token}"} if token else {}

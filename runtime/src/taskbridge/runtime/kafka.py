@@ -27,7 +27,6 @@ _LONGEST_REQUEST_S = 3600
 """The longest request timeout that librdkafka accepts."""
 _FIRST_ATTEMPT_S = 0.5
 COORDINATOR_RETRY_S = 0.2
-"""Pause before a request to a coordinator that is moving is repeated."""
 _COORDINATOR_MOVING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -204,7 +203,6 @@ class Acl(NamedTuple):
     name: str
     why: str
     prefixed: bool = False
-    """Whether it covers every name that begins with ``name``."""
 
     def covers(self, resource: Resource, name: str) -> bool:
         return self.resource == resource and (name.startswith(self.name) if self.prefixed else name == self.name)
@@ -218,7 +216,6 @@ def is_denied(error: KafkaError) -> bool:
 
 
 def not_allowed(*needed: Acl | str) -> str:
-    """One line: which permissions this Kafka user lacks."""
     named = [f"{each} ({each.why})" if isinstance(each, Acl) else each for each in needed]
     return f"this Kafka user lacks {', '.join(named)}: {ACLS_HINT}"
 

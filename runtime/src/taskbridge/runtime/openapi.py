@@ -24,10 +24,8 @@ METRICS: dict[int | str, dict[str, Any]] = {
         "content": {"text/plain": {"schema": {"type": "string"}, "example": "taskbridge_up 1.0\n"}},
     }
 }
-"""The responses of ``/metrics``."""
 
 LIVENESS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "ok"}}}}}
-"""The response of ``/healthz``."""
 
 _READINESS = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 READINESS: dict[int | str, dict[str, Any]] = {
@@ -40,7 +38,6 @@ READINESS: dict[int | str, dict[str, Any]] = {
         (HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready; the body says why."),
     )
 }
-"""The responses of ``/readyz``."""
 
 _ELSEWHERE = (
     "An unknown path gets 404, a known one with another method 405, both with a problem document (RFC 9457):"
@@ -103,7 +100,6 @@ def _with_null(example: Any, schema: Any, schemas: dict[str, Any]) -> None:
 
 
 def without_security(document: dict[str, Any]) -> None:
-    """For a service that requires no token."""
     document.get("components", {}).pop("securitySchemes", None)
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -123,7 +123,6 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def stop_on_signal() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set from now on."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)

@@ -43,13 +43,10 @@ _UNNAMED = "unknown_service"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span, from its start to ``end``. It is exported only after it has ended."""
-
     _span: trace.Span
 
     @property
     def traceparent(self) -> str:
-        """The parent of spans within this one."""
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
@@ -72,8 +69,6 @@ class Span:
 
 
 class Tracing:
-    """Makes the spans of one service."""
-
     def __init__(self, processor: SpanProcessor, *, service: str, version: str) -> None:
         resource = Resource.create()
         if str(resource.attributes[SERVICE_NAME]).startswith(_UNNAMED):
@@ -86,7 +81,6 @@ class Tracing:
 
     @classmethod
     def exporting(cls, service: str, version: str) -> Self:
-        """Export by OTLP, configured by ``OTEL_…`` in the environment."""
         return cls(BatchSpanProcessor(OTLPSpanExporter()), service=service, version=version)
 
     def start_span(

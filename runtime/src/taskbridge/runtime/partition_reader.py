@@ -67,7 +67,6 @@ class PartitionReader:
 
     @property
     def consumer(self) -> Consumer:
-        """For other requests."""
         self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
         return self._consumer
 

@@ -44,7 +44,6 @@ def problem(
 
 
 def documented(status: int, meaning: str) -> dict[str, Any]:
-    """A problem as a response in an OpenAPI document, with an example."""
     content = {"schema": PROBLEM_SCHEMA, "example": _content(status, meaning, "about:blank")}
     return {"description": meaning, "content": {MEDIA_TYPE: content}}
 
@@ -89,11 +88,8 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The response to a request that the server itself rejects."""
-
     status: HTTPStatus
     reason: str
-    """The kind of problem, and the metric's label."""
     detail: str
 
     def encoded(self, headers: Headers) -> bytes:

@@ -72,7 +72,6 @@ class Delivery(Protocol):
 
 
 Outgoing = tuple[Delivery, str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
-"""The delivery, and the record: topic, key, value, headers."""
 
 
 def make_producer(config: Mapping[str, object]) -> Producer:
@@ -112,7 +111,6 @@ class AsyncProducer:
 
     @classmethod
     def connect(cls, bootstrap_servers: str, properties: Mapping[str, str]) -> Self:
-        """A producer to these brokers; it connects in the background."""
         return cls(producer_config(bootstrap_servers, properties))
 
     def produce(
@@ -142,7 +140,6 @@ class AsyncProducer:
         self._outgoing.append((delivery, topic, key, value, headers))
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
-        """Whether a broker answers a metadata request now."""
         try:
             await asyncio.to_thread(self._producer.list_topics, timeout=timeout_s)
         except KafkaException:
@@ -151,7 +148,6 @@ class AsyncProducer:
 
     @property
     def pending(self) -> int:
-        """Records and reports that are not processed yet."""
         return len(self._producer) + len(self._outgoing)
 
     async def close(self, *, timeout_s: float = _FLUSH_S) -> int:

@@ -48,7 +48,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _FILE = "file:"
 _MISSING, _UNKNOWN = "missing", "extra_forbidden"
-"""Pydantic's names of errors."""
 POLL_S = 1.0
 """How often the service checks whether a file has changed."""
 
@@ -87,7 +86,6 @@ def _networks(value: Any) -> Any:
 
 
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
-"""Comma-separated; none if the value is empty."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 FileOrNone = Annotated[Path | None, BeforeValidator(_or_none)]
 TextOrNone = Annotated[str | None, BeforeValidator(_or_none)]
@@ -148,7 +146,6 @@ def load_settings(settings_class: type[P], environment: Mapping[str, str]) -> P:
 
 
 def given_settings(settings_class: type[ProcessSettings], environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that the environment has, by their names in the class."""
     prefix = _prefix_of(settings_class)
     return {
         name.removeprefix(prefix).lower(): value
@@ -244,7 +241,6 @@ class ReloadedFile(ABC, Generic[T]):
     """The newest valid contents of a file, and of the files that it names. An invalid change is not used."""
 
     title: ClassVar[str]
-    """The file's name in messages."""
     log_events: ClassVar[tuple[str, str]]
     """Logged when a new version is in use, and when it is invalid."""
 
@@ -288,7 +284,6 @@ class ReloadedFile(ABC, Generic[T]):
         return None if self.broken is None else f"the last change is invalid and not in use: {self.broken}"
 
     async def watch(self) -> None:
-        """Reload the files when they change, until cancelled."""
         while True:
             await asyncio.sleep(POLL_S)
             await asyncio.to_thread(self.reload_if_changed)
@@ -385,8 +380,6 @@ class AppEntry(FileModel):
 
 
 class SourceEntry(FileModel):
-    """One other system of the file."""
-
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
     corp_id: NotBlank
     format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
@@ -413,7 +406,6 @@ class Senders(FileModel):
 
 
 def parse_senders(text: str) -> Senders:
-    """The senders in a text. Raises FileBroken."""
     file = parse_toml(text, Senders)
     apps, sources = file.apps, file.sources
     if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):

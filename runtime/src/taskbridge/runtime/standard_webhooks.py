@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
-"""Its headers."""
 
 PREFIX = "whsec_"
 MIN_KEY_BYTES, MAX_KEY_BYTES = 24, 64
@@ -37,7 +36,6 @@ def key_of(secret: str) -> bytes:
 
 
 def new_secret() -> str:
-    """A random secret, as long as the digest."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 

@@ -47,8 +47,6 @@ class _File(FileModel):
 
 
 class ApiTokens:
-    """The tokens of one version of the file, by digest."""
-
     def __init__(self, tokens: tuple[ApiToken, ...]) -> None:
         self._by_digest = {each.sha256: each for each in tokens}
         self.count = len(tokens)
@@ -62,7 +60,6 @@ class ApiTokens:
 
 
 def digest_of(token: str) -> str:
-    """What the file holds of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -45,9 +45,7 @@ class TopicReport:
     created: bool
     partitions: int
     drift: list[str] = field(default_factory=list[str])
-    """One line for each difference from the contract."""
     unchecked: str | None = None
-    """Why the topic's settings could not be read, and what to do."""
 
     @property
     def state(self) -> str:
@@ -165,7 +163,6 @@ def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions
 
 
 DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
-"""The settings, or why they could not be read."""
 
 
 def describe_topics(admin: Admin, names: Iterable[str]) -> dict[str, DescribedTopic]:

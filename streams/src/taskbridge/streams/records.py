@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 class Record(Protocol):
-    """A record as consumers return it."""
-
     @property
     def topic(self) -> str: ...
     @property
@@ -32,7 +30,6 @@ class Record(Protocol):
 
 
 Chunk = list[Record]
-"""Records of one partition in their order."""
 
 RecordWithHeaders = tuple[bytes | None, bytes | None, Any]
 """Key, value, and headers: a list of names and bytes, which the library's type hints do not allow."""
@@ -49,8 +46,6 @@ target_partition = cast("Callable[[bytes, int], int]", murmur2)
 
 
 class PythonRecords(list[RecordWithHeaders]):
-    """The native ``EncodedRecords``, in Python: see ``native/_native.pyi``."""
-
     @property
     def value_bytes(self) -> int:
         return sum(len(value or b"") for _, value, _ in self)

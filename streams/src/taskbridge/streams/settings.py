@@ -46,5 +46,4 @@ class StreamsSettings(ServiceSettings):
 
     @property
     def form_fields(self) -> frozenset[str]:
-        """Names of the form fields whose values states contain."""
         return frozenset(each.strip() for each in self.state_form_fields.split(",")) - {""}

@@ -43,7 +43,6 @@ write_versions = msgspec.json.encode
 
 
 def read_versions(written: bytes) -> Versions:
-    """The opposite of ``write_versions``. Raises VersionUnreadable."""
     try:
         return msgspec.json.decode(written, type=Versions)
     except msgspec.DecodeError as error:
@@ -60,7 +59,6 @@ _SETTINGS = {
 }
 
 UNUSED_TOPICS = ("taskbridge-streams-inbox-changelog",)
-"""Internal topics of earlier releases."""
 
 REBUILD = "taskbridge streams --rebuild"
 REBUILD_HINT = f"Rebuild the states: {REBUILD}"

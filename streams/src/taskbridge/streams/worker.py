@@ -47,7 +47,6 @@ _STOP_S = 8.0
 _CRASH_POLL_S = 0.2
 _VERSION_POLL_S = 1.0
 _RESTORE_BUFFER_BYTES = 64 << 20
-"""Of changelog records that wait in memory while tables are restored."""
 
 
 class WorkerFailed(OperatorError):
@@ -55,8 +54,6 @@ class WorkerFailed(OperatorError):
 
 
 class Service(NamedTuple):
-    """What exists before the worker, and outlives it."""
-
     settings: StreamsSettings
     health: Health
     metrics: Metrics
@@ -64,8 +61,6 @@ class Service(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """The parts of a worker that ``work`` runs."""
-
     app: faust.App
     group_commit: GroupCommit
     upkeep: Upkeep
@@ -143,7 +138,6 @@ def build_worker(
 
 
 def _actives(app: faust.App, recovery: Recovery) -> frozenset[int]:
-    """The partitions whose instances this worker changes now; none during a rebalance."""
     if app.rebalancing or not app.tables.actives_ready or recovery.assignment is None:
         return frozenset()
     return recovery.assignment.actives

@@ -36,22 +36,18 @@ class PositionLost(Exception):
 
 
 class Assigned:
-    """A partition that this replica reads."""
-
     def __init__(self, place: Place, stored: Position) -> None:
         self.place = place
         self.stored = stored
         self.reached = stored.next_offset
         """Everything before it was read; what is not stored yet is in the batch."""
         self.seen_end, self.seen_at = stored.fill_end, stored.at
-        """The partition's end at some time."""
 
     @property
     def is_complete(self) -> bool:
         return self.stored.next_offset >= self.stored.fill_end
 
     def moved(self, next_offset: int) -> Position:
-        """The position to store."""
         at = self.seen_at if next_offset >= self.seen_end else self.stored.at
         return self.stored._replace(next_offset=next_offset, at=at)
 

@@ -72,7 +72,6 @@ class FollowerHealth(NamedTuple):
     """Whether it reads and writes: false while Kafka, the registry or the database is away."""
     problem: str | None
     partitions: tuple[PartitionHealth, ...]
-    """Those that this replica reads."""
     records: Mapping[str, int]
     skipped: Mapping[str, int]
     retries: int
@@ -124,7 +123,6 @@ class Follower:
         self._stopping = threading.Event()
         self._assigned: dict[Place, Assigned] = {}
         self._described: dict[str, Any] = {}
-        """The answers that are awaited, by topic."""
         self._records: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
         self._skipped: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
         self._retries = 0
@@ -142,7 +140,6 @@ class Follower:
             self._thread.join()
 
     def health(self) -> FollowerHealth:
-        """From any thread."""
         problem = self._problem if self._thread.is_alive() else self._problem or "has stopped"
         return FollowerHealth(
             self._name,
@@ -173,7 +170,6 @@ class Follower:
             self._stopping.wait(_BACKOFF_S[-1])
 
     def _follow(self) -> None:
-        """Until it is stopped, with one consumer."""
         consumer = self._consumer = Consumer(self._config, logger=LIBRDKAFKA)
         self._due = dict.fromkeys(_EVERY_S, time.monotonic())
         try:
@@ -206,7 +202,6 @@ class Follower:
             consumer.incremental_unassign(partitions)
 
     def _begin(self, places: Collection[Place]) -> list[TopicPartition]:
-        """Where to go on with these partitions, by the database."""
         found = self._retried(lambda: self._positions({topic for topic, _ in places}))
         self._assigned |= {place: Assigned(place, found[place]) for place in places}
         return [TopicPartition(*place, found[place].next_offset) for place in places]
@@ -241,13 +236,11 @@ class Follower:
         return position.topic_id != topic_id or place[1] >= partitions or is_stale
 
     def _drop(self, connection: Connection, place: Place) -> None:
-        """Have a partition read from its beginning."""
         log.warning("rows_dropped", topic=place[0], partition=place[1])
         self._topics[place[0]].drop(connection, place[1])
         drop_position(connection, place)
 
     def _topic_ids(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
-        """Kafka's id of each topic, and the number of its partitions."""
         found = self._answered(self._describe(topics))
         return {name: (str(each.topic_id), len(each.partitions)) for name, each in found.items()}
 
@@ -330,7 +323,6 @@ class Follower:
                 self._store(records[middle:])
 
     def _move(self, partitions: Iterable[Assigned]) -> None:
-        """Store the positions of partitions that were read to their end."""
         if ends := {each: each.reached for each in partitions}:
             self._write([], ends)
 

@@ -26,7 +26,6 @@ Place = tuple[str, int]
 """Topic and partition."""
 
 _BOOT = "boot"
-"""In ``about``: the kernel's id of the machine's last start."""
 
 
 class Position(NamedTuple):
@@ -40,8 +39,6 @@ class Position(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a topic was read, by all replicas."""
-
     complete: bool
     """Whether the rows are those of the whole topic, as it was when reading began, at least."""
     read: int
@@ -102,7 +99,6 @@ def read_positions(connection: Connection, topics: Collection[str]) -> dict[Plac
 
 
 def add_positions(database: Database, connection: Connection, added: Mapping[Place, Position]) -> None:
-    """Insert those that are not there."""
     database.put(connection, _PUT_NEW, [(*place, *position) for place, position in sorted(added.items())])
 
 

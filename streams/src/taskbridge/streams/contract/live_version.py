@@ -62,9 +62,7 @@ class LiveVersion:
         self._versions = Versions()
         # As of the last ``read``:
         self.is_recorded = False
-        """Whether a record names a version."""
         self.unreadable: str | None = None
-        """Why that record cannot be read."""
 
     def prepare(self) -> None:
         """Create the topic if it is missing; raises TopicsUnavailable if Kafka did not create it."""
@@ -127,7 +125,6 @@ class LiveVersion:
             return self.by_positions()
 
     def by_positions(self) -> Versions:
-        """The newest version that a position of the group names."""
         described = self._offsets.topics([TASK_EVENTS.name])
         sources = [TP(TASK_EVENTS.name, each) for topic in described.values() for each in range(topic.partitions)]
         committed = self._offsets.committed(APP_ID, sources).values()
@@ -147,5 +144,4 @@ def _under_way(versions: Versions) -> str:
 
 
 def announce(writer: JointProducer, versions: Versions) -> None:
-    """Write the record of the live version, as a part of a transaction."""
     writer.send(VERSION_TOPIC.name, [(VERSION_KEY, write_versions(versions), [])], partition=0)

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 INTERNAL = f"{APP_ID}-"
-"""Prefix of all names that are the worker's own: changelogs, the live version, transactional ids."""
 
 WORK = (
     Acl("Read", "topic", topics.TASK_EVENTS.name, "reads the events"),
@@ -62,7 +61,6 @@ WORK = (
         prefixed=True,
     ),
 )
-"""Required by every worker."""
 
 EXTRAS = (
     Acl("Write", "topic", topics.TASK_EVENTS.name, "forwards events after an increase of partitions"),
@@ -88,22 +86,15 @@ class OlderRelease(OperatorError):
 
 
 class Prepared(NamedTuple):
-    """What a worker is built from."""
-
     partitions: int
-    """Of the events."""
     version: int
-    """The live version of the instances."""
     source_topic: SourceTopic
     """What positions in the events refer to."""
     drift: Sequence[str] = ()
-    """Differences of the topics from the contract, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """Creates and checks topics and schemas."""
-
     admin: Admin
     registry: Registry
     partitions: int
@@ -214,7 +205,6 @@ def source_topic(offsets: Offsets, partitions: int, version: int) -> SourceTopic
 
 
 def notification_bytes(offsets: Offsets) -> int:
-    """The broker's limit for a notification, if it answers. Blocks."""
     with suppress(TimeoutError):
         found = offsets.largest_record(TASK_NOTIFICATIONS.name)
         if found is not None:
@@ -251,8 +241,6 @@ class Found(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What a worker finds at its start."""
-
     topics: Mapping[str, Found]
     lineages: Sequence[Lineage | None]
     """Of each position that the group has in the events; None if an older release wrote the position."""
@@ -260,7 +248,6 @@ class Situation(NamedTuple):
     """From the version topic; if that has no record, the newest version that a position names."""
     is_recorded: bool = True
     unreadable: str | None = None
-    """Why the record with the live version cannot be read."""
 
 
 def problem(found: Situation) -> str | None:

@@ -32,7 +32,6 @@ _PRODUCER_TIMEOUT_S = 60.0
 
 
 def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_properties: Mapping[str, str]) -> faust.App:
-    """A Faust app with these settings; it is not connected."""
     brokers, name = worker.kafka_bootstrap_servers.split(","), _worker_name(worker.data_dir)
     # Loosely typed: the stubs declare the values after Faust's conversion.
     settings: dict[str, Any] = {
@@ -103,8 +102,6 @@ async def poll(app: faust.App) -> None:
 
 
 class Tables(TableManager):
-    """Faust's table manager, with our recovery instead of its own; it is the setting ``TableManager``."""
-
     def use_recovery(self, recovery: Any) -> None:
         """Set the recovery: a service with the methods that Faust's has. Must be called before the app starts."""
         self._recovery = recovery

@@ -55,12 +55,9 @@ def _membership(aiokafka: Any) -> Membership:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """aiokafka's consumer, with what Faust has no settings for."""
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.polled: dict[TP, int] = {}
-        """The offset after the last polled record of each partition."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         install_native_reader()
@@ -100,7 +97,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher._default_reset_strategy = strategy  # noqa: SLF001 - otherwise set only at construction
 
     def fetch_position(self, tp: TP) -> int:
-        """The offset of the next fetch; 0 if it is unknown."""
         subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
         assignment = None if subscription is None else subscription.assignment
         state = None if assignment is None else assignment.state_value(tp)
@@ -151,15 +147,12 @@ class _Lossy(bytearray):
 
 
 class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # the C version reads text in no other way
-    """aiokafka's Python version of a batch, with lossy text."""
-
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer = _Lossy(self._buffer)
 
 
 def _lossy(batch: Any, data: bytes) -> Iterator[Any]:
-    """The records of aiokafka's batch, for any header names."""
     read = 0
     try:
         for read, record in enumerate(batch, 1):  # noqa: B007
@@ -192,8 +185,6 @@ class FetchedRecords(MemoryRecords):
 
 
 class FetchedPartition(fetcher.PartitionRecords):
-    """Passes the core's records on unchanged."""
-
     def __init__(self, tp: TP, records: FetchedRecords, *arguments: Any) -> None:
         records.tp = tp
         super().__init__(tp, records, *arguments)

@@ -89,9 +89,7 @@ _FENCED = (
 )
 
 _Batches = dict[tuple[str, int], list["RecordBatch"]]
-"""By topic and partition, in order."""
 _Answer = tuple[tuple[str, int], int, int]
-"""A partition, its error code, and the offset of the batch."""
 
 
 class Fenced(OperatorError):
@@ -121,7 +119,6 @@ class JointProducer:
         self._client: Any = None
         self._coordinators: dict[tuple[CoordinationType, str], int] = {}
         self._partitions: dict[str, int] = {}
-        """Number of partitions of each topic that was used."""
         self._identity = Identity(transactional_id, -1, -1)
         self._records = RecordBatches(self._identity, self._codec)
         self._offsets: Sequence[TopicPartition] = ()
@@ -351,7 +348,6 @@ def _why(topic: str, code: int) -> str:
 
 
 def _error(raised: Exception, topic: str | None = None) -> KafkaException:
-    """Aiokafka's error, of that topic, as the error of all other clients."""
     if isinstance(raised, BrokerResponseError) and topic is not None:
         return KafkaException(KafkaError(raised.errno, _why(topic, raised.errno)))
     code = raised.errno if isinstance(raised, BrokerResponseError) else TRANSPORT

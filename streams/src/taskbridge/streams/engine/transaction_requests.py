@@ -120,8 +120,6 @@ class _TxnOffsetCommitRequest(RequestStruct):
 
 
 class Identity(NamedTuple):
-    """What identifies a claimed producer to Kafka."""
-
     transactional_id: str
     producer_id: int
     epoch: int
@@ -139,15 +137,11 @@ class Membership(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """Records that were sent with one call."""
-
     last_offset: int = -1
     """Offset of the last record, if all are for one partition and committed; -1 if there was none."""
 
 
 class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
-    """A request that adds the group's offsets to the transaction."""
-
     API_KEY = 28
 
     def __init__(self, of: Identity, member: Membership, offsets: Sequence[TopicPartition]) -> None:
@@ -243,11 +237,9 @@ class RecordBatch:
     pack: Callable[[bytes], bytes] | None
     count: int = 0
     ends: list[tuple[Sent, int]] = field(default_factory=list["tuple[Sent, int]"])
-    """The positions of the last records of calls."""
     _built: bytearray | None = None
 
     def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
-        """Add records, the first at ``begin``, until the batch is full; the number of added ones."""
         added: int = self.builder.extend(records, begin, now_ms)
         self.count += added
         return added
@@ -271,12 +263,10 @@ class RecordBatches:
     def __init__(self, of: Identity, codec: int) -> None:
         self._of, self._codec = of, codec
         self._most_bytes: dict[str, int] = {}
-        """Reduced maximum of topics that refused larger batches."""
         self._sequences: dict[tuple[str, int], int] = {}
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
     def add(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int) -> Sent:
-        """Add records to their partition; -1 is that of each record's key."""
         sent = Sent()
         now_ms = time.time_ns() // 1_000_000
         encoded = records if isinstance(records, EncodedRecords) else EncodedRecords(records)
@@ -299,7 +289,6 @@ class RecordBatches:
         return RecordBatch(builder, sequence, _PACK[self._codec])
 
     def written(self, at: tuple[str, int], batch: RecordBatch, offset: int) -> None:
-        """Kafka stored the batch of this topic and partition at this offset."""
         self._sequences[at] = batch.next_sequence
         for sent, number in batch.ends:
             sent.last_offset = offset + number
@@ -336,7 +325,6 @@ class RecordBatches:
 
 
 def by_topic(partitions: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
-    """Partitions grouped by topic, as requests contain them."""
     found: dict[str, list[int]] = {}
     for topic, partition in partitions:
         found.setdefault(topic, []).append(partition)

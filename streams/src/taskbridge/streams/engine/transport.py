@@ -34,12 +34,9 @@ _LAST_CHUNK_S = 20.0
 
 
 class ChunkMessage(ConsumerMessage):
-    """Its value is the list of records."""
-
     era: int
     """The consumer's era at the fetch: after a seek, the records are fetched again."""
     more_follow: bool = False
-    """Other chunks of the same poll follow this one."""
     others: Sequence[ChunkMessage] = ()
     """The other chunks of the poll, which Faust does not see: it gets one message per poll."""
 
@@ -83,8 +80,6 @@ class Position(NamedTuple):
 
 
 class _Polled(NamedTuple):
-    """The records of one poll, and what was true when it began."""
-
     records: dict[TP, list[Any]]
     active: set[TP] | None
     generation_id: int
@@ -103,7 +98,6 @@ class ChunkConsumer(driver.Consumer):
 
     def on_init(self) -> None:
         self.membership: Membership | None = None
-        """This worker's membership since the last rebalance."""
         self._accepted: dict[TP, tuple[int, int]] = {}
         """The generation in which chunks were accepted, and the offset after the last one."""
         self._done: dict[TP, int] = {}
@@ -114,18 +108,15 @@ class ChunkConsumer(driver.Consumer):
         self._era = 0
         """Increases with each stop of the flow and each seek, after which polled records may not be the next ones."""
         self._ahead: asyncio.Task[_Polled | None] | None = None
-        """The next poll, which runs while the chunks of the last one are folded."""
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def joined(self, membership: Membership) -> None:
-        """Called at each rebalance with this worker's new membership."""
         self.membership = membership
 
     @contextmanager
     def working(self) -> Generator[None]:
-        """While a chunk is in progress; a rebalance waits until none is."""
         self._at_work += 1
         self._idle.clear()
         try:
@@ -136,14 +127,12 @@ class ChunkConsumer(driver.Consumer):
                 self._idle.set()
 
     def done(self, message: Message) -> None:
-        """The chunk is committed and stored."""
         if message.generation_id == self.app.consumer_generation_id:
             self._done[message.tp] = message.offset + 1
             self._reached_at[message.tp] = message.timestamp
 
     @property
     def positions(self) -> dict[TP, Position]:
-        """How far each partition of chunks is processed."""
         return {
             tp: Position(self._reached(tp), self._reached_at.get(tp))
             for tp in self.assignment()
@@ -161,7 +150,6 @@ class ChunkConsumer(driver.Consumer):
         return max(position, fetched)
 
     def position_of(self, tp: TP) -> int:
-        """The offset of the first record that is not done."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
     def is_current(self, fetched: ChunkMessage | _Polled) -> bool:
@@ -281,7 +269,6 @@ class ChunkConsumer(driver.Consumer):
                 raise
 
     async def _pass_on(self, message: Message) -> None:
-        """Pass the message to its agent; waits for room, unless the flow is suspended meanwhile."""
         passing: asyncio.Future[None] = asyncio.ensure_future(cast("Any", self.callback(message)))
         try:
             await asyncio.sleep(0)

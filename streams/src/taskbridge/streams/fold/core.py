@@ -31,31 +31,24 @@ MAX_PUBLISHED_BYTES = 64 << 20
 NONE: AbstractSet[int] = frozenset()
 
 Read = Callable[[list[bytes]], "list[bytes | None]"]
-"""Returns the values in the local store under these record keys, in their order."""
 
 _FRAME_BYTES = 32 << 10
-"""For Kafka's own frame of a record."""
 _RECORD_TO_VALUE = 6
 """At most so much larger than its value is a record: key and headers repeat parts of it, escaped to three times."""
 
 
 @dataclass(slots=True)
 class Folded:
-    """The result of a chunk, for Kafka and the store."""
-
     stored: dict[bytes, bytes]
     """The final stored form of every instance that was folded into, by record key."""
     changelog: Sequence[RecordWithHeaders]
-    """The same as records."""
     states: Sequence[RecordWithHeaders]
     notifications: Sequence[RecordWithHeaders]
     causes: Callable[[], Sequence[int]]
     """The offset of the record that caused each notification; called only if records have traces."""
     rejected: list[Rejected]
     actions: Mapping[Action, int]
-    """Events that were folded, by action."""
     changes: Mapping[tuple[View, Change], int]
-    """Notifications, by view and change."""
     largest: int
     """Bytes of the largest value among ``stored`` and ``notifications``."""
     unpublished: AbstractSet[int]

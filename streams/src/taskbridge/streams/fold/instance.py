@@ -29,10 +29,8 @@ FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name
 DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")
 """Fields of ``TaskState`` that an event may state; the latest statement holds. DETAILS were added later."""
 STEP_FACTS = ("step_name", "step_id", "due_at")
-"""The same of ``TaskEntry``, in events of one task."""
 
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
-"""Before and after every moment."""
 
 EVERY_FIELD = "*"
 FORM_BYTES = 8 << 10
@@ -47,8 +45,6 @@ class Stamp(NamedTuple):
 
 
 class Decision(Struct, frozen=True, array_like=True, gc=False):
-    """Who decided a task, and how, as one event states it."""
-
     at: int
     is_completed: bool
     """Else cancelled."""
@@ -63,23 +59,17 @@ class Decision(Struct, frozen=True, array_like=True, gc=False):
 
 
 class StepMarks(Struct, frozen=True, array_like=True, gc=False):
-    """Who stated each of STEP_FACTS."""
-
     step_name: Stamp | None = None
     step_id: Stamp | None = None
     due_at: Stamp | None = None
 
 
 class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
-    """What the fold needs of one task in addition to its published entry."""
-
     url: Stamp | None = None
     decision_id: str | None = None
-    """The event of the decision that holds."""
     actor_ids: tuple[str, ...] = ()
     """Every actor that any event named; one of them holds."""
     is_recovered: bool = False
-    """Whether the decision that holds was recovered."""
     others: tuple[Decision, ...] = ()
     """The decisions that do not hold, in the order of ``_order``."""
     step: StepMarks | None = None
@@ -90,9 +80,7 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold needs in addition to the published ``TaskState``, so that late events merge correctly."""
 
     facts: tuple[Stamp | None, ...] = (None,) * len(FACTS)
-    """Who stated each of FACTS, in their order."""
     tasks: tuple[TaskMarks, ...] = ()
-    """Of each of the state's tasks, in their order."""
     originator_ids: tuple[str, ...] = ()
     assignee_ids: tuple[str, ...] = ()
     """Assignees of creates that named no task: pending on the instance until a task names them."""
@@ -102,12 +90,9 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
     first_received_at: int = EARLIEST
     """When the edge received the first event, which no sender can choose. EARLIEST: stored by an older version."""
     details: tuple[Stamp | None, ...] = (None,) * len(DETAILS)
-    """Who stated each of DETAILS, in their order."""
 
 
 class Instance(Struct, frozen=True, gc=False):
-    """A process instance: its published state, and the fold's marks."""
-
     state: TaskState
     marks: Marks
 
@@ -177,7 +162,6 @@ def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str]
 
 
 def _empty(event: TaskEvent, *, revision: int) -> Instance:
-    """The instance before its first event."""
     return Instance(
         TaskState(
             instance_id=event.instance_id,
@@ -318,7 +302,6 @@ def _created_at(event: TaskEvent) -> int:
 
 
 def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:
-    """The task as known so far; a shell where its create has not come yet."""
     for entry, marks in zip(before.state.tasks, before.marks.tasks, strict=True):
         if entry.task_id == task_id:
             return entry, marks
@@ -326,7 +309,6 @@ def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:
 
 
 def _with_task(before: Instance, entry: TaskEntry, marks: TaskMarks) -> Instance:
-    """The instance with this task added or replaced; tasks are in the order of their ids."""
     ids = [each.task_id for each in before.state.tasks]
     at = bisect_left(ids, entry.task_id)
     after = at + 1 if ids[at : at + 1] == [entry.task_id] else at
@@ -411,7 +393,6 @@ def _register(decision: Decision) -> tuple[bool, str | None]:
 
 
 def _weight(decision: Decision) -> tuple[bool, int, str]:
-    """The greatest of one register holds."""
     return decision.is_completed and decision.is_recovered, decision.at, decision.event_id or ""
 
 

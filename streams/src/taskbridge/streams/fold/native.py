@@ -34,7 +34,6 @@ RULES: dict[str, Any] = {
     "every_field": EVERY_FIELD,
     "id_namespace": ID_NAMESPACE,
 }
-"""The constants that every core needs to fold as Python does."""
 
 HEADERS: dict[str, Any] = {
     "specversion": SPECVERSION,
@@ -43,7 +42,6 @@ HEADERS: dict[str, Any] = {
     "state_changed": STATE_CHANGED,
     "state_deleted": STATE_DELETED,
 }
-"""The headers of its records that never change."""
 
 CORE = native and native.Core(**RULES, **HEADERS)
 _REFUSALS, _ACTIONS, _VIEWS, _CHANGES = tuple(Refusal), tuple(Action), tuple(View), tuple(Change)

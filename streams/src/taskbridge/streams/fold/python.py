@@ -30,10 +30,8 @@ class ChunkResult:
     published: list[tuple[Record, list[TaskNotification]]] = field(
         default_factory=list["tuple[Record, list[TaskNotification]]"]
     )
-    """Each record that was folded, with its notifications."""
     rejected: list[Rejected] = field(default_factory=list[Rejected])
     actions: Counter[Action] = field(default_factory=Counter["Action"])
-    """Events that were folded, by action."""
 
 
 def fold_chunk(

@@ -23,8 +23,6 @@ _ROOM_BYTES = 32 << 10
 
 
 class Refused(RecordError):
-    """The record is readable, but its event may not or cannot be folded."""
-
     def __init__(self, text: str, reason: DlqReason) -> None:
         super().__init__(text)
         self.dlq_reason = reason
@@ -88,8 +86,6 @@ def check_moment(field: str, at: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that could not be decoded or folded, and why."""
-
     record: Record
     reason: RecordError
 

@@ -47,8 +47,6 @@ class StoreUnreadable(OperatorError):
 
 
 class Age(NamedTuple):
-    """What is readable in a stored instance without decoding it."""
-
     is_deleted: bool
     is_finished: bool
     """Not deleted, and nothing is pending."""
@@ -56,7 +54,6 @@ class Age(NamedTuple):
 
 
 def pack(state_value: bytes, instance: Instance, *, now_ms: int, events_lost: bool = False) -> bytes:
-    """The stored form of an instance whose state is already encoded for its topic."""
     kind = _FINISHED if is_finished(instance.state) else _LIVE
     if instance.state.lifecycle is Lifecycle.DELETED:
         kind = _DELETED
@@ -66,7 +63,6 @@ def pack(state_value: bytes, instance: Instance, *, now_ms: int, events_lost: bo
 
 
 def age_of(stored: bytes) -> Age:
-    """The age of a stored instance; its head is enough."""
     _, kind, written_ms, _, _ = _head(stored)
     return Age(kind == _DELETED, kind == _FINISHED, written_ms)
 
@@ -79,14 +75,12 @@ def are_events_lost(stored: bytes) -> bool:
 
 
 def contents(stored: bytes) -> tuple[bytes, bytes]:
-    """The state, encoded as it is published, and the encoded marks."""
     *_, state_length, length = _head(stored)
     end = _HEAD.size + state_length
     return stored[_HEAD.size : end], stored[end + length :]
 
 
 def restamped(stored: bytes, *, written_ms: int) -> bytes:
-    """The same stored instance with another time of writing."""
     version, kind, _, *lengths = _head(stored)
     return _HEAD.pack(version, kind, written_ms, *lengths) + stored[_HEAD.size :]
 
@@ -99,7 +93,6 @@ def with_events_lost(stored: bytes) -> bytes:
 
 
 def state_value(stored: bytes) -> bytes:
-    """The instance's state, encoded as it is published."""
     return contents(stored)[0]
 
 
@@ -124,7 +117,6 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
 
 
 def shown(stored: bytes, codec: Codec[TaskState]) -> Shown:
-    """The instance that ``pack`` stored, with its entries."""
     return show(unpack(stored, codec), events_lost=are_events_lost(stored))
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 class Shown(Struct, frozen=True, gc=False):
-    """An instance with its entries: computed once, and compared with those after the next event."""
-
     instance: Instance
     lines: Entries
     events_lost: bool = False
@@ -60,7 +58,6 @@ def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[Tas
 
 
 def is_finished(state: TaskState) -> bool:
-    """Whether it has tasks, and none of them, nor an assignee without a task, is pending."""
     return not state.assignee_ids and status_of(state) in (Status.COMPLETED, Status.CANCELLED)
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def trace_of(record: Record) -> dict[str, str]:
-    """The fields that a log line about the record has for its trace."""
     traceparent = traceparent_of(record.headers)
     return {} if traceparent is None else {"trace_id": trace_id_of(traceparent)}
 
@@ -44,7 +43,6 @@ class ChunkTrace:
     tp: TP
     count: int
     traceparents: dict[int, str]
-    """By offset, for the records that have one."""
     _process: Span | None = None
     _sending: list[Span] = field(default_factory=list["Span"])
 
@@ -74,11 +72,9 @@ class ChunkTrace:
             self._end(error=kind.__name__)
 
     def committed(self) -> None:
-        """All results of the chunk are visible to readers."""
         self._end()
 
     def pass_on(self, folded: Folded) -> None:
-        """Have each notification continue the trace of its record."""
         causes = folded.causes()
         headers = {
             offset: (TRACEPARENT, self._send(self.traceparents[offset], count).encode())
@@ -91,7 +87,6 @@ class ChunkTrace:
         ]
 
     def _send(self, parent: str, count: int) -> str:
-        """The trace context of the notifications of one record."""
         if self.tracing is None or self._process is None or not is_sampled(parent):
             return parent
         topic = TASK_NOTIFICATIONS.name

@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 
 
 class Waiting(NamedTuple):
-    """A chunk as it was fetched."""
-
     message: ChunkMessage
     records: Chunk
 
@@ -50,12 +48,9 @@ class _PartitionQueue:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
     task: asyncio.Task[None] | None = None
     last: asyncio.Task[None] | None = None
-    """The end of the latest chunk."""
 
 
 class PartitionQueues:
-    """One queue per partition."""
-
     def __init__(
         self,
         begin: Callable[[ChunkMessage, Chunk], Coroutine[Any, Any, None] | None],
@@ -73,13 +68,11 @@ class PartitionQueues:
         self._stopped = False
 
     async def follow(self, stream: Any) -> None:
-        """Process the chunks of a Faust stream for ever."""
         async for event in stream.events():
             for message in (event.message, *event.message.others):
                 await self.put(message, message.value)
 
     async def put(self, message: ChunkMessage, records: Chunk) -> None:
-        """Add a chunk; returns once it has begun, or may wait."""
         await self._room.acquire()
         queue = self._queue(message.partition)
         queue.waiting.append(Waiting(message, records))

@@ -34,12 +34,9 @@ FIRST_INSTANCE = b" "
 
 
 class Pending(Struct, frozen=True, array_like=True, gc=False):
-    """What is pending for one instance."""
-
     number: int
     """Of the rebuild or republication: a part of the notifications' ids."""
     is_published: bool
-    """Whether its state is published already."""
     everything: bool
     """Every present entry is published again. Else only what differs from ``before``."""
     before: bytes | None
@@ -79,7 +76,6 @@ def own_event(
     action: Action = Action.UNKNOWN,
     source: str = SOURCE_TASKBRIDGE,
 ) -> TaskEvent:
-    """An event of ours as the cause of notifications. Its id follows from the name and the numbers."""
     named = {"instance_id": state.instance_id, **{each: str(number) for each, number in numbers.items()}}
     return TaskEvent(
         event_id=event_id_for(SOURCE_TASKBRIDGE, name, named),
@@ -94,12 +90,10 @@ def own_event(
 
 
 def pending_key(key: bytes) -> bytes:
-    """The key of what is pending for the instance with this key."""
     return PENDING_PREFIX + key
 
 
 def instance_key(name: bytes) -> bytes:
-    """The opposite of ``pending_key``."""
     return name.removeprefix(PENDING_PREFIX)
 
 
@@ -108,7 +102,6 @@ _read_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
 def read_pending(written: bytes) -> Pending:
-    """The opposite of ``write_pending``. Raises StoreUnreadable."""
     try:
         return _read_pending(written)
     except msgspec.DecodeError as error:
@@ -129,22 +122,16 @@ def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordW
 
 
 class InstanceChanges(NamedTuple):
-    """What is written for instances without an event."""
-
     gone: Collection[bytes] = ()
-    """Keys to delete from changelog and store."""
     states: Sequence[RecordWithHeaders] = ()
     notifications: Sequence[RecordWithHeaders] = ()
 
 
 @dataclass(eq=False)
 class PendingInstances:
-    """The pending notifications of the live version, whose number only ever falls."""
-
     states: Codec[TaskState]
     notifications: Codec[TaskNotification]
     published: set[int] = field(default_factory=set[int])
-    """Partitions without pending notifications."""
 
     def of(self, partition: int, keys: Iterable[bytes], read: Read) -> InstanceChanges:
         """What is pending for these instances, which must be published before anything else about them."""

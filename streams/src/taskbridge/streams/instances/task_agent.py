@@ -61,7 +61,6 @@ class PendingWrites:
         return latest
 
     def add(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
-        """A chunk will write these; None deletes a key."""
         self._chunks.setdefault((generation, partition), []).append(stored)
 
     def remove(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
@@ -74,8 +73,6 @@ class PendingWrites:
 
 @dataclass(frozen=True, slots=True)
 class _ChunkInProgress:
-    """A chunk that is folded and submitted."""
-
     message: ChunkMessage
     records: Chunk
     folded: Folded
@@ -218,7 +215,6 @@ class TaskAgent:
         return found
 
     def _batches(self, partition: int, first: InstanceChanges, folded: Folded) -> list[Batch]:
-        """All records of the chunk, the changelog's first. ``first``: what was pending for its instances."""
         return [
             Batch(self.changelog, _joined(_tombstones(first.gone), folded.changelog), partition),
             Batch(TASK_STATES.name, _joined(first.states, folded.states)),

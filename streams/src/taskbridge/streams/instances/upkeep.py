@@ -54,8 +54,6 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False)
 class Upkeep:
-    """Publishes what is pending in the active partitions, and deletes expired instances there, again and again."""
-
     agent: TaskAgent
     store: Store
     pending: PendingInstances
@@ -114,7 +112,6 @@ class Upkeep:
                 await self.agent.write_changes(partition, partial(self._removals, partition, expired))
 
     def _removals(self, partition: int, keys: list[bytes]) -> InstanceChanges:
-        """The changes that delete those of these instances that are still expired."""
         now_ms = time.time_ns() // 1_000_000
         gone: list[bytes] = []
         states: list[RecordWithHeaders] = []

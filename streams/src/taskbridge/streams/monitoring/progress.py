@@ -32,14 +32,11 @@ _LOG_EVERY_S = 2.0
 
 @dataclass(slots=True)
 class Snapshot:
-    """One observation of the worker, by partition."""
-
     active: list[int] = field(default_factory=list[int])
     standby: list[int] = field(default_factory=list[int])
     lag: dict[int, int] = field(default_factory=dict[int, int])
     lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
     restoring: dict[int, int] = field(default_factory=dict[int, int])
-    """Changelog records that are not restored yet."""
     standby_lag: dict[int, int] = field(default_factory=dict[int, int])
     restored: int = 0
     restored_a_second: float = 0.0
@@ -53,8 +50,6 @@ class Snapshot:
 
 @dataclass(eq=False)
 class Progress:
-    """Observes the worker once a second."""
-
     app: faust.App
     recovery: Recovery
     offsets: Offsets
@@ -70,7 +65,6 @@ class Progress:
 
     @property
     def is_live(self) -> bool:
-        """Whether the tables are restored and events are processed."""
         app = self.app
         return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
@@ -148,8 +142,6 @@ class Progress:
 
 
 class Health:
-    """The readiness of the service: the steps of a worker's start, then the worker itself."""
-
     def __init__(self) -> None:
         self._is_connected = False
         self._progress: Progress | None = None
@@ -158,7 +150,6 @@ class Health:
         self._drift: Sequence[str] = ()
 
     def waits(self, problem: str) -> None:
-        """The start waits, for this reason."""
         self._problems = [problem]
 
     def connected(self, drift: Sequence[str]) -> None:
@@ -166,7 +157,6 @@ class Health:
         self._is_connected, self._problems, self._drift = True, [], drift
 
     def follow(self, progress: Progress, *, core: str) -> None:
-        """The worker is built, and starts. ``core``: the name of the core that folds its events."""
         self._progress, self._core = progress, core
 
     def readiness(self) -> dict[str, Any]:

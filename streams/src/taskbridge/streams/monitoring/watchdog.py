@@ -76,7 +76,6 @@ class LoopGuard:
         threading.Thread(target=self._watch, name="loop-guard", daemon=True).start()
 
     def beat(self) -> None:
-        """Report that the loop runs."""
         self._beat = time.monotonic()
 
     def _watch(self) -> None:

@@ -156,7 +156,6 @@ def _check_move(there: Mapping[str, int], live: int, target: int) -> None:
 
 
 def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
-    """Move all topics while no worker runs. Blocks."""
     partitions = cast("int", versions.partitions)
     run.report(f"moving all topics to {partitions} partitions; workers can start only after this is complete")
     with writer.transaction():

@@ -34,8 +34,6 @@ _Value = TypeVar("_Value")
 
 
 class Located(NamedTuple):
-    """A value, and the partition that it belongs to."""
-
     partition: int
     value: bytes
 
@@ -121,8 +119,6 @@ def _located(stored: bytes) -> Located:
 
 
 def join_by_key(*sources: Iterable[tuple[bytes, _Value]]) -> Iterator[tuple[bytes, list[_Value | None]]]:
-    """Every key in any of the sources, with its value in each; all sources are in the order of their keys."""
-
     def numbered(at: int) -> Iterator[tuple[bytes, int, _Value]]:
         return ((key, at, value) for key, value in sources[at])
 
@@ -145,7 +141,6 @@ def read_on(
     ends: Mapping[int, int],
     tick: Callable[[int, int], None],
 ) -> Generator[list[Message]]:
-    """Read each partition from ``reached``, which advances with each batch, to its end."""
     starts = {each: reached[each] for each, end in ends.items() if end > reached[each]}
     total = sum(ends[each] - start for each, start in starts.items())
     with closing(reader.read(topic, starts, ends, batch=_BATCH_RECORDS, quiet_s=DECIDED_S)) as batches:

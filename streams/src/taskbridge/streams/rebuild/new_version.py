@@ -74,8 +74,6 @@ class Counts:
 
 
 class FetchedRecord(NamedTuple):
-    """A record as the fold accepts it, and its time."""
-
     topic: str
     partition: int
     offset: int
@@ -114,8 +112,6 @@ def are_positions_lost(positions: Iterable[tuple[int, bytes]], *, events_id: str
 
 
 class Known(NamedTuple):
-    """The state of an instance, apart from its events."""
-
     stored: bytes
     is_published: bool
     """Only the published state is left, which lacks what decides between late events."""
@@ -137,8 +133,6 @@ def known_state(
 
 
 class NewVersion:
-    """The rebuilt instances; ``catch_up`` is repeated, each time with fewer new events."""
-
     def __init__(
         self, run: Operation, folder: Path, *, live: int, partitions: int, number: int = 0, everything: bool = False
     ) -> None:
@@ -157,7 +151,6 @@ class NewVersion:
         self._are_events_lost = False
         self.counts = Counts()
         self.reached: dict[int, int] = {}
-        """The offset after the last folded event of each partition."""
         settings = run.settings
         self._core = choose_core(run.registry, form_fields=settings.form_fields)
         self._resources = ExitStack()
@@ -194,12 +187,10 @@ class NewVersion:
         return (((key, stored and stored.value, []), partition) for key, partition, stored in values)
 
     def states(self) -> Iterator[tuple[RecordWithHeaders, int]]:
-        """The record of each state for its topic."""
         stored = self._new.items(FIRST_INSTANCE)
         return ((state_record(key, each.value, self._states), -1) for key, each in stored)
 
     def count(self) -> None:
-        """Count the complete result."""
         self.counts.instances = 0
         for key, stored in self._new.items():
             if key >= FIRST_INSTANCE:
@@ -249,7 +240,6 @@ class NewVersion:
         self._new.write({key: Located(target, value) for key, value in stored.items()})
 
     def _base(self, key: bytes) -> bytes | None:
-        """The state onto which events are folded; None if all events of the instance are still there."""
         known = self._known(key, self._old.get(key), self._published.get(key))
         if known is None:
             return None

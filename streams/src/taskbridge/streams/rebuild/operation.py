@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 15
 _TOGETHER = 20_000
-"""Records in one transaction."""
 _LOOK_S = 0.5
 _POLL_S = 0.02
 _REPORT_S = 2.0
@@ -73,7 +72,6 @@ class Operation:
         self.workers = Workers(self.offsets, claim=claim, report=report)
 
     def ticker(self, what: str) -> Callable[[int, int], None]:
-        """Reports every two seconds how much is done."""
         reported = time.monotonic()
 
         def tick(done: int, total: int) -> None:
@@ -136,7 +134,6 @@ class Operation:
         return self.offsets.ends(VERSION_TOPIC.name, [0])[0]
 
     def topics(self) -> dict[str, int]:
-        """The number of partitions of each topic."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
     def recreate(self, topic: Topic, *, partitions: int) -> None:
@@ -247,7 +244,6 @@ class Workers:
 
     offsets: Offsets
     claim: Callable[[str], object]
-    """Fences the producers of the worker of that name; blocks."""
     report: Callable[[str], None]
 
     def positions(self) -> dict[int, int]:
@@ -298,7 +294,6 @@ class Workers:
 
 
 def wait_for(condition: Callable[[], bool], error: Callable[[], OperatorError]) -> None:
-    """Return once the condition holds; raise the error if that takes too long."""
     deadline = time.monotonic() + _ANSWER_S
     while not condition():
         if time.monotonic() > deadline:

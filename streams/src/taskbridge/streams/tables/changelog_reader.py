@@ -44,7 +44,6 @@ class Followed:
     until: int | None
     """Offset at which its restoration ends; None for a standby."""
     end: int
-    """The offset after the last record that Kafka is known to have."""
     done: Future[None] = field(default_factory=Future["None"])
 
     @property
@@ -69,7 +68,6 @@ class ChangelogReader:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = False
         self.applied = 0
-        """Records applied since the start of the process."""
         self._consumer = Consumer(dict(self.config), logger=LIBRDKAFKA)
         self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
         self._thread.start()
@@ -112,8 +110,6 @@ class ChangelogReader:
         return self._do(leave, left)
 
     def close(self) -> None:
-        """Stop, and wait until nothing more is written."""
-
         def stop() -> None:
             self._stopping = True
 

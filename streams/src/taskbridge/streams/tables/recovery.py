@@ -45,8 +45,6 @@ class Superseded(Exception):
 
 
 class Assignment(NamedTuple):
-    """The partitions of the table that the group's leader assigned to this worker."""
-
     actives: frozenset[int]
     standbys: frozenset[int]
 
@@ -60,8 +58,6 @@ def assignment_of(assignor: Any, changelog: str) -> Assignment:
 
 
 class Start(NamedTuple):
-    """Where to continue reading; with a reason to wipe, if the contents of the store are of no use."""
-
     offset: int
     wipe_because: str | None = None
 
@@ -102,7 +98,6 @@ class TableRecovery:
             await asyncio.to_thread(self.store.release, partition)
 
     async def restore(self, partitions: Collection[int]) -> asyncio.Future[list[None]]:
-        """Begin to restore these; the future is done when each is at the current end of its changelog."""
         restoring = asyncio.gather(*await self._follow(partitions, standby=False))
         # A rebalance may come before it is awaited.
         restoring.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -175,11 +170,8 @@ class Recovery(Service):
         self._changed = asyncio.Event()
         self._generation = 0
         self.table: TableRecovery | None = None
-        """None before the start."""
         self.assignment: Assignment | None = None
-        """None before the first one."""
         self.restored_records = 0
-        """Changelog records that the last takeover read."""
         super().__init__(beacon=self._manager.beacon)
 
     async def on_start(self) -> None:
@@ -281,7 +273,6 @@ class Recovery(Service):
         app.on_rebalance_end()
 
     async def _retried(self, request: Callable[[], Any]) -> Any:
-        """Kafka's answer, retried until another rebalance begins."""
         while True:
             try:
                 return await request()

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import faust
 
 OFFSET_KEY = b"__faust\0offset__"
-"""The key of a store's changelog offset, with Faust's name."""
 
 WITHOUT_WAL: Any = rocksdict.WriteOptions()
 WITHOUT_WAL.disable_wal = True  # its type stub declares a method
@@ -61,20 +60,15 @@ class StorePosition(NamedTuple):
     """How far a partition's store follows its changelog."""
 
     offset: int
-    """The last applied record."""
     changelog_id: str
-    """Kafka's id of the topic, which differs for a recreated changelog."""
     at_ms: int
-    """Time of writing."""
 
 
 def position_now(offset: int, changelog_id: str) -> bytes:
-    """The value of ``OFFSET_KEY`` in a store that is at this offset now."""
     return f"{offset} {changelog_id} {time.time_ns() // 1_000_000}".encode()
 
 
 def read_store_position(stored: bytes | None) -> StorePosition | None:
-    """The opposite of ``position_now``; None if it is missing or unreadable."""
     try:
         offset, changelog_id, at_ms = (stored or b"").decode("ascii", "replace").split(" ")
         return StorePosition(int(offset), changelog_id, int(at_ms))
@@ -83,7 +77,6 @@ def read_store_position(stored: bytes | None) -> StorePosition | None:
 
 
 def damage_mark(path: Path) -> Path:
-    """The file next to a store that records that it was found damaged."""
     return path.with_name(f"{path.name}.damaged")
 
 
@@ -133,7 +126,6 @@ class Store:
 
     @property
     def held(self) -> frozenset[int]:
-        """The partitions that are open."""
         return frozenset(self._open)
 
     def partition_path(self, partition: int) -> Path:
@@ -155,7 +147,6 @@ class Store:
             return held.get(key)
 
     def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The values of these keys in their order, with one call."""
         with self._checked(partition) as held:
             return held.get(keys) if keys else []
 
@@ -202,7 +193,6 @@ class Store:
                 self._empty(partition, str(error))
 
     def release(self, partition: int) -> None:
-        """Flush and close the partition's store; another process may open it afterwards."""
         held = self._open.pop(partition, None)
         if held is not None:
             held.close()
@@ -257,7 +247,6 @@ def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
 
 
 def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
-    """Declare this version of the table of instances; returns its store and the name of its changelog topic."""
     changelog = instances_changelog(version).name
     # The topic exists before Faust could create it, with the cluster's default replication.
     assert declare_table(app, instances_table_name(version), partitions=partitions) == changelog

@@ -59,8 +59,6 @@ class Overtaken(OperatorError):
 
 
 class Batch(NamedTuple):
-    """Records for one topic."""
-
     topic: str
     records: Sequence[RecordWithHeaders]
     partition: int = -1
@@ -69,8 +67,6 @@ class Batch(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Submission:
-    """The results of one chunk, and the future that is done when they are committed."""
-
     source: TP
     next_offset: int
     batches: Sequence[Batch]
@@ -99,13 +95,11 @@ class GroupCommit:
 
     config: Mapping[str, Any]
     name: str
-    """This worker's name in the group, the same after a restart."""
     membership: Callable[[], Membership | None]
     source_topic: SourceTopic
 
     def __post_init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
-        """By source: see ``RecordedPosition``."""
         self._producers: list[JointProducer] = []
         self._waiting: queue.SimpleQueue[Sequence[Submission] | None] = queue.SimpleQueue()
         self._lingering: list[Submission] = []
@@ -269,7 +263,6 @@ def claim_producers(config: Mapping[str, Any], name: str) -> list[JointProducer]
 
 
 def fence(config: Mapping[str, Any], name: str) -> None:
-    """Claim the producers of another worker, as ``claim_producers``, and close them."""
     _close(claim_producers(config, name))
 
 

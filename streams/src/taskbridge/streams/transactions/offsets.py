@@ -113,7 +113,6 @@ class Offsets:
         return str(self._describe(topic).topic_id)
 
     def topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
-        """Those of these topics that exist."""
         found: dict[str, TopicDescription] = {}
         with self._client() as admin:
             described = cast("Any", admin).describe_topics(TopicCollection(list(names)), request_timeout=_ANSWER_S)
@@ -141,17 +140,14 @@ class Offsets:
         return [each.id for each in self._describe(topic).partitions]
 
     def begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The first offset that each partition still has."""
         return self._list(topic, list(partitions), OffsetSpec.earliest())
 
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
-        """What a ``read_committed`` reader can read of each partition now."""
         numbers = list(partitions)
         first = self.begins(topic, numbers)
         return {partition: Bounds(first[partition], end) for partition, end in self.decided(topic, numbers).items()}
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The offset after the last of each partition."""
         return self._list(topic, list(partitions), OffsetSpec.latest())
 
     def decided(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:

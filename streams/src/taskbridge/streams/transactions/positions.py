@@ -20,29 +20,22 @@ if TYPE_CHECKING:
 
 
 class Lineage(NamedTuple):
-    """The identity of what a position belongs to: stored with it, compared with Kafka at each start."""
-
     version: int
-    """Version of the table of instances."""
     partitions: int
-    """Number of partitions of the topics."""
     changelog_id: str
     """Kafka's id of the changelog that goes with the position. A recreated topic has another id."""
     version_topic_id: str
-    """Kafka's id of the topic that names the live version."""
 
 
 class SourceTopic(NamedTuple):
     """The topic of events: its id, the changelog that stores its positions too, and their lineage."""
 
     source_id: str
-    """Kafka's id of the topic."""
     changelog: str
     lineage: Lineage
 
 
 def write_metadata(owner: str, lineage: Lineage | None) -> str:
-    """The metadata of a committed offset: who committed it, and its lineage."""
     return " ".join((owner, *map(str, lineage or ())))
 
 
@@ -65,8 +58,6 @@ class PositionUnreadable(OperatorError):
 
 
 class RecordedPosition(NamedTuple):
-    """The next offset to fold, as recorded in a partition's changelog."""
-
     topic_id: str
     """Kafka's id of the topic of events: in a recreated topic, offsets begin again."""
     offset: int
@@ -79,7 +70,6 @@ def write_position(position: RecordedPosition) -> bytes:
 
 
 def read_position(written: bytes | None) -> RecordedPosition | None:
-    """The opposite of ``write_position``; None for None. Raises PositionUnreadable."""
     if written is None:
         return None
     try:
@@ -107,12 +97,8 @@ class ChangelogCut(OperatorError):
 
 
 class Committed(NamedTuple):
-    """A group's committed offset."""
-
     offset: int
-    """Negative if there is none."""
     owner: str | None
-    """The worker that committed it."""
     is_stable: bool
     """No open transaction contains another commit of it."""
     lineage: Lineage | None = None

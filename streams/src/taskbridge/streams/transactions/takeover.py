@@ -53,9 +53,7 @@ class Takeover:
     group_commit: GroupCommit
     group: str
     topic: str
-    """The topic of events."""
     claim: Callable[[str], None]
-    """Fences the producers of the worker with this name; blocks."""
     note: Callable[[str], None] = lambda _reason: None
     """Is called with the reason why a partition does not resume at the group's position."""
 
@@ -144,7 +142,6 @@ class Takeover:
         return {each for each in partitions if decided[each] < ends[each]}
 
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
-        """Claim the producers of owners that left, and of those whose transactions are overdue."""
         owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.group_commit.name)}
         if not owners - self._claimed:
             return
