@@ -181,10 +181,10 @@ def replay(
     """Process or deliver records again, after the cause is fixed. Safe to repeat: each is published once.
 
     Quarantined callbacks are checked with today's credentials; those that pass are published with their original time.
-    Dead letters are published to their original topic; a record that still fails becomes a new dead letter. The spool
-    is delivered whole: by the edge if it runs, else from here. Deliveries wait for their endpoint again. Exit code 1 if
-    any stays rejected or undelivered, was too large to store and is gone from its topic, or is a dead letter older than
-    30 days: later events of its task may be gone, and it would be pending again.
+    Dead letters are published to their original topic; a record that still fails becomes a new dead letter. The edge
+    delivers the spool whole. Deliveries wait for their endpoint again. Exit code 1 if any stays rejected or
+    undelivered, was too large to store and is gone from its topic, or is a dead letter older than 30 days: later events
+    of its task may be gone, and it would be pending again.
     """
     of_kind = {"quarantine": ("--dry-run", dry_run), "dead-letters": ("--force", force)}
     of_kind["deliveries"] = "--since", since is not None
@@ -199,7 +199,7 @@ def replay(
     if kind == "spool":
         if ids or reason is not None:
             raise typer.BadParameter("the spool is delivered whole: give no ids and no reason", param_hint="ID")
-        _replay_spool(data_dir, bootstrap_servers, registry_url, as_json=as_json)
+        _replay_spool(data_dir, as_json=as_json)
         return
     if sum((bool(ids), reason is not None, everything)) != 1:
         raise typer.BadParameter("select records by exactly one of: ids, --reason R, --all", param_hint="ID")
@@ -232,17 +232,11 @@ def _records(kind: str) -> StoredRecords[Any]:
     return dlq.RECORDS if kind == "dead-letters" else quarantine.RECORDS
 
 
-def _replay_spool(
-    data_dir: Path | None, bootstrap_servers: str | None, registry_url: str | None, *, as_json: bool
-) -> None:
+def _replay_spool(data_dir: Path | None, *, as_json: bool) -> None:
     from taskbridge.cli import spool_files
 
-    folder = spool_files.spool_folder(data_dir)
     with stop_signal() as stop:
-        from taskbridge.cli.connection import find_connection
-
-        connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
-        left = spool_files.replay(folder, connection, progress=progress, stopped=stop.is_set)
+        left = spool_files.replay(spool_files.spool_folder(data_dir), progress=progress, stopped=stop.is_set)
     say(json_line({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
     if left:
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sqlite3
@@ -12,26 +11,18 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.terminal import Heartbeat, Progress
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.kafka.client import KafkaClient
 from taskbridge.edge.kafka.record import RowDamaged, record_of
 from taskbridge.edge.publisher import SPOOL_FOLDER
 from taskbridge.edge.spool.folder import SpoolFolder
-from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery import examine
-from taskbridge.edge.spool.spools import Spools, is_requeue_requested, request_requeue
+from taskbridge.edge.spool.spools import is_requeue_requested, request_requeue
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE, read_only
-from taskbridge.runtime.logs import configure_logs
 from taskbridge.schemas.cloudevents import rfc3339, text_of
-from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from taskbridge.cli.connection import Connection
 
 _POLL_S = 0.2
 _NOTHING: Mapping[str, Any] = {
@@ -89,68 +80,28 @@ def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
     return found
 
 
-def replay(folder: SpoolFolder, connection: Connection, *, progress: Progress, stopped: Callable[[], bool]) -> int:
-    """Deliver until the spool is empty: by the edge if it runs, else here; returns the number of records left.
+def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], bool]) -> int:
+    """Have the edge retry what Kafka refused, and wait until the spool is empty; returns the number of records left.
 
-    Records that Kafka refused are retried. Progress is reported every two seconds.
-
-    Raises OperatorError if Kafka does not answer, or a file cannot be read.
+    Raises OperatorError if no edge runs on the folder: an edge delivers its spool, and what is requested here, at its
+    start.
     """
-    # Log to standard error, warnings and errors only.
-    configure_logs("text", "WARNING")
     folder.prepare()
     for number in folder.numbers():
         if _status_of(folder, number)["set_aside"].keys() & {TOO_LARGE, REFUSED}:
             request_requeue(folder.file(number))
-    if any(folder.owner(number) is not None for number in folder.numbers()):
-        progress("the edge is running and delivers the spool; waiting for it")
-        return _watch(folder, progress, stopped)
-    return asyncio.run(_deliver(folder, connection, progress, stopped))
-
-
-def _watch(folder: SpoolFolder, progress: Progress, stopped: Callable[[], bool]) -> int:
     heartbeat = Heartbeat(progress)
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
-        left = sum(each["records"] for each in status(folder))
+        found = status(folder)
+        left = sum(each["records"] for each in found)
         if stopped() or not (left or asked_back):
             return left
-        heartbeat.beat(f"{left} records left")
+        if not any(each["owner"] for each in found):
+            raise OperatorError(f"no edge runs on {folder.path}: start one on this data folder; it delivers the spool")
+        heartbeat.beat(f"the edge delivers the spool, {left} records left")
         time.sleep(_POLL_S)
-
-
-async def _deliver(folder: SpoolFolder, connection: Connection, progress: Progress, stopped: Callable[[], bool]) -> int:
-    ids_path = folder.path.parent / "schema-ids.json"
-    registry = Registry(connection.registry_url, ids_path=ids_path, properties=connection.kafka_properties)
-    schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
-    kafka = KafkaClient(connection.producer, registry)
-    kafka.start()
-    # Without the edge, 'taskbridge topics apply' has created them.
-    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
-        kafka.open(topic.name, partitions=0)
-    kafka.load_ids(*schemas)
-    spools = Spools(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
-    try:
-        if not await kafka.check():
-            raise OperatorError(
-                f"Kafka at {connection.bootstrap_servers} does not answer: start it, or check --bootstrap-servers"
-            )
-        await spools.adopt()
-        heartbeat = Heartbeat(progress)
-        while spools.waiting and not stopped():
-            await asyncio.sleep(_POLL_S)
-            await kafka.check()
-            heartbeat.beat(f"{spools.waiting} records left")
-        left = spools.waiting
-        if spools.unopened:
-            unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in spools.unopened.items())
-            raise OperatorError(f"{left} records left; some files could not be read: {unopened}")
-    finally:
-        await spools.close()
-        await kafka.close()
-        registry.close()
-    return left
 
 
 def _status_of(folder: SpoolFolder, number: int) -> dict[str, Any]:
