@@ -65,9 +65,8 @@ def doctor(
     """Check an environment before and after going live, and say what is wrong and what to do.
 
     Checks each service whose settings (EDGE_*, STREAMS_*, CENTER_*, WEBHOOKS_*) are in the environment, else the bridge
-    that runs in --data-dir. Changes nothing: endpoints of webhooks get an OPTIONS request. --end-to-end posts one task
-    and deletes it. --vendor asks what the credentials may read, how many calls are left, and which apps have none.
-    Exit code 1 if a check failed.
+    that runs in --data-dir. Changes nothing. --end-to-end posts one task and deletes it. --vendor asks what the
+    credentials may read, how many calls are left, and which apps have none. Exit code 1 if a check failed.
     """
     from taskbridge.cli.doctor_checks import Examination, State
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import os
 import shutil
 import socket
@@ -17,7 +15,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -35,7 +32,6 @@ from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.guard import Guard
 from taskbridge.runtime.inside_http import NO_ANSWER, bearer, inside_client
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -52,9 +48,7 @@ from taskbridge.runtime.topic_admin import metadata
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.webhooks.delivery_client import DeliveryClient
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.formats.base import DeliveryProblem
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
@@ -68,14 +62,9 @@ _LOOPBACK, _ALL_INTERFACES = "127.0.0.1", ("0.0.0.0", "::")  # noqa: S104 - only
 _STATES_BYTES = 1 << 30
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CORRECT = "correct the setting; docs/reference/settings.md lists all"
-_SYNCS = 20
-_SLOW_SYNC_S = 0.05
-_SYNC_BYTES = 4096
 _VOLATILE = {"tmpfs", "ramfs"}
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 _SKEW_WARNING_S, _SKEW_S = 5, 60
-_WEBHOOK_SKEW_S = 300
-"""What libraries of Standard Webhooks tolerate."""
 _ENOUGH_BROKERS = 3
 _UPDATE_WITHIN_S = 30
 _DOCTOR = "taskbridge-doctor"
@@ -216,8 +205,6 @@ class Examination:
     def _service(self, name: str) -> Iterator[Finding]:
         settings = load_settings(_SERVICES[name], self.environment)
         yield from self._valid(name, settings)
-        if isinstance(settings, WebhooksSettings):
-            yield from _reach(settings, self.environment)
         if not isinstance(settings, CenterSettings | WebhooksSettings) or settings.database_url is None:
             needs_bytes = settings.spool_max_bytes if isinstance(settings, EdgeSettings) else _STATES_BYTES
             yield from folder(settings.data_dir, setting=f"{name.upper()}_DATA_DIR", needs_bytes=needs_bytes)
@@ -265,28 +252,6 @@ def _endpoints(path: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     yield from _is_private("endpoints", path)
 
 
-def _reach(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Reach each endpoint of the file, if it is valid, with an OPTIONS request."""
-    try:
-        endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
-    except FileBroken:
-        return
-    guard = Guard(settings.allowed_networks)
-    for name, each in endpoints.items():
-        host = urlsplit(each.entry.url).netloc
-        do = f"correct its entry (redirects are not followed) or its receiver; then: taskbridge webhooks test {name}"
-        try:
-            answer = asyncio.run(DeliveryClient.reach(each, guard))
-        except DeliveryProblem as error:
-            yield failed("endpoints", f"{name}: {error}", do)
-            continue
-        says = f"{name}: {host} answers OPTIONS with {answer.status}"
-        # 501: it knows only POST.
-        is_well = answer.status // 100 not in (3, 5) or answer.status == HTTPStatus.NOT_IMPLEMENTED
-        yield verdict("endpoints", passed=is_well, ok=says, otherwise=says, do=do, state=State.WARNING)
-        yield from _skew(host, answer.date, most_s=_WEBHOOK_SKEW_S if each.keys else math.inf)
-
-
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
     systems = systems_of(settings)
     if not systems.files:
@@ -323,7 +288,7 @@ def _tokens(path: Path) -> Iterator[Finding]:
 
 
 def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
-    """Check that data is safe in this folder, and how long an fsync takes."""
+    """Check that data is safe in this folder, and has room."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     kind = _filesystem(there)
     if kind in _VOLATILE:
@@ -347,55 +312,26 @@ def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
         do=f"free space, or set {setting} to a larger disk",
     )
     try:
-        slowest = sync_seconds(there)
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         do = f"give this user write access, or change {setting}"
         yield failed("writable", f"cannot write to {path}: {error.strerror}", do)
-        return
-    yield verdict(
-        "fsync",
-        passed=slowest <= _SLOW_SYNC_S,
-        ok=f"an fsync in {path} takes up to {slowest * 1000:.1f} ms",
-        otherwise=f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is down",
-        do="use a faster disk, or a dedicated one",
-        state=State.WARNING,
-    )
-
-
-def sync_seconds(path: Path) -> float:
-    """The longest of several small writes with fsync to an unnamed file in this folder."""
-    slowest = 0.0
-    with tempfile.TemporaryFile(dir=path) as file:
-        for _ in range(_SYNCS):
-            started = time.perf_counter()
-            file.write(bytes(_SYNC_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-            slowest = max(slowest, time.perf_counter() - started)
-    return slowest
 
 
 def clock(url: str) -> Iterator[Finding]:
     """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
-    with suppress(*NO_ANSWER), inside_client(timeout_s=_TIMEOUT_S) as client:
-        answer = client.get(url)
-        yield from _skew(urlsplit(url).netloc, answer.headers.get("date"))
-
-
-def _skew(who: str, date: str | None, *, most_s: float = _SKEW_S) -> Iterator[Finding]:
-    try:
-        skew = abs(parsedate_to_datetime(date or "").timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return
-    rejects = ": signed messages are rejected as untimely" if skew > most_s else ""
-    yield verdict(
-        "clock",
-        passed=skew <= _SKEW_WARNING_S,
-        ok=f"this clock and that of {who} agree",
-        otherwise=f"this clock and that of {who} are {skew:.0f} s apart{rejects}",
-        do="synchronize both clocks (chrony, systemd-timesyncd)",
-        state=State.FAILED if rejects else State.WARNING,
-    )
+    with suppress(*NO_ANSWER, ValueError, OverflowError), inside_client(timeout_s=_TIMEOUT_S) as client:
+        date = client.get(url).headers.get("date", "")
+        who, skew = urlsplit(url).netloc, abs(parsedate_to_datetime(date).timestamp() - time.time())
+        rejects = ": signed messages are rejected as untimely" if skew > _SKEW_S else ""
+        yield verdict(
+            "clock",
+            passed=skew <= _SKEW_WARNING_S,
+            ok=f"this clock and that of {who} agree",
+            otherwise=f"this clock and that of {who} are {skew:.0f} s apart{rejects}",
+            do="synchronize both clocks (chrony, systemd-timesyncd)",
+            state=State.FAILED if rejects else State.WARNING,
+        )
 
 
 def _filesystem(path: Path) -> str:

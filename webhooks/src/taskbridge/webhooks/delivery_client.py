@@ -101,18 +101,6 @@ class DeliveryClient:
             disable="it answered 410 Gone" if is_gone else None,
         )
 
-    @classmethod
-    async def reach(cls, endpoint: Endpoint, guard: Guard) -> Answer:
-        """The answer to OPTIONS, which delivers nothing. Raises DeliveryProblem if there is none."""
-
-        async def unused(*_: str) -> None: ...
-
-        sender = cls(endpoint, guard, unused)
-        try:
-            return await sender._call("OPTIONS", endpoint.entry.url, {}, b"")
-        finally:
-            await sender.close()
-
     def _without_tokens(self, problem: str) -> str:
         """The beginning. Receivers repeat what they got, and so do errors: a robot's address has its token in it."""
         secrets = sorted({*self._secrets, *self._tokens.known} - {""}, key=len, reverse=True)
@@ -124,7 +112,7 @@ class DeliveryClient:
                 method, url, headers=dict(headers), data=body or None, allow_redirects=False
             ) as response:
                 beginning = await _beginning(response)
-                return Answer(response.status, beginning, _retry_after_s(response), response.headers.get("date"))
+                return Answer(response.status, beginning, _retry_after_s(response))
         except aiohttp.ClientConnectorCertificateError as error:
             raise DeliveryProblem(
                 f"its TLS certificate is not accepted, which ca_file can change: {error.certificate_error}"

@@ -55,7 +55,6 @@ class Answer(NamedTuple):
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
-    date: str | None = None
 
     @property
     def is_success(self) -> bool:
