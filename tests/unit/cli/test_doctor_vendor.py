@@ -38,7 +38,7 @@ app_type = "APP_2"
 system_token = "{second}"
 """
 CALLS_LEFT = (
-    "calls: ding1: 18 calls today, 18 this month, by reconcile's count; 232 left today"
+    "calls: ding1: 17 calls today, 17 this month, by reconcile's count; 233 left today"
     " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
 CORP_TOKEN = 'corp_token = "fake-corp-token"'
@@ -91,13 +91,11 @@ def vendor(tmp_path: Path) -> Generator[Vendor]:
 
 
 def test_each_question_has_an_answer(vendor: Vendor) -> None:
-    vendor.dingtalk.recorded_urls = ("https://erp.example/hook", "https://edge.example/yida/tasks/create?sign=1")
     found = {f"{each.check}: {each.says}" for each in vendor.findings() if each.state is State.OK}
     assert found == {
         "app: APP_1: accepted, 1 form starts a process",
         "app: APP_2: accepted, 0 forms start a process",
         "permissions: ding1: may read forms, instances, open tasks, operation records",
-        "records: 1 of 2 HTTP calls recorded for I-1 are callbacks of tasks: DingTalk logs them",
         "edition: ding1: Yida calls the edition EXCLUSIVE",
         "unnamed-apps: ding1: every app has credentials (2 listed)",
         CALLS_LEFT,
@@ -127,17 +125,6 @@ def test_nothing_is_changed_at_dingtalk(vendor: Vendor) -> None:
     assert vendor.dingtalk.changes == []
 
 
-def test_records_without_callbacks_are_said(vendor: Vendor) -> None:
-    vendor.dingtalk.recorded_urls = ("https://user:secret@erp.example:8443/hook", "http://[")
-    [finding] = vendor.of("records")
-    assert finding.state is State.WARNING
-    assert (
-        finding.says
-        == "no callback is among the 2 HTTP calls recorded for I-1 (1 to erp.example:8443, 1 to no address)"
-    )
-    assert "run reconcile" in finding.do
-
-
 def test_apps_without_credentials_are_named(vendor: Vendor) -> None:
     vendor.dingtalk.organisation.unknown_apps = tuple(f"APP_X{each}" for each in range(7))
     [finding] = vendor.of("unnamed-apps")
@@ -162,7 +149,6 @@ def test_without_a_corp_token_the_apps_are_not_listed(vendor: Vendor) -> None:
         (wire.GetInstances.path, "permissions", State.FAILED),
         (wire.GetRunningTasks.path, "permissions", State.FAILED),
         (wire.GetOperationRecords.path, "permissions", State.FAILED),
-        (wire.QueryServiceRecord.path, "records", State.FAILED),
         (organisation.ListApplication.path, "unnamed-apps", State.FAILED),
         (organisation.GetCorpLevelByAccountId.path, "edition", State.WARNING),
     ],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.cli.terminal import counted
@@ -52,7 +50,6 @@ _FORMS = 5
 """In how many forms an instance is looked for: each costs a call."""
 _SINCE_MS = 30 * DAY_MS
 _NAMES = 5
-_CALLBACKS = "/yida/tasks/"
 _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
 _SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_EDITION"
@@ -68,7 +65,6 @@ _WITHOUT = {
     wire.GetOperationRecords.path: "decisions are not repaired",
     wire.ListOperationLogs.path: "the details do not say who changed a form, and when",
     wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
-    wire.QueryServiceRecord.path: "recorded callbacks cannot be looked up",
     wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "people do not see who acts for them at Yida",
@@ -150,15 +146,12 @@ class _Questions:
             do = "start a process in Yida and ask again; user_id must be a person who may see all data"
             self._report(warning("permissions", says, do))
             return
-        api, form_uuid, instance_id = sample
+        api, _, instance_id = sample
         may = ["forms", "instances"]
         for name, read in {"open tasks": api.running_tasks, "operation records": api.operation_records}.items():
             if await self._ask("permissions", read(instance_id), _GRANT) is not None:
                 may.append(name)
         self._report(ok("permissions", f"{self._corp_id}: may read {', '.join(may)}"))
-        recorded = await self._ask("records", api.recorded_calls(form_uuid, instance_id), _GRANT)
-        if recorded is not None:
-            self._report(_seen(recorded, instance_id))
 
     async def _about_organization(self, credentials: Path | None) -> None:
         edition = await self._ask("edition", self._organisation.edition(), _SEE_EDITION, is_needed=False)
@@ -231,26 +224,6 @@ class _Questions:
     def _days(self) -> Days:
         now = self._clock.now_ms()
         return Days(day_of(now - _SINCE_MS), day_of(now))
-
-
-def _seen(recorded: wire.ServiceRecordPage, instance_id: str) -> Finding:
-    """What the records of an instance show of callbacks. Whether they should be there is not documented."""
-    urls = [each.invoke_url or "" for each in recorded.values]
-    ours = sum(_CALLBACKS in each for each in urls)
-    if ours:
-        says = f"{ours} of {recorded.total_count} HTTP calls recorded for {instance_id} are callbacks of tasks"
-        return ok("records", f"{says}: DingTalk logs them")
-    others = Counter(map(_host, urls))
-    seen = ", ".join(f"{count} to {host}" for host, count in others.most_common(_NAMES))
-    says = f"no callback is among the {recorded.total_count} HTTP calls recorded for {instance_id}"
-    return warning("records", says + (f" ({seen})" if seen else ""), "do not rely on DingTalk's log: run reconcile")
-
-
-def _host(url: str) -> str:
-    with suppress(ValueError):
-        # Without what may be a password.
-        return urlsplit(url).netloc.rpartition("@")[2] or "no address"
-    return "no address"
 
 
 def _unnamed(listed: Sequence[Application], corp_id: str, apps: Sequence[App], credentials: Path | None) -> Finding:

@@ -228,11 +228,6 @@ class YidaApi:
 
         return await self._in_lists(listed, ids)
 
-    async def recorded_calls(self, form_uuid: str, instance_id: str) -> wire.ServiceRecordPage:
-        """The newest HTTP calls that DingTalk recorded for an instance: one page."""
-        request = wire.QueryServiceRecord(**self._credentials(), form_uuid=form_uuid, instance_id=instance_id)
-        return await self._calls.get(request, wire.ServiceRecordPage, page=1)
-
     async def temporary_url(self, file: str, user_id: str | None) -> str | None:
         """An address where this user (None: the app's own) can open a file for a minute; None if there is no such file.
 

@@ -206,15 +206,6 @@ class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     process_instance_id: str
 
 
-class QueryServiceRecord(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """GET: the HTTP calls that DingTalk recorded for an instance."""
-
-    path: ClassVar[str] = "/v1.0/yida/services/invocationRecords"
-
-    form_uuid: str
-    instance_id: str
-
-
 class SaveFormRemark(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: ``user_id`` comments on an instance."""
 
@@ -505,20 +496,6 @@ class Remark(Struct, frozen=True, rename="camel", omit_defaults=True):
 class RemarkMap(Struct, frozen=True, rename="camel"):
     form_remark_vo_map: dict[str, list[Remark] | None] | None = None
     """By instance."""
-
-
-class ServiceRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An HTTP call that DingTalk made."""
-
-    form_instance_id: Id = None
-    hook_type: str | None = None
-    invoke_url: str | None = None
-    invoke_status: str | None = None
-
-
-class ServiceRecordPage(Struct, frozen=True, rename="camel"):
-    values: list[ServiceRecord]
-    total_count: int
 
 
 class Problem(Struct, frozen=True, rename="lower"):

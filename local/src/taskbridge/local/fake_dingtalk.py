@@ -353,7 +353,6 @@ class FakeDingTalk:
     search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
     lacks = frozenset[str]()
     """Paths that it does not have."""
-    recorded_urls: tuple[str, ...] = ("https://erp.example/hook",)
     """The HTTP calls that it recorded for each instance."""
 
     def __init__(
@@ -411,7 +410,6 @@ class FakeDingTalk:
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
                 self._route(wire.SaveFormRemark.path, self._save_remark, "POST"),
                 self._route(wire.ListFormRemarks.path, self._list_remarks, "POST"),
-                self._route(wire.QueryServiceRecord.path, self._recorded_calls, "GET"),
                 self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
                 *self.organisation.routes(self._route),
                 Route(SendWorkNotification.path, self._notify, methods=["POST"]),
@@ -589,12 +587,6 @@ class FakeDingTalk:
             form_data=values,
         )
         self.company.happened(event)
-
-    def _recorded_calls(self, given: Given) -> wire.ServiceRecordPage:
-        request = self._read(given, wire.QueryServiceRecord)
-        known = self._one(request.app_type, request.instance_id)
-        rows = [wire.ServiceRecord(known.instance_id, "form", each, "success") for each in self.recorded_urls]
-        return wire.ServiceRecordPage(self._cut(rows, given), len(rows))
 
     def _open_url(self, given: Given) -> wire.OpenUrl:
         """For the app's user, or one whom an instance with the file concerns."""
