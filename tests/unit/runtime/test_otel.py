@@ -80,30 +80,6 @@ def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: CollectedSpans
     assert span.traceparent.endswith("-00")
 
 
-@pytest.mark.parametrize(
-    ("sampler", "rate", "sampled"),
-    [
-        ("parentbased_traceidratio", "0", [True, False, True, False]),
-        ("always_off", "", [False, False, False, False]),
-        ("always_on", "", [True, True, True, True]),
-    ],
-)
-def test_what_joins_traces_is_sampled_as_the_first_of_them(
-    monkeypatch: pytest.MonkeyPatch, sampler: str, rate: str, sampled: list[bool]
-) -> None:
-    """A child of one that is sampled, a root, and what is linked to one that is sampled or to one that is not."""
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", rate)
-    begin = CollectedSpans().tracing.start_span
-    begun = [
-        begin("child", "SERVER", {}, parent=TRACE),
-        begin("root", "SERVER", {}),
-        begin("linked", "CONSUMER", {}, links=[TRACE]),
-        begin("linked", "CONSUMER", {}, links=[NOT_SAMPLED]),
-    ]
-    assert [each.is_recorded for each in begun] == sampled
-
-
 @pytest.mark.parametrize(("named", "is_called"), [(None, "tests"), ("our-edge", "our-edge")])
 def test_the_environment_may_name_the_service(
     monkeypatch: pytest.MonkeyPatch, named: str | None, is_called: str

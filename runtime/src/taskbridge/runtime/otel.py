@@ -16,7 +16,6 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry import trace
-    from opentelemetry.util import types
 
 _LAST_S = 3.0
 _UNNAMED = "unknown_service"
@@ -75,7 +73,6 @@ class Tracing:
             resource = resource.merge(Resource({SERVICE_NAME: service}))
         resource = resource.merge(Resource({SERVICE_VERSION: version}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.sampler = SampledAsLinked(self._provider.sampler)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("taskbridge", version)
 
@@ -114,36 +111,8 @@ class Tracing:
         closing.join(_LAST_S)
 
 
-class SampledAsLinked(Sampler):
-    """A span without a parent that links several traces is sampled if the first of them is."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-
-    def should_sample(  # noqa: PLR0917 - as the SDK calls it
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: types.Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: trace.TraceState | None = None,  # noqa: ARG002 - the provider gives none
-    ) -> SamplingResult:
-        if links and not parent_context:
-            parent_context, trace_id = _as_parent(links[0].context), links[0].context.trace_id
-        return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
-
-    def get_description(self) -> str:
-        return f"SampledAsLinked{{{self._sampler.get_description()}}}"
-
-
 def _context(traceparent: str) -> Context:
-    return _as_parent(_span_context(traceparent))
-
-
-def _as_parent(context: SpanContext) -> Context:
-    return set_span_in_context(NonRecordingSpan(context), Context())
+    return set_span_in_context(NonRecordingSpan(_span_context(traceparent)), Context())
 
 
 def _span_context(traceparent: str) -> SpanContext:

@@ -107,7 +107,7 @@ def test_a_chunk_is_one_span_with_links_and_notifications_are_in_each_records_tr
         trace.committed()
 
     process = spans.only(PROCESS)
-    assert (process.kind, parent_of(process), links_of(process)) == (SpanKind.CONSUMER, None, [TRACE, OTHER])
+    assert (process.kind, parent_of(process), links_of(process)) == (SpanKind.CONSUMER, TRACE, [TRACE, OTHER])
     assert dict(process.attributes or {}) == {
         "messaging.system": "kafka",
         "messaging.destination.name": TASK_EVENTS.name,

@@ -1,6 +1,6 @@
 """The traces of a chunk: its records bring many, and each notification continues the trace of its record.
 
-A chunk is one span, with a link to each sampled record; a record that is alone in its chunk is the span's parent too.
+A chunk is one span in the trace of its first sampled record, with a link to each of them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ChunkTrace:
                 names.PARTITION: str(partition),
                 names.BATCH: self.count,
             },
-            parent=links[0] if self.count == 1 else None,
+            parent=links[0],
             links=links,
         )
 
