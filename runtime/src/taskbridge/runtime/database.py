@@ -143,11 +143,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[Connection]:
-        """A connection for queries, which see one state of the database in SQLite.
-
-        Raises:
-            DatabaseUnavailable: It does not answer.
-        """
+        """A connection for queries, which see one state of the database in SQLite. Raises DatabaseUnavailable."""
         with self._explained(), self._reading.connect() as connection:
             yield connection
 
@@ -201,8 +197,7 @@ class Database:
     def purge(self, table: Table, where: ColumnElement[bool]) -> int:
         """Delete these rows; returns how many. Each transaction is small, so that other writers wait for a moment only.
 
-        Raises:
-            DatabaseUnavailable: The rest is left for the next time.
+        Raises DatabaseUnavailable: the rest is left for the next time.
         """
         key = table.primary_key.columns
         # It waits for no other transaction while it has locks: rows that another one has are for the next time. The
@@ -282,11 +277,7 @@ class Threads:
         self._answer_s = answer_s
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """What the function returns or raises.
-
-        Raises:
-            DatabaseUnavailable: it has not returned in time.
-        """
+        """What the function returns or raises; DatabaseUnavailable if it has not returned in time."""
         return await self._within(self._readers.run(function, *arguments))
 
     async def write(self, function: Callable[..., T], *arguments: object) -> T:
@@ -317,23 +308,9 @@ class _Pool:
         turns, loop = self._turns.of(caller), asyncio.get_running_loop()
         await turns.acquire()
 
-        answer: asyncio.Future[T] = loop.create_future()
-
-        def over(work: Future[T]) -> None:
+        def over(_work: Future[T]) -> None:
             with suppress(RuntimeError):  # the loop may have ended
-                loop.call_soon_threadsafe(finish, work)
-
-        def finish(work: Future[T]) -> None:
-            """The loop wakes once for both: the turn of the next, and the answer if somebody waits for it."""
-            turns.release()
-            if answer.cancelled():
-                return
-            if work.cancelled():
-                answer.cancel()
-            elif (error := work.exception()) is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(work.result())
+                loop.call_soon_threadsafe(turns.release)
 
         try:
             work = self.threads.submit(function, *arguments)
@@ -342,11 +319,7 @@ class _Pool:
             raise
         # Nobody may wait for the result any more: only the end of the work frees the thread.
         work.add_done_callback(over)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            work.cancel()
-            raise
+        return await asyncio.wrap_future(work)
 
 
 async def purge_hourly(purge: Callable[[], object]) -> None:
@@ -367,11 +340,7 @@ async def purge_hourly(purge: Callable[[], object]) -> None:
 
 @contextmanager
 def database_of(service: str, settings: DatabaseSettings, *, alone: bool = True) -> Generator[Database]:
-    """The database of the settings; with ``alone``, no other process may use the SQLite file at the same time.
-
-    Raises:
-        ConfigurationError: Another process uses it, or the settings are wrong.
-    """
+    """The database of the settings; with ``alone``, no other process may use the SQLite file: ConfigurationError."""
     url, folder = settings.database_url, settings.data_dir
     with ExitStack() as stack:
         if url is None and alone:
@@ -384,8 +353,7 @@ def database_of(service: str, settings: DatabaseSettings, *, alone: bool = True)
 def open_database(url: str | None, data_dir: Path, *, service: str = "center") -> Database:
     """The database at ``url``; without one, the service's SQLite file in ``data_dir``. Connects at the first use.
 
-    Raises:
-        ConfigurationError: The URL is not PostgreSQL's, or the folder cannot be created.
+    Raises ConfigurationError if the URL is not PostgreSQL's, or the folder cannot be created.
     """
     if url is None:
         try:
