@@ -20,6 +20,7 @@ from faust.types import TP
 from support.streams.lives import delete_all_topics, read_topic
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.contract.start import Contract, StartRefused
@@ -35,12 +36,11 @@ from taskbridge.streams.table_versions import (
     reader_config,
     write_versions,
 )
-from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
+from taskbridge.streams.tables.changelog_reader import ChangelogReader
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, fence, write_positions
 from taskbridge.streams.transactions.offsets import Offsets
 from taskbridge.streams.transactions.positions import (
     RECREATED,
-    ChangelogCut,
     Lineage,
     RecordedPosition,
     SourceTopic,
@@ -279,7 +279,7 @@ def test_the_end_of_a_changelog_is_lost_before_any_worker_takes_it_over(place: P
     place.leave(instances_changelog(2), version=2)
     rebuilt = place.start()
     for source, whole in positions(rebuilt).items():
-        with pytest.raises(ChangelogCut):
+        with pytest.raises(OperatorError):
             place.take_over(rebuilt, {**positions(rebuilt), source: whole._replace(offset=9)})
     assert set(place.take_over(rebuilt, positions(rebuilt)).values()) == {10}
 
@@ -359,7 +359,7 @@ def test_the_end_of_a_changelog_is_lost(place: Place) -> None:
     for source, whole in positions(again).items():
         changelog = again.source_topic.changelog
         for left in (None, whole._replace(offset=9), whole._replace(topic_id="another")):
-            with pytest.raises(ChangelogCut) as refusal:
+            with pytest.raises(OperatorError) as refusal:
                 place.take_over(again, {**positions(again), source: left})
             for each in (changelog, f"partition {source.partition}", "taskbridge streams --re"):
                 assert each in str(refusal.value)
@@ -412,7 +412,7 @@ def test_a_restoration_that_finds_its_records_gone_ends_the_worker_and_the_next_
         # Between the look at where it begins and the first fetch.
         place.cut(INSTANCES.name, to=3)
         reader.follow(0, start=0, end=place.offsets.ends(INSTANCES.name, [0])[0], standby=False)
-        with pytest.raises(ChangelogUnreadable, match=f"{INSTANCES.name}, partition 0"):
+        with pytest.raises(OperatorError, match=f"{INSTANCES.name}, partition 0"):
             raise failed.get(timeout=60)
     finally:
         reader.close()

@@ -36,7 +36,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
 
     Raises:
         ConfigurationError: before anything is started; also if another worker uses the data directory.
-        WorkerFailed: processing cannot continue; a supervisor should restart the service.
+        OperatorError: processing cannot continue; a supervisor should restart the service.
     """
     switch_threads_sooner()
     settings = load_settings(StreamsSettings, environment)

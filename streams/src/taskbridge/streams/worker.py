@@ -49,10 +49,6 @@ _VERSION_POLL_S = 1.0
 _RESTORE_BUFFER_BYTES = 64 << 20
 
 
-class WorkerFailed(OperatorError):
-    """The worker stopped by itself; the log says why."""
-
-
 class Service(NamedTuple):
     settings: StreamsSettings
     health: Health
@@ -148,7 +144,7 @@ async def work(service: Service, *, partitions: int, stop: asyncio.Event) -> Non
 
     Raises:
         AnotherVersion: another version of the instances is live; a worker for that one should be started at once.
-        WorkerFailed: processing cannot continue.
+        OperatorError: processing cannot continue.
     """
     settings = service.settings
     servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
@@ -224,7 +220,7 @@ def _raise_if_crashed(app: faust.App) -> None:
     if isinstance(app.crash_reason, AnotherVersion):
         raise app.crash_reason
     if app.crashed:
-        raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
+        raise OperatorError(f"the worker crashed: {app.crash_reason}") from app.crash_reason
 
 
 async def stop_app(app: faust.App, *, within_s: float = _STOP_S) -> None:

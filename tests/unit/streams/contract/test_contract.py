@@ -10,7 +10,8 @@ import pytest
 
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.kafka import admin_client
-from taskbridge.streams.contract.start import Contract, OlderRelease, Prepared, TopicsUnavailable, until_connected
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.contract.start import Contract, Prepared, TopicsUnavailable, until_connected
 from taskbridge.streams.monitoring.progress import Health
 
 
@@ -50,5 +51,5 @@ def test_a_worker_waits_while_workers_with_inboxes_run(monkeypatch: pytest.Monke
     monkeypatch.setattr("taskbridge.streams.contract.start.missing_acls", allowed)
     monkeypatch.setattr("taskbridge.streams.contract.start.readers_of", readers)
     nothing: Any = None
-    with pytest.raises(OlderRelease, match=r"a member of taskbridge-streams that reads .*notifications.* Stop them"):
+    with pytest.raises(OperatorError, match=r"a member of taskbridge-streams that reads .*notifications.* Stop them"):
         Contract(cast("Any", Old()), nothing, 12, nothing, nothing).apply()

@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from support.streams.faust_app import faust_app
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.table_versions import REBUILD, instances_changelog
 from taskbridge.streams.tables.store import (
     PartitionNotHeld,
     Store,
     StoreDamaged,
-    TableUnreadable,
     explaining_unreadable,
     instances_table,
 )
@@ -164,7 +164,7 @@ def test_damage_found_while_reading_is_reported_and_the_store_is_emptied_when_re
 )
 def test_an_unreadable_value_names_its_changelog_and_the_rebuild_command(error: Exception) -> None:
     changelog = instances_changelog(2).name
-    with pytest.raises(TableUnreadable) as reported, explaining_unreadable(changelog, 3):
+    with pytest.raises(OperatorError) as reported, explaining_unreadable(changelog, 3):
         raise error
     assert str(reported.value).startswith(f"{changelog}, partition 3: why. ")
     assert str(reported.value).endswith(REBUILD)

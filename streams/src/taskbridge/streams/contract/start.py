@@ -81,10 +81,6 @@ class StartRefused(ConfigurationError):
     """A topic that workers depend on is lost or does not fit: a worker would publish wrong states."""
 
 
-class OlderRelease(OperatorError):
-    """Workers of a release with a table of inboxes are in the group: one assignment cannot cover both kinds."""
-
-
 class Prepared(NamedTuple):
     partitions: int
     version: int
@@ -148,7 +144,7 @@ class Contract:
     def _check_members(self) -> None:
         """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds."""
         if older := readers_of(self.admin, APP_ID, TASK_NOTIFICATIONS.name):
-            raise OlderRelease(
+            raise OperatorError(
                 f"workers of an older release are running: {', '.join(older)}. Stop them; this worker starts then"
             )
 

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from faust.types import TP
 
 
-class PositionGone(OperatorError):
-    """The topic no longer has the next record. After a restart, the worker logs what is missing and continues."""
-
-
 _LENGTH, _AFTER_LENGTH = 8, 12
 """Where a batch has its length, and where the counted bytes begin."""
 
@@ -75,7 +71,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             fetched = await super()._fetch_records(consumer, *args, **options)
         except OffsetOutOfRangeError as error:
-            raise PositionGone(
+            raise OperatorError(
                 f"records were deleted before they were read, or the topic was truncated: {error}"
             ) from error
         waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order

@@ -34,10 +34,6 @@ _FAILURES = (
 )
 
 
-class ChangelogUnreadable(OperatorError):
-    """The changelog cannot be read from the store's position. After a restart, the worker restores from its start."""
-
-
 @dataclass(slots=True)
 class Followed:
     next_offset: int
@@ -185,7 +181,7 @@ class ChangelogReader:
             if following is not None and offset is not None and offset > following.next_offset:
                 reached[partition] = max(offset, reached.get(partition, 0))
         elif error.fatal() or error.code() in _FAILURES:
-            raise ChangelogUnreadable(f"{self.topic}, partition {partition}: {error.str()}") from KafkaException(error)
+            raise OperatorError(f"{self.topic}, partition {partition}: {error.str()}") from KafkaException(error)
 
     def _advance(self, partition: int, following: Followed, next_offset: int) -> None:
         following.next_offset = next_offset

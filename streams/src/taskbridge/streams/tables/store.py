@@ -52,10 +52,6 @@ class PartitionNotHeld(OperatorError):
     """The partition's store is not open here: another worker has the partition."""
 
 
-class TableUnreadable(OperatorError):
-    """A changelog, and so the stores that follow it, contains a record that no worker wrote."""
-
-
 class StorePosition(NamedTuple):
     """How far a partition's store follows its changelog."""
 
@@ -243,7 +239,7 @@ def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {REBUILD_HINT}") from error
+        raise OperatorError(f"{changelog}, partition {partition}: {error}. {REBUILD_HINT}") from error
 
 
 def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:

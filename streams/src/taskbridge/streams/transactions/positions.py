@@ -92,10 +92,6 @@ OUT_OF_RANGE = "out-of-range"
 REASONS = (EXPIRED, RECREATED, OUT_OF_RANGE)
 
 
-class ChangelogCut(OperatorError):
-    """A changelog lost its end: nothing may be folded on top of the rest."""
-
-
 class Committed(NamedTuple):
     offset: int
     owner: str | None
@@ -125,7 +121,7 @@ def resume_position(
 ) -> ResumePosition:
     """Where the partition resumes; ``recorded`` is the position in its changelog, restored to the end.
 
-    Raises ChangelogCut if the group is ahead of the changelog that its position names.
+    Raises OperatorError if the group is ahead of the changelog that its position names.
     """
     ours = recorded.offset if recorded is not None and recorded.topic_id == source_topic.source_id else None
     if committed.offset < 0:
@@ -133,7 +129,7 @@ def resume_position(
     if committed.lineage is not None and committed.lineage.changelog_id == source_topic.lineage.changelog_id:
         reached = -1 if ours is None else ours
         if reached < committed.offset:
-            raise ChangelogCut(
+            raise OperatorError(
                 f"{source_topic.changelog}, partition {source.partition}, is truncated: the group "
                 f"has processed {source.topic}"
                 f" to offset {committed.offset}, but the changelog ends at {max(reached, 0)}."

@@ -41,10 +41,6 @@ _PATIENCE_S = 1.0
 _POLL_S = 0.02
 
 
-class Undecided(TimeoutError):
-    """Transactions of former owners are still open: try again."""
-
-
 @dataclass(eq=False)
 class Takeover:
     """The takeovers of one worker, one at each rebalance."""
@@ -65,8 +61,8 @@ class Takeover:
         """Return the group's positions once no other worker can write for these partitions of events.
 
         Raises:
-            Undecided: transactions of former owners stay open for longer than one attempt waits.
-            KafkaException, TimeoutError: Kafka does not answer, or refuses.
+            TimeoutError: transactions of former owners are still open, or Kafka does not answer: try again.
+            KafkaException: Kafka refuses.
         """
         await asyncio.to_thread(self.group_commit.claim)
         return await asyncio.to_thread(self._wait_until_decided, sources)
@@ -79,9 +75,8 @@ class Takeover:
         ``recorded``: the positions in the changelogs, which are restored to their ends.
 
         Raises:
-            ChangelogCut: a changelog is behind the group's position.
-            KafkaException, TimeoutError: Kafka does not answer, or refuses.
-            Undecided: it takes longer than one attempt waits.
+            OperatorError: a changelog is behind the group's position.
+            KafkaException, TimeoutError: Kafka refuses, does not answer, or takes longer than one attempt waits.
             Overtaken: another rebalance came.
         """
         bounds = await asyncio.to_thread(self._bounds, committed)
@@ -123,7 +118,7 @@ class Takeover:
             if not open_partitions:
                 return committed
             if waited_s > _PATIENCE_S:
-                raise Undecided(f"transactions of former owners are still open: partitions {sorted(open_partitions)}")
+                raise TimeoutError(f"transactions of former owners are open: partitions {sorted(open_partitions)}")
             time.sleep(_POLL_S)
 
     def _wait_until_readable(self, moved: Mapping[TP, int]) -> None:
@@ -131,7 +126,7 @@ class Takeover:
         deadline = time.monotonic() + _PATIENCE_S
         while not all(at.is_stable for at in self.offsets.committed(self.group, moved).values()):
             if time.monotonic() > deadline:
-                raise Undecided("the group's committed positions are not readable yet")
+                raise TimeoutError("the group's committed positions are not readable yet")
             time.sleep(_POLL_S)
 
     def _undecided(self, partitions: Collection[int]) -> set[int]:
