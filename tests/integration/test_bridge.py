@@ -18,9 +18,9 @@ import httpx2
 import pytest
 
 from support import http_clients
+from support.callbacks import post_callback
 from support.forked import taskbridge
 from support.process_state import is_running
-from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder
 from taskbridge.local.bridge import Bridge, BridgeOptions

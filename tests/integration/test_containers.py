@@ -12,11 +12,11 @@ import pytest
 
 import image
 from support import http_clients, needs
+from support.callbacks import post_callback
 from support.deployment import docker
 from support.deployment.docker import BASE, DockerDaemon
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.http_clients import EventStreamClient
-from taskbridge.cli.callbacks import post_callback
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.tokens import digest_of

@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 
 from support import forked
 from support.background import Steadily
+from support.callbacks import post_callback
 from support.center_process import CenterProcess, lists_of
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
@@ -37,7 +38,6 @@ from support.streams.lives import assert_all_is_right, caught_up, read_topic, re
 from support.streams.processes import Worker
 from support.webhooks_process import Receivers, WebhooksProcess
 from taskbridge.cli.acls import apply_acls, bindings, roles
-from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor_checks import Examination
 from taskbridge.cli.reconcile_runs import one_pass

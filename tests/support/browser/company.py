@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from support import http_clients
-from taskbridge.cli.callbacks import post_callback
+from support.callbacks import post_callback
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.demo import APP, write_credentials

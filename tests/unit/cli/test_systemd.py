@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import needs
+from support.callbacks import post_callback
 from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
-from taskbridge.cli.callbacks import post_callback
 
 if TYPE_CHECKING:
     from collections.abc import Generator

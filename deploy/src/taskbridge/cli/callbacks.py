@@ -209,10 +209,3 @@ class Sender:
         except ValueError:
             body = response.text
         return Answer(response.status_code, body, milliseconds)
-
-
-def post_callback(
-    url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding
-) -> Answer:
-    with Sender(url) as sender:
-        return sender.post(action, parameters, system_token=system_token, encoding=encoding)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from taskbridge.cli.callbacks import post_callback
+from taskbridge.cli.callbacks import Sender
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.host import write_new
@@ -164,11 +164,14 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     callbacks, notifications, slowest_ms = 0, 0, 0.0
     codec = task_notification_codec(connection.registry)
     introduce(connection, [CORP], progress=lambda _: None)
-    with closing(connection.follow(TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
+    with (
+        closing(connection.follow(TASK_NOTIFICATIONS.name, from_beginning=True)) as batches,
+        Sender(edge_url) as sender,
+    ):
         next(batches)  # so that the consumer is ready before the first callback
         for step in story():
             posted = time.perf_counter()
-            event_id = _post(step, edge_url, system_token, console)
+            event_id = _post(step, sender, system_token, console)
             callbacks += 1
             for notification in _caused_by(event_id, batches, codec):
                 slowest_ms = max(slowest_ms, (time.perf_counter() - posted) * 1000)
@@ -185,8 +188,8 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     )
 
 
-def _post(step: Step, edge_url: str, system_token: str, console: Console) -> str:
-    answer = post_callback(edge_url, step.action, step.parameters, system_token=system_token, encoding=step.encoding)
+def _post(step: Step, sender: Sender, system_token: str, console: Console) -> str:
+    answer = sender.post(step.action, step.parameters, system_token=system_token, encoding=step.encoding)
     if not answer.accepted:
         raise OperatorError(f"the edge rejected '{step.action}' with {answer.status}: {answer.body}")
     event_id = str(answer.body["eventId"])
