@@ -181,18 +181,9 @@ def _as_json(person: tuple[str, str], erased: Erased, kafka: _Kafka) -> dict[str
         "corp_id": person[0],
         "user_id": person[1],
         "deleted": dict(erased.deleted),
-        "audit": {
-            "entry": erased.entry.seq,
-            "sha256": erased.entry.sha256,
-            "pseudonymous": erased.pseudonymous,
-        },
+        "audit": {"entry": erased.entry.seq, "sha256": erased.entry.sha256, "pseudonymous": erased.pseudonymous},
         "people_topic": "unknown" if kafka.problem is not None else "deleted" if kafka.has_record else "absent",
         "topics": [
-            {
-                "topic": each.topic,
-                "until": None if each.until is None else each.until.isoformat(timespec="seconds"),
-                "why": each.why,
-            }
-            for each in kafka.left
+            each._asdict() | {"until": each.until and each.until.isoformat(timespec="seconds")} for each in kafka.left
         ],
     }

@@ -137,13 +137,8 @@ class Judgement:
 
     @property
     def shown(self) -> dict[str, Any]:
-        event_id = self.event.event_id if self.event else None
-        return {
-            "id": self.entry.quarantine_id,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "event_id": event_id,
-        }
+        found = {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason}
+        return {**found, "event_id": self.event.event_id if self.event else None}
 
     @property
     def detail(self) -> str:
