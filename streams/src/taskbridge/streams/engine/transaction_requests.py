@@ -66,21 +66,18 @@ _PACK = (None, codec.gzip_encode, codec.snappy_encode, codec.lz4_encode, codec.z
 log = structlog.get_logger(__name__)
 
 
+_TAGS = ("tags", TaggedFields)
+
+
+def _topics(*of_partition: tuple[str, Any]) -> tuple[str, CompactArray]:
+    partitions = ("partitions", CompactArray(*of_partition, _TAGS))
+    return "topics", CompactArray(("name", CompactString()), partitions, _TAGS)
+
+
 class _TxnOffsetCommitResponse(Response):
     API_KEY = 28  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] - as aiokafka does it
     API_VERSION = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("name", CompactString()),
-                ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields))),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
+    SCHEMA = Schema(("throttle_time_ms", Int32), _topics(("partition", Int32), ("error_code", Int16)), _TAGS)
 
 
 class _TxnOffsetCommitRequest(RequestStruct):
@@ -98,24 +95,8 @@ class _TxnOffsetCommitRequest(RequestStruct):
         ("generation_id", Int32),
         ("member_id", CompactString()),
         ("group_instance_id", CompactString()),
-        (
-            "topics",
-            CompactArray(
-                ("name", CompactString()),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", CompactString()),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
+        _topics(("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", CompactString())),
+        _TAGS,
     )
 
 
