@@ -27,7 +27,6 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
 _ENDS_EVERY_S = 5.0
-_LOG_EVERY_S = 2.0
 
 
 @dataclass(slots=True)
@@ -58,7 +57,7 @@ class Progress:
     guard: LoopGuard
 
     def __post_init__(self) -> None:
-        self._logged = self._ends_at = 0.0
+        self._ends_at = 0.0
         self._ends: dict[int, int] = {}
         """The ends of the events, from the broker itself: a consumer that has stopped fetching has old ones."""
         self.now = Snapshot()
@@ -86,7 +85,6 @@ class Progress:
             self.guard.beat()
             self.now = now = self._look()
             self.metrics.progress(now, rebalances=self.app.rebalancing_count)
-            self._log(now)
             await self._refresh_ends(now.active)
             self.watchdog.look(done=now.done, waiting=now.waiting if self._ends else 0, now=time.monotonic())
             await asyncio.sleep(_LOOK_S)
@@ -128,17 +126,6 @@ class Progress:
             restored_a_second=max(0, table.reader.applied - self.now.restored) / _LOOK_S,
             done=table.reader.applied + sum(at.offset for at in positions.values()),
         )
-
-    def _log(self, now: Snapshot) -> None:
-        remaining = sum(now.restoring.values())
-        if remaining and time.monotonic() - self._logged >= _LOG_EVERY_S:
-            self._logged = time.monotonic()
-            log.info(
-                "tables_recovering",
-                remaining=remaining,
-                records_a_second=round(now.restored_a_second),
-                partitions=len(now.restoring),
-            )
 
 
 class Health:
