@@ -107,10 +107,8 @@ def sign(
         "canonical": signature.canonical_string(parameters) + "***",
         "key_order": signature.canonical_order(parameters),
     }
-    if as_json:
-        say(json_line(found))
-    else:
-        say(f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}")
+    text = f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}"
+    say(json_line(found) if as_json else text)
 
 
 def _token(token: str | None) -> str:

@@ -70,11 +70,9 @@ def _add_import(app: typer.Typer, what: str, read: Callable[..., Mapping[bytes, 
                 carry_out(connection, target, found, progress)
         names = ("deleted", "unchanged") if delete else ("new", "changed", "unchanged")
         outcome = {name: found.counts[name] for name in names}
-        if as_json:
-            say(json_line({**outcome, "dry_run": dry_run}))
-        else:
-            counts = ", ".join(f"{count} {name}" for name, count in outcome.items())
-            say(counts + (" (nothing was written)" if dry_run else ""))
+        counts = ", ".join(f"{count} {name}" for name, count in outcome.items())
+        text = counts + (" (nothing was written)" if dry_run else "")
+        say(json_line({**outcome, "dry_run": dry_run}) if as_json else text)
 
 
 _add_import(

@@ -110,11 +110,7 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     from taskbridge.cli.connection import service_environment
 
     found = reconcile_runs.status(service_environment("RECONCILE"))
-    if as_json:
-        say(json_line(found))
-        return
-    for line in _status_lines(found):
-        say(line)
+    say(json_line(found) if as_json else "\n".join(_status_lines(found)))
 
 
 def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:

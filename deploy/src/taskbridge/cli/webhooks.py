@@ -68,10 +68,8 @@ def send_test(endpoint: Name, as_json: Json = False) -> None:  # noqa: FBT002
     """Send an example to an endpoint now; exit code 1 if it was not accepted."""
     with operations() as opened:
         found = asyncio.run(opened.test(endpoint))
-    if as_json:
-        say(json_line(found))
-    else:
-        say(f"{endpoint} answered {found['status']}" if found["delivered"] else f"{endpoint}: {found['problem']}")
+    text = f"{endpoint} answered {found['status']}" if found["delivered"] else f"{endpoint}: {found['problem']}"
+    say(json_line(found) if as_json else text)
     if not found["delivered"]:
         raise typer.Exit(1)
 
