@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -18,49 +18,36 @@ from taskbridge.cli.terminal import say
 from taskbridge.cli.webhooks import webhooks_app
 from taskbridge.schemas.errors import TaskbridgeError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
 
 GROUPS = {
-    "Start": {
-        "demo": "Start everything, and show the life of three requests",
-        "up": "Run Kafka, the registry and all services until Ctrl-C",
-        "edge": "Run the edge, which receives callbacks",
-        "streams": "Run streams, rebuild states, or republish entries",
-        "center": "Run the task center, or maintain its database",
-        "webhooks": "Run webhooks, or operate its endpoints",
-        "dingtalk-approvals": "Run the receiver of DingTalk's own approvals",
-    },
-    "Look": {
-        "status": "Show the whole system on one screen",
-        "doctor": "Check an environment, and say what to do",
-        "tail": "Print the records of a topic",
-        "tokens": "Print when each system token was last used",
-    },
-    "Repair": {
-        "set-aside": "List, show and replay what could not be processed",
-        "spool": "Check the events on the edge's disk",
-        "reconcile": "Find and repair callbacks that never arrived",
-        "backfill": "Import the history of an app",
-    },
-    "Set up": {
-        "topics": "Create and check topics, and print permissions",
-        "schemas": "Register and check schemas",
-        "token": "Create API tokens, and secrets of other systems",
-        "apps": "Bring Yida's apps into the credentials file",
-        "people": "Import and erase people",
-        "forms": "Import the labels of form fields",
-    },
-    "Try": {
-        "simulate": "Simulate a company at work",
-        "send": "Sign and post one callback",
-        "sign": "Print the signature of a callback",
-        "bench": "Run a benchmark from a checkout",
-    },
+    "Start": ("demo", "up", "edge", "streams", "center", "webhooks", "dingtalk-approvals"),
+    "Look": ("status", "doctor", "tail", "tokens"),
+    "Repair": ("set-aside", "spool", "reconcile", "backfill"),
+    "Set up": ("topics", "schemas", "token", "apps", "people", "forms"),
+    "Try": ("simulate", "send", "sign", "bench"),
 }
-"""The commands as ``taskbridge --help`` lists them: summaries fit into a line."""
 
 
-class Program(TyperGroup):
+class Group(TyperGroup):
+    """Commands with the first sentence of their help, which is not cut."""
+
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        longest = max(map(len, self.commands))
+        for title, names in (self.sections or {"Commands": self.list_commands(ctx)}).items():
+            summaries = {name: self.commands[name].get_short_help_str(sys.maxsize) for name in names}
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(longest), each) for name, each in summaries.items()])
+
+
+class Program(Group):
+    sections = GROUPS
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Accept the old names of commands too, as their present ones."""
         if present := ALIASES.get(" ".join(args[:2])):
@@ -68,22 +55,6 @@ class Program(TyperGroup):
         elif args and args[0] in ("quarantine", "dlq"):
             args = ["set-aside", *args[1:]]
         return super().parse_args(ctx, args)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the overridden signature
-        longest = max(map(len, self.commands))
-        for title, summaries in GROUPS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name.ljust(longest), each) for name, each in summaries.items()])
-
-
-class Group(TyperGroup):
-    """Commands with the first sentence of their help, which is not cut."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.commands[name].get_short_help_str(sys.maxsize)) for name in self.list_commands(ctx)]
-            )
 
 
 app = typer.Typer(

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from taskbridge.cli.stored_records import StoredRecords
 
 set_aside_app = typer.Typer(
-    help="List, show and replay records that could not be processed or delivered: rejected callbacks (quarantine), dead"
-    " letters of streams, records of the edge's spool that Kafka refused, and deliveries of webhooks that were given"
-    " up.",
+    help="List, show and replay records that could not be processed or delivered. These are rejected callbacks"
+    " (quarantine), dead letters of streams, records of the edge's spool that Kafka refused, and deliveries of webhooks"
+    " that were given up.",
     no_args_is_help=True,
 )
 
