@@ -21,20 +21,17 @@ commands = typer.Typer()
 
 @commands.command(
     context_settings={"ignore_unknown_options": True},
-    epilog=example("taskbridge bench edge --most-rounds 3 --peers go bare-asgi", "taskbridge bench sizing -- --help"),
+    epilog=example("taskbridge bench edge --most-rounds 3 --peers go bare-asgi", "taskbridge bench capacity -- --help"),
 )
 def bench(
-    part: Annotated[
-        Literal["edge", "streams", "center", "webhooks", "capacity", "sizing"], typer.Argument(help="What to run.")
-    ],
+    part: Annotated[Literal["edge", "streams", "center", "webhooks", "capacity"], typer.Argument(help="What to run.")],
     flags: Annotated[
         list[str] | None, typer.Argument(metavar="FLAG", help="Options of the harness; `-- --help` lists them.")
     ] = None,
 ) -> None:
     """Run a benchmark from a checkout, for 8 to 40 minutes; it writes its pages into the working folder.
 
-    `edge`, `streams`, `center` and `webhooks` run next to their peers; `capacity` finds what all of them together take;
-    `sizing` measures what determines the size of machines and disks, with 15 GB of disk.
+    `edge`, `streams`, `center` and `webhooks` run next to their peers; `capacity` finds what all of them together take.
     """
     harness = f"tests/bench/{part}/__main__.py"
     if not (_CHECKOUT / harness).is_file():
