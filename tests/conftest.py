@@ -21,7 +21,7 @@ import structlog
 import uvicorn.server
 from hypothesis import HealthCheck, settings
 
-from support.durations import Durations
+from support.durations import TESTS, Durations
 from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
 from support.second_run import SecondRun
@@ -125,11 +125,17 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest files first. Each file is one process's work: what its tests share is started once."""
+    """Order the files. Each is one process's work: what its tests share is started once."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    items[:] = [item for path in Durations().in_order(files) for item in files[path]]
+
+    def kind(path: Path) -> tuple[str, bool]:
+        """Its folder, and whether it kills and builds things."""
+        marks = {mark.name for mark in files[path][0].iter_markers()}
+        return path.relative_to(TESTS).parts[0], not marks.isdisjoint({"disasters", "consumers"})
+
+    items[:] = [item for path in Durations().in_order(files, kind) for item in files[path]]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -61,8 +61,8 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--released", "--check"]:
         compare_released(version("taskbridge-cli"))
         return
-    for name, text in PAGES.items():
-        DOCS.joinpath(name).write_text(text(), "utf-8")
+    for name in stale():
+        DOCS.joinpath(name).write_text(PAGES[name](), "utf-8")
 
 
 def stale() -> list[str]:

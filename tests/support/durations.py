@@ -1,4 +1,4 @@
-"""How long each test file took in the last recorded run: files that take longest start first.
+"""How long each test file took in the last recorded run: of each kind, files that take longest start first.
 
 ``pytest --record-durations`` writes ``tests/durations.json`` at the end of a run. The number of a file that did not run
 stays; the number of a deleted file is removed. The numbers only order the files, so they may be old.
@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import pytest
 
 TESTS = Path(__file__).parents[1]
 RECORD = TESTS / "durations.json"
-_LONG_S = 10.0
-_BETWEEN = 3
-"""Short files after each long one: services that wait and tests that compute share the cores until the end."""
+_UNKNOWN_S = 10.0
 
 
 class Durations:
@@ -32,13 +30,20 @@ class Durations:
         self._recorded: dict[str, float] = json.loads(record.read_text("utf-8")) if record.exists() else {}
         self._measured: dict[str, float] = defaultdict(float)
 
-    def in_order(self, paths: Iterable[Path]) -> list[Path]:
-        """The longest first, each followed by a few short files. A file without a number counts as long."""
-        seconds = {path: self._recorded.get(self._name(path), _LONG_S) for path in paths}
-        longest_first = sorted(seconds, key=lambda path: -seconds[path])
-        long = [path for path in longest_first if seconds[path] >= _LONG_S]
-        short = iter(longest_first[len(long) :])
-        return [*(each for path in long for each in (path, *itertools.islice(short, _BETWEEN))), *short]
+    def in_order(self, paths: Iterable[Path], kind: Callable[[Path], object]) -> list[Path]:
+        """The longest of each kind first, with an even share of every kind at any time.
+
+        So tests that wait for services and tests that compute share the cores until the end.
+        """
+        seconds = {path: self._recorded.get(self._name(path), _UNKNOWN_S) for path in paths}
+        of_kind: dict[object, list[Path]] = defaultdict(list)
+        for path in sorted(seconds, key=lambda path: -seconds[path]):
+            of_kind[kind(path)].append(path)
+        share_before: dict[Path, float] = {}
+        for each in of_kind.values():
+            *sums, total = itertools.accumulate((seconds[path] for path in each), initial=0.0)
+            share_before |= {path: before / (total or 1) for path, before in zip(each, sums, strict=True)}
+        return sorted(share_before, key=lambda path: share_before[path])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._measured[report.nodeid.partition("::")[0]] += report.duration
