@@ -23,6 +23,7 @@ from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.comments import comments_router
 from taskbridge.center.api.delegations import delegations_router
+from taskbridge.center.api.leavers import leavers_router
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.talk import Talk
 from taskbridge.center.settings import settings_class
@@ -113,6 +114,13 @@ class Served:
             audit_router(self.audit, access, database, self.rows.threads),
             personal_router(access, self.rows.marks, database, self.rows.threads),
             acts,
+            leavers_router(
+                access,
+                Actions(database),
+                self.rows.threads,
+                systems=Systems(endpoints=lambda: self.endpoints),
+                wake=lambda: self.wakes.append(None),
+            ),
             comments,
             delegates,
         )

@@ -129,6 +129,9 @@ class FakeTaskCenter:
     """What may be decided, as ``/actions`` says it."""
     acted: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What was decided, as it was sent."""
+    left: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, "list[dict[str, Any]]"])
+    """User → their pending tasks by process, as an operator hands them over."""
+    handed: dict[str, int] = field(default_factory=dict[str, int])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     """Instance → why an action on it is refused at once."""
     actions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -284,6 +287,8 @@ class FakeTaskCenter:
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
         api.post("/v1/ops/webhooks/{endpoint}/{action}")(self._acted)
+        api.get("/v1/ops/corps/{corp}/users/{user}/hand-over")(self._leaving)
+        api.post("/v1/ops/corps/{corp}/users/{user}/hand-over")(self._hand_over)
         app = FastAPI()
         app.get("/readyz")(self._ready)
         app.get("/temporary")(self._file)
@@ -600,6 +605,21 @@ class FakeTaskCenter:
 
     async def _acted(self, endpoint: str) -> dict[str, Any]:
         return {"id": endpoint, "delivered": True, "status": 204, "problem": None}
+
+    async def _leaving(self, user: str) -> dict[str, Any]:
+        """What is under way is done the next time."""
+        answer = {"processes": self.left.get(user, []), "handed": dict(self.handed)}
+        done = self.handed.pop("REQUESTED", 0) + self.handed.pop("DONE", 0)
+        self.handed |= {"DONE": done} if done else {}
+        return answer
+
+    async def _hand_over(self, user: str, request: Request) -> dict[str, Any]:
+        wanted = await request.json()
+        self.acted.append({"action": "reassign", "of": user, "recipient_id": wanted["recipient_id"]})
+        possible = [each for each in self.left.get(user, []) if each["is_possible"]]
+        self.handed["REQUESTED"] = sum(each["pending"] for each in possible)
+        self.left[user] = [each for each in self.left.get(user, []) if not each["is_possible"]]
+        return await self._leaving(user)
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

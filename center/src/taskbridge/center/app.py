@@ -25,6 +25,7 @@ from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.comments import comments_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.events import HoldsStreams, events_router
+from taskbridge.center.api.leavers import leavers_router
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.push import push_router
@@ -355,6 +356,7 @@ class Center:
                 systems=self.systems,
                 wake=self.dispatcher.wake,
             ),
+            leavers_router(self.access, self._actions, self._threads, systems=self.systems, wake=self.dispatcher.wake),
             personal_router(self.access, self._marks, self._database, self._threads),
             push_router(self.access, self._devices, self._threads, self._reminders),
             waiting_router(self._database, self._threads, self.access, self.filling.complete, self._reminders),

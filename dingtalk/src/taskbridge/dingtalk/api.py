@@ -251,6 +251,11 @@ class YidaApi:
     async def hand_over(self, task: Task, *, to: str, remark: str) -> None:
         await self._change(wire.RedirectTask(**self._of(task), now_action_executor_id=to, remark=remark))
 
+    async def reassign(self, task: Task, *, to: str, remark: str) -> None:
+        """Hand over the task of another person, as the user of the app, who must be its manager."""
+        given: dict[str, Any] = {**self._of(task), "user_id": self.app.user_id, "by_manager": wire.BY_MANAGER}
+        await self._change(wire.RedirectTask(**given, now_action_executor_id=to, remark=remark))
+
     async def return_to(self, task: Task, *, step_id: str, remark: str) -> None:
         """Have the task's person return the request to an earlier step, or without one to its originator.
 

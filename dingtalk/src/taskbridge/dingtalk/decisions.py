@@ -13,7 +13,7 @@ from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, TALK, WITHDRAW, Possible
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, TALK, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Task, YidaApi, address_of
 from taskbridge.dingtalk.apps import AppsFile
@@ -58,7 +58,7 @@ _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
 _NOTICES_A_DAY, _DAY_S = 400, 86_400.0
 """Work notifications of one corp: its calls are counted, and decisions need them."""
-_REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
+_REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交", REASSIGN: "转交"}
 """DingTalk's API requires a remark."""
 _READ_A_DAY, _READ_A_DAY_OF_CLUSTER = 500, 20_000
 """Comments of how many instances are read for people: no limit is documented for a dedicated cluster."""
@@ -251,7 +251,9 @@ class YidaApp:
         if action.actor_id != action.user_id:
             # There it looks as if the person had decided.
             remark += f" ({action.actor_id} 代办)"
-        if action.action == HAND_OVER:
+        if action.action == REASSIGN:
+            await self._api.reassign(task, to=action.recipient_id, remark=remark)
+        elif action.action == HAND_OVER:
             await self._api.hand_over(task, to=action.recipient_id, remark=remark)
         elif action.action == RETURN:
             await self._api.return_to(task, step_id=action.recipient_id, remark=remark)
@@ -290,11 +292,14 @@ class YidaApp:
         if action.action == HAND_OVER and action.recipient_id in holders:
             return DONE
         records = await self._api.operation_records(action.instance_id)
-        its = action.task_id, action.user_id
+        by_manager = {self._api.app.user_id} if action.action == REASSIGN else set[str]()
+        by = {action.user_id} | by_manager
         found = [
             is_meant(action.action, each.action_exit or each.action)
             for each in records
-            if (str(each.task_id), str(each.operator_user_id)) == its and each.operate_time is not None
+            if str(each.task_id) == action.task_id
+            and str(each.operator_user_id) in by
+            and each.operate_time is not None
         ]
         if True in found or (None in found and action.action in (AGREE, REFUSE)):
             return DONE

@@ -37,6 +37,7 @@ PROCESS = "process"
 OLDEST_FIRST = '{"gmt_create":"+"}'
 """By creation, so that a change of an instance never moves it to another page."""
 
+BY_MANAGER = "y"
 RUNNING, COMPLETED, TERMINATED = outcomes.RUNNING, outcomes.COMPLETED, outcomes.TERMINATED
 ERROR, ENDED = outcomes.ERROR, outcomes.ENDED
 
@@ -171,7 +172,7 @@ class ExecuteTask(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RedirectTask(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """POST: ``user_id`` hands a task over."""
+    """POST: ``user_id`` hands a task over: their own, or anybody's as a manager."""
 
     path: ClassVar[str] = "/v1.0/yida/tasks/redirect"
     site = "env"
@@ -181,6 +182,8 @@ class RedirectTask(Request, frozen=True, kw_only=True, omit_defaults=True):
     now_action_executor_id: str
     """Who gets it."""
     remark: str
+    by_manager: str | None = None
+    """BY_MANAGER, or left out."""
 
 
 class RestartInstance(Request, frozen=True, kw_only=True, omit_defaults=True):

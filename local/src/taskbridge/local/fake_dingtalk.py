@@ -645,7 +645,7 @@ class FakeDingTalk:
 
     def _redirect(self, given: Given) -> None:
         request = self._read(given, wire.RedirectTask, anybody=True)
-        self._check_assigned(request, request.task_id)
+        self._check_assigned(request, request.task_id, is_manager=self._is_manager(request))
         self._carry_out(request, Action.COMPLETED, str(request.task_id), outcome=wire.FORWARD, remark=request.remark)
         to = (request.now_action_executor_id,)
         self._happened(request, Action.CREATED, f"{request.task_id}0", recipient_ids=to)
@@ -672,9 +672,14 @@ class FakeDingTalk:
         for task in known.open_tasks:
             self._happened(request, Action.CANCELLED, task.task_id)
 
-    def _check_assigned(self, request: Change, task_id: int | str) -> TrueTask:
+    def _is_manager(self, request: wire.RedirectTask) -> bool:
+        if request.by_manager is not None and (request.by_manager, request.user_id) != (wire.BY_MANAGER, self.user_id):
+            raise Refused(400, "failure.task.noPermission", "没有权限转交该任务")
+        return request.by_manager is not None
+
+    def _check_assigned(self, request: Change, task_id: int | str, *, is_manager: bool = False) -> TrueTask:
         for each in self._one(request.app_type, request.process_instance_id).open_tasks:
-            if each.task_id == str(task_id) and request.user_id in each.assignee_ids:
+            if each.task_id == str(task_id) and (is_manager or request.user_id in each.assignee_ids):
                 return each
         raise Refused(400, "failure.task.notExistOrFinished", "任务不存在或已被处理")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, WITHDRAW
 from taskbridge.schemas import outcomes
 from taskbridge.schemas.events import Status
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from taskbridge.center.actions.store import Action
     from taskbridge.schemas.events import TaskEntry, TaskState
 
-_WORDS = {AGREE: outcomes.AGREE, REFUSE: outcomes.DISAGREE, HAND_OVER: outcomes.FORWARD, RETURN: outcomes.RESTART}
+_WORDS = {AGREE: outcomes.AGREE, REFUSE: outcomes.DISAGREE, HAND_OVER: outcomes.FORWARD, RETURN: outcomes.RESTART} | {
+    REASSIGN: outcomes.FORWARD
+}
 _SKEW_MS = 60_000
 """How much earlier than the request something may seem to have happened: the times of the vendor are minutes."""
 
@@ -33,9 +35,13 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
     task = next((each for each in state.tasks if each.task_id == action.task_id), None)
     if task is not None and task.status is Status.PENDING:
         return None
-    if task is None or task.status is not Status.COMPLETED or task.actor_id != action.user_id:
+    is_other = task is not None and task.actor_id != action.user_id and action.action != REASSIGN
+    if task is None or task.status is not Status.COMPLETED or is_other:
         return False
     found = is_meant(action.action, task.outcome)
+    if action.action == REASSIGN and found:
+        # The person may have handed it over themself, to somebody else.
+        found = None
     if found is None:
         found = action.action in (AGREE, REFUSE) or any(_is_next(action, state, each) for each in state.tasks) or None
     return False if found is None and state.finished_at is not None else found
@@ -57,7 +63,7 @@ def _is_next(action: Action, state: TaskState, task: TaskEntry) -> bool:
     """Whether this is the task with whom it is after the action: with a colleague, or at an earlier step."""
     if task.task_id == action.task_id or (task.created_at or 0) < action.requested_at - _SKEW_MS:
         return False
-    if action.action == HAND_OVER:
+    if action.action in (HAND_OVER, REASSIGN):
         return action.recipient_id in task.assignee_ids
     if action.recipient_id:
         return task.step_id == action.recipient_id

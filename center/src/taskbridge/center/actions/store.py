@@ -18,13 +18,22 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, TALK, WITHDRAW, ActionName, TalkName
+from taskbridge.center.actions.targets import (
+    ACTIONS,
+    HAND_OVER,
+    REASSIGN,
+    RETURN,
+    TALK,
+    WITHDRAW,
+    RecordedName,
+    TalkName,
+)
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,
@@ -39,6 +48,7 @@ from taskbridge.center.tables import (
 )
 from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import progress
+from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import SOURCE_YIDA, Status, View
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -66,6 +76,8 @@ SHOWN_MS = 24 * 3600 * 1000
 _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
+REASSIGNED_MOST = 200
+"""Of one request: they are recorded in one transaction."""
 _REFUSED_MOST, _CHANGED_MOST, _HOUR_MS = 5, 20, 3600 * 1000
 """How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp.
 
@@ -84,7 +96,7 @@ class Action(NamedTuple):
     task_id: str
     source: str
     app_type: str
-    action: ActionName | TalkName
+    action: RecordedName | TalkName
     recipient_id: str
     remark: str
     status: ActionStatus
@@ -94,6 +106,23 @@ class Action(NamedTuple):
     due_at: int | None
     seen_form: str = ""
     """The digest of the values that the person saw; empty if that is not known."""
+
+
+class LeftProcess(NamedTuple):
+    """Pending tasks of one process of a person."""
+
+    app_type: str
+    process_name: str | None
+    source: str
+    pending: int
+    is_possible: bool
+    """Whether they can be handed over here."""
+
+
+class Leaving(NamedTuple):
+    processes: list[LeftProcess]
+    handed: dict[str, int]
+    """By the status of the action."""
 
 
 class Share(NamedTuple):
@@ -114,7 +143,7 @@ class ActionRequest(NamedTuple):
     user_id: str
     instance_id: str
     task_id: str
-    action: ActionName
+    action: RecordedName
     recipient_id: str
     remark: str
     seen_revision: int | None = None
@@ -133,7 +162,16 @@ _REPEATED = delete(actions).where(
     ~exists().where(_other.c.due_at.is_not(None), *(_other.c[each] == actions.c[each] for each in _TASK)),
 )
 """Deletes an action that is requested again, and so inserted again, unless another on its task is under way."""
+_OLDEST = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
 _IS_PENDING = exists().where(of_instance(actions.c.instance_id), _OF_TASK)
+
+
+def _pending_with(person: Person) -> tuple[ColumnElement[bool], ...]:
+    corp_id, user_id = person
+    return (
+        *(entries.c.corp_id == corp_id, entries.c.user_id == user_id),
+        entries.c.view == VIEW_CODES[View.PENDING],
+    )
 
 
 class Actions:
@@ -152,20 +190,72 @@ class Actions:
         reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
         with self._database.write(durable=True) as connection, self._complete(connection):
-            found: dict[ActionRequest, Action] = {}
-            recorded: list[tuple[str, Person | str]] = []
-            # In one order, so that two tabs wait for each other in one direction only.
-            for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
-                action, is_new = self._recorded(connection, caller, each, systems, now)
-                found[each] = action
-                if is_new:
-                    if action.user_id != action.actor_id:
-                        recorded.append((ACTED_FOR, (action.corp_id, action.user_id)))
-                    recorded.append((action.action, f"{action.instance_id} {action.task_id} {action.action_id}"))
-            # Last: everybody who adds to the trail waits for its lock until this transaction ends.
-            for what, subject in recorded:
-                append_of(connection, self._database, caller, what, subject, address=address)
-            return [found[each] for each in wanted]
+            return self._record(connection, caller, wanted, systems, address, now)
+
+    def reassign(
+        self, caller: Caller, leaver: Person, to: str, remark: str, systems: Systems, *, address: str, now: int
+    ) -> list[Action]:
+        """Record that an operator hands over the pending tasks of a person of their corp, each with the audit trail.
+
+        As ``request``: the oldest REASSIGNED_MOST that are not under way. Raises BadQuery if they cannot go to ``to``.
+        """
+        corp_id, user_id = leaver
+        if to == user_id:
+            raise BadQuery("the recipient must be another person")
+        with self._database.write(durable=True) as connection, self._complete(connection):
+            if not is_known(connection, (corp_id, to)):
+                raise BadQuery("the recipient must be a person who was imported")
+            columns = entries.c.instance_id, entries.c.task_id, entries.c.source, entries.c.app_type
+            busy = exists().where(
+                actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK)
+            )
+            rows = connection.execute(select(*columns).where(*_pending_with(leaver), ~busy).order_by(*_OLDEST))
+            wanted = [
+                ActionRequest(user_id, row.instance_id, row.task_id, REASSIGN, to, remark)
+                for row in rows
+                if systems.of(corp_id, row.source, row.app_type) is not None
+            ]
+            return self._record(connection, caller, wanted[:REASSIGNED_MOST], systems, address, now)
+
+    def leaving(self, leaver: Person, systems: Systems, *, now: int) -> Leaving:
+        """The pending tasks of a person by process, and what became of those that were handed over within a day."""
+        corp_id, user_id = leaver
+        by = entries.c.app_type, entries.c.process_name, entries.c.source
+        counts = select(*by, func.count().label("n")).where(*_pending_with(leaver)).group_by(*by)
+        handed = select(actions.c.status, func.count()).where(
+            *(actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > now - SHOWN_MS),
+            actions.c.action == REASSIGN,
+        )
+        with self._database.read() as connection, self._complete(connection):
+            processes = [
+                LeftProcess(*row, is_possible=systems.of(corp_id, row.source, row.app_type) is not None)
+                for row in connection.execute(counts.order_by(func.count().desc(), *by))
+            ]
+            return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed.group_by(actions.c.status))})
+
+    def _record(  # noqa: PLR0917 - of its callers
+        self,
+        connection: Connection,
+        caller: Caller,
+        wanted: Sequence[ActionRequest],
+        systems: Systems,
+        address: str,
+        now: int,
+    ) -> list[Action]:
+        found: dict[ActionRequest, Action] = {}
+        recorded: list[tuple[str, Person | str]] = []
+        # In one order, so that two tabs wait for each other in one direction only.
+        for each in sorted(dict.fromkeys(wanted), key=lambda each: (each.user_id, each.instance_id, each.task_id)):
+            action, is_new = self._recorded(connection, caller, each, systems, now)
+            found[each] = action
+            if is_new:
+                if action.user_id != action.actor_id:
+                    recorded.append((ACTED_FOR, (action.corp_id, action.user_id)))
+                recorded.append((action.action, f"{action.instance_id} {action.task_id} {action.action_id}"))
+        # Last: everybody who adds to the trail waits for its lock until this transaction ends.
+        for what, subject in recorded:
+            append_of(connection, self._database, caller, what, subject, address=address)
+        return [found[each] for each in wanted]
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
         """Decisions by or for a person that are under way or ended within a day, the latest first."""
@@ -276,7 +366,7 @@ class Actions:
             "" if row is None else row.source,
             "" if row is None else row.app_type,
             wanted.action,
-            clean(wanted.recipient_id) if wanted.action in (HAND_OVER, RETURN) else "",
+            clean(wanted.recipient_id) if wanted.action in (HAND_OVER, RETURN, REASSIGN) else "",
             clean(wanted.remark),
             REFUSED,
             NOT_PENDING,
@@ -285,7 +375,7 @@ class Actions:
             None,
             wanted.seen_form,
         )
-        if user_id != actor_id:
+        if user_id != actor_id and wanted.action != REASSIGN:
             received = active(connection, (corp_id, actor_id), now=now)
             covers = row is not None and any(
                 each.user_id == user_id and each.covers(row.app_type, row.process_name) for each in received
@@ -295,7 +385,7 @@ class Actions:
                 return refused._replace(detail=NOT_DELEGATED, source="", app_type="")
         if row is None or (withdraws and read_entry(row.item).status is not Status.PENDING):
             return refused
-        if systems.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS:
+        if systems.of(corp_id, row.source, row.app_type) is None or wanted.action not in (*ACTIONS, REASSIGN):
             return refused._replace(detail=NOT_POSSIBLE)
         if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
             return refused._replace(detail=reason)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import httpx2
 import msgspec
 
-from taskbridge.center.actions.targets import TALK, Endpoint, Endpoints, EndpointsFile, Possible
+from taskbridge.center.actions.targets import HAND_OVER, REASSIGN, TALK, Endpoint, Endpoints, EndpointsFile, Possible
 from taskbridge.runtime import extensions
 from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
@@ -353,7 +353,7 @@ class OtherSystem:
 def _data(action: Action) -> dict[str, str | None]:
     return {
         "action_id": action.action_id,
-        "action": action.action,
+        "action": HAND_OVER if action.action == REASSIGN else action.action,
         "corp_id": action.corp_id,
         "instance_id": action.instance_id.removeprefix(f"{action.source.strip()}:"),
         "task_id": action.task_id or None,

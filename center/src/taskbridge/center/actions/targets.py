@@ -11,6 +11,9 @@ from taskbridge.runtime.standard_webhooks import key_of
 ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
 ACTIONS: tuple[ActionName, ...] = get_args(ActionName)
 AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS
+RecordedName = ActionName | Literal["reassign"]
+REASSIGN: Literal["reassign"] = "reassign"
+"""An operator hands a person's task over to another one. Nobody else may: it is no action of a person."""
 TalkName = Literal["comment", "urge"]
 TALK: tuple[TalkName, ...] = get_args(TalkName)
 COMMENT, URGE = TALK

@@ -90,6 +90,13 @@ async def _operator(request: Request) -> Caller:
     return caller
 
 
+async def _operator_in_person(request: Request, corp_id: CorpId) -> Caller:
+    caller = await _operator(request)
+    if caller.mode != "sso" or caller.corp_id != corp_id:
+        raise Forbidden("only operators of this corp who signed in may do so, in their own name")
+    return caller
+
+
 async def _auditor(request: Request) -> Caller:
     caller = _entered(request).caller
     if not caller.is_auditor:
@@ -97,7 +104,7 @@ async def _auditor(request: Request) -> Caller:
     return caller
 
 
-_RULES = frozenset({_known, _reads_person, _reads_instance, _in_person, _own, _operator, _auditor})
+_RULES = frozenset({_known, _reads_person, _reads_instance, _in_person, _own, _operator, _operator_in_person, _auditor})
 
 Known = Annotated[Caller, Depends(_known)]
 """Anybody who is known here. The route answers about the caller alone, or checks itself what else they may do."""
@@ -111,6 +118,8 @@ Own = Annotated[Caller, Depends(_own)]
 """This person, or a program that may read their lists; no operator."""
 Operator = Annotated[Caller, Depends(_operator)]
 """Who may see how the bridge is doing, which shows something of every corp."""
+OperatorInPerson = Annotated[Caller, Depends(_operator_in_person)]
+"""An operator who signed in, for their own corp."""
 Auditor = Annotated[Caller, Depends(_auditor)]
 """Who may see who did what."""
 

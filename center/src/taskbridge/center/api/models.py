@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic: until Python 3.12
 
 from taskbridge.center.actions.seen_form import DIGEST_MAX
 from taskbridge.center.actions.store import ActionStatus  # noqa: TC001 - pydantic reads the annotations
-from taskbridge.center.actions.targets import ActionName, TalkName  # noqa: TC001 - as above
+from taskbridge.center.actions.targets import ActionName, RecordedName, TalkName  # noqa: TC001 - as above
 from taskbridge.runtime.problems import documented
 from taskbridge.schemas.events import Action, Lifecycle, Status  # noqa: TC001 - as above
 
@@ -532,7 +532,7 @@ class ActionOut(_Shown):
     action_id: Annotated[str | None, _says("Null for what was refused at once, and is not stored.")]
     instance_id: str
     task_id: str | None
-    action: ActionName
+    action: Annotated[RecordedName, _says("`reassign`: an operator handed the task over.")]
     user_id: Annotated[str, _says("Whose task or request it is.")]
     actor_id: Annotated[str, _says("Who acted: this person, or a delegate.")]
     recipient_id: Annotated[str | None, _says(_recipient)]
@@ -546,6 +546,28 @@ class ActionOut(_Shown):
     ]
     detail: _Detail
     requested_at: _Moment
+
+
+class ReassignIn(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_add_example)
+
+    recipient_id: str = Field(min_length=1, max_length=ID_MAX, description="Who gets the tasks.")
+    remark: str = Field("", max_length=1000)
+
+
+class LeftProcessOut(_Shown):
+    app_type: str
+    process_name: str | None
+    source: str
+    pending: int
+    is_possible: Annotated[bool, _says("Whether they can be handed over here.")]
+
+
+class LeavingOut(_Shown):
+    processes: Annotated[Sequence[LeftProcessOut], _says("The pending tasks of the person, by process.")]
+    handed: Annotated[
+        Mapping[str, int], _says("How many were handed over by operators within a day, by the status of the action.")
+    ]
 
 
 class PossibleOut(_Shown):

@@ -4,6 +4,7 @@ import { Latest } from "./api.js";
 import { drawList, element, ownLink, redraw, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { callbackSearch } from "./ops-search.js";
+import { leaversPanel } from "./ops-leavers.js";
 import { PANELS, notices, noticesShown } from "./ops-panels.js";
 import { webhooksPanel } from "./ops-webhooks.js";
 import { decoded, liveSign, panelContent, panelPage, whileVisible } from "./page-head.js";
@@ -17,7 +18,7 @@ const READ = ":has(.plot-area:focus, .plot-area:hover, .records:focus)";
 
 const root = document.querySelector("#page");
 const api = pageApi();
-await whoIsAsking(api, root, chosenWords(), { page: "ops", mayEnter: ({ operator }) => operator });
+const me = await whoIsAsking(api, root, chosenWords(), { page: "ops", mayEnter: ({ operator }) => operator });
 const words = chosenWords();
 
 const page = { api, words, ops: words.ops, format: new Format(words.tag), refresh: () => refresh() };
@@ -59,7 +60,7 @@ const load = () =>
     },
   });
 
-panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, panels);
+panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, ...[leaversPanel(page, me)].filter(Boolean), panels);
 live.show("connecting");
 callbacks.find(history.state ?? decoded(location.hash.slice(1)));
 const refresh = whileVisible(load, EVERY_MS);

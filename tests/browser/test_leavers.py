@@ -1,0 +1,77 @@
+"""The operator's page hands over the tasks of a person who leaves: seen before, confirmed, and followed to the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser.browsing import serious_findings
+from support.browser.fake_task_center import ME
+
+if TYPE_CHECKING:
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
+
+WEI, HONG = "0169-wang-wei", "0169-zhang-hong"
+WORDS = {
+    "en-GB": (
+        ("Choose who leaves", "Who leaves?", "Who gets the tasks?", "Hand over"),
+        "Hand over 40 tasks of 王伟 to 张红?",
+        ("only on its approval page", "Handed over: 40. Under way: 0. Failed: 0. Decided meanwhile: 0."),
+    ),
+    "zh-CN": (
+        ("选择离职人员", "谁离职？", "转交给谁？", "转交"),
+        "把 王伟 的 40 项待办转交给 张红？",
+        ("只能在审批页面处理", "已转交 40 项，处理中 0 项，失败 0 项，其间已被处理 0 项。"),
+    ),
+}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("locale", WORDS)
+def test_forty_tasks_are_handed_over_after_a_look_at_them(
+    fake: FakeTaskCenter, open_page: OpenPage, locale: str, width: int
+) -> None:
+    (start, who, to, hand_over), question, (elsewhere, done) = WORDS[locale]
+    fake.mode = "sso"
+    process = {"app_type": "APP_1", "source": "yida", "is_possible": True}
+    fake.left[WEI] = [
+        {**process, "process_name": "<b>报销</b>", "pending": 33},
+        {**process, "process_name": None, "pending": 7},
+        {**process, "process_name": "旧流程", "pending": 2, "is_possible": False},
+    ]
+    page = open_page(f"{fake.url}/ops", locale=locale, viewport={"width": width, "height": 780})
+    panel = page.locator(".panel.leavers")
+    panel.get_by_role("button", name=start).click()
+    page.get_by_role("dialog", name=who).locator(".people button", has_text="王伟").click()
+    expect(panel.locator("tbody tr")).to_have_count(3)
+    expect(panel.locator("tbody tr").first).to_contain_text("<b>报销</b>")
+    expect(panel.locator("tbody tr").last).to_contain_text(elsewhere)
+    assert serious_findings(page) == []
+    panel.get_by_role("button", name=hand_over).click()
+    people = page.get_by_role("dialog", name=to).locator(".people button")
+    expect(people.filter(has_text="张红")).to_be_visible()
+    expect(people.filter(has_text="王伟")).to_have_count(0)
+    people.filter(has_text="张红").click()
+    sure = page.get_by_role("dialog", name=question)
+    expect(sure).to_be_visible()
+    # The first focus is on the harmless way.
+    page.keyboard.press("Enter")
+    expect(sure).to_be_hidden()
+    assert fake.acted == []
+    panel.get_by_role("button", name=hand_over).click()
+    people.filter(has_text="张红").click()
+    sure.get_by_role("button", name=hand_over, exact=True).click()
+    expect(panel.locator(".leavers-progress")).to_have_text(done)
+    expect(panel.get_by_role("button", name=hand_over)).to_have_count(0)
+    assert fake.acted == [{"action": "reassign", "of": WEI, "recipient_id": HONG}]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_only_an_operator_who_signed_in_hands_over(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(f"{fake.url}/ops")
+    expect(page.locator(".panel.find")).to_be_visible()
+    expect(page.locator(".panel.leavers")).to_have_count(0)
+    assert ME not in fake.left

@@ -1,0 +1,188 @@
+"""An operator hands over all tasks of a person who leaves: each once, all of them audited, also across a kill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.acting import World, acting
+from support.reconcile import CORP_ID
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.access.access import Caller
+from taskbridge.center.actions import store
+from taskbridge.dingtalk import wire
+from taskbridge.dingtalk.apps import Apps
+from taskbridge.runtime.refusals import BadQuery
+from taskbridge.schemas.events import PersonRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    import httpx2
+
+    from taskbridge.center.actions.store import Action
+    from taskbridge.runtime.database import Database
+
+LEAVER = CORP_ID, "leo"
+OPERATOR = Caller("sso", corp_id=CORP_ID, user_id="oda", corps=("*",))
+PATH = "/v1/ops/corps/{}/users/{}/hand-over"
+BODY = {"recipient_id": "cai"}
+
+
+def begin(world: World, tasks: int) -> None:
+    for each in ("leo", "nia", "oda"):
+        world.rows.know(CORP_ID, PersonRecord(each))
+    world.assign(*((f"I-{each}", str(2000 + each), "leo") for each in range(tasks)))
+
+
+def reassign(world: World, to: str = "nia") -> list[Action]:
+    return world.store.reassign(OPERATOR, LEAVER, to, "", world.systems, address="192.0.2.1", now=world.clock.now_ms())
+
+
+def redirected(world: World) -> list[wire.RedirectTask]:
+    return [each for each in world.dingtalk.changes if isinstance(each, wire.RedirectTask)]
+
+
+def handed(world: World) -> dict[str, int]:
+    return world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).handed
+
+
+def pending(world: World) -> int:
+    return sum(each.pending for each in world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).processes)
+
+
+async def test_forty_tasks_are_handed_over_once_each_with_a_kill_in_between(database: Database) -> None:
+    async with acting(database) as world:
+        begin(world, 40)
+        assert pending(world) == 40
+        assert len(reassign(world)) == 40
+        under_way = await world.dispatcher.step()
+        while len(redirected(world)) < 10:  # noqa: ASYNC110 - the fake is in another thread
+            await asyncio.sleep(0)
+        # As a kill: nothing more is recorded. What is on its way may arrive.
+        for each in under_way:
+            each.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        assert reassign(world) == [], "all are under way"
+        world.dispatcher = world.replica()
+        for _ in range(12):
+            await world.work(pass_s=60)
+            world.deliver()
+        # Those that died before they left: the operator does it again.
+        assert handed(world).keys() <= {"DONE", "FAILED"}
+        left = pending(world)
+        assert len(reassign(world)) == left == handed(world).get("REQUESTED", 0)
+        for _ in range(3):
+            await world.work(pass_s=60)
+            world.deliver()
+        assert handed(world) == {"DONE": 40}
+        assert pending(world) == 0
+        sent = Counter((each.process_instance_id, each.task_id) for each in redirected(world))
+        assert (len(sent), set(sent.values())) == (40, {1})
+        assert {(each.by_manager, each.user_id, each.now_action_executor_id) for each in redirected(world)} == {
+            ("y", "manager", "nia")
+        }
+        assert {each.remark for each in redirected(world)} == {"转交 (oda 代办)"}
+        trail = Counter((who, what) for who, what, _ in world.trail)
+        assert trail["oda", "reassign"] == trail["oda", "acted_for"] == trail["oda", "action_ended"] == 40 + left
+
+
+async def test_what_the_leaver_decided_meanwhile_is_not_handed_over(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 2)
+        [first] = world.act("agree", ("I-0", "2000"), by="leo")
+        assert [each.instance_id for each in reassign(world)] == ["I-1"], "the other one is under way"
+        for _ in range(4):
+            await world.work(pass_s=60)
+            world.deliver()
+        assert handed(world) == {"DONE": 1}
+        assert first.action == "agree"
+
+
+async def test_a_lost_answer_is_read_back_and_nothing_is_sent_again(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        world.dingtalk.faults.lost_answers = 1
+        reassign(world)
+        for _ in range(3):
+            await world.work(pass_s=60)
+        assert handed(world) == {"DONE": 1}
+        assert len(redirected(world)) == 1
+
+
+@pytest.mark.parametrize("to", ["leo", "unknown"])
+async def test_a_recipient_who_is_not_another_known_person_is_refused(sqlite_database: Database, to: str) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        with pytest.raises(BadQuery):
+            reassign(world, to)
+        assert not world.stored
+
+
+async def test_more_than_one_request_may_record_comes_with_the_next(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "REASSIGNED_MOST", 3)
+    async with acting(sqlite_database) as world:
+        begin(world, 5)
+        assert [len(reassign(world)) for _ in range(3)] == [3, 2, 0]
+
+
+async def test_tasks_without_a_system_stay_and_are_shown(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 2)
+        world.apps = Apps((), ())
+        assert reassign(world) == []
+        [found] = world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).processes
+        assert (found.pending, found.is_possible) == (2, False)
+
+
+@pytest.fixture
+def served(sqlite_database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> Generator[Served]:
+    operators = {"operators": "ours/ann"} if getattr(request, "param", True) else {"operators": "ours/cai"}
+    with signing_in(sqlite_database, tmp_path, **operators) as (found, _):
+        yield found
+
+
+def test_an_operator_previews_and_hands_over(served: Served) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    before = browser.get(PATH.format("ours", "bob")).json()
+    assert [(each["pending"], each["is_possible"]) for each in before["processes"]] == [(1, False)]
+    assert before["handed"] == {}
+    answer = browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE)
+    assert answer.status_code == 200
+    assert served.wakes == [None]
+
+
+def refusal(answer: httpx2.Response) -> int:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.status_code
+
+
+@pytest.mark.parametrize("served", [False], indirect=True)
+def test_an_employee_neither_sees_nor_hands_over(served: Served) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    for user in ("ann", "bob"):
+        assert refusal(browser.get(PATH.format("ours", user))) == 403
+        assert refusal(browser.post(PATH.format("ours", user), json=BODY, headers=SAME_SITE)) == 403
+    wrong = {"action": "reassign", "items": [{"instance_id": "I-ann", "task_id": "T-1"}], "recipient_id": "bob"}
+    answer = browser.post("/v1/corps/ours/users/ann/actions", json=wrong, headers=SAME_SITE)
+    assert refusal(answer) == 400, "it is no action of a person"
+
+
+def test_not_in_another_corp_nor_from_another_site_nor_without_a_recipient(served: Served) -> None:
+    browser = served.browser()
+    assert refusal(browser.get(PATH.format("ours", "bob"))) == 401
+    sign_in(browser)
+    assert refusal(browser.post(PATH.format("theirs", "dan"), json=BODY, headers=SAME_SITE)) == 403
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    assert refusal(browser.post(PATH.format("ours", "bob"), json=BODY, headers=foreign)) == 403
+    for body in ({}, {"recipient_id": ""}, {"recipient_id": "bob"}, {**BODY, "remark": "x" * 1001}):
+        assert refusal(browser.post(PATH.format("ours", "bob"), json=body, headers=SAME_SITE)) == 400, body
+    assert served.wakes == []
