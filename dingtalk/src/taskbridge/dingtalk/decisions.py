@@ -212,6 +212,27 @@ def _agent(agent: organisation.Agent) -> Agent:
     )
 
 
+def read_reassigned(
+    action: Action, running: Sequence[wire.RunningTask], past: Sequence[wire.OperationRecord]
+) -> str | None:
+    """What became of a task that a manager hands over, and that its person does not hold any more.
+
+    DONE only if it reached the recipient. What the person did with it themself is not ours, also if the recipient has
+    the next task.
+    """
+    of_task = [each for each in past if str(each.task_id) == action.task_id]
+    meant = {is_meant(REASSIGN, each.action_exit or each.action) for each in of_task}
+    if False in meant or any(str(each.operator_user_id) == action.user_id for each in of_task):
+        return OVERTAKEN
+    times = [each.create_time for each in running if str(each.actual_actioner_id) == action.recipient_id]
+    times += [each.operate_time for each in past if str(each.operator_user_id) == action.recipient_id]
+    spans = map(span_of, times)
+    if any(each is not None and each.end > action.requested_at - _SKEW_MS for each in spans):
+        return DONE
+    # Somebody handed it over; it is not known to whom.
+    return None if meant else OVERTAKEN
+
+
 class YidaApp:
     """An app of Yida. Its API has no idempotency key: what may have been received is read back, never sent again."""
 
@@ -289,21 +310,19 @@ class YidaApp:
         holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
         if action.user_id in holders:
             return ""
-        if action.action == HAND_OVER and action.recipient_id in holders:
+        if action.action in (HAND_OVER, REASSIGN) and action.recipient_id in holders:
             return DONE
         records = await self._api.operation_records(action.instance_id)
-        by_manager = {self._api.app.user_id} if action.action == REASSIGN else set[str]()
-        by = {action.user_id} | by_manager
+        past = [each for each in records if each.operate_time is not None]
+        if action.action == REASSIGN:
+            return read_reassigned(action, running, past)
         found = [
             is_meant(action.action, each.action_exit or each.action)
-            for each in records
-            if str(each.task_id) == action.task_id
-            and str(each.operator_user_id) in by
-            and each.operate_time is not None
+            for each in past
+            if str(each.task_id) == action.task_id and str(each.operator_user_id) == action.user_id
         ]
-        if True in found or (None in found and action.action in (AGREE, REFUSE)):
-            return DONE
-        return None if None in found else OVERTAKEN
+        is_done = True in found or (None in found and action.action in (AGREE, REFUSE))
+        return DONE if is_done else None if None in found else OVERTAKEN
 
     def _writer(self, action: Action) -> str:
         """In whose name a comment is written: the app's user's for people whom the instance does not concern."""

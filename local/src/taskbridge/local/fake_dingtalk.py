@@ -642,6 +642,7 @@ class FakeDingTalk:
         self._check_assigned(request, request.task_id)
         word = wire.AGREE if request.out_result == wire.AGREED else wire.DISAGREE
         self._carry_out(request, Action.COMPLETED, str(request.task_id), outcome=word, remark=request.remark)
+        self._answer_change()
 
     def _redirect(self, given: Given) -> None:
         request = self._read(given, wire.RedirectTask, anybody=True)
@@ -649,6 +650,7 @@ class FakeDingTalk:
         self._carry_out(request, Action.COMPLETED, str(request.task_id), outcome=wire.FORWARD, remark=request.remark)
         to = (request.now_action_executor_id,)
         self._happened(request, Action.CREATED, f"{request.task_id}0", recipient_ids=to)
+        self._answer_change()
 
     def _restart(self, given: Given) -> None:
         request = self._read(given, wire.RestartInstance, anybody=True)
@@ -662,6 +664,7 @@ class FakeDingTalk:
             raise Refused(400, "failure.process.restartError", "节点不存在")
         self._carry_out(request, Action.COMPLETED, request.task_id, outcome=wire.RESTART, remark=request.remark)
         self._happened(request, Action.CREATED, f"{request.task_id}1", recipient_ids=(to,))
+        self._answer_change()
 
     def _terminate(self, given: Given) -> None:
         request = self._read(given, wire.TerminateInstance, anybody=True)
@@ -671,6 +674,7 @@ class FakeDingTalk:
         self._carry_out(request, Action.CREATED, None, instance_status=wire.TERMINATED)
         for task in known.open_tasks:
             self._happened(request, Action.CANCELLED, task.task_id)
+        self._answer_change()
 
     def _is_manager(self, request: wire.RedirectTask) -> bool:
         if request.by_manager is not None and (request.by_manager, request.user_id) != (wire.BY_MANAGER, self.user_id):
@@ -686,7 +690,6 @@ class FakeDingTalk:
     def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
         self.changes.append(request)
         self._happened(request, action, task_id, **fields)
-        self._answer_change()
 
     def _happened(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
         now = self._clock.now_ms()

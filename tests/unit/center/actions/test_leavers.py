@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.acting import World, acting
-from support.reconcile import CORP_ID
+from support.reconcile import APP_TYPE, CORP_ID, NOW
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.access import Caller
 from taskbridge.center.actions import store
+from taskbridge.center.actions.conclusions import is_carried_out
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Apps
+from taskbridge.dingtalk.calls import always
+from taskbridge.dingtalk.decisions import YidaApps, read_reassigned
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.runtime.refusals import BadQuery
-from taskbridge.schemas.events import PersonRecord
+from taskbridge.schemas.events import PersonRecord, Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -186,3 +190,63 @@ def test_not_in_another_corp_nor_from_another_site_nor_without_a_recipient(serve
     for body in ({}, {"recipient_id": ""}, {"recipient_id": "bob"}, {**BODY, "remark": "x" * 1001}):
         assert refusal(browser.post(PATH.format("ours", "bob"), json=body, headers=SAME_SITE)) == 400, body
     assert served.wakes == []
+
+
+async def test_what_the_leaver_hands_over_themself_is_never_ours(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        reassign(world)
+        [action] = world.stored
+        # Killed after it was recorded as being sent, before the call left.
+        world.store.advance(action, status="SENDING", due_at=world.clock.now_ms() + 120_000, attempts=1)
+        leavers = YidaApps(lambda: world.apps, world.urls[0], clock=world.clock).system(CORP_ID, APP_TYPE, always)
+        assert leavers is not None
+        await leavers.send(action._replace(action="hand_over", actor_id="leo", recipient_id="kim"), now=NOW)
+        world.deliver()
+        for _ in range(3):
+            await world.work(pass_s=130)
+        assert handed(world) == {"OVERTAKEN": 1}
+
+
+def record(task: str, operator: str, word: str, at: int = NOW) -> wire.OperationRecord:
+    return wire.OperationRecord(task_id=task, operator_user_id=operator, action=word, operate_time=at)
+
+
+@pytest.mark.parametrize(
+    ("holder", "since", "records", "found"),
+    [
+        ("nia", NOW, [record("1", "manager", wire.FORWARD)], "DONE"),
+        ("kim", NOW, [record("1", "manager", wire.FORWARD), record("2", "nia", "同意")], "DONE"),
+        ("nia", NOW, [], "DONE"),
+        ("nia", NOW, [record("1", "leo", wire.FORWARD), record("2", "kim", "同意")], "OVERTAKEN"),
+        ("nia", NOW, [record("1", "leo", "同意")], "OVERTAKEN"),
+        ("nia", NOW, [record("1", "kim", "同意")], "OVERTAKEN"),
+        ("nia", NOW - DAY_MS, [record("1", "leo", wire.FORWARD)], "OVERTAKEN"),
+        ("nia", NOW - DAY_MS, [record("1", "manager", wire.FORWARD)], None),
+        ("kim", NOW, [record("1", "manager", wire.FORWARD)], None),
+        ("kim", NOW, [], "OVERTAKEN"),
+    ],
+)
+def test_a_read_back_is_done_only_if_it_reached_the_recipient(
+    holder: str, since: int, records: list[wire.OperationRecord], found: str | None
+) -> None:
+    action = store.Action(
+        *("x", CORP_ID, "leo", "oda", "I", "1", "yida", APP_TYPE, "reassign", "nia", "", "UNCLEAR", "", 1), NOW, NOW
+    )
+    running = [wire.RunningTask(task_id="3", actual_actioner_id=holder, create_time=since)]
+    assert read_reassigned(action, running, records) == found
+
+
+def test_a_task_that_the_recipient_gets_later_proves_nothing_after_the_leavers_own_hand_over() -> None:
+    action = store.Action(
+        *("x", CORP_ID, "leo", "oda", "I", "1", "yida", APP_TYPE, "reassign", "nia", "", "UNCLEAR", "", 1), NOW, NOW
+    )
+
+    def carried_out(actor: str) -> bool | None:
+        ours = TaskEntry("1", Status.COMPLETED, ("leo",), actor_id=actor, outcome=wire.FORWARD, decided_at=NOW)
+        later = TaskEntry("3", Status.PENDING, ("nia",), created_at=NOW + 5000)
+        return is_carried_out(
+            action, TaskState("I", CORP_ID, APP_TYPE, updated_at=NOW, revision=3, tasks=(ours, later))
+        )
+
+    assert (carried_out("manager"), carried_out("leo")) == (True, None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, WITHDRAW
 from taskbridge.schemas import outcomes
-from taskbridge.schemas.events import Status
+from taskbridge.schemas.events import SOURCE_YIDA, Status
 
 if TYPE_CHECKING:
     from taskbridge.center.actions.store import Action
@@ -40,9 +40,11 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
         return False
     found = is_meant(action.action, task.outcome)
     if action.action == REASSIGN and found:
-        # The person may have handed it over themself, to somebody else.
+        # Somebody else may have handed it over, to another person.
         found = None
-    if found is None:
+    # Yida carries it out in its manager's name. What the person did themself is read back.
+    is_theirs = action.action == REASSIGN and action.source == SOURCE_YIDA and task.actor_id == action.user_id
+    if found is None and not is_theirs:
         found = action.action in (AGREE, REFUSE) or any(_is_next(action, state, each) for each in state.tasks) or None
     return False if found is None and state.finished_at is not None else found
 
