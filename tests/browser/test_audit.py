@@ -23,8 +23,8 @@ from taskbridge.center.access.audit import (
     append,
 )
 from taskbridge.center.access.delegations import ACTED_FOR, DELEGATED, UNDELEGATED
-from taskbridge.center.actions.store import ENDED, FAILED, SENT, Action
-from taskbridge.center.actions.targets import ACTIONS, TALK
+from taskbridge.center.actions.store import ENDED, FAILED, HANDED_TO, SENT, Action
+from taskbridge.center.actions.targets import ACTIONS, REASSIGN, TALK
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import actions
 from taskbridge.runtime.database import now_ms
@@ -78,7 +78,7 @@ AUDITED = {
     *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, FILE_OPENED, DELETED, ERASED),
     *ACTIONS,
     *TALK,
-    *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, "webhooks_test", "webhooks_replay"),
+    *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, HANDED_TO, REASSIGN, "webhooks_test", "webhooks_replay"),
 }
 
 

@@ -11,6 +11,8 @@ from support.browser.browsing import serious_findings
 from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
 
@@ -75,3 +77,53 @@ def test_only_an_operator_who_signed_in_hands_over(fake: FakeTaskCenter, open_pa
     expect(page.locator(".panel.find")).to_be_visible()
     expect(page.locator(".panel.leavers")).to_have_count(0)
     assert ME not in fake.left
+
+
+PROCESS = {"app_type": "APP_1", "source": "yida", "is_possible": True}
+
+
+def test_somebody_who_is_not_listed_any_more_is_typed_and_a_failed_answer_is_asked_again(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    fake.mode, fake.leaving_fails = "sso", 1
+    fake.left["gone"] = [{**PROCESS, "process_name": "报销", "pending": 203}]
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    panel = page.locator(".panel.leavers")
+    panel.get_by_role("button", name="Choose who leaves").click()
+    dialog = page.get_by_role("dialog", name="Who leaves?")
+    dialog.get_by_label("not listed any more").fill(" gone ")
+    dialog.get_by_role("button", name="Choose", exact=True).click()
+    expect(panel.locator("tbody tr")).to_have_count(1)
+    assert fake.leaving_fails == 0
+    panel.get_by_role("button", name="Hand over").click()
+    to = page.get_by_role("dialog", name="Who gets the tasks?")
+    expect(to.locator(".leavers-typed")).to_have_count(0)
+    to.locator(".people button", has_text="张红").click()
+    expect(page.get_by_role("dialog", name="Hand over 200 tasks of gone to 张红?")).to_be_visible()
+
+
+def test_an_answer_about_another_person_is_not_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.mode = "sso"
+    fake.left |= {WEI: [{**PROCESS, "process_name": "报销", "pending": 3}], "gone": []}
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    held: list[Route] = []
+    page.route(
+        "**/hand-over", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    panel = page.locator(".panel.leavers")
+    panel.get_by_role("button", name="Choose who leaves").click()
+    page.get_by_role("dialog", name="Who leaves?").locator(".people button", has_text="王伟").click()
+    panel.get_by_role("button", name="Hand over").click()
+    page.get_by_role("dialog", name="Who gets the tasks?").locator(".people button", has_text="张红").click()
+    with page.expect_request(lambda request: request.method == "POST" and "hand-over" in request.url):
+        page.get_by_role("dialog", name="Hand over 3 tasks").get_by_role("button", name="Hand over").click()
+    panel.get_by_role("button", name="Choose who leaves").click()
+    dialog = page.get_by_role("dialog", name="Who leaves?")
+    dialog.get_by_label("not listed any more").fill("gone")
+    dialog.get_by_role("button", name="Choose", exact=True).click()
+    expect(panel).to_contain_text("Pending tasks of gone")
+    with page.expect_response("**/hand-over"):
+        held.pop().continue_()
+    expect(panel).to_contain_text("Pending tasks of gone")
+    expect(panel).not_to_contain_text("Requested for")
+    assert [each["of"] for each in fake.acted] == [WEI]

@@ -132,6 +132,8 @@ class FakeTaskCenter:
     left: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, "list[dict[str, Any]]"])
     """User → their pending tasks by process, as an operator hands them over."""
     handed: dict[str, int] = field(default_factory=dict[str, int])
+    leaving_fails: int = 0
+    """How often the answer about a person who leaves fails."""
     refused: dict[str, str] = field(default_factory=dict[str, str])
     """Instance → why an action on it is refused at once."""
     actions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -608,7 +610,16 @@ class FakeTaskCenter:
 
     async def _leaving(self, user: str) -> dict[str, Any]:
         """What is under way is done the next time."""
-        answer = {"processes": self.left.get(user, []), "handed": dict(self.handed)}
+        if self.leaving_fails:
+            self.leaving_fails -= 1
+            raise HTTPException(500)
+        stays = sum(each["pending"] for each in self.left.get(user, []) if not each["is_possible"])
+        answer = {
+            "processes": self.left.get(user, []),
+            "handed": dict(self.handed),
+            "staying": {"not-possible": stays} if stays else {},
+            "recorded": 0,
+        }
         done = self.handed.pop("REQUESTED", 0) + self.handed.pop("DONE", 0)
         self.handed |= {"DONE": done} if done else {}
         return answer
@@ -619,7 +630,7 @@ class FakeTaskCenter:
         possible = [each for each in self.left.get(user, []) if each["is_possible"]]
         self.handed["REQUESTED"] = sum(each["pending"] for each in possible)
         self.left[user] = [each for each in self.left.get(user, []) if not each["is_possible"]]
-        return await self._leaving(user)
+        return {**await self._leaving(user), "recorded": self.handed.get("DONE", 0)}
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

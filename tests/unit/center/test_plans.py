@@ -19,6 +19,7 @@ from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
 from taskbridge.center.actions.store import ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
+from taskbridge.center.actions.targets import Endpoint, Endpoints
 from taskbridge.center.api.marks import MarkChange, MarksStore
 from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.erasure import Erasure
@@ -102,8 +103,9 @@ def ask_everything(database: Database) -> None:
     marks.purge()
     acting.request(caller, [ActionRequest("u8", "I-8", "7", "agree", "", "")], Systems(), address="", now=BEGAN)
     operator = Caller("sso", corp_id="corp", user_id="u7", corps=("*",))
-    acting.reassign(operator, ("corp", "u8"), "u7", "", Systems(), address="", now=BEGAN)
-    acting.leaving(("corp", "u8"), Systems(), now=BEGAN)
+    erp = Systems(endpoints=lambda: Endpoints({("corp", "yida"): Endpoint("http://127.0.0.1:1/x", b"key")}))
+    assert acting.reassign(operator, ("corp", "u8"), "u6", "", erp, address="", now=BEGAN)
+    acting.leaving(("corp", "u8"), erp, now=BEGAN)
     acting.found_out(acting.due(now=BEGAN * 2)[0])
     acting.shown(("corp", "u7"), now=BEGAN)
     acting.purge(now=BEGAN)

@@ -7,13 +7,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import select
 
 from support.acting import World, acting
-from support.reconcile import APP_TYPE, CORP_ID, NOW
+from support.reconcile import APP_TYPE, CORP_ID, NOW, filed
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.access import Caller
+from taskbridge.center.access.audit import pseudonym_of
 from taskbridge.center.actions import store
 from taskbridge.center.actions.conclusions import is_carried_out
+from taskbridge.center.tables import audit
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Apps
 from taskbridge.dingtalk.calls import always
@@ -250,3 +253,91 @@ def test_a_task_that_the_recipient_gets_later_proves_nothing_after_the_leavers_o
         )
 
     assert (carried_out("manager"), carried_out("leo")) == (True, None)
+
+
+async def test_what_can_never_go_holds_up_nothing_and_is_counted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "REASSIGNED_MOST", 3)
+    async with acting(database) as world:
+        begin(world, 0)
+        world.assign(*((f"A-{each}", f"x{each}", "leo") for each in range(3)))
+        world.assign(("B-0", "1000", "leo"), ("B-1", "1001", "leo"))
+        world.happens(*(filed(each, NOW, instance_status="COMPLETED", finished_at=NOW) for each in ("B-0", "B-1")))
+        world.assign(*((f"I-{each}", str(2000 + each), "leo") for each in range(2)))
+        found = world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms())
+        assert found.staying == {"not-numeric": 3, "ended": 2}
+        assert [each.instance_id for each in reassign(world)] == ["I-0", "I-1"]
+        assert reassign(world) == []
+
+
+async def test_what_was_refused_comes_last(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "REASSIGNED_MOST", 3)
+    async with acting(database) as world:
+        begin(world, 5)
+        world.dingtalk.faults.answers_next.extend([(400, "failure.task.noPermission")] * 3)
+        presses: list[list[str]] = []
+        for _ in range(2):
+            presses.append([each.instance_id for each in reassign(world)])
+            await world.work(pass_s=1)
+        assert presses == [["I-0", "I-1", "I-2"], ["I-3", "I-4", "I-0"]]
+        assert handed(world) == {"ACCEPTED": 3, "REFUSED": 2}, "the latest of each task"
+
+
+async def test_what_is_refused_too_often_is_counted_and_not_sent(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        world.dingtalk.faults.answers_next.extend([(400, "failure.task.noPermission")] * 5)
+        for _ in range(5):
+            assert len(reassign(world)) == 1
+            await world.work(pass_s=1)
+        assert reassign(world) == []
+        found = world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms())
+        assert (found.staying, found.handed) == ({"too-often": 1}, {"REFUSED": 1})
+
+
+async def test_an_operator_hands_nothing_over_to_themself(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        with pytest.raises(BadQuery):
+            reassign(world, "oda")
+        assert not world.stored
+
+
+async def test_the_audit_trail_says_to_whom(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 2)
+        reassign(world)
+        assert reassign(world) == []
+        with world.database.read() as connection:
+            nia = pseudonym_of(connection, (CORP_ID, "nia"))
+        assert [each for each in world.trail if each[1] == store.HANDED_TO] == [("oda", store.HANDED_TO, nia)]
+
+
+async def test_the_operators_own_decisions_stay_shown(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 200)
+        world.assign(("O-1", "9001", "oda"))
+        world.act("agree", ("O-1", "9001"), by="oda")
+        world.clock.pass_s(1)
+        assert len(reassign(world)) == 200
+        shown = world.store.shown((CORP_ID, "oda"), now=world.clock.now_ms())
+        assert [each.action for each in shown] == ["agree"]
+        assert len(world.store.shown(LEAVER, now=world.clock.now_ms())) == 200
+
+
+def test_who_asks_is_recorded_also_if_nothing_is_handed_over(served: Served) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    answer = browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()
+    assert (answer["recorded"], answer["staying"]) == (0, {"not-possible": 1})
+    with served.database.read() as connection:
+        bob = pseudonym_of(connection, ("ours", "bob"))
+        assert connection.execute(select(audit.c.action).where(audit.c.subject == bob)).all() == [("read",)]
+
+
+def test_an_operator_who_hands_over_to_themself_is_refused(served: Served) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    answer = browser.post(PATH.format("ours", "bob"), json={"recipient_id": "ann"}, headers=SAME_SITE)
+    assert refusal(answer) == 400

@@ -16,9 +16,24 @@ The last four are ends.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
@@ -35,6 +50,7 @@ from taskbridge.center.actions.targets import (
     TalkName,
 )
 from taskbridge.center.tables import (
+    NEVER_DUE,
     VIEW_CODES,
     WHOLE_INSTANCE,
     actions,
@@ -76,8 +92,11 @@ SHOWN_MS = 24 * 3600 * 1000
 _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
+HANDED_TO = "handed_to"
+"""In the audit trail, after those tasks that one request handed over: who gets them."""
 REASSIGNED_MOST = 200
 """Of one request: they are recorded in one transaction."""
+_CHECKED_MOST = 5 * REASSIGNED_MOST
 _REFUSED_MOST, _CHANGED_MOST, _HOUR_MS = 5, 20, 3600 * 1000
 """How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp.
 
@@ -122,7 +141,9 @@ class LeftProcess(NamedTuple):
 class Leaving(NamedTuple):
     processes: list[LeftProcess]
     handed: dict[str, int]
-    """By the status of the action."""
+    """By the status of the latest action on each task."""
+    staying: dict[str, int]
+    """Pending tasks that cannot be handed over now, by the reason."""
 
 
 class Share(NamedTuple):
@@ -174,6 +195,47 @@ def _pending_with(person: Person) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+_NUMERIC_MISSING = or_(entries.c.task_id == WHOLE_INSTANCE, entries.c.task_id.regexp_match("[^0-9]"))
+_STAYS = case(
+    (entries.c.due_at == NEVER_DUE, ENDED_THERE),
+    (and_(entries.c.source == SOURCE_YIDA, _NUMERIC_MISSING), NOT_NUMERIC),
+    else_="",
+)
+"""Why a pending task cannot be handed over although its app can; as ``_objection``."""
+
+
+def _of_day(person: Person, now: int) -> tuple[ColumnElement[bool], ...]:
+    corp_id, user_id = person
+    return actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > now - SHOWN_MS
+
+
+def _possible(connection: Connection, person: Person, systems: Systems) -> set[tuple[str, str]]:
+    """Source and app type of those pending tasks of a person that can be decided here."""
+    query = select(entries.c.source, entries.c.app_type).where(*_pending_with(person)).distinct()
+    found = ((row[0], row[1]) for row in connection.execute(query))
+    return {each for each in found if systems.of(person[0], *each) is not None}
+
+
+def _to_reassign(connection: Connection, leaver: Person, systems: Systems, now: int) -> Select[str, str]:
+    """Instance and task of the pending tasks that may be handed over, in the order in which they are."""
+    possible = sorted(_possible(connection, leaver, systems))
+    busy = exists().where(actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK))
+    tasks = select(actions.c.instance_id, actions.c.task_id)
+    failed = tasks.where(*_of_day(leaver, now), actions.c.status.in_([REFUSED, FAILED]))
+    again = case((tuple_(entries.c.instance_id, entries.c.task_id).in_(failed), 1), else_=0)
+    where = tuple_(entries.c.source, entries.c.app_type).in_(possible), literal("") == _STAYS, ~busy
+    columns = select(entries.c.instance_id, entries.c.task_id)
+    return columns.where(*_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(_CHECKED_MOST)
+
+
+def _often_refused(person: Person, now: int) -> Select[int]:
+    """How many pending tasks were refused so often that nothing is sent; as ``_requested``."""
+    its = actions.c.corp_id, actions.c.user_id, actions.c.instance_id, actions.c.task_id
+    lately = *_of_day(person, now), actions.c.requested_at > now - _HOUR_MS, actions.c.status == REFUSED
+    often = select(actions.c.instance_id).where(*lately, _IS_PENDING).group_by(*its)
+    return select(func.count()).select_from(often.having(func.count() >= _REFUSED_MOST).subquery())
+
+
 class Actions:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
@@ -197,41 +259,53 @@ class Actions:
     ) -> list[Action]:
         """Record that an operator hands over the pending tasks of a person of their corp, each with the audit trail.
 
-        As ``request``: the oldest REASSIGNED_MOST that are not under way. Raises BadQuery if they cannot go to ``to``.
+        As ``request``: at most REASSIGNED_MOST that are not under way, the oldest first; those that were refused or
+        failed within a day come last. Returns what was recorded. Raises BadQuery if they cannot go to ``to``.
         """
         corp_id, user_id = leaver
-        if to == user_id:
-            raise BadQuery("the recipient must be another person")
+        if to in (user_id, caller.user_id):
+            raise BadQuery("the recipient must be another person than who leaves and who hands over")
         with self._database.write(durable=True) as connection, self._complete(connection):
             if not is_known(connection, (corp_id, to)):
                 raise BadQuery("the recipient must be a person who was imported")
-            columns = entries.c.instance_id, entries.c.task_id, entries.c.source, entries.c.app_type
-            busy = exists().where(
-                actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK)
-            )
-            rows = connection.execute(select(*columns).where(*_pending_with(leaver), ~busy).order_by(*_OLDEST))
-            wanted = [
-                ActionRequest(user_id, row.instance_id, row.task_id, REASSIGN, to, remark)
-                for row in rows
-                if systems.of(corp_id, row.source, row.app_type) is not None
-            ]
-            return self._record(connection, caller, wanted[:REASSIGNED_MOST], systems, address, now)
+            wanted: list[ActionRequest] = []
+            for instance_id, task_id in connection.execute(_to_reassign(connection, leaver, systems, now)).all():
+                each = ActionRequest(user_id, instance_id, task_id, REASSIGN, to, remark)
+                if self._checked(connection, caller, each, systems, now).status == REQUESTED:
+                    wanted.append(each)
+                if len(wanted) == REASSIGNED_MOST:
+                    break
+            found = self._record(connection, caller, wanted, systems, address, now)
+            mine = [each for each in found if (each.actor_id, each.requested_at) == (caller.user_id, now)]
+            if mine:
+                append_of(connection, self._database, caller, HANDED_TO, (corp_id, to), address=address)
+            return mine
 
     def leaving(self, leaver: Person, systems: Systems, *, now: int) -> Leaving:
         """The pending tasks of a person by process, and what became of those that were handed over within a day."""
-        corp_id, user_id = leaver
         by = entries.c.app_type, entries.c.process_name, entries.c.source
-        counts = select(*by, func.count().label("n")).where(*_pending_with(leaver)).group_by(*by)
-        handed = select(actions.c.status, func.count()).where(
-            *(actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > now - SHOWN_MS),
-            actions.c.action == REASSIGN,
+        counts = select(*by, _STAYS.label("stays"), func.count()).where(*_pending_with(leaver)).group_by(*by, "stays")
+        newest_first = actions.c.requested_at.desc(), actions.c.action_id
+        place = func.row_number().over(partition_by=[actions.c.instance_id, actions.c.task_id], order_by=newest_first)
+        latest = (
+            select(actions.c.status, place.label("place"))
+            .where(*_of_day(leaver, now), actions.c.action == REASSIGN)
+            .subquery()
         )
+        handed = select(latest.c.status, func.count()).where(latest.c.place == 1).group_by(latest.c.status)
         with self._database.read() as connection, self._complete(connection):
+            pending, staying = Counter[tuple[str, str | None, str]](), Counter[str]()
+            possible = _possible(connection, leaver, systems)
+            for app_type, process_name, source, stays, count in connection.execute(counts):
+                pending[app_type, process_name, source] += count
+                staying[stays if (source, app_type) in possible else NOT_POSSIBLE] += count
+            staying[TOO_OFTEN] = connection.execute(_often_refused(leaver, now)).scalar_one()
             processes = [
-                LeftProcess(*row, is_possible=systems.of(corp_id, row.source, row.app_type) is not None)
-                for row in connection.execute(counts.order_by(func.count().desc(), *by))
+                LeftProcess(*each, count, is_possible=(each[2], each[0]) in possible)
+                for each, count in sorted(pending.items(), key=lambda item: (-item[1], item[0][0], item[0][1] or ""))
             ]
-            return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed.group_by(actions.c.status))})
+            del staying[""]
+            return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed)}, dict(+staying))
 
     def _record(  # noqa: PLR0917 - of its callers
         self,
@@ -260,7 +334,9 @@ class Actions:
     def shown(self, person: Person, *, now: int) -> list[Action]:
         """Decisions by or for a person that are under way or ended within a day, the latest first."""
         corp_id, user_id = person
-        mine = actions.c.corp_id == corp_id, or_(actions.c.user_id == user_id, actions.c.actor_id == user_id)
+        # What operators hand over is on a page of its own.
+        acted = and_(actions.c.actor_id == user_id, actions.c.action != REASSIGN)
+        mine = actions.c.corp_id == corp_id, or_(actions.c.user_id == user_id, acted)
         decided = actions.c.action.not_in(TALK), actions.c.requested_at > now - SHOWN_MS
         query = select(actions).where(*mine, *decided)
         with self._database.read() as connection:

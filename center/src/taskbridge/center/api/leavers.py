@@ -47,19 +47,20 @@ def leavers_router(
     ) -> Response:
         """Records the oldest 200 that are not under way, in one transaction, and sends each to its system once.
 
-        Again: the next ones, and those that failed. What is recorded goes on after a restart.
+        Again: the next ones, and last those that failed. What is recorded goes on after a restart.
         """
+        await access.record_read(request, caller, (corp_id, user_id))
         leaver, to, address = (corp_id, clean(user_id)), clean(body.recipient_id), address_of(request)
-        await threads.write(
+        recorded = await threads.write(
             lambda: store.reassign(caller, leaver, to, body.remark, systems, address=address, now=now_ms())
         )
         wake()
-        return _answer(await threads.run(read, corp_id, user_id))
+        return _answer(await threads.run(read, corp_id, user_id), len(recorded))
 
     return router
 
 
-def _answer(found: Leaving) -> Response:
+def _answer(found: Leaving, recorded: int = 0) -> Response:
     processes: list[models.LeftProcessOut] = [
         {
             "app_type": each.app_type,
@@ -70,5 +71,10 @@ def _answer(found: Leaving) -> Response:
         }
         for each in found.processes
     ]
-    answer: models.LeavingOut = {"processes": processes, "handed": found.handed}
+    answer: models.LeavingOut = {
+        "processes": processes,
+        "handed": found.handed,
+        "staying": found.staying,
+        "recorded": recorded,
+    }
     return JsonAnswer(answer)

@@ -534,7 +534,7 @@ class ActionOut(_Shown):
     task_id: str | None
     action: Annotated[RecordedName, _says("`reassign`: an operator handed the task over.")]
     user_id: Annotated[str, _says("Whose task or request it is.")]
-    actor_id: Annotated[str, _says("Who acted: this person, or a delegate.")]
+    actor_id: Annotated[str, _says("Who acted: this person, a delegate, or, for `reassign`, an operator.")]
     recipient_id: Annotated[str | None, _says(_recipient)]
     remark: str
     status: Annotated[
@@ -566,8 +566,17 @@ class LeftProcessOut(_Shown):
 class LeavingOut(_Shown):
     processes: Annotated[Sequence[LeftProcessOut], _says("The pending tasks of the person, by process.")]
     handed: Annotated[
-        Mapping[str, int], _says("How many were handed over by operators within a day, by the status of the action.")
+        Mapping[str, int],
+        _says("How many tasks operators handed over within a day, by the status of the latest action on each."),
     ]
+    staying: Annotated[
+        Mapping[str, int],
+        _says(
+            "How many pending tasks cannot be handed over now, by the reason: `not-possible`, `not-numeric`, `ended`, "
+            "`too-often`."
+        ),
+    ]
+    recorded: Annotated[int, _says("How many this request recorded.")]
 
 
 class PossibleOut(_Shown):

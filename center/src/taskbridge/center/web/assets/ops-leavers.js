@@ -1,12 +1,14 @@
 // The operator's page: hands over all pending tasks of a person who leaves, with a preview and what became of them.
 
 import { outcome, pathOf } from "./api.js";
-import { button, dialog, element, recordsTable, replace } from "./dom.js";
+import { button, dialog, element, labelled, recordsTable, replace } from "./dom.js";
 import { noneShown, panel } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
 import { sayProblem, statusLine } from "./states.js";
 
 const EVERY_MS = 2000;
+/** Of one request. */
+const MOST = 200;
 const UNDER_WAY = ["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"];
 
 /** A panel for an operator who signed in; null for anybody else, whom the service would refuse. */
@@ -17,21 +19,33 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   const line = statusLine();
   const chosen = element("div", { class: "stack" });
   const content = element("div", { class: "stack" });
-  const start = button(said.start, () => pick(said.who, null, (found) => choose(found)), { class: "primary-button" });
+  const start = button(said.start, () => pick(said.who, null, (found) => choose(found), said.byId), { class: "primary-button" });
   const name = ({ name: known, user_id: id }) => known || id;
   let leaver = null;
   let timer;
 
-  const path = () => `/v1/ops${pathOf({ corpId, userId: leaver.user_id }, "hand-over").slice("/v1".length)}`;
+  const pathFor = ({ user_id: user }) => `/v1/ops${pathOf({ corpId, userId: user }, "hand-over").slice("/v1".length)}`;
 
-  /** A dialog with a search of people. */
-  async function pick(title, without, found) {
-    const body = element("div");
+  /** A dialog with a search of people, and with a field for the id of others if that has a label. */
+  async function pick(title, without, found, byId = null) {
+    const body = element("div", { class: "stack" });
     const root = dialog(title, { on: { close: () => root.remove() } }, body, button(words.close, () => root.close()));
     document.body.append(root);
     root.showModal();
-    const picker = await colleaguePicker(api, me, words, (person) => (root.close(), found(person)), without);
-    replace(body, picker ?? element("p", {}, words.acting.nobody));
+    const chosen = (person) => (root.close(), found(person));
+    const picker = await colleaguePicker(api, me, words, chosen, without);
+    replace(body, picker ?? element("p", {}, words.acting.nobody), byId === null ? null : typed(byId, chosen));
+  }
+
+  /** For who is not imported any more. */
+  function typed(label, chosen) {
+    const field = element("input", { required: true, maxlength: "200", autocomplete: "off" });
+    const submit = (event) => {
+      event.preventDefault();
+      const id = field.value.trim();
+      if (id !== "") chosen({ user_id: id, name: null });
+    };
+    return element("form", { class: "leavers-typed stack", on: { submit } }, labelled(label, field), element("button", { class: "quiet-button" }, said.choose));
   }
 
   async function choose(found) {
@@ -43,14 +57,17 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   async function load() {
     clearTimeout(timer);
     const asked = leaver;
-    const [found, problem] = await outcome(api.get(path()));
+    const [found, problem] = await outcome(api.get(pathFor(asked)));
     if (asked !== leaver) return;
-    if (problem !== null) line.say(sayProblem(problem, words)[0]);
-    else show(found);
+    if (problem === null) return show(found);
+    line.say(sayProblem(problem, words)[0]);
+    timer = setTimeout(load, EVERY_MS);
   }
 
-  function show({ processes, handed }) {
-    const waits = processes.filter(({ is_possible: isPossible }) => isPossible).reduce((sum, { pending }) => sum + pending, 0);
+  function show({ processes, handed, staying }) {
+    clearTimeout(timer);
+    const stay = Object.entries(staying);
+    const waits = processes.reduce((sum, { pending }) => sum + pending, 0) - stay.reduce((sum, [, count]) => sum + count, 0);
     const busy = UNDER_WAY.reduce((sum, status) => sum + (handed[status] ?? 0), 0);
     const columns = [
       [words.columns.process, ({ process_name: process, app_type: app }) => process || app, "row"],
@@ -62,30 +79,38 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
       content,
       element("p", {}, element("b", {}, said.of(name(leaver)))),
       processes.length > 0 ? recordsTable(said.title, columns, processes) : noneShown(said.none),
+      stay.length > 0 ? element("ul", { class: "note leavers-staying" }, ...stay.map(([reason, count]) => element("li", {}, said.stays[reason]?.(format.number(count)) ?? `${reason}: ${format.number(count)}`))) : null,
       Object.keys(handed).length > 0 ? element("p", { class: "note leavers-progress", role: "status" }, said.progress(format.number(handed.DONE ?? 0), format.number(busy), format.number(failed), format.number(handed.OVERTAKEN ?? 0))) : null,
-      waits > busy ? button(said.handOver, () => pick(said.to, leaver.user_id, (to) => confirm(to, waits - busy)), { class: "primary-button", data: { keep: "hand-over" } }) : null,
+      waits > busy ? button(said.handOver, () => pick(said.to, leaver.user_id, (to) => confirm(to, Math.min(waits - busy, MOST))), { class: "primary-button", data: { keep: "hand-over" } }) : null,
     );
     if (busy > 0) timer = setTimeout(load, EVERY_MS);
   }
 
   function confirm(to, count) {
+    const asked = leaver;
     const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);
-    const asked = dialog(
+    const root = dialog(
       said.sure(format.number(count), name(leaver), name(to)),
-      { class: "small", on: { close: () => (asked.remove(), asked.returnValue === "yes" && handOver(to)) } },
+      { class: "small", on: { close: () => (root.remove(), root.returnValue === "yes" && handOver(asked, to)) } },
       element("p", { class: "faint" }, said.consequence),
       element("form", { method: "dialog", class: "line" }, choice("quiet-button", words.cancel, ""), choice("primary-button", said.handOver, "yes")),
     );
-    document.body.append(asked);
-    asked.showModal();
+    document.body.append(root);
+    root.showModal();
   }
 
-  async function handOver(to) {
+  async function handOver(asked, to) {
     clearTimeout(timer);
     line.say("");
-    const [found, problem] = await outcome(api.send("POST", path(), { recipient_id: to.user_id }));
-    if (problem !== null) line.say(sayProblem(problem, words)[0]);
-    else show(found);
+    const [found, problem] = await outcome(api.send("POST", pathFor(asked), { recipient_id: to.user_id }));
+    if (asked !== leaver) return;
+    if (problem === null) {
+      line.say(said.recorded(format.number(found.recorded), name(to)));
+      show(found);
+      return;
+    }
+    line.say(sayProblem(problem, words)[0]);
+    timer = setTimeout(load, EVERY_MS);
   }
 
   replace(chosen, start, content, line.root);
