@@ -95,6 +95,7 @@ def test_somebody_who_is_not_listed_any_more_is_typed_and_a_failed_answer_is_ask
     dialog.get_by_role("button", name="Choose", exact=True).click()
     expect(panel.locator("tbody tr")).to_have_count(1)
     assert fake.leaving_fails == 0
+    expect(panel.locator(".deciding-said")).to_have_text("")
     panel.get_by_role("button", name="Hand over").click()
     to = page.get_by_role("dialog", name="Who gets the tasks?")
     expect(to.locator(".leavers-typed")).to_have_count(0)

@@ -11,7 +11,7 @@ import structlog
 
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
-from taskbridge.center.actions.store import CHANGED, DONE, OVERTAKEN
+from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, TALK, WITHDRAW, Possible
 from taskbridge.dingtalk import wire
@@ -217,11 +217,13 @@ def read_reassigned(
 ) -> str | None:
     """What became of a task that a manager hands over, and that its person does not hold any more.
 
-    DONE only if it reached the recipient. What the person did with it themself is not ours, also if the recipient has
-    the next task.
+    DONE only if Yida said yes, or if it reached the recipient. What the person did with it themself is not ours, also
+    if the recipient has the next task.
     """
     of_task = [each for each in past if str(each.task_id) == action.task_id]
     meant = {is_meant(REASSIGN, each.action_exit or each.action) for each in of_task}
+    if action.status == ACCEPTED and meant == {True}:
+        return DONE
     if False in meant or any(str(each.operator_user_id) == action.user_id for each in of_task):
         return OVERTAKEN
     times = [each.create_time for each in running if str(each.actual_actioner_id) == action.recipient_id]

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from support.acting import World, acting
+from support.center_rows import state
 from support.reconcile import APP_TYPE, CORP_ID, NOW, filed
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import pseudonym_of
 from taskbridge.center.actions import store
 from taskbridge.center.actions.conclusions import is_carried_out
-from taskbridge.center.tables import audit
+from taskbridge.center.actions.targets import Endpoint
+from taskbridge.center.tables import actions, audit
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Apps
 from taskbridge.dingtalk.calls import always
 from taskbridge.dingtalk.decisions import YidaApps, read_reassigned
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.runtime.refusals import BadQuery
-from taskbridge.schemas.events import PersonRecord, Status, TaskEntry, TaskState
+from taskbridge.schemas.events import SOURCE_YIDA, PersonRecord, Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,8 +50,9 @@ def begin(world: World, tasks: int) -> None:
     world.assign(*((f"I-{each}", str(2000 + each), "leo") for each in range(tasks)))
 
 
-def reassign(world: World, to: str = "nia") -> list[Action]:
-    return world.store.reassign(OPERATOR, LEAVER, to, "", world.systems, address="192.0.2.1", now=world.clock.now_ms())
+def reassign(world: World, to: str = "nia", by: str = "oda") -> list[Action]:
+    operator, now = replace(OPERATOR, user_id=by), world.clock.now_ms()
+    return world.store.reassign(operator, LEAVER, to, "", world.systems, address="192.0.2.1", now=now)
 
 
 def redirected(world: World) -> list[wire.RedirectTask]:
@@ -245,14 +250,17 @@ def test_a_task_that_the_recipient_gets_later_proves_nothing_after_the_leavers_o
         *("x", CORP_ID, "leo", "oda", "I", "1", "yida", APP_TYPE, "reassign", "nia", "", "UNCLEAR", "", 1), NOW, NOW
     )
 
-    def carried_out(actor: str) -> bool | None:
+    def carried_out(actor: str, status: store.ActionStatus = "UNCLEAR", later: str = "nia") -> bool | None:
         ours = TaskEntry("1", Status.COMPLETED, ("leo",), actor_id=actor, outcome=wire.FORWARD, decided_at=NOW)
-        later = TaskEntry("3", Status.PENDING, ("nia",), created_at=NOW + 5000)
-        return is_carried_out(
-            action, TaskState("I", CORP_ID, APP_TYPE, updated_at=NOW, revision=3, tasks=(ours, later))
-        )
+        tasks = ours, TaskEntry("3", Status.PENDING, (later,), created_at=NOW + 5000)
+        state = TaskState("I", CORP_ID, APP_TYPE, updated_at=NOW, revision=3, tasks=tasks)
+        return is_carried_out(action._replace(status=status), state)
 
     assert (carried_out("manager"), carried_out("leo")) == (True, None)
+    # Yida said yes to it, so the leaver cannot have done it, under any name that is recorded.
+    assert carried_out("leo", "ACCEPTED", later="kim") is True
+    [records, accepted] = [record("1", "leo", wire.FORWARD)], action._replace(status="ACCEPTED")
+    assert (read_reassigned(accepted, [], records), read_reassigned(action, [], records)) == ("DONE", "OVERTAKEN")
 
 
 async def test_what_can_never_go_holds_up_nothing_and_is_counted(
@@ -294,6 +302,32 @@ async def test_what_is_refused_too_often_is_counted_and_not_sent(sqlite_database
         assert reassign(world) == []
         found = world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms())
         assert (found.staying, found.handed) == ({"too-often": 1}, {"REFUSED": 1})
+
+
+async def test_what_a_changed_form_refused_is_counted_as_it_is_sent(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        for _ in range(5):
+            world.act("agree", ("I-0", "2000"), by="leo", form="as it was")
+            await world.work(pass_s=1)
+        assert world.statuses == [("REFUSED", "changed")] * 5
+        assert world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).staying == {}
+        assert len(reassign(world)) == 1
+
+
+async def test_two_operators_hand_each_task_over_once(database: Database) -> None:
+    async with acting(database) as world:
+        begin(world, 60)
+        for each in ("obo", "kim"):
+            world.rows.know(CORP_ID, PersonRecord(each))
+        with ThreadPoolExecutor(2) as threads:
+            both = [threads.submit(reassign, world, *each) for each in (("nia", "oda"), ("kim", "obo"))]
+            found = [each.result() for each in both]
+        assert sum(map(len, found)) == 60
+        await world.work()
+        await world.work()
+        sent = Counter(each.process_instance_id for each in redirected(world))
+        assert (len(sent), set(sent.values())) == (60, {1})
 
 
 async def test_an_operator_hands_nothing_over_to_themself(sqlite_database: Database) -> None:
@@ -341,3 +375,19 @@ def test_an_operator_who_hands_over_to_themself_is_refused(served: Served) -> No
     sign_in(browser)
     answer = browser.post(PATH.format("ours", "bob"), json={"recipient_id": "ann"}, headers=SAME_SITE)
     assert refusal(answer) == 400
+
+
+def test_the_audit_trail_shows_auditors_which_tasks(sqlite_database: Database, tmp_path: Path) -> None:
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann", auditors="ours/ann") as (served, _):
+        served.endpoints["ours", SOURCE_YIDA] = Endpoint("http://127.0.0.1:1/actions", b"key")
+        served.rows.store(state("I-bob", corp_id="ours", tasks=(TaskEntry("7", Status.PENDING, ("bob",)),)))
+        browser = served.browser()
+        sign_in(browser)
+        assert browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()["recorded"] == 1
+        [found] = browser.get("/v1/audit?action=reassign").json()["items"]
+        keys = "decision", "status", "instance_id", "task_id"
+        assert [found[each] for each in keys] == ["reassign", "REQUESTED", "I-bob", "7"]
+        with served.database.write() as connection:
+            connection.execute(delete(actions))
+        [found] = browser.get("/v1/audit?action=reassign").json()["items"]
+        assert [found[each] for each in keys] == ["reassign", None, "I-bob", "7"], "also after a month"

@@ -39,11 +39,13 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
     if task is None or task.status is not Status.COMPLETED or is_other:
         return False
     found = is_meant(action.action, task.outcome)
-    if action.action == REASSIGN and found:
+    is_theirs = False
+    # Yida's yes is the hand-over itself, recorded under any name.
+    if action.action == REASSIGN and (action.source, action.status) != (SOURCE_YIDA, "ACCEPTED"):
         # Somebody else may have handed it over, to another person.
-        found = None
-    # Yida carries it out in its manager's name. What the person did themself is read back.
-    is_theirs = action.action == REASSIGN and action.source == SOURCE_YIDA and task.actor_id == action.user_id
+        found = found and None
+        # What the person did themself is read back.
+        is_theirs = action.source == SOURCE_YIDA and task.actor_id == action.user_id
     if found is None and not is_theirs:
         found = action.action in (AGREE, REFUSE) or any(_is_next(action, state, each) for each in state.tasks) or None
     return False if found is None and state.finished_at is not None else found

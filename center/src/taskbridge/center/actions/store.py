@@ -96,7 +96,6 @@ HANDED_TO = "handed_to"
 """In the audit trail, after those tasks that one request handed over: who gets them."""
 REASSIGNED_MOST = 200
 """Of one request: they are recorded in one transaction."""
-_CHECKED_MOST = 5 * REASSIGNED_MOST
 _REFUSED_MOST, _CHANGED_MOST, _HOUR_MS = 5, 20, 3600 * 1000
 """How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp.
 
@@ -196,17 +195,30 @@ def _pending_with(person: Person) -> tuple[ColumnElement[bool], ...]:
 
 
 _NUMERIC_MISSING = or_(entries.c.task_id == WHOLE_INSTANCE, entries.c.task_id.regexp_match("[^0-9]"))
-_STAYS = case(
-    (entries.c.due_at == NEVER_DUE, ENDED_THERE),
-    (and_(entries.c.source == SOURCE_YIDA, _NUMERIC_MISSING), NOT_NUMERIC),
-    else_="",
-)
-"""Why a pending task cannot be handed over although its app can; as ``_objection``."""
 
 
-def _of_day(person: Person, now: int) -> tuple[ColumnElement[bool], ...]:
+def _since(person: Person, at: int) -> tuple[ColumnElement[bool], ...]:
     corp_id, user_id = person
-    return actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > now - SHOWN_MS
+    return actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > at
+
+
+def _is_of(tasks: Select[str, str]) -> ColumnElement[bool]:
+    """Whether an entry is about one of these, by instance and task."""
+    return tuple_(entries.c.instance_id, entries.c.task_id).in_(tasks)
+
+
+def _stays(person: Person, now: int) -> ColumnElement[str]:
+    """Why a pending task cannot be handed over although its app can, or empty; as ``_objection`` and ``_requested``."""
+    changed = func.sum(case((actions.c.detail == CHANGED, 1), else_=0))
+    of_task = actions.c.instance_id, actions.c.task_id
+    refused = select(*of_task).where(*_since(person, now - _HOUR_MS), actions.c.status == REFUSED).group_by(*of_task)
+    often = refused.having(or_(func.count() - changed >= _REFUSED_MOST, changed >= _CHANGED_MOST))
+    return case(
+        (entries.c.due_at == NEVER_DUE, ENDED_THERE),
+        (and_(entries.c.source == SOURCE_YIDA, _NUMERIC_MISSING), NOT_NUMERIC),
+        (_is_of(often), TOO_OFTEN),
+        else_="",
+    )
 
 
 def _possible(connection: Connection, person: Person, systems: Systems) -> set[tuple[str, str]]:
@@ -220,20 +232,11 @@ def _to_reassign(connection: Connection, leaver: Person, systems: Systems, now: 
     """Instance and task of the pending tasks that may be handed over, in the order in which they are."""
     possible = sorted(_possible(connection, leaver, systems))
     busy = exists().where(actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK))
-    tasks = select(actions.c.instance_id, actions.c.task_id)
-    failed = tasks.where(*_of_day(leaver, now), actions.c.status.in_([REFUSED, FAILED]))
-    again = case((tuple_(entries.c.instance_id, entries.c.task_id).in_(failed), 1), else_=0)
-    where = tuple_(entries.c.source, entries.c.app_type).in_(possible), literal("") == _STAYS, ~busy
+    tasks = select(actions.c.instance_id, actions.c.task_id).where(*_since(leaver, now - SHOWN_MS))
+    again = case((_is_of(tasks.where(actions.c.status.in_([REFUSED, FAILED]))), 1), else_=0)
+    where = tuple_(entries.c.source, entries.c.app_type).in_(possible), _stays(leaver, now) == literal(""), ~busy
     columns = select(entries.c.instance_id, entries.c.task_id)
-    return columns.where(*_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(_CHECKED_MOST)
-
-
-def _often_refused(person: Person, now: int) -> Select[int]:
-    """How many pending tasks were refused so often that nothing is sent; as ``_requested``."""
-    its = actions.c.corp_id, actions.c.user_id, actions.c.instance_id, actions.c.task_id
-    lately = *_of_day(person, now), actions.c.requested_at > now - _HOUR_MS, actions.c.status == REFUSED
-    often = select(actions.c.instance_id).where(*lately, _IS_PENDING).group_by(*its)
-    return select(func.count()).select_from(often.having(func.count() >= _REFUSED_MOST).subquery())
+    return columns.where(*_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(REASSIGNED_MOST)
 
 
 class Actions:
@@ -268,15 +271,12 @@ class Actions:
         with self._database.write(durable=True) as connection, self._complete(connection):
             if not is_known(connection, (corp_id, to)):
                 raise BadQuery("the recipient must be a person who was imported")
-            wanted: list[ActionRequest] = []
-            for instance_id, task_id in connection.execute(_to_reassign(connection, leaver, systems, now)).all():
-                each = ActionRequest(user_id, instance_id, task_id, REASSIGN, to, remark)
-                if self._checked(connection, caller, each, systems, now).status == REQUESTED:
-                    wanted.append(each)
-                if len(wanted) == REASSIGNED_MOST:
-                    break
+            tasks = connection.execute(_to_reassign(connection, leaver, systems, now))
+            wanted = [ActionRequest(user_id, row[0], row[1], REASSIGN, to, remark) for row in tasks]
             found = self._record(connection, caller, wanted, systems, address, now)
-            mine = [each for each in found if (each.actor_id, each.requested_at) == (caller.user_id, now)]
+            # Without those that somebody else began meanwhile.
+            its = caller.user_id, REQUESTED, now
+            mine = [each for each in found if (each.actor_id, each.status, each.requested_at) == its]
             if mine:
                 append_of(connection, self._database, caller, HANDED_TO, (corp_id, to), address=address)
             return mine
@@ -284,12 +284,13 @@ class Actions:
     def leaving(self, leaver: Person, systems: Systems, *, now: int) -> Leaving:
         """The pending tasks of a person by process, and what became of those that were handed over within a day."""
         by = entries.c.app_type, entries.c.process_name, entries.c.source
-        counts = select(*by, _STAYS.label("stays"), func.count()).where(*_pending_with(leaver)).group_by(*by, "stays")
+        stays_here = _stays(leaver, now).label("stays")
+        counts = select(*by, stays_here, func.count()).where(*_pending_with(leaver)).group_by(*by, "stays")
         newest_first = actions.c.requested_at.desc(), actions.c.action_id
         place = func.row_number().over(partition_by=[actions.c.instance_id, actions.c.task_id], order_by=newest_first)
         latest = (
             select(actions.c.status, place.label("place"))
-            .where(*_of_day(leaver, now), actions.c.action == REASSIGN)
+            .where(*_since(leaver, now - SHOWN_MS), actions.c.action == REASSIGN)
             .subquery()
         )
         handed = select(latest.c.status, func.count()).where(latest.c.place == 1).group_by(latest.c.status)
@@ -299,13 +300,12 @@ class Actions:
             for app_type, process_name, source, stays, count in connection.execute(counts):
                 pending[app_type, process_name, source] += count
                 staying[stays if (source, app_type) in possible else NOT_POSSIBLE] += count
-            staying[TOO_OFTEN] = connection.execute(_often_refused(leaver, now)).scalar_one()
             processes = [
                 LeftProcess(*each, count, is_possible=(each[2], each[0]) in possible)
                 for each, count in sorted(pending.items(), key=lambda item: (-item[1], item[0][0], item[0][1] or ""))
             ]
             del staying[""]
-            return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed)}, dict(+staying))
+            return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed)}, dict(staying))
 
     def _record(  # noqa: PLR0917 - of its callers
         self,

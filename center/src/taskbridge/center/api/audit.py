@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import FILE_OPENED, READ, Audit, AuditQuery
 from taskbridge.center.actions.store import ENDED, SENT
-from taskbridge.center.actions.targets import ACTIONS, TALK
+from taskbridge.center.actions.targets import ACTIONS, REASSIGN, TALK
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import Auditor, guarded_router
 from taskbridge.center.api.models import ID_MAX
@@ -134,7 +134,7 @@ def _subject(entry: dict[str, Any]) -> dict[str, Any]:
     """What the text says: it is all that is known of an action after a month."""
     found = dict[str, Any](action_id=None, action=None, status=None, instance_id=None, task_id=None)
     action, subject = entry["action"], entry["subject"]
-    if action in (*ACTIONS, *TALK):
+    if action in (*ACTIONS, REASSIGN, *TALK):
         before, _, found["action_id"] = subject.rpartition(" ")
         found["instance_id"], _, found["task_id"] = before.rpartition(" ")
         found["action"] = action

@@ -22,6 +22,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   const start = button(said.start, () => pick(said.who, null, (found) => choose(found), said.byId), { class: "primary-button" });
   const name = ({ name: known, user_id: id }) => known || id;
   let leaver = null;
+  let isAway = false;
   let timer;
 
   const pathFor = ({ user_id: user }) => `/v1/ops${pathOf({ corpId, userId: user }, "hand-over").slice("/v1".length)}`;
@@ -59,7 +60,12 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
     const asked = leaver;
     const [found, problem] = await outcome(api.get(pathFor(asked)));
     if (asked !== leaver) return;
-    if (problem === null) return show(found);
+    if (problem === null) {
+      if (isAway) line.say("");
+      isAway = false;
+      return show(found);
+    }
+    isAway = true;
     line.say(sayProblem(problem, words)[0]);
     timer = setTimeout(load, EVERY_MS);
   }
