@@ -24,7 +24,7 @@ from taskbridge.center.access.audit import (
 )
 from taskbridge.center.access.delegations import ACTED_FOR, DELEGATED, UNDELEGATED
 from taskbridge.center.actions.store import ENDED, FAILED, HANDED_TO, SENT, Action
-from taskbridge.center.actions.targets import ACTIONS, REASSIGN, TALK
+from taskbridge.center.actions.targets import ACTIONS, OF_NO_TASK, REASSIGN
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import actions
 from taskbridge.runtime.database import now_ms
@@ -77,7 +77,7 @@ ACTION_ID = "0f" * 16
 AUDITED = {
     *(SIGNED_IN, SIGNED_OUT, SESSIONS_ENDED, READ, EXPORTED, FILE_OPENED, DELETED, ERASED),
     *ACTIONS,
-    *TALK,
+    *OF_NO_TASK,
     *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, HANDED_TO, REASSIGN, "webhooks_test", "webhooks_replay"),
 }
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from starlette.responses import Response
 
 from taskbridge.dingtalk import wire
-from taskbridge.local.fake_answers import Given, Refused
-from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, TrueInstance, by_minute
+from taskbridge.dingtalk.organisation import CancelAgentTask, CreateAgentTask
+from taskbridge.local.fake_answers import Given, Refused, by_minute
+from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, TrueInstance
 
 if TYPE_CHECKING:
     import threading
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.local.fake_dingtalk import Company
     from taskbridge.runtime.clock import Clock
 
-_CHANGES = {each.path for each in (*get_args(Change), wire.SaveFormRemark)}
+_CHANGES = {each.path for each in (*get_args(Change), wire.SaveFormRemark, CreateAgentTask, CancelAgentTask)}
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 
 

@@ -16,6 +16,7 @@ from taskbridge.center.access.audit import Audit
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.actions.agents import Agents
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Agent, Systems
 from taskbridge.center.actions.targets import Endpoints
@@ -61,6 +62,10 @@ class _Systems(Systems):
     """Other systems, and what reads comments of Yida's apps."""
 
     reader: Comments | None = None
+    writes: bool = False
+
+    def writes_agents(self, corp_id: str) -> bool:  # noqa: ARG002 - as Systems
+        return self.writes
 
     def comments(self, corp_id: str, source: str, app_type: str) -> Comments | None:  # noqa: ARG002 - as Systems
         return self.reader if source == SOURCE_YIDA else None
@@ -108,6 +113,8 @@ class Served:
             self.rows.queries,
             self.rows.threads,
             agents=self._agents_of,
+            at_yida=Agents(database, self.systems),
+            wake=lambda: self.wakes.append(None),
         )
         self.http: FastAPI = self.rows.http(
             sign_in_router(provider, self.sessions, access),

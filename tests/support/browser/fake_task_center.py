@@ -139,6 +139,8 @@ class FakeTaskCenter:
     actions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Actions as ``/actions`` says them, the latest first."""
     delegations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    at_yida: dict[str, Any] | None = None
+    """What becomes of delegations at Yida; None if they cannot be written there."""
     preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
@@ -410,11 +412,16 @@ class FakeTaskCenter:
         return await self._actions()
 
     async def _delegations(self) -> dict[str, Any]:
-        return {"items": self.delegations}
+        found = {"items": list(self.delegations), "may_be_at_yida": self.at_yida is not None, "ended_at_yida": []}
+        # What is under way is over the next time.
+        for at, each in enumerate(self.delegations):
+            self.delegations[at] = {**each, "at_yida": each["at_yida"] and self.at_yida}
+        return found
 
     async def _delegate(self, request: Request) -> dict[str, Any]:
         wanted = await request.json()
         delegate = {"user_id": wanted.pop("delegate_id"), "name": None}
+        wanted["at_yida"] = {"status": "SENDING", "detail": None} if wanted["at_yida"] else None
         self.delegations.append({"delegation_id": str(len(self.delegations)), "delegate": delegate, **wanted})
         return await self._delegations()
 

@@ -17,6 +17,7 @@ from support.center_rows import fill
 from support.plans import Plans
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
+from taskbridge.center.actions.agents import Agents
 from taskbridge.center.actions.store import ActionRequest, Actions
 from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import Endpoint, Endpoints
@@ -106,6 +107,7 @@ def ask_everything(database: Database) -> None:
     erp = Systems(endpoints=lambda: Endpoints({("corp", "yida"): Endpoint("http://127.0.0.1:1/x", b"key")}))
     assert acting.reassign(operator, ("corp", "u8"), "u6", "", erp, address="", now=BEGAN)
     acting.leaving(("corp", "u8"), erp, now=BEGAN)
+    Agents(database, erp).shown(("corp", "u7"), now=BEGAN)
     acting.found_out(acting.due(now=BEGAN * 2)[0])
     acting.shown(("corp", "u7"), now=BEGAN)
     acting.purge(now=BEGAN)

@@ -114,7 +114,7 @@ def test_calls_that_a_cluster_lacks_are_named_with_what_does_not_work(vendor: Ve
             wire.GetRunningTaskList.path: "open tasks are read one instance at a time",
             wire.GetTaskCopies.path: "lost copies are not found",
             organisation.ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
-            organisation.GetAgentTasks.path: "people do not see who acts for them at Yida",
+            organisation.GetAgentTasks.path: "agents at Yida are neither shown nor written",
         }.items()
     }
     assert [each.check for each in found if each.state is State.FAILED] == ["access"], "its people are at no address"

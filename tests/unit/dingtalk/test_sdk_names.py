@@ -42,6 +42,8 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
     organisation.GetAgentTasks: "yida_2_0.GetAgentTasks",
+    organisation.CreateAgentTask: "yida_2_0.CreateAgentTask",
+    organisation.CancelAgentTask: "yida_2_0.CancelAgentTask",
     organisation.GetNotifyMe: "yida_1_0.GetNotifyMe",
     organisation.GetFormComponentDefinitionList: "yida_1_0.GetFormComponentDefinitionList",
     organisation.BatchGetUser: "contact_1_0.BatchGetUser",
@@ -63,6 +65,7 @@ METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetAccessToken, workflow.ListProcessInstanceIds), "POST"),
     **dict.fromkeys((wire.ListOperationLogs, wire.PreviewPublishedProcess), "POST"),
     **dict.fromkeys((wire.SaveFormRemark, wire.ListFormRemarks), "POST"),
+    **dict.fromkeys((organisation.CreateAgentTask, organisation.CancelAgentTask), "POST"),
     wire.TerminateInstance: "PUT",
 }
 PAGED = (
@@ -119,6 +122,7 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     organisation.Application: ("yida_1_0.ListApplicationResponseBodyData",),
     wire.CopyNoticePage: ("yida_1_0.GetNotifyMeResponseBody",),
     wire.CopyNotice: ("yida_1_0.GetNotifyMeResponseBodyData",),
+    wire.Outcome: ("yida_2_0.CreateAgentTaskResponseBody", "yida_2_0.CancelAgentTaskResponseBody"),
     organisation.AgentPage: ("yida_2_0.GetAgentTasksResponseBody",),
     organisation.Agent: ("yida_2_0.GetAgentTasksResponseBodyValues",),
     organisation.ComponentList: ("yida_1_0.GetFormComponentDefinitionListResponseBody",),

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
 from taskbridge.dingtalk import wire
+from taskbridge.local.fake_answers import by_minute
 from taskbridge.local.fake_dingtalk import (
     Company,
-    by_minute,
     instance_answer,
     operation_records_answer,
     running_tasks_answer,

@@ -17,6 +17,7 @@ from taskbridge.center.access.audit import Audit, Logged, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
+from taskbridge.center.actions.agents import Agents
 from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Received, systems_of
@@ -368,6 +369,8 @@ class Center:
                 self._queries,
                 self._threads,
                 agents=self.systems.agents,
+                at_yida=Agents(self._database, self.systems),
+                wake=self.dispatcher.wake,
             ),
             audit_router(self.audit, self.access, self._database, self._threads),
             pages_router(),

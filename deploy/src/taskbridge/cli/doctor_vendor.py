@@ -67,7 +67,7 @@ _WITHOUT = {
     wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
     wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
-    GetAgentTasks.path: "people do not see who acts for them at Yida",
+    GetAgentTasks.path: "agents at Yida are neither shown nor written",
     GetNotifyMe.path: "recovered copies have no time and no page",
     GetFormComponentDefinitionList.path: "fields of forms are shown by their ids",
     BatchGetUser.path: "people are shown by their ids",

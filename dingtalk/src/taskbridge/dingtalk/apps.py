@@ -39,6 +39,7 @@ class _Corp(FileModel):
     agent_id: Annotated[int, Field(gt=0)] | None = None
     corp_token: SecretStr | None = None
     corp_token_file: NotBlank | None = None
+    write_agents: bool = False
     env: Literal["vpc", "sgp_vpc"] | None = None
     yida_url: _Address | None = None
     yida_auth: Literal["app", "corp"] = "app"
@@ -50,6 +51,8 @@ class _Corp(FileModel):
             raise ValueError("exactly one of app_secret and app_secret_file is required")
         if self.corp_token is not None and self.corp_token_file is not None:
             raise ValueError("corp_token and corp_token_file exclude each other")
+        if self.write_agents and not self.has_corp_token:
+            raise ValueError("write_agents requires corp_token or corp_token_file")
         return self
 
     @property
@@ -124,6 +127,8 @@ class Organisation:
     """Proves to DingTalk that the caller may list all apps with their system tokens, agents, and copies by person."""
     agent_id: int | None = None
     """Of the DingTalk application, for work notifications."""
+    write_agents: bool = False
+    """Whether people may have delegations written to Yida. Only with a corp token."""
 
     @property
     def corp_id(self) -> str:
@@ -212,6 +217,7 @@ class AppsFile(ReloadedFile[Apps]):
                 each.user_id,
                 self._secret(each.corp_token, each.corp_token_file, "corp_token") if each.has_corp_token else None,
                 each.agent_id,
+                each.write_agents,
             )
             for each in file.corps
         )

@@ -308,8 +308,12 @@ class Calls:
     def is_encrypted(self) -> bool:
         return self._http.base_url.scheme == "https"
 
-    async def change(self, request: wire.Request, *, method: str = "POST", allowed: Allowed = always) -> None:
-        """Have DingTalk change something: what it may have received is not sent again. PUT has the fields in the query.
+    async def change(
+        self, request: wire.Call, *, method: str = "POST", answer: type[object] = object, allowed: Allowed = always
+    ) -> None:
+        """Have DingTalk change something: what it may have received is not sent again.
+
+        PUT, and what is answered with an ``Outcome``, have the fields in the query.
 
         ``allowed`` is called after all waiting, right before the request leaves: if it says no, the request is Unsent.
 
@@ -319,8 +323,9 @@ class Calls:
             Unreachable, Unexpected: It may have changed it.
         """
         fields = self._fields(request)
-        call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
-        await self._once(call, object, allowed)
+        in_query = method == "PUT" or answer is wire.Outcome
+        call = _Call(method, request.path, fields) if in_query else _Call(method, request.path, {}, fields)
+        await self._once(call, answer, allowed)
 
     async def change_by_old_api(self, path: str, fields: Mapping[str, Any]) -> None:
         """As ``change``, by a POST to DingTalk's older API."""
@@ -449,13 +454,18 @@ class Calls:
             raise Unexpected(f"{path}: {response.status_code}, a page in place of an answer")
         if not response.is_success:
             raise self._error_of(call, response)
+        return self._answer_of(call, response, answer)
+
+    def _answer_of(self, call: _Call, response: httpx2.Response, answer: type[T]) -> T:
         try:
             # A change is answered without a body.
             found = msgspec.json.decode(response.content or b"null", type=answer)
         except NOT_JSON as error:
-            raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
+            raise Unexpected(f"{call.path}: the response is not a valid {answer.__name__}: {error}") from None
         if isinstance(found, wire.OldAnswer) and found.errcode != 0:
             raise self._old_error(call, found)
+        if isinstance(found, wire.Outcome) and not found.success:
+            raise self._error_of(call, response)
         return found
 
     def _old_error(self, call: _Call, found: wire.OldAnswer) -> Exception:
@@ -473,8 +483,8 @@ class Calls:
             problem = msgspec.json.decode(response.content, type=wire.Problem)
         except NOT_JSON:
             problem = wire.Problem()
-        code = str(problem.code or "")
-        message = masked(str(problem.message or ""), call.secrets())[:_MESSAGE_CHARACTERS]
+        code = str(problem.code or problem.error_code or "")
+        message = masked(str(problem.message or problem.error_msg or ""), call.secrets())[:_MESSAGE_CHARACTERS]
         text = _printable(f"{call.path}: {status} {code} {message} {problem.requestid or ''}".strip())
         named = response.headers.get("retry-after", "")
         after_s = int(named) if named.isdecimal() and len(named) <= _AFTER_DIGITS else 0

@@ -13,7 +13,17 @@ from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, TALK, WITHDRAW, Possible
+from taskbridge.center.actions.targets import (
+    AGENT,
+    AGREE,
+    HAND_OVER,
+    REASSIGN,
+    REFUSE,
+    RETURN,
+    TALK,
+    WITHDRAW,
+    Possible,
+)
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Task, YidaApi, address_of
 from taskbridge.dingtalk.apps import AppsFile
@@ -32,7 +42,7 @@ from taskbridge.dingtalk.calls import (
     calls_by_corp,
 )
 from taskbridge.dingtalk.current_form import DailyPace, YidaForms
-from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.organisation import IN_FORCE, LATER_IN_FORCE, NORMAL, GetAgentTasks, OrganisationApi
 from taskbridge.dingtalk.remarks import Remarks, written_at
 from taskbridge.dingtalk.settings import DingTalkSettings
 from taskbridge.dingtalk.times import span_of
@@ -43,7 +53,7 @@ from taskbridge.runtime.rates import Rate
 from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.center.actions.store import Action
     from taskbridge.center.actions.systems import Open, OpenFile
@@ -63,6 +73,8 @@ _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转
 _READ_A_DAY, _READ_A_DAY_OF_CLUSTER = 500, 20_000
 """Comments of how many instances are read for people: no limit is documented for a dedicated cluster."""
 _SKEW_MS = 60_000
+_LISTED_MS = 10_000
+"""How long after the end of a delegation its agent may be too new for Yida's list."""
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +120,9 @@ class YidaApps:
         apps = self._apps().apps
         return [(each.corp_id, Possible(SOURCE_YIDA, each.app_type, numeric_task_ids=True)) for each in apps]
 
-    def system(self, corp_id: str, app_type: str, allowed: Allowed) -> YidaApp | None:
+    def system(self, corp_id: str, app_type: str, allowed: Allowed) -> YidaApp | YidaAgents | None:
+        if not app_type:
+            return self._agents_of(corp_id, allowed)
         app = self._app(corp_id, app_type)
         return None if app is None else YidaApp(self._api(app, allowed))
 
@@ -185,6 +199,14 @@ class YidaApps:
         found = (each for each in self._apps().apps if (each.corp_id, each.app_type) == (corp_id, app_type))
         return next(found, None)
 
+    def _agents_of(self, corp_id: str, allowed: Allowed) -> YidaAgents | None:
+        for each in self._apps().organisations:
+            calls = self._calls_of(each.corp)
+            # Without the list, none could be removed.
+            if each.corp_id == corp_id and each.write_agents and GetAgentTasks.path not in calls.not_offered():
+                return YidaAgents(OrganisationApi(calls, each), allowed)
+        return None
+
     def _api(self, app: App, allowed: Allowed) -> YidaApi:
         return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)
 
@@ -235,6 +257,80 @@ def read_reassigned(
     return None if meant else OVERTAKEN
 
 
+async def _sent(action: Action, call: Awaitable[None]) -> Answer:
+    """What is known of an action after this call. Does not raise."""
+    try:
+        await call
+    except (TooFast, AddressLimited, Unsent, Spent) as error:
+        log.warning("action_not_sent", action_id=action.action_id, problem=str(error))
+        return Answer(Received.UNSENT)
+    except Refused as error:
+        log.warning("action_refused", action_id=action.action_id, problem=str(error))
+        return Answer(Received.REFUSED, error.reason)
+    except Absent:
+        return Answer(Received.REFUSED)
+    except (Later, Unexpected) as error:
+        log.warning("action_unclear", action_id=action.action_id, problem=str(error))
+        return Answer(Received.UNCLEAR)
+    return Answer(Received.ACCEPTED)
+
+
+class YidaAgents:
+    """Delegations as agents at Yida. As ``YidaApp``: what may have been received is read back, never sent again."""
+
+    repeats = False
+
+    def __init__(self, api: OrganisationApi, allowed: Allowed) -> None:
+        self._api, self._allowed = api, allowed
+
+    async def send(self, action: Action, *, now: int) -> Answer:
+        return await _sent(action, self._send(action, now))
+
+    async def _send(self, action: Action, now: int) -> None:
+        if action.action == AGENT:
+            people = action.user_id, action.recipient_id
+            await self._api.add_agent(*people, _times(action), allowed=self._allowed)
+            return
+        try:
+            found = await self._find(action)
+        except (Unreachable, Unexpected) as error:
+            raise Unsent(str(error), retry_at_ms=now) from None
+        if found is not None:
+            await self._api.remove_agent(found, allowed=self._allowed)
+        elif now < action.requested_at + _LISTED_MS:
+            raise Unsent("the agent is not listed", retry_at_ms=now)
+
+    async def read_back(self, action: Action) -> str | None:
+        try:
+            found = await self._find(action)
+        except (Later, Refused, Unexpected, Absent) as error:
+            log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
+            return None
+        return DONE if (found is not None) == (action.action == AGENT) else ""
+
+    async def _find(self, action: Action) -> str | None:
+        """The agent's id at Yida."""
+        for status in (IN_FORCE, LATER_IN_FORCE):
+            for each in await self._api.agents(action.user_id, status):
+                if each.agent_uuid is not None and _is_of(each, action):
+                    return each.agent_uuid
+        return None
+
+
+def _is_of(agent: organisation.Agent, action: Action) -> bool:
+    """Whether an agent is the one that the action wrote. The list has minutes."""
+    people = agent.principal_user_id, agent.agent_user_id
+    is_same = people == (action.user_id, action.recipient_id) and agent.agent_type in (None, NORMAL)
+    spans = zip(map(span_of, (agent.starts, agent.ends)), _times(action), strict=True)
+    are_near = (span and span.first - _SKEW_MS <= at < span.end + _SKEW_MS for span, at in spans)
+    return is_same and not agent.agent_range_value and all(are_near)
+
+
+def _times(action: Action) -> tuple[int, int]:
+    starts, _, ends = action.remark.partition(" ")
+    return int(starts), int(ends)
+
+
 class YidaApp:
     """An app of Yida. Its API has no idempotency key: what may have been received is read back, never sent again."""
 
@@ -244,20 +340,7 @@ class YidaApp:
         self._api = api
 
     async def send(self, action: Action, *, now: int) -> Answer:  # noqa: ARG002 - as System
-        try:
-            await self._send(action)
-        except (TooFast, AddressLimited, Unsent, Spent) as error:
-            log.warning("action_not_sent", action_id=action.action_id, problem=str(error))
-            return Answer(Received.UNSENT)
-        except Refused as error:
-            log.warning("action_refused", action_id=action.action_id, problem=str(error))
-            return Answer(Received.REFUSED, error.reason)
-        except Absent:
-            return Answer(Received.REFUSED)
-        except (Later, Unexpected) as error:
-            log.warning("action_unclear", action_id=action.action_id, problem=str(error))
-            return Answer(Received.UNCLEAR)
-        return Answer(Received.ACCEPTED)
+        return await _sent(action, self._send(action))
 
     async def _send(self, action: Action) -> None:
         if action.action == WITHDRAW:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.dingtalk.apps import App, Organisation
-    from taskbridge.dingtalk.calls import Calls
+    from taskbridge.dingtalk.calls import Allowed, Calls
 
-IN_FORCE, ON_TASKS = "EFF", "EXECUTE"
+IN_FORCE, LATER_IN_FORCE, ON_TASKS = "EFF", "DIS", "EXECUTE"
 """Of what is asked about agents: their status, and what they do. The documents' other words are of no use here."""
+NORMAL, ALL_FORMS = "NORMAL", "ALL"
+"""Of an agent for a time, for all forms; DEPARTURE is one of a person who has left."""
 PEOPLE_PER_CALL = 50
 """No document gives a limit. A URL with so many ids has two kilobytes."""
 
@@ -56,6 +58,33 @@ class GetAgentTasks(Proved, frozen=True, kw_only=True):
     keywords: str
     """The id of a person who acts, or has somebody act."""
     status: str
+
+
+class CreateAgentTask(Proved, frozen=True, kw_only=True):
+    """POST: a person, the principal, has another one act for them. Times are in ms."""
+
+    path: ClassVar[str] = "/v2.0/yida/forms/resources/agents/insert"
+
+    user_id: str
+    """An administrator of Yida, for principals who are not their subordinates."""
+    agent_user_id: str
+    principal_user_id: str
+    agent_type: str
+    agent_category: str
+    agent_range_type: str
+    start_timestamp: str
+    end_timestamp: str
+    need_notice_principal: str
+
+
+class CancelAgentTask(Proved, frozen=True, kw_only=True):
+    """POST: ends what ``CreateAgentTask`` began."""
+
+    path: ClassVar[str] = "/v2.0/yida/forms/resources/agents/cancel"
+
+    user_id: str
+    agent_uuid: str
+    agent_type: str
 
 
 class GetNotifyMe(Proved, frozen=True, kw_only=True):
@@ -127,6 +156,9 @@ class Agent(Struct, frozen=True, rename="camel", omit_defaults=True):
     agent_category: str | None = None
     agent_range_value: str | None = None
     """The forms as JSON text, if they are not all."""
+    agent_uuid: str | None = None
+    agent_type: str | None = None
+    status: str | None = None
 
 
 class AgentPage(Struct, frozen=True, rename="camel"):
@@ -210,13 +242,13 @@ class OrganisationApi:
         request = GetCorpLevelByAccountId(account_id=self.organisation.user_id)
         return (await self._calls.get(request, CorpLevel)).result
 
-    async def agents(self, user_id: str) -> list[Agent]:
+    async def agents(self, user_id: str, status: str = IN_FORCE) -> list[Agent]:
         """Who acts for this person on tasks, and for whom this person does, at present: a hundred at most.
 
         The organisation has a corp token.
         """
         caller = self.organisation.user_id
-        request = GetAgentTasks(user_id=caller, keywords=user_id, status=IN_FORCE, **self._proof(caller))
+        request = GetAgentTasks(user_id=caller, keywords=user_id, status=status, **self._proof(caller))
         found = (await self._calls.get(request, AgentPage, page=1)).values
         # Documents do not say that the id must match as a whole.
         return [
@@ -224,6 +256,29 @@ class OrganisationApi:
             for each in found
             if user_id in (each.agent_user_id, each.principal_user_id) and each.agent_category in (None, ON_TASKS)
         ]
+
+    async def add_agent(self, principal_id: str, agent_id: str, times: tuple[int, int], *, allowed: Allowed) -> None:
+        """Have a person act for another one, from and until these times. It may raise what ``Calls.change`` raises."""
+        starts, ends = map(str, times)
+        request = CreateAgentTask(
+            user_id=self.organisation.user_id,
+            agent_user_id=agent_id,
+            principal_user_id=principal_id,
+            agent_type=NORMAL,
+            agent_category=ON_TASKS,
+            agent_range_type=ALL_FORMS,
+            start_timestamp=starts,
+            end_timestamp=ends,
+            need_notice_principal="y",
+            **self._proof(self.organisation.user_id),
+        )
+        await self._calls.change(request, answer=wire.Outcome, allowed=allowed)
+
+    async def remove_agent(self, agent_uuid: str, *, allowed: Allowed) -> None:
+        """End what ``add_agent`` began; as there."""
+        caller = self.organisation.user_id
+        request = CancelAgentTask(user_id=caller, agent_uuid=agent_uuid, agent_type=NORMAL, **self._proof(caller))
+        await self._calls.change(request, answer=wire.Outcome, allowed=allowed)
 
     def _proof(self, user_id: str) -> dict[str, str]:
         corp_id = self.organisation.corp_id

@@ -304,6 +304,14 @@ class AccessToken(Struct, frozen=True, rename="camel"):
         return f"AccessToken(expire_in={self.expire_in})"
 
 
+class Outcome(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Of a change that may be refused in an answer of status 200: then it has the fields of a ``Problem``."""
+
+    success: bool
+    error_code: Any = None
+    error_msg: Any = None
+
+
 class OldAnswer(Struct, frozen=True):
     """Of the older API."""
 
@@ -507,6 +515,8 @@ class Problem(Struct, frozen=True, rename="lower"):
     code: Any = None
     message: Any = None
     requestid: Any = None
+    error_code: Any = field(default=None, name="errorCode")
+    error_msg: Any = field(default=None, name="errorMsg")
 
 
 AGREED, DISAGREED = "AGREE", "DISAGREE"

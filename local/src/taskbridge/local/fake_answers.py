@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,11 @@ class Given:
             return msgspec.convert(self.fields, type=kind, strict=self.has_body)
         except msgspec.ValidationError as error:
             raise Refused(400, "MissingParameter", str(error)) from None
+
+
+def by_minute(at_ms: int) -> str:
+    """The minute, as in published answers."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%dT%H:%M}Z"  # noqa: UP017 - see dingtalk.moments
 
 
 class Refused(Exception):

@@ -12,7 +12,6 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -22,10 +21,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.organisation import GetAgentTasks, GetNotifyMe, ListApplication
+from taskbridge.dingtalk.organisation import (
+    CancelAgentTask,
+    CreateAgentTask,
+    GetAgentTasks,
+    GetNotifyMe,
+    ListApplication,
+)
 from taskbridge.dingtalk.times import day_of, month_of
 from taskbridge.dingtalk.work import SendWorkNotification
-from taskbridge.local.fake_answers import Given, Refused
+from taskbridge.local.fake_answers import Given, Refused, by_minute
 from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
 from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, SOURCE_YIDA, Action, TaskEvent
@@ -219,11 +224,6 @@ def _decided_ms(task: TrueTask) -> int:
     return task.decided_ms or 0
 
 
-def by_minute(at_ms: int) -> str:
-    """The minute, as in published answers."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%dT%H:%M}Z"  # noqa: UP017 - see dingtalk.moments
-
-
 def instance_answer(known: TrueInstance, shown: Callable[[int], str]) -> wire.Instance:
     executors = dict.fromkeys(each for task in known.open_tasks for each in task.assignee_ids)
     return wire.Instance(
@@ -370,7 +370,7 @@ class FakeDingTalk:
         self.on_change = on_change
         self.company, self.system_tokens, self.user_id = company, system_tokens, user_id
         self.app_key, self.app_secret = app_key, app_secret
-        self.organisation = FakeOrganisation(system_tokens, user_id)
+        self.organisation = FakeOrganisation(system_tokens, user_id, clock.now_ms, self._answer_change)
         self.calls: Counter[str] = Counter()
         self.remarks: list[wire.Remark] = []
         """Comments on instances, oldest first."""
@@ -755,7 +755,7 @@ class FakeCluster(FakeDingTalk):
     lacks = frozenset(
         {
             *(wire.GetToken.path, wire.GetRunningTaskList.path, wire.GetTaskCopies.path),
-            *(ListApplication.path, GetAgentTasks.path),
+            *(ListApplication.path, GetAgentTasks.path, CreateAgentTask.path, CancelAgentTask.path),
         }
     )
 

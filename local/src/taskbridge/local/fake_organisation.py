@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taskbridge.dingtalk import organisation, wire
-from taskbridge.local.fake_answers import Given, Refused
+from taskbridge.dingtalk.times import span_of
+from taskbridge.local.fake_answers import Given, Refused, by_minute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
     MakeRoute = Callable[[str, Callable[[Given], Any], str], Route]
 
 
+CANCELLED = "CANCEL"
+"""The status of an agent."""
+
+
 class FakeOrganisation:
     """Its contents may be changed at any time."""
 
     corp_token = "fake-corp-token"  # noqa: S105 - of this fake only
 
-    def __init__(self, system_tokens: dict[str, str], user_id: str) -> None:
-        """``system_tokens``: the secret of each app."""
+    def __init__(
+        self, system_tokens: dict[str, str], user_id: str, now: Callable[[], int], changed: Callable[[], None]
+    ) -> None:
+        """``system_tokens``: the secret of each app. ``changed`` is called when a change was carried out."""
         self.people: dict[str, organisation.User] = {}
         self.hidden: set[str] = set()
         """People whom the application may not see."""
@@ -37,7 +44,7 @@ class FakeOrganisation:
         self.unknown_apps: tuple[str, ...] = ()
         """Apps besides those with a secret here."""
         self.missing_permissions: set[str] = set()
-        self._system_tokens, self._user_id = system_tokens, user_id
+        self._system_tokens, self._user_id, self._now, self._changed = system_tokens, user_id, now, changed
 
     def routes(self, route: MakeRoute) -> list[Route]:
         return [
@@ -46,6 +53,8 @@ class FakeOrganisation:
             route(organisation.BatchGetUser.path, self._people, "GET"),
             route(organisation.GetCorpLevelByAccountId.path, self._edition, "GET"),
             route(organisation.GetAgentTasks.path, self._agents, "GET"),
+            route(organisation.CreateAgentTask.path, self._add_agent, "POST"),
+            route(organisation.CancelAgentTask.path, self._remove_agent, "POST"),
         ]
 
     def _applications(self, given: Given) -> organisation.ApplicationPage:
@@ -83,9 +92,49 @@ class FakeOrganisation:
         self._check("Yida.PlatformResource.Read")
         request = given.read(organisation.GetAgentTasks)
         self.check_token(request, self._user_id)
-        ids = [(each.agent_user_id, each.principal_user_id, each) for each in self.agents]
-        found = [each for agent, principal, each in ids if request.keywords in agent or request.keywords in principal]
+        found = [
+            each
+            for each in self.agents
+            if (request.keywords in each.agent_user_id or request.keywords in each.principal_user_id)
+            and self._status(each) == request.status
+        ]
         return organisation.AgentPage(found, len(found))
+
+    def _status(self, agent: organisation.Agent) -> str:
+        starts, ends = (span_of(each) for each in (agent.starts, agent.ends))
+        if agent.status is not None or agent.agent_uuid is None or starts is None or ends is None:
+            return agent.status or organisation.IN_FORCE
+        if ends.first <= self._now():
+            return "OUT"
+        return organisation.IN_FORCE if starts.first <= self._now() else organisation.LATER_IN_FORCE
+
+    def _add_agent(self, given: Given) -> wire.Outcome:
+        self._check("Yida.PlatformResource.Write")
+        request = given.read(organisation.CreateAgentTask)
+        self.check_token(request, self._user_id)
+        starts, ends = (by_minute(int(each)) for each in (request.start_timestamp, request.end_timestamp))
+        found = organisation.Agent(
+            *(request.agent_user_id, request.principal_user_id, None, None, starts, ends, request.agent_category),
+            agent_uuid=f"Agent--{len(self.agents)}",
+            agent_type=request.agent_type,
+        )
+        if any(msgspec.structs.replace(each, agent_uuid=found.agent_uuid) == found for each in self.agents):
+            # No document says how it refuses this.
+            return wire.Outcome(success=False, error_code="failure.agent.exists", error_msg="已存在相同的代理关系")
+        self.agents.append(found)
+        self._changed()
+        return wire.Outcome(success=True)
+
+    def _remove_agent(self, given: Given) -> wire.Outcome:
+        self._check("Yida.PlatformResource.Write")
+        request = given.read(organisation.CancelAgentTask)
+        self.check_token(request, self._user_id)
+        for at, each in enumerate(self.agents):
+            if each.agent_uuid == request.agent_uuid and each.status != CANCELLED:
+                self.agents[at] = msgspec.structs.replace(each, status=CANCELLED)
+                self._changed()
+                return wire.Outcome(success=True)
+        return wire.Outcome(success=False, error_code="failure.agent.notExist", error_msg="代理关系不存在")
 
     def check_token(self, request: organisation.Proved, user_id: str) -> None:
         if request.token != organisation.token_of(request.corp_id, user_id, self.corp_token):

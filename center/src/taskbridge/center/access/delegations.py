@@ -24,8 +24,12 @@ from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskbridge.center.access.access import Caller
     from taskbridge.center.tables import Complete
+
+    Also = Callable[[Connection, "Delegation"], None]
 
 DELEGATED, UNDELEGATED, ACTED_FOR = "delegated", "undelegated", "acted_for"
 """In the audit trail."""
@@ -64,10 +68,13 @@ class Delegations:
     def __init__(self, database: Database, complete: Complete = unchecked) -> None:
         self._database, self._complete = database, complete
 
-    def add(self, caller: Caller, wanted: Delegation, *, address: str, now: int) -> Delegation:
+    def add(
+        self, caller: Caller, wanted: Delegation, *, address: str, now: int, also: Also | None = None
+    ) -> Delegation:
         """Store a delegation by the caller, with the audit trail; its id is chosen here. Those that ended are deleted.
 
-        Raises BadQuery, which says whether the delegate is not known, the times are wrong, or there are too many.
+        ``also`` is part of the transaction. Raises BadQuery, which says whether the delegate is not known, the times
+        are wrong, or there are too many; and what ``also`` raises.
         """
         corp_id, user_id = wanted.corp_id, wanted.user_id
         if not 0 < wanted.ends_at - wanted.starts_at <= LONGEST_MS or wanted.ends_at <= now:
@@ -87,11 +94,15 @@ class Delegations:
             if count >= MOST:
                 raise BadQuery(f"there are {MOST} delegations already: end one first")
             connection.execute(insert(delegations).values(found._asdict()))
+            if also is not None:
+                also(connection, found)
             append_of(connection, self._database, caller, DELEGATED, (corp_id, found.delegate_id), address=address)
         return found
 
-    def end(self, caller: Caller, person: Person, delegation_id: str, *, address: str) -> None:
-        """End a delegation by this person, with the audit trail. Raises Unknown if there is none."""
+    def end(
+        self, caller: Caller, person: Person, delegation_id: str, *, address: str, also: Also | None = None
+    ) -> None:
+        """End a delegation by this person, with the audit trail and ``also``. Raises Unknown if there is none."""
         corp_id, user_id = person
         its = and_(
             delegations.c.delegation_id == delegation_id,
@@ -99,10 +110,13 @@ class Delegations:
             delegations.c.user_id == user_id,
         )
         with self._database.write() as connection:
-            gone = connection.execute(delete(delegations).where(its).returning(delegations.c.delegate_id)).scalar()
-            if gone is None:
+            row = connection.execute(delete(delegations).where(its).returning(*delegations.c)).first()
+            if row is None:
                 raise Unknown("no such delegation")
-            append_of(connection, self._database, caller, UNDELEGATED, (corp_id, gone), address=address)
+            gone = Delegation(*row)
+            if also is not None:
+                also(connection, gone)
+            append_of(connection, self._database, caller, UNDELEGATED, (corp_id, gone.delegate_id), address=address)
 
     def given(self, person: Person, *, now: int) -> list[Delegation]:
         """By this person, not ended yet."""

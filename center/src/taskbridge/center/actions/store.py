@@ -41,11 +41,13 @@ from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.conclusions import is_carried_out
 from taskbridge.center.actions.targets import (
     ACTIONS,
+    AGENTS,
     HAND_OVER,
+    OF_NO_TASK,
     REASSIGN,
     RETURN,
-    TALK,
     WITHDRAW,
+    AgentName,
     RecordedName,
     TalkName,
 )
@@ -55,6 +57,7 @@ from taskbridge.center.tables import (
     WHOLE_INSTANCE,
     actions,
     among_its_entries,
+    delegations,
     entries,
     instances,
     of_instance,
@@ -114,7 +117,7 @@ class Action(NamedTuple):
     task_id: str
     source: str
     app_type: str
-    action: RecordedName | TalkName
+    action: RecordedName | TalkName | AgentName
     recipient_id: str
     remark: str
     status: ActionStatus
@@ -337,7 +340,7 @@ class Actions:
         # What operators hand over is on a page of its own.
         acted = and_(actions.c.actor_id == user_id, actions.c.action != REASSIGN)
         mine = actions.c.corp_id == corp_id, or_(actions.c.user_id == user_id, acted)
-        decided = actions.c.action.not_in(TALK), actions.c.requested_at > now - SHOWN_MS
+        decided = actions.c.action.not_in(OF_NO_TASK), actions.c.requested_at > now - SHOWN_MS
         query = select(actions).where(*mine, *decided)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(actions.c.requested_at.desc()).limit(_SHOWN_MOST))
@@ -345,8 +348,8 @@ class Actions:
 
     def due(self, *, now: int, without: Collection[Share] = ()) -> list[Action]:
         """Those to be looked at: their time has come, or their task is not pending any more."""
-        # Of talk no task is pending: what is unclear of it waits for its time.
-        concerns_task = or_(actions.c.action.not_in(TALK), actions.c.status == ACCEPTED)
+        # Of some no task is pending: what is unclear of them waits for its time.
+        concerns_task = or_(actions.c.action.not_in(OF_NO_TASK), actions.c.status == ACCEPTED)
         over = actions.c.status.in_([ACCEPTED, UNCLEAR]) & concerns_task & not_(_IS_PENDING)
         query = select(actions).where(actions.c.due_at.is_not(None), or_(actions.c.due_at <= now, over))
         for kind in {each.kind for each in without}:
@@ -376,7 +379,7 @@ class Actions:
 
     def found_out(self, action: Action) -> str | None:
         """DONE or OVERTAKEN by what the topics say; None while they say that it is still to be done."""
-        if action.action in TALK:
+        if action.action in OF_NO_TASK:
             # The topics say nothing of it.
             return DONE if action.status == ACCEPTED else None
         withdraws = action.action == WITHDRAW
@@ -399,8 +402,11 @@ class Actions:
 
     def purge(self, *, now: int | None = None) -> int:
         """Delete those that ended long ago."""
-        is_old = actions.c.requested_at < (now or now_ms()) - _STORED_MS
-        return self._database.purge(actions, actions.c.due_at.is_(None) & is_old)
+        now = now or now_ms()
+        is_old = actions.c.due_at.is_(None) & (actions.c.requested_at < now - _STORED_MS)
+        # An agent is taken back when its delegation ends, which may be a year later.
+        given = delegations.c.delegation_id == actions.c.instance_id, delegations.c.ends_at > now
+        return self._database.purge(actions, is_old & ~(actions.c.action.in_(AGENTS) & exists().where(*given)))
 
     def _recorded(
         self, connection: Connection, caller: Caller, wanted: ActionRequest, systems: Systems, now: int
@@ -501,6 +507,11 @@ def _requested(connection: Connection, refused: Action, now: int) -> Action:
             # The other system may have carried it out, and knows it by this id.
             return requested._replace(action_id=each.action_id, detail=UNCONFIRMED)
     return requested
+
+
+def is_over(action: Action) -> bool:
+    """Whether an action of no task has ended, and surely nobody got it."""
+    return action.status == REFUSED or (action.status == FAILED and action.detail == UNSENT)
 
 
 def _same(action: Action) -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from taskbridge.runtime.bounded_http import NOT_JSON, UNSENT_ERRORS, open_http
 from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -194,7 +195,8 @@ class Connected(Protocol):
     def system(self, corp_id: str, app_type: str, allowed: Allowed) -> System | None:
         """The system for tasks of this app; None if they are decided elsewhere only.
 
-        ``allowed`` is called right before a change is sent: if it says no, the change is UNSENT.
+        ``allowed`` is called right before a change is sent: if it says no, the change is UNSENT. An empty ``app_type``:
+        the system for the actions of AGENTS.
         """
         ...
 
@@ -248,7 +250,7 @@ class Systems:
     def of(self, corp_id: str, source: str, app_type: str, *, allowed: Allowed = always) -> System | None:
         """Where decisions on tasks of this app go; None if they are made elsewhere only.
 
-        Before ``source`` there is a space if it is of an action of TALK.
+        Before ``source`` there is a space if it is of an action of no task.
         """
         source = source.strip()
         if (connected := self._connected.get(source)) is not None:
@@ -282,6 +284,11 @@ class Systems:
     def accepts_comments(self, corp_id: str, source: str, app_type: str) -> bool:
         is_other = source not in self._connected and (corp_id, source) in self._endpoints()
         return is_other or self.comments(corp_id, source, app_type) is not None
+
+    def writes_agents(self, corp_id: str) -> bool:
+        """Whether delegations can be agents at Yida."""
+        yida = self._connected.get(SOURCE_YIDA)
+        return yida is not None and yida.system(corp_id, "", always) is not None
 
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""

@@ -18,6 +18,12 @@ TalkName = Literal["comment", "urge"]
 TALK: tuple[TalkName, ...] = get_args(TalkName)
 COMMENT, URGE = TALK
 """Recorded and sent as actions are, and of no task."""
+AgentName = Literal["agent", "agent_end"]
+AGENTS: tuple[AgentName, ...] = get_args(AgentName)
+AGENT, AGENT_END = AGENTS
+"""A delegation becomes an agent at its system, or is taken back there: see ``actions.agents``."""
+OF_NO_TASK = *TALK, *AGENTS
+"""Of these, no topic says anything."""
 
 
 class Possible(NamedTuple):

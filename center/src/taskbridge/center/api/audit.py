@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskbridge.center.access.audit import FILE_OPENED, READ, Audit, AuditQuery
 from taskbridge.center.actions.store import ENDED, SENT
-from taskbridge.center.actions.targets import ACTIONS, REASSIGN, TALK
+from taskbridge.center.actions.targets import ACTIONS, AGENTS, OF_NO_TASK, REASSIGN, TALK
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import Auditor, guarded_router
 from taskbridge.center.api.models import ID_MAX
@@ -122,8 +122,8 @@ def _described(database: Database, found: Sequence[dict[str, Any]]) -> Entries:
             "action_id": subject["action_id"],
             "decision": subject["action"],
             "status": subject["status"],
-            "instance_id": subject["instance_id"],
-            "task_id": None if subject["action"] in TALK else subject["task_id"] or None,
+            "instance_id": None if subject["action"] in AGENTS else subject["instance_id"],
+            "task_id": None if subject["action"] in OF_NO_TASK else subject["task_id"] or None,
             "title": titles.get(subject["instance_id"]),
         }
         for entry, subject in zip(found, subjects, strict=True)
@@ -138,6 +138,8 @@ def _subject(entry: dict[str, Any]) -> dict[str, Any]:
         before, _, found["action_id"] = subject.rpartition(" ")
         found["instance_id"], _, found["task_id"] = before.rpartition(" ")
         found["action"] = action
+    elif action in AGENTS:
+        found |= {"action_id": subject, "action": action}
     elif action in (SENT, ENDED):
         found["action_id"], _, found["status"] = subject.partition(" ")
     elif action == READ and not entry["is_about_person"] and not subject.startswith("waiting "):

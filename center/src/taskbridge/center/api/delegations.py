@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
@@ -17,6 +18,7 @@ from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.systems import Agent
+from taskbridge.center.actions.targets import AGENT, AGENT_END
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
+    from taskbridge.center.actions.agents import Agents
+    from taskbridge.center.actions.store import Action
     from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
 
@@ -47,6 +51,8 @@ _AGENTS_S = 300.0
 """How long the answer of DingTalk is shown again."""
 _CALLS, _CALLS_OF_CORP = 12, 120
 """In an hour, of a person and of a corp: the corp's calls are counted, and decisions need them."""
+_WRITTEN_OF_CORP, _DAY_S = 100, 86_400.0
+"""Delegations of a corp that are written to Yida in a day, by this process."""
 
 DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6e8d7c3b2a1f0e9d8c"])]
 
@@ -58,19 +64,34 @@ def delegations_router(
     threads: Threads,
     *,
     agents: _ReadAgents,
+    at_yida: Agents,
+    wake: Callable[[], None],
 ) -> APIRouter:
     """``…/users/{user_id}/delegations``, ``…/delegated-tasks`` and ``…/yida-agents``, for the person themself.
 
-    ``agents`` finds those at Yida, and may raise OperatorError.
+    ``agents`` finds those at Yida, and may raise OperatorError. ``wake`` is called when something is to be sent there.
     """
     router = guarded_router(access, "delegations")
     user = "/corps/{corp_id}/users/{user_id}"
     changes, read_agents = Rate(_CHANGES, per_s=_HOUR_S), limited(agents)
+    written = Rate(_WRITTEN_OF_CORP, per_s=_DAY_S)
 
     async def answer(person: Person) -> Response:
-        found = await threads.run(lambda: store.given(person, now=now_ms()))
-        names = await threads.run(queries.names, person[0], [each.delegate_id for each in found])
-        answer: models.DelegationsOut = {"items": [_shown(each, names) for each in found]}
+        now = now_ms()
+        found = await threads.run(lambda: store.given(person, now=now))
+        there = await threads.run(lambda: at_yida.shown(person, now=now))
+        ids = [each.delegate_id for each in found] + [each.recipient_id for each in there]
+        names = await threads.run(queries.names, person[0], ids)
+        written = {each.instance_id: each for each in there if each.action == AGENT}
+        answer: models.DelegationsOut = {
+            "items": [_shown(each, names, written.get(each.delegation_id)) for each in found],
+            "may_be_at_yida": at_yida.writes(person[0]),
+            "ended_at_yida": [
+                {"delegate": _person(each.recipient_id, names), **_state(each)}
+                for each in there
+                if each.action == AGENT_END
+            ],
+        }
         return JsonAnswer(answer)
 
     @router.get(f"{user}/delegations", summary="Delegations that have not ended", response_model=models.DelegationsOut)
@@ -81,13 +102,20 @@ def delegations_router(
     async def add(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, body: models.DelegationIn
     ) -> Response:
-        """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
+        """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf.
+
+        With `at_yida`, which `may_be_at_yida` allows, the delegation of all tasks is an agent at Yida too.
+        """
         _limit(changes, (corp_id, user_id))
+        if body.at_yida:
+            _limit(written, corp_id)
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
-        address = address_of(request)
-        await threads.write(lambda: store.add(caller, wanted, address=address, now=now_ms()))
+        address, now = address_of(request), now_ms()
+        also = partial(at_yida.write, caller=caller, address=address, now=now) if body.at_yida else None
+        await threads.write(lambda: store.add(caller, wanted, address=address, now=now, also=also))
+        wake()
         return await answer((corp_id, user_id))
 
     @router.delete(
@@ -99,9 +127,12 @@ def delegations_router(
     async def end(
         request: Request, caller: InPerson, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId
     ) -> Response:
+        """An agent at Yida that the delegation made is removed there too."""
         person, address = (corp_id, user_id), address_of(request)
         _limit(changes, person)
-        await threads.write(lambda: store.end(caller, person, delegation_id, address=address))
+        also = partial(at_yida.take_back, caller=caller, address=address, now=now_ms())
+        await threads.write(lambda: store.end(caller, person, delegation_id, address=address, also=also))
+        wake()
         return await answer(person)
 
     @router.get(
@@ -163,10 +194,19 @@ def _agent(agent: Agent) -> models.YidaAgentOut:
     }
 
 
-def _shown(delegation: Delegation, names: dict[str, str]) -> models.DelegationOut:
+def _person(user_id: str, names: dict[str, str]) -> models.PersonOut:
+    return {"user_id": user_id, "name": names.get(user_id)}
+
+
+def _state(action: Action) -> models.AtYidaOut:
+    return {"status": action.status, "detail": action.detail or None}
+
+
+def _shown(delegation: Delegation, names: dict[str, str], written: Action | None) -> models.DelegationOut:
     return {
         "delegation_id": delegation.delegation_id,
-        "delegate": {"user_id": delegation.delegate_id, "name": names.get(delegation.delegate_id)},
+        "delegate": _person(delegation.delegate_id, names),
+        "at_yida": None if written is None else _state(written),
         "app_type": delegation.app_type or None,
         "process_name": delegation.process_name or None,
         "starts_at": iso(delegation.starts_at),

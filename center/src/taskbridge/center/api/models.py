@@ -609,11 +609,22 @@ class DelegationIn(BaseModel):
     process_name: str | None = Field(None, max_length=256, description="Only tasks of processes with this name.")
     starts_at: AwareDatetime
     ends_at: AwareDatetime
+    at_yida: bool = Field(default=False, description="As an agent at Yida too: only of all tasks.")
+
+
+class AtYidaOut(_Shown):
+    status: Annotated[ActionStatus, _says("As of an action. DONE: Yida has it, or has removed it.")]
+    detail: _Detail
+
+
+class EndedAtYidaOut(AtYidaOut):
+    delegate: PersonOut
 
 
 class DelegationOut(_Shown):
     delegation_id: str
     delegate: PersonOut
+    at_yida: Annotated[AtYidaOut | None, _says("What became of the agent at Yida; null if there is to be none.")]
     app_type: str | None
     process_name: str | None
     starts_at: _Moment
@@ -622,6 +633,10 @@ class DelegationOut(_Shown):
 
 class DelegationsOut(_Shown):
     items: Sequence[DelegationOut]
+    may_be_at_yida: Annotated[bool, _says("Whether a delegation can be an agent at Yida too.")]
+    ended_at_yida: Annotated[
+        Sequence[EndedAtYidaOut], _says("Agents at Yida of delegations that were ended within a day.")
+    ]
 
 
 class YidaAgentOut(_Shown):

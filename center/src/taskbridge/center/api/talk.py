@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from taskbridge.center.access.audit import append_of
 from taskbridge.center.access.refusals import TooManyQueries
-from taskbridge.center.actions.store import FAILED, REFUSED, REQUESTED, UNSENT, Action
+from taskbridge.center.actions.store import REQUESTED, Action, is_over
 from taskbridge.center.actions.targets import COMMENT, URGE
 from taskbridge.center.api.queries import find_state
 from taskbridge.center.tables import actions, lock_of, unchecked
@@ -76,7 +76,7 @@ class Talk:
             for each in written:
                 is_same = (each.instance_id, each.task_id) == (comment.instance_id, comment.task_id)
                 is_young = each.due_at is not None or each.requested_at > now - REPEATED_MS
-                if is_same and is_young and not _is_over(each):
+                if is_same and is_young and not is_over(each):
                     return [each]
             if len(written) >= COMMENTS_AN_HOUR:
                 raise TooManyQueries(f"{COMMENTS_AN_HOUR} comments in an hour are the most", retry_after_s=3600)
@@ -103,7 +103,7 @@ class Talk:
             of_instance = (actions.c[each] == getattr(urging, each) for each in ("corp_id", "user_id", "instance_id"))
             urged = _since(now - DAY_MS, connection, URGE, *of_instance)
             again = now - URGED_AGAIN_MS
-            lately = {each.recipient_id for each in urged if each.requested_at > again and not _is_over(each)}
+            lately = {each.recipient_id for each in urged if each.requested_at > again and not is_over(each)}
             most = max(0, min(URGED_AT_ONCE, URGED_A_DAY - len(urged), URGED_BY_PERSON_A_DAY - len(own)))
             may = (each for each in people if each not in lately and often[each] < URGED_BY_PERSON_ONE_A_DAY)
             to = [*may][:most]
@@ -185,8 +185,3 @@ def _by(caller: Caller) -> tuple[ColumnElement[bool], ...]:
 def _since(at: int, connection: Connection, action: TalkName, *where: ColumnElement[bool]) -> list[Action]:
     query = select(actions).where(*where, actions.c.action == action, actions.c.requested_at > at)
     return [Action(*row) for row in connection.execute(query)]
-
-
-def _is_over(action: Action) -> bool:
-    """Whether it has ended, and surely nobody got it."""
-    return action.status == REFUSED or (action.status == FAILED and action.detail == UNSENT)

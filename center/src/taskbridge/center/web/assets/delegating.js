@@ -9,6 +9,8 @@ import { sayProblem, statusLine } from "./states.js";
 
 const AGAIN_MS = 60_000;
 const SOON_MS = 300;
+const STATE_MS = 2000;
+const UNDER_WAY = ["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"];
 
 /** Pending tasks of others. Emits "change". */
 export class Delegated extends EventTarget {
@@ -43,17 +45,28 @@ export function delegationDialog(api, person, words, apps) {
   const picker = element("div", { class: "deciding-picker" });
   const [first, last] = [0, 1].map(() => element("input", { type: "date", required: true }));
   const app = element("select");
+  const atYida = element("input", { type: "checkbox" });
+  const mayBeAtYida = labelled(delegating.alsoAtYida, atYida, { class: "line at-yida", hidden: true });
   let delegate = null;
+  let timer;
+  let turn = 0;
 
   const form = element(
     "form",
-    { class: "delegating stack", on: { input: () => (last.min = first.value), submit: (event) => (event.preventDefault(), send()) } },
+    { class: "delegating stack", on: { input: limit, submit: (event) => (event.preventDefault(), send()) } },
     chosen,
     picker,
     element("div", { class: "line" }, labelled(delegating.from, first), labelled(delegating.until, last), labelled(words.columns.app, app)),
+    mayBeAtYida,
     element("div", { class: "line" }, element("button", { type: "submit", class: "primary-button" }, delegating.add), button(words.close, () => root.close())),
   );
   const root = dialog(delegating.title, {}, list, agents, form, said.root);
+
+  function limit() {
+    last.min = first.value;
+    atYida.disabled = app.value !== "";
+    if (atYida.disabled) atYida.checked = false;
+  }
 
   function choose(found) {
     delegate = found;
@@ -65,13 +78,38 @@ export function delegationDialog(api, person, words, apps) {
   const days = (starts, ends) => `${format.day(starts)} – ${format.day(new Date(Date.parse(ends) - 1).toISOString())}`;
   const row = (parts, ...more) => element("li", { class: "line delegation" }, element("span", {}, ...parts.filter(Boolean).flatMap((part, index) => [index > 0 ? " · " : "", element("bdi", {}, part)])), ...more);
 
-  function show({ items }) {
+  const why = ({ detail }) => delegating.reasons[detail] ?? words.acting.reasons[detail] ?? detail ?? words.acting.noReason;
+
+  /** What became of an agent at Yida: `[when it is done, while it is under way, why not]`. */
+  const became = (state, done, busy, not) => (state.status === "DONE" ? done : UNDER_WAY.includes(state.status) ? busy : not(why(state)));
+
+  function show({ items, may_be_at_yida: may, ended_at_yida: ended }) {
+    clearTimeout(timer);
+    const states = [...items.map(({ at_yida: state }) => state).filter(Boolean), ...ended];
+    if (states.some(({ status }) => UNDER_WAY.includes(status))) timer = setTimeout(again, STATE_MS);
+    mayBeAtYida.hidden = !may;
     const names = new Map(apps());
-    const own = ({ delegation_id: id, delegate: { user_id: user, name }, app_type: type, starts_at: starts, ends_at: ends }) => {
+    const own = ({ delegation_id: id, delegate: { user_id: user, name }, at_yida: state, app_type: type, starts_at: starts, ends_at: ends }) => {
+      const there = state && became(state, delegating.isAtYida, delegating.toYida, delegating.notAtYida);
       const end = button(delegating.end, () => attempt(api.send("DELETE", pathOf(person, `delegations/${encodeURIComponent(id)}`))), { "aria-label": `${delegating.end}: ${name || user}`, data: { keep: id } });
-      return row([name || user, days(starts, ends), type === null ? words.allApps : (names.get(type) ?? type)], end);
+      return row([name || user, days(starts, ends), type === null ? words.allApps : (names.get(type) ?? type), there], end);
     };
-    replace(list, ...(items.length > 0 ? items.map(own) : [element("li", { class: "faint" }, delegating.none)]));
+    const over = (state) => {
+      const who = state.delegate.name || state.delegate.user_id;
+      const text = became(state, null, delegating.fromYida(who), (reason) => delegating.staysAtYida(who, reason));
+      return text && row([text]);
+    };
+    replace(list, ...(items.length > 0 ? items.map(own) : [element("li", { class: "faint" }, delegating.none)]), ...ended.map(over).filter(Boolean));
+  }
+
+  /** Of what is under way, while the dialog is open. */
+  async function again() {
+    const mine = ++turn;
+    const found = await quietly(api.get(pathOf(person, "delegations")));
+    // A change has a newer answer.
+    if (mine !== turn || !root.open) return;
+    if (found !== null) show(found);
+    else timer = setTimeout(again, STATE_MS);
   }
 
   async function showAgents() {
@@ -91,6 +129,8 @@ export function delegationDialog(api, person, words, apps) {
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
     first.value = last.value = last.min = today;
     app.value = "";
+    atYida.checked = false;
+    limit();
   }
 
   async function send() {
@@ -101,7 +141,7 @@ export function delegationDialog(api, person, words, apps) {
     const from = new Date(`${first.value}T00:00`);
     const until = new Date(`${last.value}T00:00`);
     until.setDate(until.getDate() + 1);
-    const wanted = { delegate_id: delegate.user_id, app_type: app.value || null, starts_at: from.toISOString(), ends_at: until.toISOString() };
+    const wanted = { delegate_id: delegate.user_id, app_type: app.value || null, starts_at: from.toISOString(), ends_at: until.toISOString(), at_yida: atYida.checked };
     if (await attempt(api.send("POST", pathOf(person, "delegations"), wanted))) clear();
   }
 
@@ -109,6 +149,7 @@ export function delegationDialog(api, person, words, apps) {
   async function attempt(answer) {
     // Not at the end: by then there may be a newer message.
     said.say("");
+    turn += 1;
     const [found, problem] = await outcome(answer);
     if (problem === null) show(found);
     else said.say(problem.status === 400 ? problem.message : sayProblem(problem, words).join(": "));

@@ -130,6 +130,13 @@ export const ZH = {
     youActFor: (who) => `您代 ${who} 处理`,
     someForms: "部分流程",
     notRead: "暂时无法从钉钉读取。",
+    alsoAtYida: "同时在宜搭设置代理：对方可在宜搭代我处理全部流程",
+    isAtYida: "宜搭已同步",
+    toYida: "正在写入宜搭…",
+    notAtYida: (why) => `未写入宜搭：${why}`,
+    fromYida: (who) => `正在撤销宜搭中的代理：${who}…`,
+    staysAtYida: (who, why) => `${who} 可能仍可在宜搭代您处理，请到宜搭代理中心撤销。${why}`,
+    reasons: { unconfirmed: "宜搭尚未确认，请到宜搭代理中心查看。" },
   },
   talk: {
     title: "评论",
@@ -400,7 +407,7 @@ export const ZH = {
     actions: {
       signed_in: "登录", signed_out: "退出登录", sessions_ended: "强制退出登录", read: "查看他人的任务",
       exported: "导出他人的任务", file_opened: "打开文件", action_sent: "发送操作", action_ended: "操作结束",
-      acted_for: "代他人处理", handed_to: "离职转交给", delegated: "委托他人", undelegated: "结束委托", webhooks_test: "测试 Webhook",
+      acted_for: "代他人处理", handed_to: "离职转交给", agent: "将委托写入宜搭", agent_end: "撤销宜搭中的委托", delegated: "委托他人", undelegated: "结束委托", webhooks_test: "测试 Webhook",
       webhooks_replay: "重新投递 Webhook", person_erased: "删除个人数据", audit_deleted: "删除过期条目",
     },
     sent: (n) => `发送 ${n} 次`,
