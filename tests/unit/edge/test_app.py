@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,17 +111,6 @@ def alone(tmp_path: Path, **environment: str) -> RunningEdge:
     edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1", **environment)
     edge.start()
     return edge
-
-
-def test_repeated_signals_end_it_cleanly_with_kafka_and_registry_away(tmp_path: Path) -> None:
-    edge = alone(tmp_path)
-    wait_until(edge.is_ready)
-    assert edge.process is not None
-    while edge.process.poll() is None:
-        edge.process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    assert edge.process.returncode == 0
-    assert "Traceback" not in edge.log_path.read_text("utf-8")
 
 
 def test_operators_have_a_port_of_their_own(tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from support.edge.client import EdgeClient
 from support.edge.fakes import MemoryPublisher
@@ -17,12 +14,10 @@ from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.decision.decide import IS_BUILT
-from taskbridge.edge.monitoring import Durations, Tally, readiness
+from taskbridge.edge.monitoring import readiness
 from taskbridge.edge.verification.credentials import CredentialsFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from taskbridge.edge.settings import EdgeSettings
 
 
@@ -118,37 +113,3 @@ def test_operators_may_have_a_port_of_their_own(settings: EdgeSettings, publishe
         assert "/metrics" not in anybody.get("/openapi.json").json()["paths"]
         publisher.away = "does not answer"
         assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (503, {"ready": False})
-
-
-BOUNDS = (0.0005, 0.001, 0.5, 1, 10)
-SECONDS = st.sampled_from([0.0, *BOUNDS, 11.0]) | st.floats(0, 20)
-SOME_ACTIONS = st.sampled_from(["create", "complete"])
-
-
-def series(registry: CollectorRegistry) -> set[str]:
-    """Without the moments at which series began, which no rule or panel of ours reads."""
-    return {line for line in generate_latest(registry).decode().splitlines() if "_created" not in line}
-
-
-@given(st.lists(st.tuples(SOME_ACTIONS, SECONDS)))
-def test_durations_read_as_a_histogram(observed: Sequence[tuple[str, float]]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    durations = Durations("name_seconds", "What it is.", BOUNDS)
-    ours.register(durations)
-    histogram = Histogram("name_seconds", "What it is.", ["action"], buckets=BOUNDS, registry=theirs)
-    for action, seconds in observed:
-        durations.observe(action, seconds)
-        histogram.labels(action).observe(seconds)
-    assert series(ours) == series(theirs)
-
-
-@given(st.lists(st.tuples(SOME_ACTIONS, st.sampled_from(["kafka", 'odd"\n']))))
-def test_outcomes_read_as_a_counter(counted: Sequence[tuple[str, str]]) -> None:
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    outcomes = Tally("name", "What it is.", action=(), outcome=())
-    ours.register(outcomes)
-    counter = Counter("name", "What it is.", ["action", "outcome"], registry=theirs)
-    for action, outcome in counted:
-        outcomes.count(action, outcome)
-        counter.labels(action, outcome).inc()
-    assert series(ours) == series(theirs)

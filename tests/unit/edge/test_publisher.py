@@ -9,23 +9,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-import uvicorn
-from confluent_kafka import KafkaError, KafkaException
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
-from uvicorn.server import ServerState
 
 from support.edge.fakes import parameters_of
 from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
-from support.http_clients import callback
-from taskbridge.edge.app import create_app
 from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.events import Decided, Durability
-from taskbridge.edge.kafka.prerequisites import Prerequisites
 from taskbridge.edge.publisher import KafkaPublisher, Router
-from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.spools import Spools
 from taskbridge.edge.spool.store import SpoolFull, Store
@@ -40,10 +33,9 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.app import EdgeApp
     from taskbridge.edge.kafka.client import KafkaClient
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.settings import EdgeSettings
@@ -146,27 +138,6 @@ async def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_pa
         await until(lambda: spools.waiting == 0)
         assert await router.store(record(401, key="one")) is Durability.KAFKA
         assert producer.delivered == list(range(402))
-
-
-def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever_gets_empty(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.delay_s = 0.03
-        kafka = await open_client(producer)
-        async with router_on(tmp_path, kafka, timeout_s=1) as (router, _):
-            kafka.fail(record(), DeliveryFailed("once"))
-            stored: list[Durability] = []
-
-            async def sender(number: int) -> None:
-                while len(stored) < 20 or set(stored[-20:]) != {Durability.KAFKA}:
-                    stored.append(await router.store(record(len(stored), key=f"k{number}")))
-                    await asyncio.sleep(0.005)
-
-            async with asyncio.timeout(60):
-                await asyncio.gather(*(sender(number) for number in range(5)))
-            assert stored[0] is Durability.SPOOL
-
-    asyncio.run(scenario())
 
 
 async def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
@@ -549,42 +520,6 @@ async def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_rec
     await publisher.close()
 
 
-def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made(
-    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def make(_: object) -> Environment:
-        if environment.is_dead:
-            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
-        return environment
-
-    monkeypatch.setattr("taskbridge.edge.publisher.AsyncProducer", make)
-
-    async def scenario() -> bytes:
-        app = create_app(settings)
-        async with app.router.lifespan_context(app) as state:
-            config = uvicorn.Config(app, http=EdgeProtocol, log_config=None, lifespan="off")
-            config.load()
-            await until(lambda: cast("EdgeApp", app).callbacks.publisher.way() is Durability.KAFKA)
-            listening = await asyncio.get_running_loop().create_server(
-                lambda: EdgeProtocol(config, ServerState(), cast("Any", state)), "127.0.0.1", 0
-            )
-            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
-            writer.write(callback("inst-raw"))
-            await until(lambda: environment.produced)
-            environment.is_dead = True
-            [delivery] = environment.sent
-            delivery.set_exception(DeliveryFailed("a fatal error"))
-            async with asyncio.timeout(60):
-                answer = await reader.readuntil(b"}")
-            writer.close()
-            listening.close()
-            return answer
-
-    answer = asyncio.run(scenario())
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert b'"durability":"spool"' in answer
-
-
 def test_it_starts_and_stores_callbacks_while_everything_is_away(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry
 ) -> None:
@@ -605,17 +540,6 @@ def test_it_starts_and_stores_callbacks_while_everything_is_away(
         await publisher.close()
 
     asyncio.run(scenario())
-
-
-async def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_promised(
-    settings: EdgeSettings, environment: Environment
-) -> None:
-    publisher = await prepared(settings)
-    huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
-    with pytest.raises(TooLarge):
-        await publisher.publish(Decided.of(huge), traceparent=None)
-    assert environment.produced == []
-    await publisher.close()
 
 
 async def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
@@ -671,23 +595,6 @@ def test_topics_that_may_not_be_checked_are_reported_and_block_nothing(
         asyncio.run(scenario())
     (line,) = [each for each in lines if each["event"] == "topic_not_checked"]
     assert (line["log_level"], line["topic"], line["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
-
-
-async def test_ids_that_cannot_be_written_are_used_and_reported(
-    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert environment
-    problem: list[str | None] = ["No space left on device"]
-    monkeypatch.setattr(registry, "save", lambda: problem[0])
-    publisher = await prepared(settings)
-    await until(lambda: "No space left" in publisher.health()["registry"])
-    publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
-    await until(lambda: environment.reports)
-    environment.reports[0].set_result(None)
-    assert await publishing is Durability.KAFKA
-    problem[0] = None
-    await until(lambda: publisher.health()["registry"] == "ok")
-    await publisher.close()
 
 
 async def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
@@ -877,53 +784,3 @@ def test_a_property_that_librdkafka_refuses_is_reported_at_the_start(settings: E
     config.write_text("no.such.property=1\n")
     with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
         KafkaPublisher(settings.model_copy(update={"kafka_config_file": config}), partitions=1)
-
-
-def test_an_end_that_leaves_records_without_an_answer_says_how_many(
-    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def one_left(**_: object) -> int:
-        return 1
-
-    async def scenario() -> list[Any]:
-        publisher = await prepared(settings)
-        monkeypatch.setattr(environment, "close", one_left)
-        with capture_logs() as logs:
-            await publisher.close()
-        return [(each["event"], each["records"]) for each in logs if each["event"] == "deliveries_unknown"]
-
-    assert asyncio.run(scenario()) == [("deliveries_unknown", 1)]
-
-
-async def test_what_is_begun_with_the_start_is_over_with_the_end(
-    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert environment
-    steps: list[str] = []
-
-    async def maintain(_: Spools) -> None:
-        steps.append("upkeep")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for _step in range(100):  # its end may take a while
-                await asyncio.sleep(0)
-            steps.append("upkeep ended")
-
-    def closing(what: str, close: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-        async def closed(self: object) -> None:
-            await close(self)
-            steps.append(f"{what} closed")
-
-        return closed
-
-    monkeypatch.setattr(Spools, "maintain", maintain)
-    monkeypatch.setattr(Spools, "close", closing("spools", Spools.close))
-    monkeypatch.setattr(Prerequisites, "close", closing("prerequisites", Prerequisites.close))
-    monkeypatch.setattr(registry, "close", lambda: steps.append("registry closed"))
-    publisher = await prepared(settings)
-    assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
-    await until(lambda: steps == ["upkeep"])
-    await publisher.close()
-    assert steps == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
-    assert publisher.health()["spool"] == "full: is closed"

@@ -38,7 +38,6 @@ from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -414,13 +413,6 @@ def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettin
     assert len(by_source) >= 4
 
 
-def test_what_a_record_cannot_hold_is_not_tried(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = quarantine_of(settings, publisher, Clock(), quarantine_max_bytes_per_day=1 << 40)
-    assert flood(quarantine, "192.0.2.1", 1, body=b"x" * MAX_MESSAGE_BYTES) == 0
-    assert flood(quarantine, "192.0.2.1", 1, headers={"x": "\xff" * (MAX_MESSAGE_BYTES // 2)}) == 0
-    assert flood(quarantine, "192.0.2.1", 1, body=b"x" * (3 << 20)) == 1
-
-
 def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     with capture_logs() as lines, EdgeClient(create_app(settings, publisher=publisher)) as client:
         for _ in range(3 * LINES_PER_MINUTE):
@@ -428,12 +420,6 @@ def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings
         assert counted(client) == {("wrong-sign", "kept"): 3 * LINES_PER_MINUTE}
     rejected = [line for line in lines if line["event"] == "callback_rejected"]
     assert LINES_PER_MINUTE <= len(rejected) < 2 * LINES_PER_MINUTE
-
-
-def test_the_log_names_the_entry(client: EdgeClient, publisher: MemoryPublisher) -> None:
-    with capture_logs() as lines:
-        send(client, "complete", good(token="wrong"))
-    assert lines[0]["quarantine_id"] == publisher.quarantined[0].quarantine_id
 
 
 def test_what_is_proven_is_stored_however_much_strangers_send(

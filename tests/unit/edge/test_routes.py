@@ -87,11 +87,6 @@ def test_all_that_is_not_proven_looks_alike(client: EdgeClient) -> None:
     assert {"unknown-source", "untimely"} <= set(outcomes(client))
 
 
-def test_the_answer_to_a_wrong_method_names_the_right_one(client: EdgeClient) -> None:
-    assert client.get("/yida/tasks/create").headers["allow"] == "POST"
-    assert client.post("/readyz").headers["allow"] == "GET"  # of an included router
-
-
 def test_a_bearer_token_is_required_where_one_is_configured(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER, "another")})
     with EdgeClient(create_app(asking, publisher=publisher)) as client:
@@ -230,12 +225,6 @@ def test_an_announced_body_over_the_limit_is_not_read_at_all(client: EdgeClient)
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_sender_that_waits_for_it_may_continue(client: EdgeClient) -> None:
-    head, _, body = callback("i", "Expect: 100-continue", "Connection: close").partition(b"\r\n\r\n")
-    answer = client.sends(head + b"\r\n\r\n", body)
-    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
-
-
 def test_a_request_that_stops_halfway_is_aborted(client: EdgeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.edge.server.exchange.BODY_TIMEOUT_S", 0.1)
     assert client.sends(HEAD + b'Content-Length: 9\r\n\r\n{"a":').startswith(b"HTTP/1.1 408 ")
@@ -328,12 +317,6 @@ def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: EdgeCl
     assert used() == [True, True, True]
 
 
-def test_a_trace_state_without_its_parent_is_nothing(client: EdgeClient, publisher: MemoryPublisher) -> None:
-    send(client, "complete", good(), headers={"tracestate": "vendor=1"})
-    send(client, "complete", good(), headers={"tracestate": "vendor=1", "traceparent": TRACE})
-    assert publisher.traceparents == [None, TRACE]
-
-
 def test_metrics_show_how_long_each_step_takes_and_what_is_there(
     client: EdgeClient, publisher: MemoryPublisher
 ) -> None:
@@ -376,12 +359,6 @@ def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_stored(
     )
     assert [line["reason"] for line in lines] == ["unknown-path"]
     assert outcomes(client) == {"unknown-path": 1}
-
-
-@pytest.mark.parametrize("path", ["/", "/other", "/yidatasks/create"])
-def test_what_is_posted_elsewhere_is_none_of_ours(client: EdgeClient, publisher: MemoryPublisher, path: str) -> None:
-    assert client.post(path, content=b"{}").status_code == 404
-    assert publisher.quarantined == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])

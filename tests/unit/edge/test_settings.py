@@ -67,18 +67,6 @@ def test_an_operators_address_that_would_not_be_one_of_its_own_is_refused(given:
         load_settings(EdgeSettings, os.environ | given)
 
 
-def test_a_blank_operators_address_is_none() -> None:
-    settings = load_settings(EdgeSettings, os.environ | {"EDGE_OPERATOR_HOST": "", "EDGE_OPERATOR_PORT": ""})
-    assert (settings.operator_host, settings.operator_port) == ("127.0.0.1", None)
-
-
-@pytest.mark.parametrize("name", REQUIRED)
-def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.delenv(name)
-    with pytest.raises(ConfigurationError, match=f"^{name}: is required$"):
-        load_settings(EdgeSettings, os.environ)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +9,15 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.contextvars import get_contextvars
 
-from support.edge.callbacks import good, message, post_message, send
+from support.edge.callbacks import good, send
 from support.edge.client import EdgeClient
 from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
-from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
+from support.tracing import TRACE, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
 from taskbridge.edge.events import Durability
 from taskbridge.edge.kafka.record import SpooledRecord
-from taskbridge.edge.sender import encode_callback
 from taskbridge.edge.tracing import trace_drained
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -83,27 +81,12 @@ def test_without_one_a_trace_begins_and_a_repeated_callback_has_its_own(
     assert publisher.traceparents == [traceparent_of_span(each) for each in spans.named(SEND)]
 
 
-def test_what_is_not_sampled_goes_on_unsampled(
-    client: EdgeClient, publisher: MemoryPublisher, spans: CollectedSpans
-) -> None:
-    send(client, "complete", good(), headers={"traceparent": NOT_SAMPLED})
-    assert spans.all == ()
-    (handed_on,) = publisher.traceparents
-    assert handed_on is not None
-    assert (handed_on[3:35], handed_on[-2:]) == (TRACE_ID, "00")
-
-
 @pytest.mark.parametrize("parameters", [{**good(), "sign": "0" * 64}, {}], ids=["unverified", "malformed"])
 def test_what_is_not_proven_makes_no_spans(
     client: EdgeClient, spans: CollectedSpans, parameters: dict[str, str]
 ) -> None:
     assert send(client, "complete", parameters, headers={"traceparent": TRACE}).status_code in (400, 401)
     assert spans.all == ()
-
-
-def test_a_message_of_another_system_is_traced_by_its_door(client: EdgeClient, spans: CollectedSpans) -> None:
-    assert post_message(client, "create", message("create")).status_code == 200
-    assert parent_of(spans.only(SEND)) == traceparent_of_span(spans.only("POST /sources/{source}/tasks/create"))
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -154,17 +137,6 @@ def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
     assert (sent.attributes or {})["taskbridge.spooled"] is True
 
 
-@pytest.mark.parametrize(
-    ("traceparent", "topic"),
-    [(None, TASK_EVENTS.name), (NOT_SAMPLED, TASK_EVENTS.name), (TRACE, CALLBACKS_QUARANTINE.name)],
-)
-def test_of_what_is_drained_only_events_with_a_recorded_trace_have_a_span(
-    spans: CollectedSpans, traceparent: str | None, topic: str
-) -> None:
-    trace_drained(spans.tracing, [spooled(traceparent, topic)])
-    assert spans.all == ()
-
-
 def spooled(traceparent: str | None, topic: str = TASK_EVENTS.name) -> SpooledRecord:
     return SpooledRecord(
         topic=topic,
@@ -192,30 +164,6 @@ def test_lines_of_the_log_name_the_trace(
     send(client, "complete", good())
     assert seen == [trace_of_span(spans.only(COMPLETE))]
     assert publisher.published
-
-
-def test_lines_about_the_next_request_on_the_connection_do_not_name_the_trace(
-    client: EdgeClient, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It arrived with the first one, and its turn comes when that is answered."""
-    seen: list[Any] = []
-
-    async def look(*_: object) -> Durability:
-        seen.append(get_contextvars().get("trace_id"))
-        return Durability.KAFKA
-
-    monkeypatch.setattr(MemoryPublisher, "quarantine", look)
-    unverified = {**good(), "sign": "0" * 64}
-    together = raw(good()) + raw(unverified, "Connection: close")
-    assert client.sends(together).count(b"HTTP/1.1 ") == 2
-    assert (len(publisher.published), seen) == (1, [None])
-
-
-def raw(parameters: dict[str, str], *more: str) -> bytes:
-    encoded = encode_callback(parameters, "json")
-    lines = ["POST /yida/tasks/complete HTTP/1.1", *(f"{name}: {value}" for name, value in encoded.headers.items())]
-    lines += [f"Content-Length: {len(encoded.body)}", *more, "", ""]
-    return "\r\n".join(lines).encode() + encoded.body
 
 
 @pytest.mark.parametrize("wire_action", ["create", "complete"])
@@ -248,19 +196,3 @@ def text_of(spans: CollectedSpans) -> str:
         f"{each.name} {each.status.description} {dict(each.attributes or {})} {[event.name for event in each.events]}"
         for each in spans.all
     )
-
-
-def test_the_end_of_the_edge_sends_what_is_left(
-    settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closings: list[str] = []
-
-    async def closed(_: MemoryPublisher) -> None:
-        await asyncio.sleep(0)
-        closings.append("publisher")
-
-    monkeypatch.setattr(MemoryPublisher, "close", closed)
-    monkeypatch.setattr(spans.tracing, "close", lambda: closings.append("tracing"))
-    with EdgeClient(create_app(settings, publisher=publisher, tracing=spans.tracing)):
-        assert closings == []
-    assert closings == ["publisher", "tracing"]

@@ -121,13 +121,6 @@ def test_a_cc_may_be_flat() -> None:
     assert (event.recipient_ids, event.title) == (("01690741902689", "7"), "t")
 
 
-def test_the_event_id_depends_on_the_action_and_not_on_the_signature() -> None:
-    parameters = parameters_of("complete", instance_id="inst-1")
-    completed = interpret("complete", parameters | {"sign": "a"})
-    assert completed.event_id == interpret("complete", parameters | {"sign": "A"}).event_id
-    assert completed.event_id != interpret("cancel", parameters | {"sign": "a"}).event_id
-
-
 def test_the_documented_sample_without_task_id_recipients_and_url_is_an_event() -> None:
     event = with_task(corpId=None, taskId=None, actionerId=None, url=None, originatorId="")
     assert (event.corp_id, event.task_id, event.recipient_ids, event.url) == (CORP_ID, None, (), None)
@@ -220,14 +213,6 @@ def test_a_form_that_is_nested_too_deep_costs_its_values_and_nothing_else() -> N
     assert (event.instance_id, event.form_data, event.serial_no, left_out) == ("inst-1", {}, deep, ["dataMap"])
 
 
-@pytest.mark.parametrize(
-    ("actor", "expected"), [("x" * 129, None), ("a,b", None), ("a\x00", None), ('{"userId": "9"}', "9"), (" 9 ", "9")]
-)
-def test_an_actor_that_is_none_leaves_the_completion_as_it_is(actor: str, expected: str | None) -> None:
-    event = interpret("complete", parameters_of("complete", instance_id="inst-1") | {"actualWorkId": actor})
-    assert (event.action, event.actor_id) == (Action.COMPLETED, expected)
-
-
 def test_a_date_in_the_future_counts_as_the_receipt() -> None:
     for ahead, occurred_at in ((300_000, RECEIVED_AT + 300_000), (300_001, RECEIVED_AT), (10**12, RECEIVED_AT)):
         parameters = parameters_of("complete", instance_id="inst-1") | {"dateTime": str(RECEIVED_AT + ahead)}
@@ -268,22 +253,6 @@ def test_every_action_needs_app_corp_and_instance(wire_action: str) -> None:
 @pytest.mark.parametrize("task", ["", "{", "[]", "null", "1", '{"a": NaN}', "[" * 5000, '{"appType": ["x"]}'])
 def test_a_create_whose_task_is_no_object_with_an_app_is_malformed(task: str) -> None:
     assert reason("create", {"task": task}) in ("task-json", "no-app", "bad-appType")
-
-
-def test_another_signing_scheme_is_named() -> None:
-    for wire_action in ("create", "complete"):
-        with pytest.raises(Malformed, match="__signature") as caught:
-            locate(wire_action, {"__signature": "A" * 32})
-        assert caught.value.reason == "other-signing-scheme"
-    assert locate("complete", parameters_of("complete", instance_id="i") | {"__signature": "x"}).other_scheme
-
-
-def test_only_a_delete_has_extra_keys() -> None:
-    extra = {"actualWorkId": "1", "APPTYPE": "", "taskId": ""}
-    parameters = parameters_of("delete", instance_id="i") | {"sign": "x"}
-    assert locate("delete", parameters).extra_keys == set()
-    assert locate("delete", parameters | extra).extra_keys == set(extra)
-    assert locate("complete", parameters | extra).extra_keys == set()
 
 
 def test_the_signature_is_read_unchanged_and_a_blank_one_is_none() -> None:

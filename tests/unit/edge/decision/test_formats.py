@@ -356,10 +356,6 @@ def test_who_completed_a_camunda_8s_task(
     assert (event.action, event.actor_id) == (Action.COMPLETED, actor)
 
 
-def test_a_camunda_8s_task_that_has_a_name_is_called_by_it(event_of: Callable[..., TaskEvent]) -> None:
-    assert event_of("camunda", zeebe("CREATED", name="Check the days")).title == "Check the days"
-
-
 TODO = {
     "syscode": "test",
     "flowid": "tes001",
@@ -482,19 +478,6 @@ def test_a_signed_request_is_judged_by_its_signature_with_any_token(
         answer = client.post("/sources/todo/tasks", content=body, headers={**headers, **proof, **signed})
         assert answer.status_code == status
     assert publisher.published[0].raw_parameters[standard_webhooks.ID] == "msg_1"
-
-
-def test_the_same_push_again_is_the_same_event(event_of: Callable[..., TaskEvent]) -> None:
-    first, again = event_of("todo", TODO), event_of("todo", TODO)
-    other = event_of("todo", {**TODO, "viewtype": "1"})
-    assert first.event_id == again.event_id != other.event_id
-
-
-def test_cloudevents_need_an_action_in_their_path(settings: EdgeSettings) -> None:
-    settings.credentials_file.write_text(credentials_of().replace('format = "todo"\n', ""))
-    with EdgeClient(create_app(settings, publisher=MemoryPublisher())) as other:
-        assert post(other, "todo", TODO).status_code == 404
-        assert post(other, "todo", TODO, authorization="").status_code == 401
 
 
 def test_a_request_refused_for_its_token_is_replayed_once_that_is_fixed_and_the_token_is_nowhere(

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
-from structlog.testing import capture_logs
 
-from support.edge.spool import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
-from support.kafka.metadata_broker import metadata_broker
+from support.edge.spool import REGISTRY, SCHEMA, TestProducer, record, until
 from taskbridge.edge.kafka.client import KafkaClient, SchemaIdUnknown, Sendings
 from taskbridge.edge.kafka.record import Record
-from taskbridge.edge.spool.drainer import Drainer
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 
 RECORD = Record(topic="t", key=b"k", headers=(), schema="s", body=b"")
@@ -179,23 +175,6 @@ async def test_a_dead_producer_is_polled_for_its_last_reports_and_delays_no_end(
     assert first.is_closed, "nothing of it continues after the end"
 
 
-async def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
-    producers = Producers()
-    path = await open_client(producers)
-    first = producers.made[0]
-    first.let_go.clear()
-    first.is_dead = True
-    await path.check()
-    closing = asyncio.create_task(path.close())
-    await until(lambda: first.closing_s)
-    assert len(producers.made) == 2
-    assert not closing.done()
-    first.let_go.set()
-    await closing
-    assert first.is_closed
-    assert not path._closing  # pyright: ignore[reportPrivateUsage]
-
-
 async def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again() -> None:
     producers = Producers()
     path = await open_client(producers)
@@ -214,57 +193,6 @@ async def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_
     await path.send_within(record(1), timeout_s=1)
     assert [each.sent for each in producers.made] == [[0], [1]]
     assert first.closing_s != []
-    await path.close()
-
-
-def test_an_error_of_new_producers_is_logged_when_it_changes_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> list[str]:
-        producers = Producers()
-        kafka = await open_client(producers)
-        producers.made[0].is_dead, producers.fails = True, True
-        monkeypatch.setattr("taskbridge.edge.kafka.client.time.monotonic", lambda: now[0])
-        with capture_logs() as lines:
-            for now[0] in (1000.0, 1000.3, 1059.9, 1060.1, 1060.4):
-                await kafka.check()
-            producers.problem = "no such file"
-            await kafka.check()
-            producers.fails = False
-            await kafka.check()
-            producers.made[-1].is_dead, producers.fails = True, True
-            await kafka.check()
-        await kafka.close()
-        return [each["because"] for each in lines if each["event"] == "kafka_producer_not_replaced"]
-
-    now = [0.0]
-    logged = asyncio.run(scenario())
-    assert logged == ["too many open files", "too many open files", "no such file", "no such file"]
-
-
-async def test_a_sender_gets_the_failure_of_its_record_though_the_failure_handler_raises() -> None:
-    errors: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
-
-    def broken(*_: object) -> None:
-        raise RuntimeError("broken")
-
-    heard: list[Exception | None] = []
-    Sendings(broken).add(record(0), heard.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
-    await asyncio.sleep(0)
-    assert heard == [failure]
-    assert [str(each) for each in errors] == ["broken"]
-
-
-async def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) -> None:
-    producers = Producers()
-    path = await open_client(producers)
-    producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(3)}
-    async with open_spool(tmp_path) as spool:
-        await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-        drainer = Drainer(spool, path)
-        draining = asyncio.create_task(drainer.run())
-        await until(lambda: not spool.waiting)
-        draining.cancel()
-    assert [each.delivered for each in producers.made] == [[], [0, 1, 2]]
     await path.close()
 
 
@@ -288,24 +216,6 @@ async def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.Monk
     await under_way  # what it had in hand still gets its report
     await until(lambda: first.is_closed)
     await path.close()
-
-
-async def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one case of eight, librdkafka has no broker to query."""
-    monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
-    async with metadata_broker() as broker:
-        config = {"bootstrap.servers": f"127.0.0.1:{broker.port}"}
-        path = KafkaClient(lambda: AsyncProducer(config), REGISTRY)
-        path.start()
-        for _ in range(20):
-            async with asyncio.timeout(60):
-                while not await path.check():
-                    pass
-            broker.is_fenced, before = True, broker.requests
-            while broker.requests == before:
-                await path.check()
-            broker.is_fenced = False
-        await path.close()
 
 
 EVENTS, QUARANTINE = TASK_EVENTS.name, CALLBACKS_QUARANTINE.name
@@ -389,14 +299,6 @@ async def test_a_failure_is_one_of_its_partition_until_something_arrives_there()
     assert path.problem_of(EVENTS) == "later"
     path.succeed(SECOND)
     assert path.usable
-
-
-async def test_a_topic_whose_partitions_are_not_known_accepts_records_until_one_has_failed() -> None:
-    path = await open_client(Producers())
-    path.open(EVENTS, partitions=0)
-    assert path.accepts_any_of(EVENTS)
-    path.fail(FIRST, AWAY)
-    assert not path.accepts_any_of(EVENTS)
 
 
 async def test_who_waits_for_the_partition_that_failed_hears_of_it_at_once_and_nobody_else() -> None:

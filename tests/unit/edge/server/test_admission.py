@@ -12,9 +12,6 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.server.admission import (
-    ALL_LINES_PER_MINUTE,
-    FULL,
-    GAVE_WAY,
     LINES_PER_MINUTE,
     OWN_FILES,
     UNKNOWN,
@@ -143,32 +140,6 @@ def opened(*, connections: int = 2) -> Opened:
     return it
 
 
-def test_the_longest_idle_connection_gives_way() -> None:
-    it = opened()
-    first, second, third = Connection(), Connection(), Connection()
-    assert [it.gate.admit(each, "192.0.2.1") for each in (first, second)] == [None, None]
-    it.gate.works(first)
-    it.gate.waits(first)  # served in between: now the second is idle longer
-    it.now += 1
-    assert it.gate.admit(third, "192.0.2.1") is None
-    assert [first.closed, second.closed, third.closed] == [False, True, False]
-    assert (it.gate.open, it.reasons) == (2, [GAVE_WAY])
-
-
-def test_a_new_connection_may_hold_a_request_and_does_not_give_way() -> None:
-    it = opened(connections=1)
-    first, second = Connection(), Connection()
-    assert it.gate.room(0)
-    it.gate.admit(first, "192.0.2.1")
-    assert not it.gate.room(0)
-    assert it.gate.admit(second, "192.0.2.1") == FULL
-    assert not first.closed
-    it.now += 1
-    assert it.gate.room(0)
-    assert it.gate.admit(second, "192.0.2.1") is None
-    assert first.closed
-
-
 def test_a_connection_with_unread_input_is_not_idle() -> None:
     it = opened(connections=2)
     unread, idle = Connection(unread=True), Connection()
@@ -182,28 +153,6 @@ def test_a_connection_with_unread_input_is_not_idle() -> None:
     it.now += 1
     unread.unread = False
     assert it.gate.room(0)
-
-
-def test_arriving_connections_count_against_the_room() -> None:
-    it = opened(connections=2)
-    assert [it.gate.room(arriving) for arriving in (0, 1, 2)] == [True, True, False]
-    it.gate.admit(Connection(), "192.0.2.1")
-    it.now += 1
-    assert [it.gate.room(arriving) for arriving in (0, 1, 2)] == [True, False, False]
-
-
-def test_a_connection_that_is_served_does_not_give_way() -> None:
-    it = opened()
-    served = [Connection(), Connection()]
-    for each in served:
-        it.gate.admit(each, "192.0.2.1")
-        it.gate.works(each)
-    assert it.gate.admit(Connection(), "192.0.2.1") == FULL
-    assert [each.closed for each in served] == [False, False]
-    it.gate.leave(served[0])
-    it.gate.leave(served[0])
-    it.gate.waits(served[0])  # a late call for a connection that has left
-    assert (it.gate.open, it.gate.admit(Connection(), "192.0.2.1")) == (1, None)
 
 
 def test_a_flood_is_counted_in_full_and_logged_in_part() -> None:
@@ -276,9 +225,3 @@ def test_other_senders_and_other_reasons_have_lines_of_their_own() -> None:
         log.admit("wrong-sign", "192.0.2.1")
     assert log.admit("wrong-sign", "192.0.2.2") is not None
     assert log.admit("unknown-app", "192.0.2.1") is not None
-
-
-def test_a_flood_from_everywhere_is_bounded_too() -> None:
-    log = RejectionLog(clock=Clock())
-    lines = [log.admit("wrong-sign", f"10.0.{each // 256}.{each % 256}") for each in range(5000)]
-    assert sum(line is not None for line in lines) == ALL_LINES_PER_MINUTE

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -21,7 +20,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
 from taskbridge.edge.server.exchange import FREE_BODY_BYTES
-from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
+from taskbridge.edge.server.protocol import MAX_PIPELINED, EdgeProtocol
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
@@ -169,14 +168,6 @@ def test_heads_of_just_the_right_size_are_served(serve: Callable[..., Served]) -
     assert status_of(exchange(served.port, long)) == 200
 
 
-def test_a_head_in_single_bytes_is_served(serve: Callable[..., Served]) -> None:
-    served = serve()
-    with connect(served.port) as connection:
-        for each in callback():
-            connection.sendall(bytes([each]))
-        assert status_of(read_answer(connection)) == 200
-
-
 @pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"x"])
 def test_a_head_that_drips_in_is_aborted_in_time(serve: Callable[..., Served], drip: bytes) -> None:
     served = serve(header_timeout_s=0.5)
@@ -296,13 +287,6 @@ def test_too_many_requests_in_a_row_are_not_piled_up(serve: Callable[..., Served
     assert served.refused("pipelined") == 1
 
 
-def test_garbage_after_a_good_request_does_not_harm_it(serve: Callable[..., Served]) -> None:
-    served = serve()
-    with sent(served.port, callback() + b"garbage\r\n\r\n") as connection:
-        answers = read_all(connection)
-    assert (status_of(answers), answers.count(b"HTTP/1.1 ")) == (200, 1)
-
-
 def test_idle_connections_give_way_to_new_ones(serve: Callable[..., Served]) -> None:
     served = serve(max_connections=20)
     with ExitStack() as stack:
@@ -357,22 +341,6 @@ def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Ser
     assert status_of(exchange(served.port, part + b" " * 100_000)) == 400  # their room is free again
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3])
-def test_a_body_counts_as_a_whole_however_it_arrives(
-    serve: Callable[..., Served], publisher: MemoryPublisher, pieces: int
-) -> None:
-    served = serve()
-    request = callback()
-    head = request.index(b"{")
-    cuts = [0, *([head, head + 9][: pieces - 1]), len(request)]
-    with connect(served.port) as connection:
-        for start, end in pairwise(cuts):
-            connection.sendall(request[start:end])
-            time.sleep(0.05)
-        assert status_of(read_answer(connection)) == 200
-    assert [event.instance_id for event in publisher.published] == ["inst-raw"]
-
-
 def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[..., Served]) -> None:
     served = serve(max_body_bytes=1000)
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n0\r\n\r\n"
@@ -398,25 +366,6 @@ def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Serve
         connection.settimeout(10)
         limited.loop.call_soon_threadsafe(limited.resume_writing)
         assert status_of(read_answer(connection)) == 200
-
-
-def test_an_answer_that_waits_is_not_written_behind_a_refusal(serve: Callable[..., Served]) -> None:
-    served = serve(max_body_bytes=10)
-    errors: list[dict[str, object]] = []
-    with connect(served.port) as connection:
-        eventually(lambda: served.open() == 1)
-        (at_work,) = served.server.server_state.connections
-        limited = cast("EdgeProtocol", at_work)
-        limited.loop.set_exception_handler(lambda _, context: errors.append(context))
-        limited.loop.call_soon_threadsafe(limited.pause_writing)
-        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n20\r\n" + b"x" * 32 + b"\r\n")
-        eventually(lambda: limited._unwritten is not None)  # pyright: ignore[reportPrivateUsage]
-        connection.sendall(b"no chunk\r\n")
-        assert problem_of(read_answer(connection)) == (400, "malformed-http")
-        limited.loop.call_soon_threadsafe(limited.resume_writing)
-        assert read_all(connection) == b""
-        eventually(lambda: served.open() == 0)
-    assert errors == []
 
 
 def test_a_reader_that_never_reads_is_disconnected(
@@ -476,16 +425,6 @@ def test_shutdown_answers_a_request_that_is_not_read_yet(serve: Callable[..., Se
     assert [status_of(each) for each in answers] == [200] * 22
 
 
-def test_shutdown_answers_a_request_that_begins_late(serve: Callable[..., Served]) -> None:
-    served = serve()
-    with connect(served.port) as connection:
-        eventually(lambda: served.open() == 1)
-        served.server.should_exit = True
-        eventually(lambda: not served.server.servers[0].is_serving())
-        connection.sendall(callback())
-        assert status_of(read_all(connection)) == 200
-
-
 def in_query(line: str, *, value: str = "张红", path: str = "/yida/tasks/complete") -> tuple[bytes, bytes]:
     """A callback in the query as people paste it: in raw UTF-8. Its request line, and the rest of its head."""
     parameters = signed(
@@ -493,25 +432,6 @@ def in_query(line: str, *, value: str = "张红", path: str = "/yida/tasks/compl
     )
     query = "&".join(f"{key}={text}" for key, text in parameters.items())
     return f"POST {path}?{query} HTTP/1.1\r\n".encode(), b"Host: edge\r\nContent-Length: 0\r\n\r\n"
-
-
-def test_raw_utf_8_in_a_query_is_understood_however_it_arrives(
-    serve: Callable[..., Served], publisher: MemoryPublisher
-) -> None:
-    served = serve()
-    first, head = in_query("one")
-    with connect(served.port) as connection:
-        connection.sendall(first + head)
-        assert status_of(read_answer(connection)) == 200
-        # On the same connection, cut within a character, and after the empty line that some clients send.
-        second, _ = in_query("two")
-        cut = second.index("张".encode()) + 1
-        for piece in (b"\r\n" + second[:cut], second[cut:] + head):
-            connection.sendall(piece)
-            time.sleep(0.05)
-        assert status_of(read_answer(connection)) == 200
-    assert [event.instance_id for event in publisher.published] == ["one", "two"]
-    assert {event.actor_id for event in publisher.published} == {"张红"}
 
 
 def before_another(kind: str) -> bytes:
@@ -582,18 +502,3 @@ def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> 
     served = serve()
     first, head = in_query("one", value="张" * 8_000)
     assert problem_of(exchange(served.port, first + head)) == (414, "long-url")
-
-
-def test_the_first_time_that_is_set_counts() -> None:
-    async def scenario() -> None:
-        passed: list[str] = []
-        deadline = Deadline(asyncio.get_running_loop())
-        deadline.set(0.01, lambda: passed.append("first"))
-        deadline.set(0, lambda: passed.append("second"))
-        await asyncio.sleep(0.05)
-        assert passed == ["first"]
-        deadline.set(0, lambda: passed.append("third"))
-        await asyncio.sleep(0.01)
-        assert passed == ["first", "third"]
-
-    asyncio.run(scenario())

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.edge.server import sockets as server_sockets
 from taskbridge.edge.server.sockets import (
     listen,
     listen_with_peers,
@@ -106,21 +105,6 @@ def test_edges_of_one_data_folder_may_share_a_port_and_other_programs_may_not(tm
         listen("127.0.0.1", port)
     for each in sockets:
         each.close()
-
-
-def test_several_queues_hold_more_connections_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_sockets, "BACKLOG", 20)
-    port = free_port()
-    sockets = listen("127.0.0.1", port, queues=4)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(24)]
-    try:
-        assert len(sockets) == 4
-        assert sum(accepted(each) for each in sockets) == len(waiting)
-        with pytest.raises(ConfigurationError, match="Address already in use"):
-            listen("127.0.0.1", port, queues=4)
-    finally:
-        for each in [*waiting, *sockets]:
-            each.close()
 
 
 def accepted(sock: socket.socket) -> int:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.spool.recovery import Opened
-    from taskbridge.edge.spool.store import Totals
     from taskbridge.schemas.registry import SchemaRef
 
 BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
@@ -104,16 +103,6 @@ async def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path)
         aside.rename(unreadable)
         await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
         await until(lambda: not spools.unopened)
-
-
-async def test_its_own_file_that_cannot_be_opened_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "0.db").mkdir()
-    producer = TestProducer()
-    async with running_spools(tmp_path, producer) as spools:
-        assert spools.problem == spools.unopened[0]
-        await until(lambda: spools.problem is None)
-        await spools.own.put(record(7))
-        await until(lambda: producer.delivered == [7])
 
 
 async def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
@@ -224,40 +213,6 @@ async def test_what_was_refused_is_requeued_on_request_while_new_records_are_sto
         count = await putting
         await until(lambda: set(range(1, count + 1)) <= set(producer.delivered))
         assert spools.set_aside == 0
-
-
-async def test_records_that_are_requeued_count_for_the_bound_after_a_restart_too(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as spool:
-        await spool.put(record(1))
-        (found,) = await spool.read(0, count=1, max_bytes=1 << 20)
-        await spool.remove((), [(found.position, REFUSED)])
-    producer = TestProducer()
-    producer.reachable = False
-    async with running_spools(tmp_path, producer) as spools:
-        request_requeue(tmp_path / "0.db")
-        await until(lambda: spools.waiting == 1)
-        assert spools.size >= record(1).size
-        producer.reachable = True
-        await spools._kafka.check()  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: (spools.waiting, spools.size) == (0, 0))
-
-
-async def test_a_file_whose_records_cannot_be_counted_is_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await leave(tmp_path, 1)
-    producer, totals, failed = TestProducer(), Store.totals, list[int]()
-
-    def count(self: Store) -> Totals:
-        if not failed:
-            failed.append(1)
-            with classified():
-                raise io_error()
-        return totals(self)
-
-    monkeypatch.setattr(Store, "totals", count)
-    async with running_spools(tmp_path, producer):
-        await until(lambda: producer.delivered == [0])
 
 
 async def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
@@ -374,18 +329,6 @@ async def test_the_files_of_an_earlier_release_with_several_processes_are_draine
     async with running_spools(tmp_path, producer):
         await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
         await until(lambda: [each.name for each in tmp_path.glob("*.db")] == ["0.db"])
-
-
-async def test_a_disk_whose_free_space_cannot_be_read_is_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreadable(_: object) -> None:
-        raise OSError("unplugged")
-
-    async with running_spools(tmp_path, TestProducer()) as spools:
-        monkeypatch.setattr("taskbridge.edge.spool.writer.os.statvfs", unreadable)
-        with pytest.raises(SpoolBroken, match="unplugged"):
-            await spools.own.put(record(1))
 
 
 def no_file(*_: object) -> None:

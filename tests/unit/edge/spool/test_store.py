@@ -107,14 +107,6 @@ def test_a_commit_is_on_the_disk_and_a_deleted_row_is_not(tmp_path: Path) -> Non
     connection.close()
 
 
-def test_text_that_is_damaged_is_read_all_the_same(tmp_path: Path) -> None:
-    made(tmp_path / "0.db").close()
-    for connect in (owners_connection, read_only):
-        connection = connect(tmp_path / "0.db")
-        assert connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchone() == ("\udcff",)
-        connection.close()
-
-
 def test_who_only_looks_changes_nothing_and_makes_no_file(tmp_path: Path) -> None:
     made(tmp_path / "0.db").close()
     connection = read_only(tmp_path / "0.db")
@@ -254,17 +246,6 @@ def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spo
     store.write((), delete=[1])
     store.checkpoint(emptied=True)
     assert (rows_in_file(), store.log_bytes) == (0, 0)
-
-
-def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_as_before(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    statements = list[str]()
-    store._writer.set_trace_callback(statements.append)  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 7)
-    store.checkpoint(emptied=True)
-    assert statements.index("PRAGMA busy_timeout = 0") < statements.index("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert rows_of(store, "PRAGMA busy_timeout") == [(7000,)]
 
 
 def test_a_start_empties_the_log_and_adds_new_schemas(store: Store) -> None:

@@ -87,23 +87,6 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
     assert asyncio.run(scenario()) == [1, 1000, 1000, 500]
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],
-)
-async def test_the_error_says_what_stopped_the_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
-) -> None:
-    def write(*_: object, **__: object) -> None:
-        raise error
-
-    async with open_spool(tmp_path) as spool:
-        monkeypatch.setattr(Store, "write", write)
-        with pytest.raises(SpoolBroken) as caught:
-            await spool.put(record(1))
-        assert str(caught.value) == message
-
-
 async def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,6 @@ from taskbridge.edge.verification.credentials import (
     CredentialsFile,
     Token,
     TokenUse,
-    UseUnknown,
-    fingerprint,
     parse_credentials,
     read_use,
     use_folder,
@@ -240,13 +238,6 @@ def test_one_line_end_is_no_part_of_a_token(mounted: Path, content: str, token: 
     assert tokens_in_force(CredentialsFile(mounted))[0] == token
 
 
-def test_a_changed_token_file_is_noticed_like_the_toml(mounted: Path) -> None:
-    file = CredentialsFile(mounted)
-    (mounted.parent / "one").write_text("rotated\n")
-    file.reload_if_changed()
-    assert tokens_in_force(file) == ["rotated", "second"]
-
-
 @pytest.mark.parametrize("broken", [None, b"", b"\n", b" \n", b"\xff"])
 def test_a_broken_token_file_leaves_the_old_tokens_until_it_is_fixed(mounted: Path, broken: bytes | None) -> None:
     file = CredentialsFile(mounted)
@@ -266,16 +257,6 @@ def test_a_broken_token_file_leaves_the_old_tokens_until_it_is_fixed(mounted: Pa
     two.write_text("again")
     file.reload_if_changed()
     assert tokens_in_force(file) == ["first", "again"]
-
-
-def test_a_token_file_that_is_no_longer_named_is_not_looked_at_any_more(mounted: Path) -> None:
-    file = CredentialsFile(mounted)
-    mounted.write_text(APP)
-    (mounted.parent / "one").unlink()
-    with capture_logs() as lines:
-        file.reload_if_changed()
-        file.reload_if_changed()
-    assert [line["event"] for line in lines] == ["credentials_reloaded"]
 
 
 def test_token_files_are_refused_where_none_can_be_read() -> None:
@@ -309,15 +290,6 @@ def test_an_app_without_tokens_or_with_blank_names_is_broken(mounted: Path, line
     mounted.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\n{line}\n')
     with pytest.raises(FileBroken, match=r"apps\.0"):
         CredentialsFile(mounted)
-
-
-def test_a_fingerprint_names_a_token_of_one_app() -> None:
-    names = {fingerprint("A", "one"), fingerprint("A", "two"), fingerprint("B", "one")}
-    assert len(names) == 3
-    assert all(len(name) == 8 and int(name, 16) >= 0 for name in names)
-    (token,) = parse_credentials(APP).tokens
-    assert token.fingerprint == fingerprint("A", SECRET)
-    assert SECRET not in repr(token)
 
 
 def test_with_several_organisations_every_app_names_its_own(tmp_path: Path) -> None:
@@ -375,30 +347,10 @@ def test_it_outlives_restarts(tmp_path: Path) -> None:
     assert TokenUse(tmp_path).last() == after.last
 
 
-def test_a_use_noted_by_a_clock_that_was_ahead_gives_way_to_the_next(tmp_path: Path) -> None:
-    worker(tmp_path, ONE)
-    ahead = time.time() + 86_400
-    os.utime(use_folder(tmp_path) / ONE.fingerprint, (ahead, ahead))
-    worker(tmp_path, ONE)
-    assert read_use(tmp_path).last[ONE.fingerprint] <= time.time()
-
-
 def test_no_token_is_written_down(tmp_path: Path) -> None:
     worker(tmp_path, ONE, TWO)
     written = [(path.name, path.read_text()) for path in use_folder(tmp_path).iterdir()]
     assert sorted(written) == sorted((name, "") for name in ("since", ONE.fingerprint, TWO.fingerprint))
-
-
-def test_where_nothing_was_recorded_nothing_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UseUnknown, match="check that it is the data folder"):
-        read_use(tmp_path)
-
-
-def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path) -> None:
-    worker(tmp_path, ONE)
-    (use_folder(tmp_path) / "loop").symlink_to("loop")
-    with pytest.raises(UseUnknown, match="cannot be read"):
-        read_use(tmp_path)
 
 
 def test_a_record_that_cannot_be_written_is_reported_once_and_tried_again(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -85,17 +84,6 @@ def window(path: Path) -> Generator[FileWindow]:
 def test_it_takes_no_more_room_later(window: FileWindow, path: Path) -> None:
     window.open()
     assert path.stat().st_blocks * 512 >= path.stat().st_size
-
-
-@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
-def test_a_disk_that_is_too_small_for_it_keeps_the_room_it_has(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", megabytes=1):
-        window = FileWindow(tmp_path / "disk" / "window", entries=1 << 20)
-        for number in range(3):
-            assert window.claim(mark(bytes([number]) * 16)) is None
-        assert window.claim(mark(bytes(16))) is not None
-        assert shutil.disk_usage(tmp_path / "disk").free > 900_000
-        window.close()
 
 
 def test_room_that_was_found_for_a_part_of_it_is_given_back(
@@ -250,27 +238,6 @@ def test_a_source_has_a_quarter_of_the_room(tmp_path: Path) -> None:
     windows.close()
 
 
-def test_a_window_of_any_sender_that_cannot_be_used_is_the_problem(tmp_path: Path) -> None:
-    windows = FileWindows(tmp_path, entries=ENTRIES)
-    windows.open()
-    assert windows.problem is None
-    windows.path("erp").mkdir()
-    with capture_logs():
-        assert windows.claim(Mark(b"an id", b"an event!", Action.COMPLETED, "erp")) is None
-    assert windows.problem == "Is a directory"
-    windows.close()
-
-
-def test_the_file_of_the_release_before_stays_as_it_is(tmp_path: Path) -> None:
-    """That release may still run, or come back; its own file name keeps the two apart."""
-    left = tmp_path / "replays.window"
-    left.write_bytes(b"tbreplay\1")
-    windows = FileWindows(tmp_path, entries=ENTRIES)
-    windows.claim(mark(b"d" * 16))
-    windows.close()
-    assert left.read_bytes() == b"tbreplay\1"
-
-
 @pytest.mark.parametrize(
     "damage",
     [b"", b"x", os.urandom(5000), b"tbreplay" + bytes(6000)],
@@ -286,13 +253,6 @@ def test_a_damaged_file_is_replaced_and_logged(path: Path, damage: bytes) -> Non
         assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
         window.close()
     assert [line["event"] for line in lines] == (["replay_window_replaced"] if damage else [])
-
-
-def test_a_file_of_another_size_is_replaced(path: Path, window: FileWindow) -> None:
-    window.claim(mark(b"d" * 16))
-    other = FileWindow(path, entries=2 * ENTRIES)
-    assert found_in(other, b"d" * 16) is None
-    other.close()
 
 
 def left_by_another(path: Path, *slots: tuple[bytes, int, int], padding: bytes = b"") -> None:
@@ -385,15 +345,6 @@ def test_a_full_disk_costs_no_callback(tmp_path: Path, monkeypatch: pytest.Monke
     assert [line["event"] for line in lines] == ["replay_window_failed"]
 
 
-def test_reading_and_preparing_report_why_the_file_cannot_be_used(path: Path) -> None:
-    path.mkdir()
-    looking, opening = FileWindow(path, entries=ENTRIES), FileWindow(path, entries=ENTRIES)
-    with capture_logs():
-        assert found_in(looking, b"d" * 16) is None
-        opening.open()
-    assert (looking.problem, opening.problem) == ("Is a directory",) * 2
-
-
 def test_what_cannot_be_opened_is_not_tried_by_every_callback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 1000)
     path.mkdir()
@@ -423,17 +374,6 @@ def test_the_file_is_opened_once_and_closed_with_the_window(path: Path, monkeypa
     for _ in range(2):
         window.close()
         assert open_files(path.parent) == 0
-
-
-def test_a_file_that_cannot_be_made_ready_is_not_left_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    window = FileWindow(path, entries=ENTRIES)
-    monkeypatch.setattr(f"{WINDOWS}.os.ftruncate", full)
-    with capture_logs():
-        window.open()
-    assert (window.problem, open_files(path.parent)) == ("No space left on device", 0)
 
 
 def test_after_a_failure_the_file_is_opened_again(
@@ -489,13 +429,6 @@ def test_a_file_that_another_has_locked_for_too_long_is_not_prepared(
     window.close()
 
 
-def test_no_lock_is_left(path: Path, window: FileWindow) -> None:
-    for use in (window.open, lambda: window.claim(mark(b"d" * 16)), lambda: window.find(mark(b"d" * 16))):
-        use()
-        with path.open("rb") as other:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(
     path: Path, window: FileWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,20 +464,6 @@ def test_a_command_shares_the_windows_of_an_edge_of_any_size(tmp_path: Path) -> 
     edge.close()
 
 
-def test_an_edge_knows_what_a_command_claimed_for_a_source_that_it_has_not_heard_of(tmp_path: Path) -> None:
-    edge = FileWindows(tmp_path, entries=ENTRIES + 1)
-    edge.open()
-    message = Mark(b"an id", b"an event!", Action.COMPLETED, "erp")
-    command = FileWindows(tmp_path, entries=None)
-    assert command.find(message) is None
-    assert not command.path("erp").exists(), "looking makes none"
-    assert command.claim(message) is None
-    assert edge.claim(message) == message
-    assert (command.problem, edge.problem) == (None, None)
-    command.close()
-    edge.close()
-
-
 def test_memory_reads_the_files_and_writes_nothing_into_them(tmp_path: Path) -> None:
     window = FileWindows(tmp_path, entries=ENTRIES)
     window.claim(mark(b"d" * 16))
@@ -555,14 +474,6 @@ def test_memory_reads_the_files_and_writes_nothing_into_them(tmp_path: Path) -> 
     assert memory.claim(Mark(b"e" * 16, b"an event!", Action.CREATED, "erp")) is None, "a message of another sender"
     assert window.find(mark(b"e" * 16)) is None
     window.close()
-
-
-def test_the_mark_is_the_signature_and_the_event(window: FileWindow) -> None:
-    found = mark_of(event("complete", complete()))
-    assert found is not None
-    assert found.digest.hex() == complete()["sign"]
-    assert window.claim(found) is None
-    assert found_in(window, found.digest) == found
 
 
 def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

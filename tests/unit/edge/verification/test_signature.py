@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,7 @@ from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import (
     SIGN,
     are_distinct,
-    bearer_digest,
     canonical_order,
-    canonical_string,
     check_bearer,
     fold,
     matching,
@@ -83,10 +80,6 @@ def test_the_order_is_javas_where_pythons_own_lower_case_differs() -> None:
     assert fold("µſı") == fold("μsi")
 
 
-def test_sign_itself_is_not_signed() -> None:
-    assert canonical_string({"b": "2", "sign": "x", "A": "1"}) == "12"
-
-
 @pytest.mark.parametrize("given_sign", ["", "签名", "\ud800", "0" * 31, "0" * 33, "K" * 32])
 def test_a_signature_that_is_no_hex_is_a_mismatch(given_sign: str) -> None:
     assert not verifies({"a": "1"}, "token", given_sign)
@@ -136,11 +129,6 @@ def refused(parameters: Mapping[str, str], wire_action: str = "complete") -> str
 
 def callback(token: str, wire_action: str = "complete", **changed: str) -> dict[str, str]:
     return signed({**parameters_of(wire_action, instance_id="i"), **changed}, system_token=token)
-
-
-@pytest.mark.parametrize("token", ["current", "previous"])
-def test_every_token_of_the_app_is_accepted(token: str) -> None:
-    assert check(callback(token))
 
 
 def test_each_organisation_has_its_own_tokens() -> None:
@@ -195,16 +183,6 @@ def test_the_corp_decides_between_two_organisations_with_one_token() -> None:
         parameters = callback("one", appType="A", corpId=corp)
         token = verify(locate("complete", parameters), parameters, credentials=shared)
         assert token.place == f"apps.{'xyz'.index(corp)}.system_tokens.0"
-
-
-@pytest.mark.parametrize("authorization", ["Bearer one", "bearer  two", "BEARER two "])
-def test_any_configured_bearer_token_is_accepted(authorization: str) -> None:
-    check_bearer(authorization, ["one", "two"], locate("complete", callback("current")))
-
-
-def test_a_bearer_token_is_identified_by_its_digest() -> None:
-    assert bearer_digest("Bearer one") == hashlib.sha256(b"one").hexdigest()
-    assert (bearer_digest("Basic one"), bearer_digest(None)) == (None, None)
 
 
 def test_a_bearer_token_beyond_ascii_is_compared_as_bytes() -> None:

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from support.edge.fakes import SOURCE_SECRET
-from taskbridge.runtime.standard_webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, signature
+from taskbridge.runtime.standard_webhooks import TOLERANCE_S, is_timely, key_of, matching, signature
 
 # The example of its specification and of its libraries' own tests.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -115,9 +115,3 @@ def test_what_is_no_secret_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(ValueError, match="whsec_") as caught:
         key_of(secret)
     assert len(secret) < 8 or secret not in str(caught.value)
-
-
-def test_a_new_secret_is_another_each_time() -> None:
-    first, second = new_secret(), new_secret()
-    assert first != second
-    assert len(key_of(first)) == 32
