@@ -58,13 +58,6 @@ async def test_entries_are_in_the_order_of_the_task_center() -> None:
         assert found == [("c", "t-1"), ("a", "t-1"), ("a", "t-2"), ("b", "t-1")]
 
 
-async def test_only_selected_people_have_an_inbox() -> None:
-    kafka = FakeKafka()
-    kafka.tell(notification(), notification(recipient_id="u-2"), notification(corp_id="ding2"))
-    async with Inbox(kafka, corp="ding1", person=["u-1", "u-3"]) as inbox:
-        assert inbox.people() == [("ding1", "u-1")]
-
-
 async def test_records_that_cannot_be_shown_are_skipped() -> None:
     kafka = FakeKafka(partitions=1)
     kafka.put(b"ding1/u-1", b"no record")
@@ -83,12 +76,3 @@ async def test_a_query_raises_the_error_that_ended_the_updates() -> None:
             KafkaRefused, match=r"authorization.* lacks Read on topic taskbridge\.task-notifications\.v1"
         ):
             await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
-
-
-async def test_an_inbox_can_be_entered_again() -> None:
-    kafka = FakeKafka()
-    kafka.tell(notification())
-    inbox = Inbox(kafka)
-    for _ in range(2):
-        async with inbox:
-            assert inbox.people() == [("ding1", "u-1")]

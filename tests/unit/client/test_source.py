@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from support.kafka.metadata_broker import metadata_broker
 from taskbridge.client import source
 from taskbridge.client.source import Consumer, Kafka
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
@@ -105,14 +103,6 @@ def test_a_member_with_answers_stays_on_a_quiet_topic(cluster: Cluster) -> None:
     assert len(cluster.made) == 1
 
 
-def test_no_metadata_is_requested_while_records_come(cluster: Cluster) -> None:
-    member = KAFKA.member("group")
-    cluster.has_records = True
-    for _ in range(100):
-        member.consume(1, 0.5)
-    assert cluster.metadata_requests == 0
-
-
 def test_a_reader_of_the_whole_topic_continues_at_its_position(cluster: Cluster) -> None:
     whole = KAFKA.whole()
     whole.consume(1, 0.5)
@@ -131,26 +121,3 @@ def test_new_partitions_are_found_within_a_minute(cluster: Cluster) -> None:
             whole.consume(1, 0.5)
     assert cluster.made[0].assigned == dict.fromkeys(range(3), OFFSET_BEGINNING)
     assert cluster.metadata_requests == 4
-
-
-async def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such moment in ten leaves librdkafka without any broker."""
-    monkeypatch.setattr(source, "_SILENT_S", 0)
-    async with metadata_broker() as broker:
-        # The interval at which librdkafka requests metadata while it knows a broker.
-        often = {"topic.metadata.refresh.interval.ms": 50}
-        member = Kafka(f"127.0.0.1:{broker.port}", "http://127.0.0.1:9", often).member("group")
-
-        async def until_requested() -> None:
-            before = broker.requests
-            async with asyncio.timeout(60):
-                while broker.requests == before:
-                    await asyncio.to_thread(member.consume, 1, 0.01)
-
-        for _ in range(20):
-            await until_requested()
-            broker.is_fenced = True
-            await until_requested()
-            broker.is_fenced = False
-        await until_requested()
-        await asyncio.to_thread(member.close)

@@ -163,20 +163,6 @@ async def test_with_explicit_acks_only_acks_count() -> None:
     assert await collected(kafka, subscribe(kafka, group=GROUP)) == sent[3:]
 
 
-async def test_with_explicit_acks_a_skipped_record_acks_nothing() -> None:
-    kafka = FakeKafka()
-    kafka.tell(notification(), notification(app_type="APP_2"))
-
-    async def look_for_the_second() -> None:
-        subscription = subscribe(kafka, group=GROUP, app="APP_1", explicit_ack=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await collect(subscription, [])
-        assert kafka.left(GROUP) == 2
-
-    await look_for_the_second()
-
-
 async def test_two_members_share_the_partitions_and_one_inherits_the_other() -> None:
     kafka = FakeKafka(partitions=4)
     sent = [notification(recipient_id=f"u-{number}") for number in range(40)]
@@ -303,7 +289,3 @@ def test_properties_that_the_guarantees_need_cannot_be_changed(monkeypatch: pyte
     assert config["isolation.level"] == "read_committed"
     assert config["enable.auto.offset.store"] is False
     assert config["sasl.username"] == "me"
-
-
-def test_the_repr_of_the_source_has_no_password() -> None:
-    assert "secret" not in repr(Kafka("kafka:9092", "http://registry", {"sasl.password": "secret"}))

@@ -57,18 +57,9 @@ def test_what_is_granted_everywhere_is_not_lacking() -> None:
     assert lacks(events=[READ, DESCRIBE], own_1=[WRITE], own_2=[WRITE, READ], workers=[READ]) == []
 
 
-def test_an_operation_that_is_not_among_those_granted_is_lacking() -> None:
-    assert lacks(events=[DESCRIBE], own_1=[WRITE], own_2=[READ], workers=[DESCRIBE]) == [READ_EVENTS, WRITE_OWN, JOIN]
-
-
 def test_what_may_not_even_be_looked_at_is_lacking() -> None:
     refused = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
     assert lacks(events=refused[0], workers=refused[1]) == [READ_EVENTS, JOIN]
-
-
-def test_permissions_that_kafka_does_not_report_count_as_granted() -> None:
-    unknown = KafkaError.UNKNOWN_TOPIC_OR_PART
-    assert lacks(events=None, own_1=[], own_2=unknown, workers=KafkaError.NOT_COORDINATOR) == []
 
 
 def test_one_line_names_all_that_is_lacking() -> None:

@@ -102,14 +102,6 @@ def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, with
 
 
 @pytest.mark.usefixtures("at_once")
-def test_only_the_groups_of_a_coordinator_that_moved_are_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    moves = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
-    groups = Groups({"a": moves[0], "b": "members of b"}, {"a": moves[1]}, {"a": moves[2]}, {"a": "members of a"})
-    assert described(monkeypatch, groups, "a", "b") == {"a": "members of a", "b": "members of b"}
-    assert groups.requests == [["a", "b"], ["a"], ["a"], ["a"]]
-
-
-@pytest.mark.usefixtures("at_once")
 def test_a_coordinator_that_goes_on_moving_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = Groups({"a": KafkaError.NOT_COORDINATOR})
     assert "NOT_COORDINATOR" in described(monkeypatch, groups, "a", within_s=0.05)["a"]
@@ -255,47 +247,6 @@ async def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(li
     await producer.close(timeout_s=0)
 
 
-async def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
-    errors: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    producer = AsyncProducer({})
-    given_up, other = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(given_up, 0.01)
-    librdkafka.acknowledged = 2
-    await asyncio.wait_for(other, 60)
-    assert errors == []
-    await producer.close()
-
-
-def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka) -> None:
-    async def scenario() -> int:
-        producer = AsyncProducer({})
-        for _ in range(20):
-            librdkafka.acknowledged = 1
-            await producer.produce("topic", key=None, value=b"v")
-        polls = librdkafka.polls
-        await asyncio.sleep(0.25)
-        await producer.close()
-        quiet = librdkafka.polls - polls
-        await asyncio.sleep(0.25)
-        assert librdkafka.polls == polls + quiet, "it continues after its end"
-        return quiet
-
-    assert asyncio.run(scenario()) <= 4
-
-
-async def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> None:
-    asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
-    producer = AsyncProducer({})
-    librdkafka.broken = True
-    delivery = producer.produce("topic", key=None, value=b"v")
-    librdkafka.acknowledged = 1
-    await asyncio.wait_for(delivery, 60)
-    assert not librdkafka.broken
-    await producer.close()
-
-
 def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> None:
     async def scenario() -> int:
         producer = AsyncProducer({})
@@ -370,19 +321,6 @@ def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_
     assert path.read_bytes() == b""
 
 
-def test_a_library_that_is_not_known_is_polled_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.producer._KNOWN_LIBRARY", ("0", 0))
-    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
-
-    async def scenario() -> None:
-        producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})
-        async with asyncio.timeout(20):
-            await producer.produce("topic", key=None, value=b"v")
-        await producer.close()
-
-    asyncio.run(scenario())
-
-
 def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> None:
     config = producer_config(NOBODY, {"security.protocol": "SSL"})
     assert config["acks"] == "all"
@@ -420,26 +358,3 @@ async def test_a_producer_is_dead_after_a_fatal_error_and_reports_the_outcome_of
     with pytest.raises(DeliveryFailed):
         await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 60)
     assert await producer.close() == 0
-
-
-async def test_without_permission_to_write_each_record_fails_for_that_reason() -> None:
-    """Kafka gives them no producer id, a fatal error, and librdkafka only says that their records were purged."""
-    producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
-    waiting = producer.produce("topic", key=None, value=b"v")
-    await asyncio.sleep(0.05)
-    librdkafka_meets_a_fatal_error(producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
-    with pytest.raises(DeliveryFailed, match="lacks Write on topic topic"):
-        await asyncio.wait_for(waiting, 60)
-    await producer.close()
-
-
-@pytest.mark.parametrize(("code", "dead"), [(KafkaError._FATAL, True), (KafkaError._PURGE_QUEUE, False)])
-async def test_a_delivery_report_alone_shows_whether_an_error_is_fatal(
-    librdkafka: Librdkafka, code: int, *, dead: bool
-) -> None:
-    producer = AsyncProducer({})
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 0.01)
-    librdkafka.given.pop()(KafkaError(code), None)
-    assert producer.is_dead is dead
-    await producer.close()

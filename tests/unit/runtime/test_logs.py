@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from structlog.testing import capture_logs
 
 from taskbridge.runtime.logs import configure_logs
 
@@ -69,16 +68,6 @@ def test_a_library_that_repeats_itself_is_heard_once_in_a_while(capsys: pytest.C
     assert printed.count("ours") == 20
 
 
-def test_a_logger_that_has_logged_follows_the_next_configuration() -> None:
-    log = structlog.stdlib.get_logger("test")
-    configure_logs("text", "info")
-    log.info("before")
-    structlog.reset_defaults()
-    with capture_logs() as logs:
-        log.info("after")
-    assert [each["event"] for each in logs] == ["after"]
-
-
 ROOT = Path(__file__).parents[3]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
@@ -116,14 +105,3 @@ def test_the_runbook_names_events_that_there_are() -> None:
     events = {name for _, name in event_names()}
     assert len(named) > 8
     assert {before or behind for before, behind in named} <= events
-
-
-@pytest.fixture(scope="module")
-def logs_of_a_command() -> None:
-    configure_logs("text", "ERROR")
-
-
-@pytest.mark.usefixtures("logs_of_a_command")
-def test_what_a_fixture_configures_hides_no_log_from_a_test(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("taskbridge.client").warning("seen")
-    assert caplog.messages == ["seen"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import queue
 import socket
 import threading
@@ -16,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from support.http_clients import connect, exchange, read_all, read_answer, status_of
+from support.http_clients import connect, exchange, read_all, status_of
 from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -142,14 +141,6 @@ def test_a_body_that_is_not_finished_in_time_is_given_up(
     assert status_of(answer) == status
 
 
-def test_what_strangers_send_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
-    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
-    with caplog.at_level(logging.WARNING), served() as port:
-        assert status_of(exchange(port, HEALTH + upgrade + b"\r\n")) == 200
-        assert status_of(exchange(port, b"\x16\x03\x01nonsense\r\n\r\n")) == 400
-    assert caplog.records == []
-
-
 @pytest.mark.parametrize(
     ("request_bytes", "status", "kind"),
     [
@@ -168,20 +159,6 @@ def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
         assert b"content-type: application/problem+json" in head
         found = json.loads(body)
         assert (found["status"], found["type"]) == (status, f"urn:taskbridge:problem:{kind}")
-
-
-def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it() -> None:
-    first, second = (f"GET /healthz?q={word} HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n".encode() for word in ("请假", "出差"))
-    with served() as port:
-        for cut in (0, 2, 6, second.index("差".encode()) + 1, second.index(b"host") + 2):
-            with connect(port) as connection:
-                connection.sendall(first + second[:cut])
-                assert status_of(read_answer(connection)) == 200, "so the rest comes by itself"
-                connection.sendall(second[cut:])
-                assert status_of(read_answer(connection)) == 200, cut
-        with connect(port) as connection:
-            connection.sendall(first + second + HEALTH + b"connection: close\r\n\r\n")
-            assert read_all(connection).count(b"HTTP/1.1 200 ") == 3
 
 
 @pytest.mark.parametrize(("outcome", "code", "printed"), [(0, 0, ""), (1, 1, ""), ("it failed", 1, "it failed\n")])

@@ -16,7 +16,6 @@ from support.tracing import (
     TRACE,
     TRACE_ID,
     CollectedSpans,
-    links_of,
     parent_of,
     trace_of_span,
     traceparent_of_span,
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
-
-OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -56,21 +53,6 @@ def test_without_a_parent_a_trace_begins(spans: CollectedSpans) -> None:
     assert trace_of_span(first) != trace_of_span(second)
 
 
-def test_links_are_of_other_traces(spans: CollectedSpans) -> None:
-    spans.tracing.start_span("process", "CONSUMER", {}, links=[TRACE, OTHER]).end()
-    found = spans.only("process")
-    assert links_of(found) == [TRACE, OTHER]
-    assert parent_of(found) is None
-    assert trace_of_span(found) not in TRACE + OTHER
-
-
-def test_an_error_is_named_by_its_class(spans: CollectedSpans) -> None:
-    spans.tracing.start_span("send", "PRODUCER", {}).end(error="NotDurable")
-    found = spans.only("send")
-    assert (found.attributes or {})["error.type"] == "NotDurable"
-    assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
-
-
 def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: CollectedSpans) -> None:
     span = spans.tracing.start_span("POST /x", "SERVER", {}, parent=NOT_SAMPLED)
     span.end()
@@ -78,20 +60,6 @@ def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: CollectedSpans
     assert not span.is_recorded
     assert span.traceparent[3:35] == TRACE_ID
     assert span.traceparent.endswith("-00")
-
-
-@pytest.mark.parametrize(("named", "is_called"), [(None, "tests"), ("our-edge", "our-edge")])
-def test_the_environment_may_name_the_service(
-    monkeypatch: pytest.MonkeyPatch, named: str | None, is_called: str
-) -> None:
-    if named is not None:
-        monkeypatch.setenv("OTEL_SERVICE_NAME", named)
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    spans = CollectedSpans()
-    spans.tracing.start_span("x", "SERVER", {}).end()
-    attributes = spans.only("x").resource.attributes
-    assert (attributes["service.name"], attributes["service.version"]) == (is_called, "1")
-    assert attributes["deployment.environment.name"] == "test"
 
 
 class Stuck(SpanExporter):

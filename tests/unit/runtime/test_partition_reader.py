@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
-from contextlib import closing, suppress
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,11 +195,6 @@ def test_only_committed_records_are_read_and_ends_are_reported(place: Place) -> 
     assert place.config["group.id"] == "tests"
 
 
-def test_records_behind_the_end_are_not_given(place: Place) -> None:
-    assert place.coming(record(5), record(6), record(7)).places({0: 5}, {0: 7}) == [(0, 5), (0, 6)]
-    assert place.reader.reached == {0: 7}
-
-
 def test_where_the_last_offsets_are_no_records_the_next_one_or_the_end_of_the_partition_ends_the_read(
     place: Place,
 ) -> None:
@@ -232,12 +226,6 @@ def test_a_partition_that_is_through_is_fetched_no_more_and_the_others_are(place
     assert place.consumer.assigned == {}
 
 
-def test_an_empty_range_causes_no_request(place: Place) -> None:
-    assert place.read({0: 5, 1: 7}, {0: 5, 1: 3}) == []
-    assert place.reader.reached == {0: 5, 1: 7}
-    assert place.made == 0
-
-
 def test_what_has_come_is_given_at_once_and_no_more_of_it_than_a_batch(place: Place) -> None:
     place.coming(*map(record, range(5)))
     assert [len(batch) for batch in place.read({0: 0}, {0: 5}, batch=3)] == [3, 2]
@@ -251,24 +239,6 @@ def test_time_is_up_however_much_comes(place: Place) -> None:
         given.extend(len(batch) for batch in place.reader.read("topic", {0: 0}, {0: 9}, within_s=2))
     assert sum(given) == 2
     assert place.consumer.assigned == {}
-
-
-def test_nothing_is_read_once_time_is_up(place: Place) -> None:
-    with pytest.raises(TimeLimit):
-        place.coming(record(0)).read({0: 0}, {0: 1}, within_s=-0.1)
-    assert place.consumer.polls == []
-
-
-def test_what_ends_as_time_is_up_is_whole(place: Place) -> None:
-    assert place.coming(NOTHING, NOTHING, record(0)).places({0: 0}, {0: 1}, within_s=2.5) == [(0, 0)]
-
-
-def test_quiet_is_counted_from_what_came_last(place: Place) -> None:
-    place.coming(NOTHING, record(0), NOTHING, record(1), NOTHING, NOTHING, record(2))
-    given: list[int] = []
-    with pytest.raises(TimeLimit):
-        given.extend(len(batch) for batch in place.reader.read("topic", {0: 0}, {0: 9}, quiet_s=2))
-    assert sum(given) == 2
 
 
 def test_a_slow_batch_does_not_count_as_silence(place: Place) -> None:
@@ -305,33 +275,12 @@ def test_a_refusal_is_raised_at_once_and_a_broker_that_is_away_is_waited_for(pla
         place.coming(error(KafkaError.GROUP_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6})
 
 
-def test_one_that_is_left_early_fetches_no_more_and_reads_again(place: Place) -> None:
-    place.coming(record(0), record(1))
-    with closing(place.reader.read("topic", {0: 0}, {0: 2}, batch=1)) as batches:
-        next(batches)
-    assert inspect.getgeneratorstate(batches) == inspect.GEN_CLOSED
-    assert place.consumer.assigned == {}
-    assert place.reader.reached == {0: 1}
-    assert place.places({0: 1}, {0: 2}) == [(0, 1)]
-    assert place.made == 1
-    place.reader.close()
-    assert place.consumer.closed
-
-
 def test_a_consumer_that_gives_nothing_for_long_is_replaced(place: Place) -> None:
     for made in (1, 1, 2):
         with pytest.raises(TimeLimit):
             place.read({0: 5}, {0: 6}, within_s=5)
         assert place.made == made
     assert place.consumer.closed
-
-
-def test_a_slow_consumer_that_delivers_anything_is_not_closed(place: Place) -> None:
-    for given in ([], [record(5)], []):
-        place.coming(*given)
-        with pytest.raises(TimeLimit):
-            place.read({0: 5}, {0: 7}, within_s=8)
-    assert not place.consumer.closed
 
 
 async def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

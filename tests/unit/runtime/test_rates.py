@@ -35,12 +35,6 @@ def test_it_is_full_again_after_a_while_and_never_fuller() -> None:
     assert not consume_all([(bucket, 0.1)], now=1000.0)
 
 
-def test_a_clock_that_goes_back_gives_nothing() -> None:
-    bucket = Bucket(1, full_after_s=1, now=100.0)
-    assert consume_all([(bucket, 1)], now=100.0)
-    assert not consume_all([(bucket, 0.1)], now=50.0)
-
-
 def test_where_one_bucket_holds_too_little_none_is_taken_from() -> None:
     full, empty = Bucket(1, full_after_s=60, now=0.0), Bucket(0.5, full_after_s=60, now=0.0)
     assert not consume_all([(full, 1), (empty, 1)], now=0.0)

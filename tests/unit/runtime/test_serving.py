@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.serving import cut_at_lines, ends_in_line
 
 PARTS = st.sampled_from([b"POST /", b"GET /", b"a", b" ", b"\xe5\xbc\xa0", b"\r\n", b"HTTP/1.1"])
 
@@ -24,15 +24,6 @@ def test_a_body_full_of_what_may_be_lines_is_cut_a_bounded_number_of_times() -> 
     full = b"POST /\xff" * 2000
     assert b"".join(cut_at_lines(full)) == full
     assert len(cut_at_lines(full)) == 17
-
-
-def test_each_byte_of_the_line_is_escaped_and_none_behind_it() -> None:
-    assert (
-        escape_request_line(b"\r\nGET /\xff HTTP/1.1\r\nX: \xff\r\n", goes_on=False)
-        == b"\r\nGET /%FF HTTP/1.1\r\nX: \xff\r\n"
-    )
-    assert escape_request_line(b"\xff", goes_on=False) == b"%FF"
-    assert escape_request_line(b"\xfe HTTP/1.1\r\nX: \xff", goes_on=True) == b"%FE HTTP/1.1\r\nX: \xff"
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,6 @@ def test_partitions_must_be_a_number(text: str) -> None:
         partitions_setting({"TASKBRIDGE_PARTITIONS": text})
 
 
-def test_partitions_default_to_the_contracts() -> None:
-    assert partitions_setting({}) == 12
-
-
 @dataclass
 class Words:
     words: list[str]
@@ -125,18 +121,6 @@ class Text(ReloadedFile[Words]):
 
 class Numbers(BaseModel):
     numbers: tuple[int, ...]
-
-
-async def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.settings.POLL_S", 1000)
-    (tmp_path / "text").write_text("one")
-    file, looked = Text(tmp_path / "text"), list[int]()
-    monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
-    watching = asyncio.create_task(file.watch())
-    for _ in range(3):
-        await asyncio.to_thread(lambda: None)
-    watching.cancel()
-    assert looked == []
 
 
 async def test_changes_are_loaded_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,12 +48,6 @@ async def test_two_callers_with_many_requests_leave_a_thread_to_a_third_until_th
         assert await asyncio.gather(*busy) == 10 * ["ann", "bob"]
 
 
-async def test_work_of_the_service_itself_has_all_threads() -> None:
-    meeting = threading.Barrier(4)
-    with closing(Threads(4)) as threads:
-        await asyncio.gather(*(threads.run(meeting.wait, 30) for _ in range(4)))
-
-
 async def test_queries_do_not_wait_for_what_waits_to_write() -> None:
     go_on = threading.Event()
     with closing(Threads(1)) as threads:

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
-from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, PEOPLE, TASK_EVENTS
+from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,10 +117,6 @@ def test_a_missing_topic_that_may_not_be_created_is_an_error_that_says_what_to_d
         applied(Admin(create_error=code))
 
 
-def test_nothing_is_created_where_all_is_there() -> None:
-    assert not any(each.created for each in applied(Admin(existing(), create_error=NOT_ALLOWED[0])))
-
-
 def test_a_topic_that_somebody_else_creates_meanwhile_is_compared() -> None:
     class Raced(Admin):
         def create_topics(self, new: Sequence[NewTopic], **_: object) -> dict[str, Future[Any]]:
@@ -144,22 +140,9 @@ def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on
         assert found == [(replicas, expected)] * 2
 
 
-@pytest.mark.parametrize(("in_sync", "drifts"), [("1", True), ("2", False), ("3", False)])
-def test_too_few_that_must_be_in_sync_are_drift(in_sync: str, *, drifts: bool) -> None:
-    admin = Admin(existing(), brokers=3, replicas=3, settings={"min.insync.replicas": in_sync})
-    drift = f"min.insync.replicas is {in_sync}, the contract says 2 with 3 replicas"
-    assert [each.drift for each in applied(admin)] == [[drift] if drifts else []] * 2
-
-
 def test_fewer_replicas_than_three_brokers_could_have_are_drift_and_on_fewer_brokers_they_are_not() -> None:
     drift = ["1 of 3 brokers have it, the contract says 3 (--replication)"]
     assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [drift, drift]
     created = apply_topics(cast("Client", Admin(brokers=3)), TOPICS, partitions=3, replication=1)
     assert [each.drift for each in created] == [drift, drift], "of those that are made too"
     assert [each.drift for each in applied(Admin(existing(), brokers=2))] == [[], []]
-
-
-def test_a_topic_that_nothing_goes_with_may_have_any_number_of_partitions() -> None:
-    admin = cast("Client", Admin({PEOPLE.name: 1}))
-    (report,) = apply_topics(admin, [PEOPLE], partitions=3)
-    assert (report.partitions, report.drift) == (1, [])

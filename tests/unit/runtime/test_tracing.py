@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
-from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID
-from taskbridge.runtime.otel import Tracing
+from support.tracing import TRACE
 from taskbridge.runtime.tracing import (
-    flags_of,
-    is_sampled,
-    span_id_of,
-    trace_id_of,
     traceparent_of,
     tracing_from_environment,
     valid_traceparent,
 )
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import SpanProcessor
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 EDGE = "taskbridge-edge"
@@ -51,12 +42,6 @@ def test_there_are_traces_where_the_environment_names_a_receiver(environment: di
         tracing.close()
 
 
-def test_an_unsupported_protocol_is_reported() -> None:
-    with capture_logs() as lines:
-        tracing_from_environment(ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, EDGE)
-    assert [(each["event"], "grpc" in each["problem"]) for each in lines] == [("tracing_not_started", True)]
-
-
 def test_without_the_extra_the_log_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "taskbridge.runtime.otel", None)
     with capture_logs() as lines:
@@ -64,16 +49,6 @@ def test_without_the_extra_the_log_says_what_to_install(monkeypatch: pytest.Monk
     assert [(each["event"], each["remedy"]) for each in lines] == [
         ("tracing_not_installed", "install taskbridge-edge[otel]")
     ]
-
-
-def test_settings_that_the_sdk_refuses_are_no_reason_not_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: Tracing, _processor: SpanProcessor, **_: str) -> None:
-        raise ValueError("a queue of -1 spans")
-
-    monkeypatch.setattr(Tracing, "__init__", refuse)
-    with capture_logs() as lines:
-        assert tracing_from_environment(ENDPOINT, EDGE) is None
-    assert [(each["event"], each["problem"]) for each in lines] == [("tracing_not_started", "a queue of -1 spans")]
 
 
 def test_without_traces_nothing_of_the_sdk_is_imported() -> None:
@@ -97,12 +72,6 @@ BEFORE = ("ce_id", b"e-1")
 )
 def test_only_a_trace_context_that_can_be_handed_on_is(header: str | None, *, valid: bool) -> None:
     assert valid_traceparent(header) == (header if valid else None)
-
-
-def test_a_trace_context_is_taken_apart() -> None:
-    assert (trace_id_of(TRACE), span_id_of(TRACE)) == (TRACE_ID, "00f067aa0ba902b7")
-    assert [is_sampled(TRACE), is_sampled(NOT_SAMPLED), is_sampled(f"{TRACE[:-2]}03")] == [True, False, True]
-    assert [flags_of(f"{TRACE[:-2]}{flags}") for flags in ("00", "01", "03", "ff")] == [0, 1, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,6 @@ def test_an_endless_number_is_rejected_at_once() -> None:
         compile_reader(LONGS, vars(events))(b"\0" + b"\xff" * (4 << 20), 0)
 
 
-def test_a_text_of_negative_length_is_rejected() -> None:
-    with pytest.raises(ValueError, match="negative"):
-        compile_reader(LONGS, vars(events))(b"\x01ab\x02", 0)
-
-
 def test_blocks_of_arrays_and_maps_are_read_with_and_without_size() -> None:
     # Other libraries split them. After a negative count comes the size of the block in bytes.
     schema = {

@@ -131,15 +131,6 @@ def test_a_registry_that_denies_access_makes_no_schema_unknown(status: int) -> N
         Registry(url).text_of(5)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_denied_access_is_retried_and_the_error_names_the_property(status: int) -> None:
-    with Answering(status, '{"message": "no"}') as url:
-        shown = url.replace("//", "//edge:secret@")
-        with pytest.raises(RegistryUnavailable, match=f"{status}.*schema.registry.basic.auth.user.info") as caught:
-            Registry(shown).register([topics.TASK_EVENTS])
-    assert "secret" not in str(caught.value)
-
-
 def test_invalid_properties_are_a_configuration_error() -> None:
     for wrong in ("no.such.property", "ssl.ca.location"):
         with pytest.raises(ConfigurationError, match=r"schema\.registry"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-import pytest
-
 from taskbridge.streams.worker import stop_app
 
 
@@ -32,12 +30,3 @@ async def test_a_part_that_does_not_stop_is_not_awaited() -> None:
     assert not app.may_end.is_set()
     assert not app.was_cancelled
     app.may_end.set()
-
-
-def test_an_error_of_the_stop_is_raised() -> None:
-    class Broken:
-        async def stop(self) -> None:
-            raise RuntimeError("the store does not close")
-
-    with pytest.raises(RuntimeError, match="does not close"):
-        asyncio.run(stop_app(cast("Any", Broken())))

@@ -44,11 +44,6 @@ def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
     return situation._replace(topics=left)
 
 
-def test_a_worker_may_start_with_all_topics() -> None:
-    assert problem(GOOD) is None
-    assert problem(Situation({}, [], Versions(), is_recorded=False)) is None, "nothing ever ran"
-
-
 @pytest.mark.parametrize(
     ("situation", "text", "command"),
     [

@@ -207,13 +207,6 @@ def test_a_fetched_batch_has_all_that_a_fetcher_reads() -> None:
     assert set(re.findall(r"\brecords\.(\w+)\(", source)) - {"append", "items"} <= set(dir(FetchedRecords))
 
 
-@pytest.mark.parametrize("value", [b"v", bytes(1 << 24)], ids=["small", "its length has four bytes"])
-def test_batches_of_our_own_producer_are_read_by_the_core(value: bytes) -> None:
-    data = fetched([batch([(1, b"k", each, [])]) for each in (value, b"next")])
-    found: Any = FetchedPartition(AT, RECORDS_OF(data), None, 0, None, None, CHECKED, READ_COMMITTED)
-    assert [type(each).__name__ for each in found] == ["FetchedRecord"] * 2
-
-
 def test_a_new_consumer_installs_the_native_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
     monkeypatch.setattr(fetcher, "PartitionRecords", PartitionRecords)

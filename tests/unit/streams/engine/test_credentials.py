@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import faust
-import faust.auth
 import pytest
 
 from taskbridge.schemas.errors import ConfigurationError
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 SASL = {"sasl.mechanism": "SCRAM-SHA-256", "sasl.username": "edge", "sasl.password": "secret"}
-
-
-def test_a_plain_connection_needs_none() -> None:
-    assert broker_credentials({}) is None
-    assert broker_credentials({"security.protocol": "plaintext"}) is None
 
 
 def test_sasl_over_plaintext_and_over_tls() -> None:
@@ -119,12 +113,6 @@ def test_an_expired_token_is_fetched_again(issuer: Issuer) -> None:
     assert [asyncio.run(tokens.token()) for _ in range(2)] == ["token 1", "token 2"]
 
 
-def test_a_missing_token_is_a_connection_error(issuer: Issuer) -> None:
-    issuer.lifetime_s = "soon"
-    with pytest.raises(OSError, match="/token gives no access token"):
-        asyncio.run(AccessTokens(issuer.properties()).token())
-
-
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -136,12 +124,3 @@ def test_a_missing_token_is_a_connection_error(issuer: Issuer) -> None:
 def test_unsupported_grants_are_rejected_at_the_start(issuer: Issuer, changed: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         AccessTokens(issuer.properties(**changed))
-
-
-def test_they_are_the_consumers_credentials(issuer: Issuer) -> None:
-    sasl = {"security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER"}
-    found = broker_credentials({**sasl, **issuer.properties()})
-    assert isinstance(found, faust.auth.OAuthCredentials)
-    assert found.ssl_context is not None
-    with pytest.raises(ConfigurationError, match=r"cannot load https\.ca\.location"):
-        broker_credentials({**sasl, **issuer.properties(), "https.ca.location": "/nowhere.pem"})

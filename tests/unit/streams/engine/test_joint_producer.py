@@ -6,13 +6,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-import structlog
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecordBatch
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from taskbridge.runtime.producer import DeliveryFailed
-from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine import joint_producer
 from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
 from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Sent, TxnOffsetCommit
@@ -224,17 +222,6 @@ def test_a_batch_that_is_too_large_is_split(kafka: FakeKafka, producer: JointPro
     assert all(each.headers == [("h", b"1")] for written in kafka.written.values() for each in written)
 
 
-def test_split_batches_are_as_large_as_allowed_and_logged(kafka: FakeKafka, producer: JointProducer) -> None:
-    kafka.most_bytes = 700_000
-    with structlog.testing.capture_logs() as logged, producer.transaction():
-        for partition in (0, 2):
-            producer.send("states", records(*[bytes(100_000)] * 9), partition=partition)
-    assert [len(data) // 100_000 for _, found in kafka.produced for _, _, data in found] == [9, 9, 4, 4, 4, 4, 1, 1]
-    assert [(each["event"], each["topic"], each["most_bytes"]) for each in logged] == [
-        ("batch_size_reduced", "states", 500_000)
-    ] * 2
-
-
 def test_missing_permissions_are_named(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["AddPartitionsToTxnRequest"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
     with pytest.raises(DeliveryFailed, match="Write on topic topic"):
@@ -257,23 +244,6 @@ def test_a_request_is_limited_and_the_rest_is_sent_with_the_next(
     assert sizes == [(1, [0, 2]), (2, [1]), (1, [4]), (1, [6])], "what is larger by itself goes alone"
 
 
-def test_a_stuck_request_is_logged_once(
-    kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joint_producer, "_STUCK_S", -1)
-    kafka.refusals["EndTxnRequest"] = [KafkaError.CONCURRENT_TRANSACTIONS] * 3
-    with structlog.testing.capture_logs() as logged:
-        write(producer, partitions=1)
-    [warning] = logged
-    assert (warning["event"], warning["log_level"], warning["transactional_id"], warning["request"]) == (
-        "transaction_stuck",
-        "warning",
-        "worker-0",
-        "EndTxnRequest",
-    )
-    assert "transaction" in warning["problem"]
-
-
 @pytest.mark.parametrize(
     ("config", "codec"),
     [
@@ -292,31 +262,12 @@ def test_batches_are_compressed_as_by_librdkafka(kafka: FakeKafka, config: dict[
     made.close()
 
 
-def test_an_unknown_codec_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"compression\.codec is 'brotli': it can be none, gzip"):
-        JointProducer({"bootstrap.servers": "127.0.0.1:9", "compression.codec": "brotli"}, "worker-0")
-
-
 def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:
     kafka.is_known = False
     producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
     producer.claim()
     producer.close()
     assert kafka.metadata_updates == 2
-
-
-def test_a_claim_fails_if_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.CLAIM_S", -1)
-    kafka.is_known = False
-    producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
-    with pytest.raises(KafkaException):
-        producer.claim()
-    producer.close()
-
-
-def test_an_empty_transaction_sends_no_request(kafka: FakeKafka, producer: JointProducer) -> None:
-    write(producer, partitions=0)
-    assert kafka.requests == []
 
 
 def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, producer: JointProducer) -> None:
@@ -332,11 +283,3 @@ def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, 
         producer.send("states", [(b"k", b"other", [])], partition=0)
     assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
     assert values(kafka.written["states", 0]) == [b"other"]
-
-
-def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) -> None:
-    write(producer, partitions=1)
-    kafka.written.clear()
-    producer.claim()
-    write(producer, partitions=1)
-    assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"

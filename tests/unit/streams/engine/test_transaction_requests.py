@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,13 +46,6 @@ def test_a_key_has_the_partition_of_other_clients(keys: list[bytes], partitions:
     assert split == PythonRecords(records).split(partitions)
 
 
-@pytest.mark.parametrize("kind", [EncodedRecords, PythonRecords])
-@given(partitions=st.integers(1, 3))
-def test_a_record_without_a_key_has_any_partition(kind: Any, partitions: int) -> None:
-    [(partition, [record])] = kind([(None, b"v", [])]).split(partitions)
-    assert (0 <= partition < partitions, record) == (True, (None, b"v", []))
-
-
 def batches_of(kinds: tuple[Any, Any], codec: str, limit: int, adds: list[Any]) -> list[Any]:
     """What goes out, by partition, and where the last record of each add was found to be."""
     with pytest.MonkeyPatch.context() as patched:
@@ -85,15 +77,6 @@ def test_batches_are_aiokafkas_byte_for_byte(codec: str, limit: int, adds: list[
     assert native == batches_of((PythonRecords, PythonBatchBuilder), codec, limit, adds)
 
 
-@pytest.mark.parametrize("length", [63, 64, 8191, 8192, 1_048_575, 1_048_576])
-def test_a_batch_with_longer_lengths_is_aiokafkas_byte_for_byte(length: int) -> None:
-    adds: list[Any] = [("notifications", [(b"k" * (length // 2), b"v" * length, [])], 0, 0)]
-    native = batches_of(
-        (transaction_requests.EncodedRecords, cast("Any", transaction_requests)._BatchBuilder), "none", 300, adds
-    )
-    assert native == batches_of((PythonRecords, PythonBatchBuilder), "none", 300, adds)
-
-
 @pytest.mark.parametrize("limit", [77, 78, 79])
 def test_a_full_batch_is_aiokafkas_byte_for_byte(limit: int) -> None:
     adds: list[Any] = [("notifications", [(None, None, []), (None, None, [("a", b"")])], 0, 0)]
@@ -101,12 +84,3 @@ def test_a_full_batch_is_aiokafkas_byte_for_byte(limit: int) -> None:
         (transaction_requests.EncodedRecords, cast("Any", transaction_requests)._BatchBuilder), "none", limit, adds
     )
     assert native == batches_of((PythonRecords, PythonBatchBuilder), "none", limit, adds)
-
-
-def test_a_batch_has_the_checksum_of_its_contents() -> None:
-    batches = RecordBatches(OF, CODECS["none"])
-    batches.add("states", [(b"k", b"v", [("h", b"1")])], partition=0, partitions=1)
-    [[batch]] = batches.drain().values()
-    found = DefaultRecordBatch(bytes(batch.data))
-    assert found.validate_crc()
-    assert [(each.key, each.value, each.headers) for each in found] == [(b"k", b"v", [("h", b"1")])]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import ConsumerStoppedError
 from faust.types import TP
 
 from support.streams.faust_app import faust_app
@@ -330,38 +329,6 @@ async def test_polled_records_that_are_not_done_are_not_passed(consumer: FakeBro
 
 
 @with_consumer
-async def test_a_concurrent_poll_is_not_passed_either(consumer: FakeBroker) -> None:
-    loose = cast("Any", consumer)
-    loose._committed_offset |= {FIRST: 0, SECOND: 0}
-    thread = loose._thread
-
-    def fetch_position(tp: TP) -> int:
-        thread.polled[tp] = 10
-        return 12
-
-    thread.fetch_position = fetch_position
-    assert consumer.positions[FIRST].offset == 0
-
-
-@with_consumer
-async def test_an_assignment_may_change_during_a_seek(consumer: FakeBroker) -> None:
-    async def overtaken() -> dict[TP, int]:
-        raise IllegalStateError("No current assignment for partition")
-
-    consumer.seek_to_committed = overtaken
-    await consumer.perform_seek()
-
-
-@with_consumer
-async def test_the_consumer_is_leaving_during_a_rebalance(consumer: FakeBroker) -> None:
-    assert not consumer.is_leaving
-    await consumer.on_partitions_revoked({FIRST})
-    assert consumer.is_leaving
-    await consumer.on_partitions_assigned({FIRST}, 2)
-    assert not consumer.is_leaving
-
-
-@with_consumer
 async def test_a_rebalance_waits_for_the_chunk_in_progress(consumer: FakeBroker) -> None:
     consumer.fetched = {FIRST: [FakeRecord(0)]}
     [(_, message)] = await chunks_of(consumer)
@@ -376,19 +343,6 @@ async def test_a_rebalance_waits_for_the_chunk_in_progress(consumer: FakeBroker)
     await consumer.wait_empty()
     assert working.done()
     assert consumer.position_of(FIRST) == 1
-
-
-@with_consumer
-async def test_a_rebalance_without_chunks_in_progress_waits_only_for_faust(consumer: FakeBroker) -> None:
-    ended: list[str] = []
-
-    async def end() -> None:
-        ended.append("Faust's own")
-
-    consumer.commit_and_end_transactions = end
-    async with asyncio.timeout(60):
-        await consumer.wait_empty()
-    assert ended == ["Faust's own"]
 
 
 @with_consumer
@@ -410,30 +364,6 @@ async def test_a_position_has_the_time_of_the_last_done_record(consumer: FakeBro
     assert consumer.positions[FIRST] == Position(0, None)
 
 
-@with_consumer
-async def test_the_next_chunk_is_accepted_without_a_copy(consumer: FakeBroker) -> None:
-    for offset in (0, 1):
-        consumer.fetched = {FIRST: [FakeRecord(offset)]}
-        [(_, message)] = await chunks_of(consumer)
-        assert consumer.new_records(message, message.value) is message.value
-
-
-@with_consumer
-async def test_only_active_or_buffered_partitions_with_records_give_messages(consumer: FakeBroker) -> None:
-    def records() -> dict[TP, list[FakeRecord]]:
-        return {CHANGELOG: [], FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
-
-    for active, buffered, expected in (
-        ({CHANGELOG, SECOND}, set[TP](), [SECOND]),
-        ({CHANGELOG, SECOND}, {FIRST}, [FIRST, SECOND]),
-        (None, set[TP](), [FIRST, SECOND]),
-    ):
-        consumer.fetched, consumer.active = records(), active
-        cast("Any", consumer)._buffered_partitions = buffered
-        assert [tp for tp, _ in await chunks_of(consumer)] == expected
-        assert await chunks_of(consumer) == []  # the poll ahead
-
-
 async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[object]]) -> None:
     """What the next poll gives is handed to ``callback``; then the fetcher stops."""
     fetcher, loose = SimpleNamespace(should_stop=False), cast("Any", consumer)
@@ -445,21 +375,6 @@ async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[obje
     loose.callback = hand_on
     async with asyncio.timeout(60):
         await loose._drain_messages(fetcher)
-
-
-@with_consumer
-async def test_dropped_records_of_one_partition_do_not_delay_others(consumer: FakeBroker) -> None:
-    """Of a topic in a poll there is one message, for all partitions."""
-
-    got = list[TP]()
-
-    async def hand_on(first: Any) -> None:
-        got.extend(message.tp for message in (first, *first.others))
-
-    cast("Any", consumer)._read_offset[FIRST] = 5
-    consumer.fetched = {FIRST: [FakeRecord(3)], SECOND: [FakeRecord(9, partition=1)]}
-    await drained(consumer, hand_on)
-    assert got == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize("suspended", [False, True])
@@ -496,24 +411,6 @@ async def test_an_error_of_a_message_callback_is_raised(consumer: FakeBroker, tu
         await drained(consumer, hand_on)
 
 
-@pytest.mark.parametrize("app_stops", [False, True])
-@with_consumer
-async def test_the_loop_ends_without_an_error_only_when_the_app_stops(consumer: FakeBroker, *, app_stops: bool) -> None:
-    cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
-    consumer.fetched = {FIRST: [FakeRecord(3)]}
-    handed_on = asyncio.Event()
-
-    async def never_ends(_: Any) -> None:
-        handed_on.set()
-        await asyncio.Event().wait()
-
-    draining = asyncio.create_task(drained(consumer, never_ends))
-    await handed_on.wait()
-    draining.cancel()
-    await asyncio.wait([draining])
-    assert draining.cancelled() is not app_stops
-
-
 @with_consumer
 async def test_nothing_is_polled_during_a_rebalance(consumer: FakeBroker) -> None:
     consumer.stop_flow()
@@ -525,50 +422,3 @@ async def test_nothing_is_polled_during_a_rebalance(consumer: FakeBroker) -> Non
     consumer.resume_flow()
     [(_, message)] = await getting
     assert message.offset == 0
-
-
-@with_consumer
-async def test_an_offset_that_the_topic_no_longer_has_is_an_error(consumer: FakeBroker) -> None:
-    calls: list[bool] = []
-
-    def allow_skipping(*, may: bool) -> None:
-        calls.append(may)
-
-    cast("Any", consumer)._thread.allow_skipping = allow_skipping
-    consumer.forbid_skipping()
-    assert calls == [False]
-
-
-@with_consumer
-async def test_a_stop_cancels_the_poll_ahead(consumer: FakeBroker) -> None:
-    ended: list[str] = []
-
-    async def end() -> None:
-        ended.append("Faust's own")
-
-    consumer.commit_and_end_transactions = end
-    await consumer.on_stop()
-    ahead = cast("Any", consumer)._ahead = asyncio.create_task(asyncio.Event().wait())
-    await consumer.on_stop()
-    await asyncio.wait([ahead])
-    assert ahead.cancelled()
-    assert len(ended) == 2
-
-
-@with_consumer
-async def test_an_error_of_an_unused_poll_ahead_is_ignored(consumer: FakeBroker) -> None:
-    complaints: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-
-    def fails() -> None:
-        raise ConsumerStoppedError
-
-    consumer.fetched = {FIRST: [FakeRecord(0)]}
-    async for _ in consumer.getmany(1.0):
-        consumer.while_polling = fails
-    loose = cast("Any", consumer)
-    await asyncio.wait([loose._ahead])
-    await asyncio.sleep(0)
-    loose._ahead = None
-    gc.collect()
-    assert complaints == []

@@ -20,7 +20,6 @@ from taskbridge.streams.fold.stored_instance import (
     pack,
     restamped,
     shown,
-    state_value,
     unpack,
     with_events_lost,
 )
@@ -41,12 +40,6 @@ def instance_of(first: TaskEvent, *events: TaskEvent) -> Instance:
 @pytest.fixture
 def pending(make_event: Callable[..., TaskEvent]) -> Instance:
     return instance_of(make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
-
-
-def test_each_part_is_read_by_itself(pending: Instance) -> None:
-    value = STATES.encode(pending.state)
-    stored = pack(value, pending, now_ms=7)
-    assert (state_value(stored), are_events_lost(stored), unpack(stored, STATES)) == (value, False, pending)
 
 
 def test_replacing_a_part_does_not_change_the_others(pending: Instance) -> None:

@@ -108,10 +108,6 @@ def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
     assert len({each.notification_id for each in once}) == len(once)
 
 
-def test_the_originator_sees_the_instance_among_the_created(make_event: MakeEvent) -> None:
-    assert seen([make_event(Action.CREATED, originator=Person("ann"))]) == {EntryKey("ann", View.CREATED, None)}
-
-
 def test_an_entry_is_published_again_when_only_its_times_change(make_event: MakeEvent) -> None:
     first = make_event(Action.CREATED, originator=Person("ann"), title="Leave", task_id="T-1", occurred_at=2_000)
     earlier = make_event(Action.COPIED, occurred_at=1_000)
@@ -198,11 +194,6 @@ def test_when_one_of_two_assignees_completes_the_others_entry_is_removed(make_ev
         ("bob", View.PENDING, Change.REMOVED),
         ("bob", View.HANDLED, Change.ADDED),
     }
-
-
-def test_a_cancelled_task_is_in_no_view(make_event: MakeEvent) -> None:
-    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
-    assert seen([created, make_event(Action.CANCELLED, task_id="T-1", actor_id="ann", occurred_at=2_000)]) == set()
 
 
 def test_assignees_of_the_instance_are_pending_until_a_task_names_them(make_event: MakeEvent) -> None:

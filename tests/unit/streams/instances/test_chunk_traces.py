@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from faust.types import TP
 from msgspec.structs import replace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from support.streams.fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
 from support.tracing import (
@@ -17,7 +17,6 @@ from support.tracing import (
     CollectedSpans,
     links_of,
     parent_of,
-    trace_of_span,
     traceparent_of_span,
 )
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
@@ -27,14 +26,12 @@ from taskbridge.streams.fold.python import PythonCore
 from taskbridge.streams.instances.chunk_traces import follow, trace_of
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.otel import Tracing
     from taskbridge.streams.fold.core import Core, Folded
     from taskbridge.streams.records import Chunk
 
 PLACE = TP(TASK_EVENTS.name, 3)
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PROCESS, SEND = "process taskbridge.task-events.v1", "send taskbridge.task-notifications.v1"
-SSE = "send /v1/corps/{corp_id}/users/{user_id}/events"
 
 
 @pytest.fixture
@@ -131,53 +128,6 @@ def test_a_chunk_is_one_span_with_links_and_notifications_are_in_each_records_tr
     assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == counts
 
 
-def test_a_single_record_is_the_parent_of_its_chunk(core: Core, spans: CollectedSpans) -> None:
-    one: Any = CHUNK[:1]
-    follow_through(spans.tracing, one, folded_by(core, one))
-    process = spans.only(PROCESS)
-    assert parent_of(process) == TRACE
-    assert links_of(process) == [TRACE]
-    assert {trace_of_span(each) for each in spans.all} == {TRACE_ID}
-
-
-def test_a_repeated_event_is_traced_with_the_repetition(core: Core, spans: CollectedSpans) -> None:
-    again: Any = [CHUNK[0], record(14, "I-1", OTHER, recipients=("ann", "bob"))]
-    again[1] = FakeRecord(CHUNK[0].key, CHUNK[0].value, 14, headers=again[1].headers)
-    folded = folded_by(core, again)
-    follow_through(spans.tracing, again, folded)
-    sent = {parent_of(each): traceparent_of_span(each) for each in spans.named(SEND)}
-    assert carried(folded) == {10: {sent[TRACE]}, 14: {sent[OTHER]}}
-
-
-def test_unsampled_records_make_no_spans(core: Core, spans: CollectedSpans) -> None:
-    chunk: Any = CHUNK[1:2]
-    folded = folded_by(core, chunk)
-    follow_through(spans.tracing, chunk, folded)
-    assert carried(folded) == {11: {NOT_SAMPLED}}
-    assert spans.all == ()
-
-
-def test_an_uncommitted_chunk_ends_its_spans_only_if_it_failed(core: Core, spans: CollectedSpans) -> None:
-    """A chunk that a rebalance overtook is delivered again, and traced then."""
-    for failure in (None, RuntimeError("somebody's title")):
-        folded = folded_by(core, CHUNK)
-        trace = follow(spans.tracing, PLACE, CHUNK)
-        assert trace is not None
-        try:
-            with trace:
-                trace.pass_on(folded)
-                if failure is not None:
-                    raise failure
-        except RuntimeError:
-            pass
-        if failure is None:
-            assert spans.all == ()
-    assert len(spans.all) == 3
-    for each in spans.all:
-        assert (each.status.status_code, each.status.description) == (StatusCode.ERROR, None)
-        assert (each.attributes or {})["error.type"] == "RuntimeError"
-
-
 def test_a_line_of_the_log_about_a_record_names_its_trace() -> None:
     assert [trace_of(each) for each in CHUNK] == [
         {"trace_id": TRACE_ID},
@@ -185,11 +135,3 @@ def test_a_line_of_the_log_about_a_record_names_its_trace() -> None:
         {"trace_id": OTHER[3:35]},
         {},
     ]
-
-
-def follow_through(tracing: Tracing, records: Chunk, folded: Folded) -> None:
-    trace = follow(tracing, PLACE, records)
-    assert trace is not None
-    with trace:
-        trace.pass_on(folded)
-        trace.committed()

@@ -16,10 +16,9 @@ from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, Change, TaskNotification, View
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
+from taskbridge.streams.fold.stored_instance import Age, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import (
     Pending,
@@ -70,23 +69,6 @@ def test_a_retention_shorter_than_replays_is_rejected(make_event: MakeEvent, day
     assert set(views(fold(None, created).state)) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
     with pytest.raises(ConfigurationError, match=r"STREAMS_RETENTION_DAYS: .* 0 .* at least 30"):
         load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days})
-
-
-@pytest.mark.parametrize("days", ["0", "30", "365"])
-def test_a_retention_longer_than_replays_is_accepted(days: str) -> None:
-    assert load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days}).retention_days == int(days)
-    longest_ms = max(
-        int(each.settings["retention.ms"]) for each in (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
-    )
-    assert longest_ms == REPLAYED_DAYS * DAY_MS
-
-
-def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
-    deleted = fold(None, make_event(Action.DELETED))
-    assert age_of(pack(b"state", deleted, now_ms=77)[:20]) == Age(is_deleted=True, is_finished=False, written_ms=77)
-    for damaged in (b"", b"\x01" * 20, b"\x03F"):
-        with pytest.raises(StoreUnreadable):
-            age_of(damaged)
 
 
 @given(data=st.data())
@@ -199,9 +181,3 @@ def test_a_rebuild_before_a_republication_is_published_removes_what_readers_have
     partition.rebuild([created])
     partition.tell()
     assert inbox_of(partition.published) == {}
-
-
-def test_nothing_is_published_for_a_missing_instance() -> None:
-    store = {pending_key(KEY): write_pending(Pending(1, is_published=False, everything=False, before=None))}
-    changes = PendingInstances(STATES, NOTIFICATIONS).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
-    assert (list(changes.gone), changes.states, changes.notifications) == ([pending_key(KEY)], [], [])

@@ -73,15 +73,6 @@ def test_a_restoration_that_cannot_be_read_fails_with_the_cause(reader: Changelo
     assert reader.followed == {}
 
 
-def test_a_restoration_that_cannot_begin_fails_and_so_does_the_next(
-    reader: ChangelogReader, consumer: FakeConsumer, failures: list[str]
-) -> None:
-    consumer.fails_at = "assign"
-    assert failure_of(reader.follow(0, start=0, end=5, standby=True)) == "assign"
-    assert failure_of(reader.follow(1, start=0, end=5, standby=False)) == "assign"
-    assert failures == ["assign", "assign"]
-
-
 def test_a_partition_that_cannot_be_left_fails_the_command(
     reader: ChangelogReader, consumer: FakeConsumer, failures: list[str]
 ) -> None:
@@ -89,10 +80,3 @@ def test_a_partition_that_cannot_be_left_fails_the_command(
     reader.follow(0, start=5, end=5, standby=True).result(_SOON_S)
     assert failure_of(reader.leave_all_but(())) == "unassign"
     assert failures == ["unassign"]
-
-
-def test_a_cancelled_command_does_not_end_the_reader(reader: ChangelogReader, consumer: FakeConsumer) -> None:
-    consumer.fails_at = "nowhere"
-    for _ in range(50):
-        reader.leave_all_but(()).cancel()
-    reader.leave_all_but(()).result(_SOON_S)

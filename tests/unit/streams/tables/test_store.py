@@ -168,8 +168,3 @@ def test_an_unreadable_value_names_its_changelog_and_the_rebuild_command(error: 
         raise error
     assert str(reported.value).startswith(f"{changelog}, partition 3: why. ")
     assert str(reported.value).endswith(REBUILD)
-
-
-def test_other_errors_are_not_changed() -> None:
-    with pytest.raises(PartitionNotHeld), explaining_unreadable("changelog", 3):
-        raise PartitionNotHeld("elsewhere")

@@ -187,38 +187,11 @@ async def test_submissions_of_one_poll_share_a_transaction(
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
-async def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
-
-    async with running() as group_commit:
-        first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
-        await producers.begun()
-        second = group_commit.submit(SECOND, 7, one(b"b"), generation=5, more_follow=True)
-        producers.may_commit.release(2)
-        async with asyncio.timeout(60):
-            await asyncio.gather(first, second)
-
-
 async def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
     async with running() as group_commit:
         producers.may_commit.release()
         async with asyncio.timeout(60):
             await group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
-
-
-async def test_more_than_a_hundred_records_do_not_linger(
-    producers: FakeProducers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
-
-    async with running() as group_commit:
-        producers.may_commit.release()
-        first = group_commit.submit(FIRST, 10, one(b"a") * 60, generation=5, more_follow=True)
-        assert group_commit.submit(SECOND, 7, one(b"b") * 41, generation=5, more_follow=True)
-        async with asyncio.timeout(60):
-            await first
-    [transaction] = producers.transactions
-    assert len(transaction["sent"]) == 101
 
 
 async def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(
@@ -239,20 +212,6 @@ async def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last
         ("changelog", 3, b"b", []),
         ("notifications", -1, b"u", {"h": b"1"}),
     ]
-
-
-async def test_a_transaction_is_limited(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
-
-    async with running() as group_commit:
-        first = group_commit.submit(FIRST, 0, one(b"-"), generation=5)
-        await producers.begun()
-        waiting = [group_commit.submit(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
-        for _ in range(4):
-            producers.may_commit.release()
-        await asyncio.gather(first, *waiting)
-    sent = [[key for _, _, key, _ in each["sent"]] for each in producers.transactions]
-    assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
 
 
 async def test_a_submission_of_an_earlier_generation_is_refused(producers: FakeProducers) -> None:
@@ -292,17 +251,6 @@ async def test_any_failure_of_a_transaction_is_raised(producers: FakeProducers) 
                 await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
 
-async def test_records_that_cannot_be_counted_fail_in_the_caller(producers: FakeProducers) -> None:
-    strange: Any = [Batch("states", [(b"a", 5, [])])]  # type: ignore[list-item]
-
-    async with running() as group_commit:
-        with pytest.raises(TypeError):
-            group_commit.submit(FIRST, 1, strange, generation=5)
-        producers.may_commit.release()
-        async with asyncio.timeout(60):
-            await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-
-
 MIB = 1 << 20
 
 
@@ -337,19 +285,6 @@ async def test_a_transaction_has_up_to_20000_records_and_32_mib(
     assert len(producers.transactions) == earlier + transactions
 
 
-async def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
-    async with running() as group_commit:
-        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        given_up = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
-        other = group_commit.submit(SECOND, 1, one(b"c"), generation=5)
-        given_up.cancel()
-        producers.may_commit.release()
-        producers.may_commit.release()
-        await first
-        async with asyncio.timeout(60):
-            assert await other == [ord("c")]
-
-
 async def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> None:
     async with running() as group_commit:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
@@ -374,12 +309,6 @@ async def test_waiting_submissions_are_committed_on_close(producers: FakeProduce
         producers.may_commit.release(2)
         await asyncio.gather(first, second, closing)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b"]]
-
-
-def test_close_without_a_claim_does_nothing_and_the_thread_is_a_daemon() -> None:
-    group_commit = rounds_of()
-    asyncio.run(group_commit.close())
-    assert group_commit._thread.daemon  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not given", "no", "yes"])

@@ -91,20 +91,12 @@ def test_positions_are_read_once_the_group_has_a_coordinator_and_unstable_ones_a
     assert (FakeConsumer.refused, FakeConsumer.made) == (2, 0)
 
 
-def test_no_partitions_need_no_request() -> None:
-    assert Offsets(CONFIG).committed("group", []) == {}
-    assert FakeConsumer.refused == 0
-
-
 def test_a_missing_coordinator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeConsumer, "refused", -(10**9))
     monkeypatch.setattr(offsets, "_ANSWER_S", 0.05)
     with pytest.raises(KafkaException, match="NOT_COORDINATOR"):
         Offsets(CONFIG).committed("group", [TP("topic", 0)])
     assert FakeConsumer.made == 0
-
-
-MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
 
 
 def members_for(answer: int | list[Any] | None) -> dict[str, str]:
@@ -123,10 +115,6 @@ def members_for(answer: int | list[Any] | None) -> dict[str, str]:
     offsets_of_kafka = Offsets({"bootstrap.servers": "127.0.0.1:9"})
     vars(offsets_of_kafka)["_admin"] = SimpleNamespace(describe_groups=describe_groups)
     return offsets_of_kafka.members("group")
-
-
-def test_members_have_their_client_id_and_host() -> None:
-    assert members_for([MEMBER]) == {"rebuild": "10.0.0.7"}
 
 
 def test_no_answer_is_a_timeout() -> None:
