@@ -13,7 +13,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,9 +21,6 @@ from support import needs
 from support.wheels import ROOT
 from taskbridge.local import artifacts
 from taskbridge.local.host import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 UV = """#!/bin/sh
 echo "$@" >> {called}
@@ -45,14 +41,6 @@ sys.version, sys.version_info = "3.9.2 (main)", (3, 9, 2, "final", 0)
 sys.argv.pop(0)
 runpy.run_path(sys.argv[0], run_name="__main__")
 ' "$@"
-"""
-APT_GET = """#!/bin/sh
-echo "$@" >> {called}
-case "$*" in *install*) ln -s {python} {folder}/promtool ;; esac
-"""
-SUDO = """#!/bin/sh
-shift
-exec "$@"
 """
 DEMO_AND_TEST_NEED_NO_ROOT = {"apt-get", "apt-cache", "sudo", "uv"}
 
@@ -174,14 +162,6 @@ def test_an_old_python_is_one_line_before_anything_is_fetched(machine: Machine, 
     assert line.startswith("Python 3.9.2 is too old: taskbridge needs 3.11 or newer.")
 
 
-def test_a_missing_python_is_reported_as_well(machine: Machine, checkout: Path) -> None:
-    machine.checkout = checkout
-    machine.hide(r"python3(\.\d+)?", "python3", *DEMO_AND_TEST_NEED_NO_ROOT)
-    done = machine.makes("demo")
-    assert done.returncode != 0
-    assert done.stdout == "Python is missing or too old: taskbridge needs 3.11 or newer, as python3\n"
-
-
 def test_with_everything_fetched_no_network_is_needed(machine: Machine) -> None:
     done = machine.makes("demo")
     assert done.returncode == 0, done.stderr
@@ -201,31 +181,6 @@ def test_the_demo_installs_no_developers_packages_and_reports_a_missing_c_compil
 
 
 HIDDEN = ("chromium.*", "promtool", "docker.*", "cargo", *DEMO_AND_TEST_NEED_NO_ROOT)
-SELECTED = (
-    "tests/unit/test_threat_model.py",
-    "tests/unit/monitoring/test_dashboards.py::test_prometheus_parses_every_query",
-    "tests/unit/test_native_vectors.py::test_the_core_passes_its_own_tests",
-    "tests/browser/test_modules.py",
-    "tests/integration/test_containers.py::test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests",
-)
-
-
-def test_what_can_run_runs_and_the_last_line_counts_what_was_skipped_for_which_program(machine: Machine) -> None:
-    machine.hide(*HIDDEN)
-    machine.has_uv()
-    arguments = f"-n 0 -p no:cacheprovider -m '' --tb=short {' '.join(SELECTED)}"
-    done = machine.makes("test", arguments)
-    assert done.returncode == 0, done.stdout
-    header, *rows = output(done)
-    assert header.split() == ["missing", "what", "for", "Debian's", "package"]
-    assert {"promtool", "cargo"} <= {row.split()[0] for row in rows}
-    assert any("apt-get install " in row and "prometheus" in row for row in rows)
-    *_, summary, last = done.stdout.splitlines()
-    assert re.search(r"\d passed, \d+ skipped in", summary), done.stdout
-    assert last.startswith("skipped, because these programs are missing: ")
-    counted = {name: int(count) for count, name in re.findall(r"(\d+) for (\w+)", last)}
-    assert counted.keys() == {"chromium", "promtool", "cargo", "docker"}
-    assert (counted["promtool"], counted["docker"]) == (1, 1)
 
 
 def test_under_ci_a_missing_program_is_a_failure_before_any_test(machine: Machine) -> None:
@@ -245,56 +200,6 @@ def test_under_ci_a_test_that_lacks_its_program_fails(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match=r"^promtool is missing"):
         needs.program("promtool")
-
-
-def test_where_allowed_it_installs_missing_packages_and_reports_them(machine: Machine) -> None:
-    """Root needs no sudo; this sudo needs no password."""
-    machine.hide("promtool", *DEMO_AND_TEST_NEED_NO_ROOT)
-    machine.has_uv()
-    machine.has("apt-get", APT_GET)
-    machine.has("sudo", SUDO)
-    everything = {"TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "TASKBRIDGE_PREREQUISITES": ""}
-    done = machine.runs("python3", "tools/prerequisites.py", "demo", **everything)
-    assert (done.returncode, machine.called("apt-get")) == (0, [])
-    done = machine.runs("python3", "tools/prerequisites.py", "test", **everything)
-    assert done.stderr.startswith("installing ")
-    update, install = machine.called("apt-get")
-    assert update == "-qq update"
-    assert install.startswith("-qq install --yes ")
-    assert {"prometheus", "prometheus-node-exporter-"} <= set(install.split())
-    assert "promtool" not in done.stderr.partition("\n")[2], "it is there now"
-
-
-def test_a_program_next_to_the_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder, name in (("usr/sbin", "dockerd"), ("usr/bin", "docker"), (".cargo/bin", "cargo"), ("other", "docker")):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / name).touch(0o755)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", f"{tmp_path}/other:{tmp_path}/usr/bin")
-    assert prerequisites.which("dockerd") == f"{tmp_path}/usr/sbin/dockerd"
-    assert prerequisites.docker() == f"{tmp_path}/usr/bin/docker", "the client that came with the daemon"
-    assert prerequisites.which("cargo") == f"{tmp_path}/.cargo/bin/cargo"
-    assert prerequisites.which("chromium-headless-shell", "docker") == f"{tmp_path}/other/docker"
-
-
-def no_files(_: Path) -> dict[str, str]:
-    return {}
-
-
-def fetches_nothing(_: Path, **__: object) -> None:
-    """In the place of Maven."""
-
-
-def test_maven_is_needed_until_kafka_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment: Mapping[str, str] = {"TASKBRIDGE_CACHE_DIR": str(tmp_path / "cache"), "PATH": "", "HOME": ""}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS", raising=False)
-    assert prerequisites.maven() is None
-    monkeypatch.setattr(artifacts, "read_sums", no_files)
-    cache = artifacts.cache_folder(os.environ)
-    artifacts.ensure_artifacts(cache, progress=print, fetch=fetches_nothing)
-    assert prerequisites.maven() is not None
 
 
 def test_the_check_can_be_read_by_a_python_that_is_too_old() -> None:

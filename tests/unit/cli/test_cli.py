@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -24,17 +23,14 @@ from typer.testing import CliRunner
 
 from support.forked import taskbridge
 from taskbridge.center.app import run as run_center
-from taskbridge.cli import local_stack
-from taskbridge.cli.options import example
-from taskbridge.cli.program import GROUPS, app, main
+from taskbridge.cli.program import app, main
 from taskbridge.cli.set_aside import ALIASES
-from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.app import run as run_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from click import Group
 
@@ -102,11 +98,6 @@ def test_the_old_name_of_a_command_is_its_present_one(alias: str) -> None:
     assert shown[0] == shown[1]
 
 
-def test_demo_has_the_options_of_up() -> None:
-    up, demo = ({each.name for each in cast("Any", program()).commands[name].params} for name in ("up", "demo"))
-    assert up <= demo
-
-
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge")
@@ -125,26 +116,6 @@ def test_an_example_that_is_pasted_runs_as_shown(command: list[str]) -> None:
         words = shlex.split(pasted)
         first = next(word for word in words if not re.match(r"[A-Z_]+=", word))
         assert [first, *words[words.index(first) + 1 :][: len(command)]] == ["taskbridge", *command], pasted
-
-
-def test_a_long_example_is_continued_between_its_words() -> None:
-    command = f"{'A' * 30}=1 {'B' * 30}=2 taskbridge run --text 'two  words' {'-c ' * 30}".strip()
-    shown = example(command, "taskbridge short").removeprefix("Example:\n\n\b\n").split("\n")
-    assert max(map(len, shown)) <= 78
-    assert shown[-1] == "taskbridge short"
-    assert shlex.split("\n".join(shown[:-1]).replace("\\\n", "")) == shlex.split(command)
-
-
-def test_help_has_every_command_in_one_group_with_a_summary_that_is_not_cut() -> None:
-    names = [name for group in GROUPS.values() for name in group]
-    assert sorted(names) == sorted(program().commands)
-    for command in ([], *([name] for name, each in program().commands.items() if hasattr(each, "commands"))):
-        shown = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge").output
-        assert "..." not in shown.partition("\n")[2]
-        if not command:
-            assert all(f"\n{title}:\n" in shown for title in GROUPS)
-            summaries = shown.partition("\nStart:\n")[2].splitlines()
-            assert len([line for line in summaries if line.startswith("  ")]) <= 2 * len(names), "each in two lines"
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -205,13 +176,6 @@ def test_sign_prints_what_is_signed_with_the_token_masked() -> None:
         "key_order": ["appType", "corpId"],
     }
     assert TOKEN not in result.output
-
-
-def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "task.json"
-    path.write_text('{"appType":"APP_1"}', "utf-8")
-    result = CliRunner().invoke(app, ["sign", "--token", TOKEN, "--task-file", str(path), "--json"])
-    assert json.loads(result.output)["canonical"] == '{"appType":"APP_1"}***'
 
 
 @pytest.mark.parametrize(
@@ -301,39 +265,6 @@ def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:
     assert ".. " not in err
 
 
-@pytest.mark.parametrize(
-    ("command", "folder"), [("up", __file__), ("demo", f"{__file__}/below"), ("up", "/proc/taskbridge-data")]
-)
-def test_a_data_folder_that_cannot_be_created_is_one_readable_line(
-    run: Callable[..., tuple[int, str]], command: str, folder: str
-) -> None:
-    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "center", "streams"), free_ports(3), strict=True)]
-    code, err = run(command, "--data-dir", folder, *ports)
-    assert code == 1
-    assert err.startswith(f"taskbridge: cannot write to {folder}")
-    assert err.endswith("\n")
-    assert len(err.splitlines()) == 1
-    assert "--data-dir" in err
-
-
-def test_a_port_in_use_for_the_fake_dingtalk_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ended = run("simulate", "--dingtalk-port", str(port))
-    assert_one_readable_line(
-        ended, f"port {port} cannot be used (Address already in use): stop the program that uses it"
-    )
-
-
-@pytest.mark.parametrize("command", ["up", "demo", "simulate"])
-def test_where_the_local_stack_was_left_out_its_commands_say_what_to_install(
-    command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local_stack, "find_spec", Mock(return_value=None))
-    with pytest.raises(ConfigurationError, match=f"'taskbridge {command}' needs taskbridge-local: pip install"):
-        CliRunner().invoke(app, [command], catch_exceptions=False)
-
-
 def test_the_version_is_printed() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
@@ -367,38 +298,6 @@ def test_a_task_center_without_tokens_listens_on_loopback_only(tmp_path: Path) -
         run_center(environment)
 
 
-@pytest.mark.parametrize(("option", "found"), [("--migrate", {"to": "0001"}), ("--rebuild", {"entries": 2})])
-def test_the_results_of_the_center_are_printed(
-    monkeypatch: pytest.MonkeyPatch, option: str, found: dict[str, Any]
-) -> None:
-    given: list[Mapping[str, str]] = []
-
-    def answer(environment: Mapping[str, str]) -> dict[str, Any]:
-        given.append(environment)
-        return found
-
-    monkeypatch.setattr(f"taskbridge.center.app.{option.strip('-')}", answer)
-    monkeypatch.setenv("CENTER_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
-    done = CliRunner().invoke(app, ["center", option, "--json"])
-    assert (done.exit_code, json.loads(done.stdout)) == (0, found)
-    assert CliRunner().invoke(app, ["center", option]).exit_code == 0
-    assert given[0]["CENTER_KAFKA_BOOTSTRAP_SERVERS"] == "kafka:1"
-    assert given[0]["CENTER_SCHEMA_REGISTRY_URL"].startswith("http://")
-
-
-@pytest.mark.parametrize("option", ["--rebuild", "--verify-audit"])
-def test_a_center_without_a_database_gets_none_by_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str]], option: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert_one_readable_line(
-        run("center", option),
-        "CENTER_DATA_DIR=taskbridge-center has no database: set it, or CENTER_DATABASE_URL, as for the service; "
-        "for a stopped 'taskbridge up', set TASKBRIDGE_DATA_DIR",
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_lists_of_a_stopped_bridge_are_dropped_in_its_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,29 +311,6 @@ def test_the_lists_of_a_stopped_bridge_are_dropped_in_its_data_folder(
     done = CliRunner().invoke(app, ["center", "--rebuild"])
     assert (done.exit_code, done.output.startswith("The lists are dropped.")) == (0, True), done.exception
     assert [each.name for each in tmp_path.iterdir()] == ["taskbridge-data"]
-
-
-def test_migrating_and_rebuilding_exclude_each_other() -> None:
-    assert CliRunner().invoke(app, ["center", "--migrate", "--rebuild"]).exit_code == 2
-
-
-def test_tables_of_webhooks_are_made_without_an_endpoints_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
-    monkeypatch.setenv("WEBHOOKS_DATA_DIR", str(tmp_path))
-    monkeypatch.delenv("WEBHOOKS_ENDPOINTS_FILE", raising=False)
-    done = CliRunner().invoke(app, ["webhooks", "--migrate"])
-    assert (done.exit_code, done.stdout) == (0, "The database is at revision 0002.\n")
-
-
-def test_endpoints_are_listed_before_the_service_has_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    endpoints = tmp_path / "endpoints.toml"
-    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    endpoints.write_text(f'[[endpoints]]\nname="erp"\nurl="https://erp"\nsecrets=["{secret}"]\ncorps=["ding1"]\n')
-    monkeypatch.setenv("WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
-    monkeypatch.setenv("WEBHOOKS_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("WEBHOOKS_ENDPOINTS_FILE", str(endpoints))
-    done = CliRunner().invoke(app, ["webhooks", "list", "--json"])
-    assert (done.exit_code, json.loads(done.stdout)["state"]) == (0, "new"), done.output
 
 
 INTERRUPTED = """
@@ -469,17 +345,3 @@ def test_ctrl_c_during_loading_ends_without_output(loaded: str) -> None:
     )
     assert ended.returncode in (-signal.SIGINT, 130)
     assert (ended.stdout, ended.stderr) == ("", "")
-
-
-@pytest.mark.parametrize("loaded", ["taskbridge.local.bridge", "taskbridge.local.stack", "confluent_kafka"])
-def test_ctrl_c_before_up_has_started_ends_with_exit_code_0(tmp_path: Path, loaded: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (ended.returncode, ended.stdout) == (0, "")
-    assert "Traceback" not in ended.stderr
-    assert list(tmp_path.iterdir()) == []

@@ -19,9 +19,3 @@ from taskbridge.cli.connection import find_connection
 )
 def test_kafka_is_found_in_this_order(flag: str | None, environment: dict[str, str], found: str) -> None:
     assert find_connection(flag, None, environment).bootstrap_servers == found
-
-
-def test_the_registry_is_found_in_the_same_order() -> None:
-    assert find_connection(None, None, {}).registry_url == "http://127.0.0.1:8081/apis/ccompat/v7"
-    assert find_connection(None, None, {"EDGE_SCHEMA_REGISTRY_URL": "http://r"}).registry_url == "http://r"
-    assert find_connection(None, "http://f", {"TASKBRIDGE_SCHEMA_REGISTRY_URL": "http://r"}).registry_url == "http://f"

@@ -40,10 +40,6 @@ def test_the_corp_given_by_a_flag_counts_where_a_line_has_none() -> None:
     assert read_people(b"user_id,name\nu1,A", corp_id="ding2") == {b"ding2/u1": PersonRecord("u1", "A")}
 
 
-def test_people_to_delete_need_no_name() -> None:
-    assert read_people(b"corp_id,user_id\nding1,u1", complete=False) == {b"ding1/u1": PersonRecord("u1")}
-
-
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -94,16 +90,6 @@ def test_lines_of_one_form_are_one_record_in_stable_order() -> None:
     forms = read_forms((FORM_HEADS + FORM_LINES).encode())
     assert forms == {b"ding1/F-1": CONTRACT, b"ding1/F-2": Form("F-2", None, {"textField_a": "事由"})}
     assert list(forms[b"ding1/F-1"].labels) == ["textField_a", "textField_b"]
-
-
-def test_unknown_columns_are_ignored_and_the_title_is_optional() -> None:
-    content = "form_uuid,field_id,label,类型\nF-1,textField_a,合同方,单行文本\n"
-    assert read_forms(content.encode(), corp_id="ding2") == {b"ding2/F-1": Form("F-1", None, {"textField_a": "合同方"})}
-
-
-def test_forms_to_delete_may_have_no_fields() -> None:
-    assert list(read_forms(b"corp_id,form_uuid\nding1,F-1\nding1,F-2", complete=False)) == [b"ding1/F-1", b"ding1/F-2"]
-    assert list(read_forms((FORM_HEADS + FORM_LINES).encode(), complete=False)) == [b"ding1/F-1", b"ding1/F-2"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import DataFolder, Running, data_folder, edge_folder
 from taskbridge.cli.options import service_url
-from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.schemas.errors import ConfigurationError
 
 RUNNING = Running(
@@ -61,28 +58,6 @@ def test_a_folder_belongs_to_one_bridge_and_checks_do_not_block_it(folder: DataF
     folder.occupy().close()
 
 
-def test_a_second_bridge_in_a_folder_reports_the_first(folder: DataFolder) -> None:
-    # The first has its port, which is no answer to what the user wants to know.
-    with folder.occupy(), closing(socket.create_server(("127.0.0.1", 0))) as first:
-        port = first.getsockname()[1]
-        options = BridgeOptions(
-            data_dir=folder.path,
-            edge_port=port,
-            center_port=port + 1,
-            streams_port=port + 2,
-            kafka_port=port + 3,
-            registry_port=port + 4,
-        )
-        folder.announce(RUNNING)
-        second = Bridge(options, progress=print)
-        with pytest.raises(
-            ConfigurationError, match=r"^a bridge already runs in this folder \(task center: http://127\.0\.0\.1:18500/"
-        ):
-            second.start()
-        second.stop()
-        assert folder.running() == RUNNING
-
-
 def test_commands_use_the_running_bridge(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = (RUNNING.bootstrap_servers, RUNNING.registry_url)
     with folder.occupy():
@@ -97,18 +72,6 @@ def test_commands_use_the_running_bridge(folder: DataFolder, monkeypatch: pytest
         monkeypatch.chdir(folder.path.parent)
         Path("taskbridge-data").symlink_to(folder.path)
         assert found() == ours, "where 'up' was started without flags, nothing need be said"
-
-
-def test_a_named_folder_without_a_running_bridge_is_an_error(folder: DataFolder, tmp_path: Path) -> None:
-    for named in (folder.path, tmp_path / "missing"):
-        with pytest.raises(
-            ConfigurationError, match=r"^no bridge runs in .*; start it with 'taskbridge up --data-dir "
-        ):
-            found(data_dir=named)
-    with pytest.raises(ConfigurationError, match="no bridge runs"):
-        found(TASKBRIDGE_DATA_DIR=str(folder.path))
-    assert found(data_dir=folder.path, flag="flag:1")[0] == "flag:1"
-    assert found(data_dir=folder.path, EDGE_KAFKA_BOOTSTRAP_SERVERS="edge:1")[0] == "edge:1"
 
 
 def test_the_folder_of_the_edge_is_in_that_of_up_or_the_named_one(

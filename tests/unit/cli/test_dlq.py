@@ -15,7 +15,6 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.dlq import summary
 from taskbridge.cli.program import app
 from taskbridge.schemas.dead_letters import dead_letter_of
-from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,37 +67,12 @@ def test_only_received_headers_are_published_again() -> None:
     assert LETTER.received_headers == [("ce_id", b"x")]
 
 
-def test_foreign_records_are_listed_without_missing_fields() -> None:
-    foreign = dead_letter("0-0", key=None, value=None, headers=[])
-    assert summary(foreign)["reason"] is None
-    assert foreign.topic is None
-
-
 def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter, replays: Mapping[str, str] | None = None) -> None:
     def read(_: object, found: dict[str, str]) -> Iterator[DeadLetter]:
         found.update(replays or {})
         return iter(letters)
 
     monkeypatch.setattr(dlq.RECORDS, "read", read)
-
-
-def test_an_empty_list_is_explained_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    parked(monkeypatch)
-    for arguments in ([], ["--json"], ["--reason", "undecodable"]):
-        result = CliRunner().invoke(app, ["dlq", "list", *arguments])
-        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there are no dead letters\n")
-
-
-def test_an_unknown_reason_is_an_error_that_lists_the_reasons(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    parked(monkeypatch, LETTER, changed(LETTER, id="3-18"))
-    result = CliRunner().invoke(app, ["dlq", "list", "--reason", "undecodeable"])
-    assert result.stderr == "no dead letter has the reason 'undecodeable'; reasons found: undecodable (2)\n"
-    result = CliRunner().invoke(app, ["dlq", "replay", "--reason", "undecodeable"])
-    assert result.exit_code == 1
-    assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception) == "no dead letter has the reason 'undecodeable'; reasons found: undecodable (2)"
 
 
 class Broker:

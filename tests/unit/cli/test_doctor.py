@@ -12,14 +12,12 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import takewhile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.cli import doctor_checks
-from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.topic_admin import TopicsUnavailable
@@ -117,17 +115,6 @@ def test_an_edge_without_kafka_and_registry_reports_only_these(
         ("service", State.WARNING),
     ]
     assert f"Kafka at {NOBODY} does not answer (" in next(each.says for each in found if each.check == "kafka")
-
-
-@pytest.mark.parametrize("service", ["streams", "center"])
-def test_a_correct_service_has_no_findings(request: pytest.FixtureRequest, service: str) -> None:
-    assert {each.state for each in before_kafka(request.getfixturevalue(f"{service}_environment"))} == {State.OK}
-
-
-def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
-    del environment["EDGE_SCHEMA_REGISTRY_URL"]
-    found = wrong(environment)
-    assert (found.check, found.says) == ("settings", "EDGE_SCHEMA_REGISTRY_URL: is required")
 
 
 def test_an_invalid_setting_is_named(streams_environment: dict[str, str]) -> None:
@@ -281,11 +268,6 @@ def test_unusable_files_of_a_center_are_reported(
     assert {each.state for each in before_kafka(center_environment | {setting: str(file)})} == {State.OK}
 
 
-def test_a_folder_in_memory_is_reported(environment: dict[str, str]) -> None:
-    found = wrong(environment | {"EDGE_DATA_DIR": "/dev/shm/taskbridge-doctor"})  # noqa: S108 - that is what it is about
-    assert (found.check, found.state) == ("disk", State.FAILED)
-
-
 def test_a_folder_without_space_for_the_spool_is_reported(environment: dict[str, str]) -> None:
     found = wrong(environment | {"EDGE_SPOOL_MAX_BYTES": str(1 << 50)})
     assert (found.check, found.state) == ("space", State.FAILED)
@@ -305,13 +287,6 @@ def test_clock_skew_is_reported(seconds: int, state: State) -> None:
     with answering({"/": {}}, ahead_s=seconds) as url:
         (found,) = doctor_checks.clock(url)
     assert (found.check, found.state) == ("clock", state)
-
-
-def test_an_endpoint_that_a_running_service_reports_as_failing_is_reported() -> None:
-    said = {"ready": True, "endpoints": {"erp": "failing", "other": "enabled"}}
-    with answering({"/readyz": said}) as url:
-        _, found = doctor_checks.readiness("webhooks", url)
-    assert (found.state, found.says) == (State.WARNING, "erp is failing: its deliveries wait")
 
 
 def test_unusable_endpoints_are_reported(webhooks_environment: dict[str, str]) -> None:
@@ -339,21 +314,6 @@ def test_the_readiness_of_a_service_is_reported(said: Any, state: State, words: 
         (found,) = doctor_checks.readiness("edge", url)
     assert (found.check, found.state) == ("service", state)
     assert words in found.says
-
-
-def test_all_services_of_a_running_bridge_are_looked_at(tmp_path: Path) -> None:
-    folder = DataFolder(tmp_path, is_named=True)
-    with folder.occupy(), answering({"/readyz": {"ready": True}}) as url:
-        folder.announce(Running(NOBODY, f"http://{NOBODY}", url, url, url, "credentials.toml", webhooks_url=url))
-        found = [each.says for each in Examination({}, data_dir=tmp_path).findings() if each.check == "service"]
-    assert found == [f"the {name} at {url} is ready" for name in ("edge", "streams", "center", "webhooks")]
-
-
-def test_a_service_with_these_settings_is_asked_at_its_own_address(environment: dict[str, str]) -> None:
-    with answering({"/readyz": {"ready": True, "degraded": True, "registry": "does not answer"}}) as url:
-        own = {"EDGE_HOST": "0.0.0.0", "EDGE_OPERATOR_PORT": url.rpartition(":")[2]}  # noqa: S104
-        (found,) = [each for each in Examination(environment | own).findings() if each.check == "service"]
-    assert (found.state, found.says) == (State.WARNING, f"the edge at {url} is ready, but registry: does not answer")
 
 
 def test_a_service_that_does_not_run_is_reported() -> None:
@@ -403,16 +363,6 @@ def test_unreachable_brokers_are_reported() -> None:
     assert [each.state for each in found] == [State.FAILED, State.OK]
     assert "cannot reach the broker that Kafka advertises as 127.0.0.1:1" in found[0].says
     assert "advertised.listeners" in found[0].do
-
-
-def test_leaderless_partitions_and_lagging_replicas_are_reported() -> None:
-    well = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2, 3])
-    behind = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2])
-    gone = SimpleNamespace(leader=-1, replicas=[1, 2, 3], isrs=[])
-    assert [each.state for each in doctor_checks.replicas({"t": {0: well}})] == [State.OK]
-    assert [each.state for each in doctor_checks.replicas({"t": {0: well, 1: behind}})] == [State.WARNING]
-    found = list(doctor_checks.replicas({"t": {0: well, 1: gone}}))
-    assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for partitions [1]")
 
 
 @contextmanager

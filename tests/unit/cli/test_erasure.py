@@ -126,17 +126,6 @@ def test_a_person_is_erased_after_a_confirmation(database: Database, kafka: Kafk
     assert verify(database) == (2, None)
 
 
-def test_json_says_what_is_gone_and_what_stays(database: Database, kafka: Kafka) -> None:
-    found = json.loads(erase("ann", "--yes", "--json").stdout)
-    assert found["deleted"] == {"people": 1, "pseudonyms": 1}
-    assert found["audit"] | {"sha256": ""} == {"entry": 2, "sha256": "", "pseudonymous": 1}
-    assert found["people_topic"] == "deleted"
-    assert found["topics"][0]["topic"] == "taskbridge.task-events.v1"
-    assert len(found["topics"]) == 6
-    assert kafka.people == set()
-    assert verify(database) == (2, None)
-
-
 def test_a_tombstone_is_written_also_without_a_record(database: Database, kafka: Kafka) -> None:
     """Reconcile reads it, and does not read the person's name from DingTalk."""
     kafka.people.clear()
@@ -162,13 +151,6 @@ def test_without_kafka_the_database_is_erased_and_the_next_run_does_the_rest(dat
     kafka.refuses = None
     assert erase("ann", "--yes").exit_code == 0
     assert kafka.written == [b"ding1/ann"]
-
-
-def test_a_missing_people_topic_has_no_name(database: Database, kafka: Kafka) -> None:
-    kafka.problem = ConfigurationError("topic taskbridge.people.v1 does not exist")
-    found = erase("ann", "--yes", "--json")
-    assert (found.exit_code, json.loads(found.stdout)["people_topic"]) == (0, "absent")
-    assert Erasure(database).find(ANN) is None
 
 
 @pytest.mark.usefixtures("kafka")

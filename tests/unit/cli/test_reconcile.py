@@ -10,8 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from taskbridge.cli import reconcile_runs
-from taskbridge.cli.connection import service_environment
-from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.options import moment_of
 from taskbridge.cli.program import app, main
 from taskbridge.dingtalk.times import DAY_MS, day_start_ms
@@ -20,7 +18,6 @@ from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.settings import POLL_S
-from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -114,26 +111,6 @@ def test_a_day_is_in_china_time_and_a_time_keeps_its_zone() -> None:
     assert moment_of("2026-09-01T00:00:00Z") == day_start_ms("2026-09-01") + 8 * 3_600_000
 
 
-def test_kafka_defaults_to_that_of_all_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
-    monkeypatch.delenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", raising=False)
-    name = "RECONCILE_KAFKA_BOOTSTRAP_SERVERS"
-    assert service_environment("RECONCILE")[name] == "kafka:9092"
-    monkeypatch.setenv(name, "own:9092")
-    assert service_environment("RECONCILE")[name] == "own:9092"
-    assert service_environment("RECONCILE", "flag:9092")[name] == "flag:9092"
-
-
-def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", "own:9092")
-    folder = data_folder(tmp_path)
-    with folder.occupy():
-        folder.announce(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://s", "http://c", "c.toml"))
-        found = service_environment("RECONCILE", data_dir=tmp_path)
-    assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
-    assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"
-
-
 @pytest.fixture
 def listed(given: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[FakeDingTalk]:
     """A DingTalk that lists APP_1 and APP_2, and a corp token."""
@@ -197,14 +174,6 @@ def test_a_corp_that_cannot_be_synced_stops_no_other(
     assert listed.system_tokens["APP_1"] in (tmp_path / "credentials.toml").read_text()
 
 
-def test_a_broken_database_is_one_line(given: Mapping[str, str], tmp_path: Path) -> None:
-    database = open_database(tmp_path / "kept")
-    database.execute("CREATE TABLE calls (something INTEGER)")
-    failed = CliRunner().invoke(app, ["reconcile", "status"], env=given)
-    assert isinstance(failed.exception, OperatorError)
-    assert str(failed.exception) == f"database {tmp_path / 'kept' / 'reconcile.db'}: no such column: count"
-
-
 @pytest.mark.usefixtures("listed")
 def test_without_kafka_the_file_is_synced_and_the_replay_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,11 +183,3 @@ def test_without_kafka_the_file_is_synced_and_the_replay_is_missed(
     assert failed.exit_code == 1
     assert "the credentials file is up to date, but" in str(failed.exception)
     assert "APP_2" in (tmp_path / "credentials.toml").read_text()
-
-
-def test_apps_sync_names_what_is_missing(given: Mapping[str, str], tmp_path: Path) -> None:
-    (tmp_path / "credentials.toml").touch()
-    file = ["--credentials", str(tmp_path / "credentials.toml")]
-    assert "no corp has a corp_token" in str(CliRunner().invoke(app, ["apps", "sync", *file], env=given).exception)
-    absent = CliRunner().invoke(app, ["apps", "sync", "--credentials", str(tmp_path / "absent.toml")], env=given)
-    assert (absent.exit_code, "corp_token" in str(absent.exception)) == (1, True)

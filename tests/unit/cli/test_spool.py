@@ -7,13 +7,10 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from typer.testing import CliRunner
 
 from support.edge.spool import open_spool, record
 from taskbridge.cli.program import app
-from taskbridge.cli.spool_files import spool_folder
-from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,17 +44,6 @@ def test_status_and_verify_with_a_running_edge_and_without_one(tmp_path: Path) -
     assert (code, found["owner"], found["records"]) == (0, None, 3)
 
 
-@pytest.mark.parametrize("command", ["status", "verify"])
-def test_a_spool_without_files_is_reported(tmp_path: Path, command: str) -> None:
-    (tmp_path / "spool").mkdir()
-    result = CliRunner().invoke(app, ["spool", command, "--data-dir", str(tmp_path)])
-    assert (result.exit_code, result.stdout, result.stderr) == (
-        0,
-        "",
-        "there is no spool file, so no event is waiting\n",
-    )
-
-
 def test_verify_names_damaged_records_and_exits_with_1(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     asyncio.run(filled(folder))
@@ -73,16 +59,6 @@ def test_verify_names_damaged_records_and_exits_with_1(tmp_path: Path) -> None:
     code, (found,) = run("spool", "status", "--data-dir", str(tmp_path))
     assert code == 0
     assert "cannot be read" in found["problem"]
-
-
-def test_damaged_files_that_were_moved_aside_are_shown(tmp_path: Path) -> None:
-    folder = tmp_path / "spool"
-    asyncio.run(filled(folder))
-    (folder / "0.db").write_bytes(b"nonsense")
-    asyncio.run(filled(folder))
-    _, found = run("spool", "status", "--data-dir", str(tmp_path))
-    assert [each["problem"] is None for each in found] == [True, False]
-    assert "moved aside" in found[1]["problem"]
 
 
 def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path) -> None:
@@ -102,10 +78,3 @@ def test_verify_and_status_continue_after_an_unreadable_file(tmp_path: Path) -> 
         _, found = run("spool", command, "--data-dir", str(tmp_path))
         assert [bool(each["problem"]) for each in found] == [True, False]
         assert found[1]["records"] == 3
-
-
-def test_a_folder_without_a_spool_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=str(tmp_path)):
-        spool_folder(tmp_path, {})
-    (tmp_path / "spool").mkdir()
-    assert spool_folder(None, {"EDGE_DATA_DIR": str(tmp_path)}).path == tmp_path / "spool"

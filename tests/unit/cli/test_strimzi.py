@@ -9,7 +9,6 @@ import yaml
 
 from strimzi import FILES, FOLDER, SUBSCRIBER
 from taskbridge.cli.acls import roles
-from taskbridge.schemas.topics import ALL
 
 
 def resources(name: str) -> list[dict[str, Any]]:
@@ -19,14 +18,6 @@ def resources(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_what_the_tool_writes(name: str) -> None:
     assert (FOLDER / name).read_text("utf-8") == FILES[name]()
-
-
-def test_each_topic_has_its_settings() -> None:
-    found = {each["metadata"]["name"]: each["spec"] for each in resources("topics.yaml")}
-    assert {*found} == {topic.name for topic in ALL}
-    for topic in ALL:
-        assert found[topic.name]["config"] == {"min.insync.replicas": "2", **topic.settings}
-        assert found[topic.name]["replicas"] == 3
 
 
 def test_each_role_is_a_user_with_its_permissions() -> None:

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import update
 from typer.testing import CliRunner
 
-from taskbridge.cli.data_folder import VARIABLE, Running, data_folder
 from taskbridge.cli.program import app
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.migrations import migrate
@@ -92,25 +91,11 @@ def test_with_an_invalid_file_the_endpoints_of_the_database_are_listed_and_chang
     assert CliRunner().invoke(app, ["webhooks", "disable", "other"]).exit_code != 0
 
 
-def test_a_removed_endpoint_is_listed_while_it_has_deliveries(given: Path) -> None:
-    (given / "endpoints.toml").write_text("")
-
-    (found,) = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
-    assert (found["id"], found["state"], found["given_up"]) == ("erp", "removed", 1)
-
-
 def test_what_was_given_up_is_listed_and_shown(given: Path) -> None:
     del given
     listed, shown = (CliRunner().invoke(app, ["set-aside", *verb, "--json"]) for verb in (LIST, SHOW))
     assert json.loads(listed.stdout) == json.loads(shown.stdout)
     assert json.loads(shown.stdout)["outcome"] == "given_up"
-
-
-@pytest.mark.usefixtures("given")
-def test_no_delivery_is_replayed_by_a_reason() -> None:
-    refused = CliRunner().invoke(app, ["set-aside", "replay", "deliveries", "erp", "--all", "--reason", "404"])
-    assert (refused.exit_code, "--reason" in refused.output) == (2, True)
-    assert json.loads(CliRunner().invoke(app, ["set-aside", *SHOW, "--json"]).stdout)["outcome"] == "given_up"
 
 
 def test_the_newest_deliveries_with_a_reason_are_listed(given: Path) -> None:
@@ -124,13 +109,3 @@ def test_the_newest_deliveries_with_a_reason_are_listed(given: Path) -> None:
         connection.execute(update(deliveries).where(deliveries.c.at == NIGHT_MS).values(problem="timeout"))
     found = CliRunner().invoke(app, ["set-aside", *LIST, "--max", "1", "--reason", "timeout", "--json"])
     assert [json.loads(line)["problem"] for line in found.stdout.splitlines()] == ["timeout"]
-
-
-def test_next_to_a_bridge_its_endpoints_file_is_used(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WEBHOOKS_ENDPOINTS_FILE", "WEBHOOKS_DATA_DIR"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv(VARIABLE, str(given))
-    url, file = f"http://{NOBODY}", str(given / "endpoints.toml")
-    with (folder := data_folder()).occupy():
-        folder.announce(Running(NOBODY, url, url, url, url, "credentials.toml", endpoints_file=file))
-        assert "https://erp.example" in run("list").output

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskbridge.local.artifacts import SUMS_PATH, cache_folder, copy_dependencies, ensure_artifacts, read_sums
+from taskbridge.local.artifacts import SUMS_PATH, cache_folder, ensure_artifacts, read_sums
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -95,15 +95,6 @@ def test_a_missing_or_an_extra_file_is_refused(
         ensure_artifacts(tmp_path / "cache", progress=silent, sums_path=sums_path, fetch=maven)
 
 
-def test_leftovers_of_a_killed_fetch_are_removed(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
-    leftover = tmp_path / "cache" / "fetching-abc" / "downloads"
-    leftover.mkdir(parents=True)
-
-    ensure_artifacts(tmp_path / "cache", progress=silent, sums_path=sums_path, fetch=maven)
-
-    assert not leftover.parent.exists()
-
-
 def test_two_concurrent_first_runs_fetch_once(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
     def slowly(into: Path, **options: Any) -> None:
         time.sleep(0.3)
@@ -132,23 +123,6 @@ def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_cache_that_cannot_be_created_is_one_readable_line(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(
-        ConfigurationError, match=r"^cannot write to .*file.* \(Not a directory\): .*TASKBRIDGE_CACHE_DIR$"
-    ):
-        ensure_artifacts(tmp_path / "file" / "cache", progress=silent, sums_path=sums_path, fetch=maven)
-
-
-def test_a_disk_that_fills_up_is_one_readable_line(sums_path: Path, tmp_path: Path) -> None:
-    def fill(into: Path, **_: Any) -> None:
-        raise OSError(28, "No space left on device", str(into))
-
-    with pytest.raises(ConfigurationError, match=r"No space left on device\): free \d+ MB there"):
-        ensure_artifacts(tmp_path, progress=silent, sums_path=sums_path, fetch=fill)
-
-
 def test_the_cache_folder_is_chosen_by_the_environment(tmp_path: Path) -> None:
     assert cache_folder({"TASKBRIDGE_CACHE_DIR": f"{tmp_path}/c", "XDG_CACHE_HOME": "/x"}) == tmp_path / "c"
     assert str(cache_folder({"XDG_CACHE_HOME": "/x"})) == "/x/taskbridge"
@@ -160,47 +134,3 @@ def test_the_listed_files_are_those_that_the_stack_runs() -> None:
 
     assert {"kafka_2.13-4.3.1.jar", "kafka-tools-4.3.1.jar", "apicurio-registry-app-3.3.3-all.tar.gz"} <= sums.keys()
     assert all(len(digest) == 64 for digest in sums.values())
-
-
-def fake_maven(folder: Path, script: str) -> dict[str, str]:
-    program = folder / "mvn"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    return {"PATH": f"{folder}:/usr/bin:/bin"}
-
-
-def test_without_maven_one_line_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=print, environ={"PATH": str(tmp_path)})
-
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "install it" in message
-    assert "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL" in message
-
-
-def test_a_failure_gives_mavens_own_reason_and_where_the_rest_is(tmp_path: Path) -> None:
-    environ = fake_maven(
-        tmp_path, "echo '[INFO] scanning'; echo '[ERROR] Could not resolve'; echo '[ERROR] more'; exit 1"
-    )
-
-    with pytest.raises(ConfigurationError, match=rf"\(Could not resolve\); see {tmp_path}/log") as caught:
-        copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=print, environ=environ)
-
-    assert "\n" not in str(caught.value)
-
-
-def test_a_full_disk_is_named_as_such(tmp_path: Path) -> None:
-    environ = fake_maven(tmp_path, "echo '[ERROR] Failed'; echo 'java.io.IOException: No space left on device'; exit 1")
-
-    with pytest.raises(ConfigurationError, match="no space left on device"):
-        copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=print, environ=environ)
-
-
-def test_a_slow_fetch_reports_its_progress(tmp_path: Path) -> None:
-    environ = fake_maven(tmp_path, "echo 'Downloaded from a'; echo 'Downloaded from b'; sleep 2.4")
-    lines: list[str] = []
-
-    copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=lines.append, environ=environ)
-
-    assert lines[1] == "downloading: 2 files so far, 2 s"

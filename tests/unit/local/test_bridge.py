@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,12 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.edge.fakes import write_credentials
-from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe, report_changes
-from taskbridge.local.company import CORP
+from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe
 from taskbridge.local.host import free_ports
-from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -99,13 +94,6 @@ def test_each_of_several_edges_has_an_operator_address_of_its_own(tmp_path: Path
         }
 
 
-def test_repeated_checks_prepare_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(200, b'{"ready": true, "spool": "ok"}') as url:
-        ready = probe(url, is_center_up)
-        monkeypatch.setattr(ssl, "SSLContext", None)  # what it costs to make one is what up used to take at rest
-        assert [ready(), ready()] == [True, True]
-
-
 class Starts(ConfigurationError):
     """What comes after the files was begun."""
 
@@ -183,57 +171,9 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path, monkeypatch
         assert said.startswith(setting)
 
 
-def test_a_port_of_webhooks_that_is_no_number_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"^WEBHOOKS_PORT=many is no port$"):
-        started(monkeypatch, tmp_path, {"WEBHOOKS_PORT": "many"})
-    # Kubernetes sets it for a Service named "webhooks".
-    said, _ = started(monkeypatch, tmp_path, {"WEBHOOKS_PORT": "tcp://10.96.0.12:8700"})
-    assert said == "Starts"
-
-
 def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "credentials.toml"
     path.touch()
     said, lines = started(monkeypatch, tmp_path, {})
     assert said == "Starts"
     assert lines[0].startswith(f"no app is configured, so the edge rejects every callback: add your apps to {path}")
-
-
-def test_the_example_replaces_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also not one that appears, or that a link names, when the example is about to be written."""
-    path = tmp_path / "credentials.toml"
-    path.symlink_to(tmp_path / "elsewhere.toml")
-    said, _ = started(monkeypatch, tmp_path, {})
-    assert said.startswith(f"credentials file {tmp_path / 'elsewhere.toml'}: No such file")
-    assert not (tmp_path / "elsewhere.toml").exists()
-
-
-def test_each_change_of_a_file_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.toml"
-    lines: list[str] = []
-    write_credentials(path, "one")
-    watched = CredentialsFile(path)
-    report_changes([watched], lines.append)
-    assert lines == []
-    path.write_text("[[apps\n")
-    report_changes([watched], lines.append)
-    report_changes([watched], lines.append)
-    (said,) = lines
-    assert said.startswith(f"the last change is invalid and not in use: credentials file {path}: not TOML: ")
-    write_credentials(path, "other")
-    report_changes([watched], lines.append)
-    assert lines[1:] == [f"credentials file {path}: the last change is in force (1 entries)"]
-
-
-def test_the_example_stays_valid_after_apps_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started(monkeypatch, tmp_path, {})
-    path = tmp_path / "credentials.toml"
-    (app,) = CredentialsFile(path).current.apps("APP_EXAMPLE")
-    # `doctor --end-to-end` signs as an app whose organisation is known, and `simulate` for that of the example.
-    assert app.corp_id == CORP
-    with path.open("a") as file:
-        file.write(
-            '[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["x"]\n'
-            f'[[sources]]\nname = "flow"\ncorp_id = "ding-source"\nsecrets = ["{new_secret()}"]\n'
-        )
-    assert CredentialsFile(path).current.count == 3

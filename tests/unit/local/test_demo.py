@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from taskbridge.cli.program import main
-from taskbridge.local.demo import write_credentials
-from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,22 +30,4 @@ def test_the_demo_ends_before_it_changes_a_credentials_file(
         f"taskbridge: {path} exists and has no app of the demo, which does not change it: choose another --credentials"
     )
     assert path.read_text() == PRODUCTION
-    assert [each.name for each in tmp_path.iterdir()] == ["credentials.toml"]
-
-
-def test_a_second_demo_uses_the_apps_of_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.toml"
-    token = write_credentials(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    written = f"{path.read_text()}\n{PRODUCTION}"
-    path.write_text(written)
-    assert write_credentials(path) == token
-    assert path.read_text() == written
-
-
-def test_a_file_that_a_link_names_is_not_created(tmp_path: Path) -> None:
-    path = tmp_path / "credentials.toml"
-    path.symlink_to(tmp_path / "elsewhere.toml")
-    with pytest.raises(ConfigurationError, match="No such file"):
-        write_credentials(path)
     assert [each.name for each in tmp_path.iterdir()] == ["credentials.toml"]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from taskbridge.local import host
-from taskbridge.local.host import check_distinct, check_free, free_port, free_ports
+from taskbridge.local.host import check_free, free_port, free_ports
 from taskbridge.schemas.errors import ConfigurationError
 
 
@@ -36,21 +36,3 @@ def test_an_assigned_port_is_reserved_and_its_service_may_listen_repeatedly(
     elsewhere = "from taskbridge.local import host; host._CANDIDATES = range({0}, {0} + 1); host.free_port()"
     found = subprocess.run([sys.executable, "-c", elsewhere.format(port)], capture_output=True, text=True, check=False)
     assert "stop a program" in found.stderr
-
-
-def test_free_ports_stay_clear_of_the_kernels_own_range() -> None:
-    # A client that retries a port of that range while the service restarts can end up connected to itself.
-    assert max(free_ports(50)) < 32_768
-
-
-def test_an_invalid_port_is_one_line() -> None:
-    with pytest.raises(ConfigurationError, match=r"port 70000 cannot be used .*--kafka-port"):
-        check_free(70_000, "--kafka-port")
-
-
-def test_a_port_chosen_twice_is_one_line_with_both_flags() -> None:
-    check_distinct({"--edge-port": 8400, "--streams-port": 8500, "--kafka-port": 9092})
-    with pytest.raises(
-        ConfigurationError, match=r"^--edge-port and --kafka-port are both 9092: choose different ports$"
-    ):
-        check_distinct({"--edge-port": 9092, "--streams-port": 8500, "--kafka-port": 9092})

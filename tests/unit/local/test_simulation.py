@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import signal
-import socket
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
 
 import httpx2
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
-from taskbridge.cli.data_folder import Running, data_folder
-from taskbridge.cli.program import app
 from taskbridge.dingtalk.api import Task, YidaApi
 from taskbridge.dingtalk.apps import App, Corp
 from taskbridge.dingtalk.calls import Calls, Pace
 from taskbridge.edge.decision.callbacks import event_of, locate
-from taskbridge.local.company import EMPLOYEES, FORMS, VISITORS, busiest, vendor_sample
+from taskbridge.local.company import EMPLOYEES, busiest
 from taskbridge.local.demo import story
-from taskbridge.local.simulation import DROPPED, Posting, SimulatedApp, SimulatedDingTalk, Simulation, Tally
+from taskbridge.local.simulation import Posting, SimulatedApp, SimulatedDingTalk, Simulation
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.schemas.events import Action, Status, TaskEvent, TaskState
@@ -33,9 +24,6 @@ from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
-
-    import pytest
 
     from taskbridge.streams.fold.instance import Instance
 
@@ -95,14 +83,6 @@ def test_tasks_have_numbers_so_that_they_can_be_decided() -> None:
     assert [each for each in story_ids - {None} if not (each or "").isdecimal()] == []
 
 
-def test_every_field_that_is_filled_in_has_a_label() -> None:
-    filled = {(each.form_uuid, field) for each in map(event, life(1, 1000)) for field in each.form_data}
-    assert filled == {(each.form_uuid, field) for each in FORMS for field in each.labels}
-    sample = vendor_sample()
-    assert sample["formUuid"] == VISITORS.form_uuid
-    assert {field for field, value in sample["dataMap"].items() if value} <= {*VISITORS.labels}
-
-
 def test_events_of_an_instance_are_in_order() -> None:
     of_instance: dict[str, list[TaskEvent]] = defaultdict(list)
     for each in life(2, 1500):
@@ -121,19 +101,6 @@ def test_events_of_an_instance_are_in_order() -> None:
     assert finished > 50
 
 
-def test_states_have_the_result_of_each_instance() -> None:
-    ended = [each for each in states_after(life(2, 3000)).values() if each.finished_at is not None]
-    assert {each.result for each in ended} == {"agree", "disagree", "TERMINATED"}
-    assert all(each.serial_no and each.form_uuid and each.finished_at for each in ended)
-    for each in ended:
-        statuses = {task.status for task in each.tasks}
-        assert statuses == {Status.COMPLETED} if each.result != "TERMINATED" else Status.CANCELLED in statuses
-        assert each.finished_at is not None
-        assert each.finished_at >= max(task.decided_at or 0 for task in each.tasks)
-    running = [each for each in states_after(life(2, 3000)).values() if each.finished_at is None]
-    assert {(each.result, each.instance_status) for each in running} == {(None, "RUNNING")}
-
-
 def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
     assert {each.kind for each in life(3)} == {"callback"}
     chaotic = life(3, 1000, chaos=0.2)
@@ -145,21 +112,6 @@ def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
     assert max(ids.values()) > 1
     times = [event(each).occurred_at for each in chaotic]
     assert any(later < earlier for earlier, later in itertools.pairwise(times))
-
-
-def test_dingtalk_has_dropped_events() -> None:
-    dingtalk = SimulatedDingTalk(APPS)
-    simulation = Simulation(APPS, seed=3, drop=0.3, happened=dingtalk.happened)
-    given = [simulation.next(1_700_000_000_000 + 100 * number) for number in range(400)]
-    dropped = [each for each in given if each.kind == DROPPED]
-    assert 80 < len(dropped) < 160
-    assert [each.parameters for each in given] == [each.parameters for each in life(3)], "the same life"
-    events = [event(each) for each in given]
-    known = {each.instance_id: each for each in dingtalk.company.instances(at_ms=1_800_000_000_000)}
-    deleted = {each.instance_id for each in events if each.action is Action.DELETED}
-    assert {*known} == {each.instance_id for each in events} - deleted
-    assert {each.status for each in known.values()} == {"RUNNING", "COMPLETED", "TERMINATED"}
-    assert {each.word for one in known.values() for each in one.tasks} == {"agree", "disagree", "revoked", None}
 
 
 def test_what_people_decide_at_dingtalk_comes_as_its_callback_and_the_company_goes_on() -> None:
@@ -211,55 +163,3 @@ def test_dingtalk_is_served_on_loopback_while_the_company_is_at_work() -> None:
 def test_no_token_is_ever_shown() -> None:
     assert "T1" not in repr(APPS[0])
     assert not any("T1" in value for each in life(6) for value in each.parameters.values() if each.action != "create")
-
-
-WITHOUT_A_TIME_LIMIT = """
-from taskbridge.cli import callbacks
-callbacks._TIMEOUT_S = callbacks._ANSWER_S = 600
-from taskbridge.cli.__main__ import main
-main()
-"""
-
-
-def test_ctrl_c_does_not_wait_for_an_answer() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
-        program = [sys.executable, "-c", WITHOUT_A_TIME_LIMIT]
-        running = subprocess.Popen([*program, *argv], stdout=subprocess.PIPE, text=True)
-        connection, _ = silent.accept()
-        with connection:
-            assert connection.recv(1)
-            running.send_signal(signal.SIGINT)
-            said, _ = running.communicate(timeout=60)
-    assert running.returncode == 0
-    assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
-
-
-def test_dropped_callbacks_are_counted() -> None:
-    tally = Tally(posted=7, seconds=2.0)
-    tally.outcomes["kafka"] = 7
-    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka"
-    assert tally.as_json()["dropped"] == 0
-    tally.kinds[DROPPED] = 3
-    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka; 3 dropped, not posted"
-    assert tally.as_json()["dropped"] == 3
-
-
-def test_the_named_person_has_tasks_from_the_start() -> None:
-    for seed in range(5):
-        assignees = Counter(each for posting in life(seed, 100) for each in event(posting).recipient_ids)
-        assert assignees[busiest().user_id] >= 3
-
-
-def test_a_company_at_work_names_a_page_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = data_folder(tmp_path)
-    (tmp_path / "c.toml").write_text('[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["T1"]\n')
-    monkeypatch.setattr("taskbridge.local.simulation.introduce", Mock())
-    monkeypatch.setattr("taskbridge.local.simulation.simulate", Mock())
-    with folder.occupy():
-        center = "http://127.0.0.1:8500"
-        folder.announce(Running("k:1", "http://r", "http://e", "http://s", center, str(tmp_path / "c.toml")))
-        said = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
-    assert said.exit_code == 0, said.output
-    assert f"http://127.0.0.1:8500/?corp_id=ding1&user_id={busiest().user_id}" in said.stderr

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.local.host import free_ports, require_space
-from taskbridge.local.jvm import Endpoints, kafka_service
+from taskbridge.local.host import free_ports
+from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.schemas.errors import ConfigurationError
@@ -45,14 +45,6 @@ def test_without_addresses_both_run_on_the_jvm(tmp_path: Path) -> None:
     assert isinstance(choose({}, tmp_path), JvmStack)
 
 
-@pytest.mark.parametrize("given", list(ADDRESSES))
-def test_one_address_without_the_other_is_a_mistake(given: str, tmp_path: Path) -> None:
-    (missing,) = ADDRESSES.keys() - {given}
-
-    with pytest.raises(ConfigurationError, match=f"^{given} is set and {missing} is not: set both, or neither$"):
-        choose({given: ADDRESSES[given]}, tmp_path)
-
-
 def test_an_address_that_does_not_answer_is_one_line_that_names_the_variable() -> None:
     stack = ExternalStack(Endpoints("127.0.0.1:1", "http://127.0.0.1:1"), print, timeout_s=0.3)
 
@@ -74,20 +66,3 @@ def test_a_port_in_use_is_reported_before_anything_is_fetched(tmp_path: Path) ->
 
     assert not (tmp_path / "cache").exists()
     stack.stop()  # after a start that failed it does nothing
-
-
-def test_a_full_disk_is_one_line_that_says_how_much_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=rf"^{tmp_path}/new needs 999999999 MB of disk space, but has \d+ MB: choose another$"
-    ):
-        require_space(tmp_path / "new", needed_mb=999_999_999, remedy="choose another")
-
-
-def test_no_file_of_a_folder_that_another_program_made_is_changed(tmp_path: Path) -> None:
-    """``--data-dir /opt`` where /opt/kafka is a Kafka of its own."""
-    (tmp_path / "tmp").mkdir()
-    others = (tmp_path / "server.properties", tmp_path / "tmp" / "report")
-    for each in others:
-        each.write_text("theirs")
-    kafka_service(jars=tmp_path, data_dir=tmp_path, port=1, controller_port=2)
-    assert [each.exists() and each.read_text() for each in others] == ["theirs", "theirs"]

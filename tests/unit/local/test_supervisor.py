@@ -124,16 +124,6 @@ def test_restarts_back_off(tmp_path: Path) -> None:
     assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
 
 
-def test_back_off_is_reset_after_healthy_time(tmp_path: Path) -> None:
-    events: list[ServiceEvent] = []
-    backoff = Backoff(first_s=0.1, max_s=5, healthy_after_s=0)
-    with Supervisor(on_event=may_end_when_ready(tmp_path, events), backoff=backoff) as supervisor:
-        supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
-        wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 3)
-
-    assert {event.detail for event in events if event.phase is Phase.RESTARTING} == {"restarts in 0.1 s"}
-
-
 def test_a_death_before_readiness_is_an_error_with_the_last_output(tmp_path: Path) -> None:
     supervisor = Supervisor(on_event=lambda _: None)
     spec = service(tmp_path, "import sys; print('no such luck'); sys.exit(3)")
@@ -193,34 +183,6 @@ def test_all_services_of_a_start_are_stopped_when_one_fails(tmp_path: Path) -> N
         supervisor.start(service(tmp_path, OBEDIENT, name="first"))
 
 
-def test_a_slow_start_is_reported_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.cli.terminal._INTERVAL_S", 0)
-    events: list[str] = []
-    spec = dataclasses.replace(
-        service(tmp_path, OBEDIENT), ready=lambda: "service is not ready yet, 0 s" in events, ready_timeout_s=60
-    )
-    with Supervisor(on_event=lambda event: events.append(str(event))) as supervisor:
-        supervisor.start(spec)
-
-    assert [event for event in events if event.startswith("service is ready")], events
-
-
-def test_a_probe_with_a_bug_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
-    pids: list[int | None] = []
-    supervisor = Supervisor(on_event=lambda _: None)
-
-    def broken() -> bool:
-        pids.append(supervisor.pid("service"))
-        raise RuntimeError("typo")
-
-    with pytest.raises(ConfigurationError, match="typo"):
-        supervisor.start(dataclasses.replace(service(tmp_path, OBEDIENT), ready=broken))
-
-    (pid,) = pids
-    assert pid is not None
-    assert not is_running(pid)
-
-
 def test_services_stop_in_the_reverse_order_of_their_start(tmp_path: Path) -> None:
     supervisor = Supervisor(on_event=lambda _: None)
     names = ["first", "second", "third"]
@@ -264,20 +226,6 @@ def test_a_signal_during_a_start_leaves_no_process(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "service.stopped").exists()
 
 
-def test_a_signal_before_the_thread_of_a_service_runs_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(_: threading.Thread) -> None:
-        raise Interrupted
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    supervisor = Supervisor(on_event=lambda _: None)
-    with pytest.raises(Interrupted), supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
-
-    assert not (tmp_path / "service.log").exists()
-
-
 def test_children_of_a_dead_service_are_killed(tmp_path: Path) -> None:
     # A worker that outlives its dead parent would keep the parent's port, and no restart would succeed.
     script = """
@@ -297,33 +245,6 @@ time.sleep(100)
         os.kill(pid, signal.SIGKILL)
 
         wait_until(lambda: not is_running(worker))
-
-
-def test_the_services_have_a_session_of_their_own(tmp_path: Path) -> None:
-    with Supervisor(on_event=lambda _: None) as supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
-        pid = supervisor.pid("service")
-        assert pid is not None
-        assert os.getsid(pid) == pid != os.getsid(0)
-
-
-def test_a_long_log_is_moved_aside_at_the_next_start(tmp_path: Path) -> None:
-    (tmp_path / "service.log").write_bytes(b"x" * 5_000_001)
-
-    with Supervisor(on_event=lambda _: None) as supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
-
-    assert (tmp_path / "service.log.1").stat().st_size == 5_000_001
-    assert (tmp_path / "service.log").read_text() == "hello\n"
-
-
-def test_a_closed_output_does_not_stop_the_service(tmp_path: Path) -> None:
-    def closed_pipe(_: ServiceEvent) -> None:
-        raise BrokenPipeError
-
-    with Supervisor(on_event=closed_pipe) as supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
-        assert supervisor.pid("service") is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ties children to their parent")
@@ -376,25 +297,3 @@ def test_connections_wait_while_a_service_is_down(tmp_path: Path) -> None:
                 answers.append(connection.recv(99).decode())
     assert [each.split()[0] for each in answers] == ["1"] * 3
     assert len(set(answers)) == 3
-
-
-ENDS_WELL = """
-import pathlib, sys, time
-count = pathlib.Path(sys.argv[1] + ".count")
-count.write_text(count.read_text() + "." if count.exists() else ".")
-ready = pathlib.Path(sys.argv[1])
-if len(count.read_text()) == 1:
-    ready.touch()
-    while not ready.with_suffix(".may-end").exists():
-        time.sleep(0.01)
-else:
-    time.sleep(1.1)  # longer than an exit that counts as a failure
-"""
-
-
-def test_an_exit_on_request_before_readiness_is_not_a_failure(tmp_path: Path) -> None:
-    events: list[ServiceEvent] = []
-    with Supervisor(on_event=may_end_when_ready(tmp_path, events), backoff=Backoff(first_s=60)) as supervisor:
-        supervisor.start(service(tmp_path, ENDS_WELL))
-        wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3)
-    assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["restarts"] * 2

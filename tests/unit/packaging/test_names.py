@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 
-import pytest
-
 from support import needs
 from support.wheels import ROOT
 
@@ -30,34 +28,3 @@ def test_no_text_installs_taskbridge() -> None:
         text = path.read_bytes().decode("utf-8", "replace")
         found += [f"{name}: {each[0]}" for each in INSTALLS.finditer(text)]
     assert found == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pip install taskbridge",
-        'python -m pip install --upgrade "taskbridge[local]"',
-        "pip install faust taskbridge==0.1",
-        "uv add taskbridge",
-        "uv tool install taskbridge",
-        "uvx taskbridge demo",
-        "pipx install taskbridge",
-        "install taskbridge again",
-    ],
-)
-def test_such_a_text_is_found(text: str) -> None:
-    assert INSTALLS.search(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pip install taskbridge-schemas",
-        "uv run taskbridge demo",
-        "uvx --from taskbridge-cli taskbridge demo",
-        "pip install 'taskbridge-cli[otel]'",
-        "taskbridge up",
-    ],
-)
-def test_ours_may_be_installed(text: str) -> None:
-    assert not INSTALLS.search(text)

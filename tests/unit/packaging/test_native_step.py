@@ -8,8 +8,6 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-import pytest
-
 from support.wheels import ROOT
 
 if TYPE_CHECKING:
@@ -51,13 +49,6 @@ def test_where_it_cannot_be_built_one_line_reports_it_and_an_older_core_is_remov
     assert output.count("\n") == 1
 
 
-def test_without_cargo_nothing_waits_for_an_unreachable_toolchain(tmp_path: Path) -> None:
-    unreachable = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RUSTUP_UPDATE_ROOT": "http://127.0.0.1:9"}
-    code, output, _ = run(tmp_path, builds=False, **unreachable)
-    assert code == 0
-    assert output.count("\n") == 1
-
-
 def test_without_a_c_compiler_no_toolchain_is_fetched(tmp_path: Path) -> None:
     code, output, commands = run(tmp_path, builds=False, PATH="/nonexistent")
     assert code == 0
@@ -68,9 +59,3 @@ def test_without_a_c_compiler_no_toolchain_is_fetched(tmp_path: Path) -> None:
 def test_where_it_is_required_the_whole_error_is_shown(tmp_path: Path) -> None:
     code, output, _ = run(tmp_path, builds=False, TASKBRIDGE_NATIVE_CORE="required")
     assert (code, output) == (1, "error: no linker\n")
-
-
-@pytest.mark.parametrize("builds", [True, False])
-def test_where_it_is_off_it_is_not_built(tmp_path: Path, builds: bool) -> None:  # noqa: FBT001
-    code, _, commands = run(tmp_path, builds=builds, TASKBRIDGE_NATIVE_CORE="off")
-    assert (code, commands) == (0, ["run --group dev python -c ", "pip uninstall --quiet taskbridge-native"])

@@ -18,11 +18,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from release import __main__, archives, image, notes, packages, sums
+from release import __main__, archives, image, packages, sums
 from release.source import Source, export
 from support import needs
 from support.wheels import ROOT
-from taskbridge.cli import version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,12 +84,6 @@ def test_the_image_has_both_names_for_each_program_that_loads_it(tmp_path: Path)
     assert docker[0]["RepoTags"] == tags
 
 
-def test_the_notes_are_the_newest_section() -> None:
-    log = "# Changelog\n\nAll parts.\n\n## 2.0.0\n\n- New.\n\n### More\n\n- Also.\n\n## 1.0.0\n\n- Old.\n"
-    assert notes.newest(log) == ("2.0.0", "- New.\n\n### More\n\n- Also.")
-    assert notes.newest("## 1.0.0\n\n- Old.\n") == ("1.0.0", "- Old.")
-
-
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Path:
     out = tmp_path / "dist"
@@ -140,30 +133,6 @@ def test_openssl_verifies_a_signature_and_refuses_another_file(artifacts: Path, 
     assert not verified("b.whl", "a.tgz.sig")
     sums.sign(artifacts, sums.load(folder / "key.pem", password))
     assert signatures == {each.name: each.read_bytes() for each in artifacts.glob("*.sig")}, "the same, each time"
-
-
-def test_a_key_of_another_kind_signs_nothing(tmp_path: Path) -> None:
-    key = tmp_path / "key.pem"
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    key.write_bytes(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form))
-    with pytest.raises(SystemExit, match="is not a key of the curve P-256"):
-        sums.load(key, None)
-    key.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
-    with pytest.raises(SystemExit, match="TASKBRIDGE_RELEASE_PASSWORD"):
-        sums.load(key, b"not needed")
-    with pytest.raises(SystemExit, match="No such file"):
-        sums.load(tmp_path / "none.pem", None)
-
-
-def test_a_folder_that_holds_something_else_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def builds(_: Path, **given: object) -> Source:
-        pytest.fail(f"it builds: {given}")
-
-    monkeypatch.setattr(__main__, "export", builds)
-    (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(SystemExit, match=r"holds what no release wrote: letter\.txt"):
-        __main__.main(["--out", str(tmp_path)])
-    assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
 def test_a_release_that_fails_leaves_the_one_before_and_its_builders_know_no_password(
@@ -244,16 +213,3 @@ def test_a_release_needs_a_commit_and_signs_no_changed_checkout(tmp_path: Path) 
     with pytest.raises(SystemExit, match="it signs nothing"):
         export(tree, signed=True, root=checkout)
     assert export(tree, signed=False, root=checkout).tree == tree
-
-
-def test_git_archive_writes_the_commit_into_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    commit, name = "a" * 40, "deploy/src/taskbridge/cli/commit.txt"
-    attribute = subprocess.run(
-        [needs.program("git"), "check-attr", "export-subst", name], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert attribute.stdout == f"{name}: export-subst: set\n"
-    assert (ROOT / name).read_text() == "$Format:%H$\n"
-    assert version.version_lines()[1] == "commit unknown: built from a checkout"
-    (tmp_path / "commit.txt").write_text(f"{commit}\n")
-    monkeypatch.setattr(version, "COMMIT", tmp_path / "commit.txt")
-    assert version.version_lines()[1] == f"commit {commit}"
