@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, assigned, fake_api, filed, happened
+from support.reconcile import FORM, MINUTE_MS, NOW, assigned, fake_api, filed, happened
 from taskbridge.dingtalk import api as api_module
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import Days
 from taskbridge.dingtalk.calls import Absent, TooMuch, Unreachable
-from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.dingtalk.times import DAY_MS, day_of, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ async def test_all_pages_of_a_query_are_read() -> None:
     async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as fake:
         assert sorted(await listed(fake)) == [f"I-{n:03}" for n in range(250)]
         assert fake.dingtalk.calls[wire.GetInstances.path] == 3
-
-
-async def test_a_full_last_page_is_followed_by_one_more_call() -> None:
-    async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as fake:
-        assert len(await listed(fake)) == 100
-        assert fake.dingtalk.calls[wire.GetInstances.path] == 2
 
 
 async def test_rows_that_come_twice_hide_no_others() -> None:
@@ -88,13 +82,6 @@ async def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by
         assert len({*await listed(fake)}) == 350
 
 
-async def test_a_query_is_for_whole_days_of_china() -> None:
-    midnight = day_start_ms("2026-09-21")
-    async with fake_api(filed("I-before", midnight - 1), filed("I-after", midnight)) as fake:
-        assert await listed(fake, Days("2026-09-20", "2026-09-20")) == ["I-before"]
-        assert await listed(fake, Days("2026-09-21", "2026-09-21")) == ["I-after"]
-
-
 async def test_an_instance_its_tasks_and_its_records_are_read() -> None:
     lives = [
         filed(),
@@ -132,12 +119,6 @@ async def test_many_ids_are_read_in_batches() -> None:
         found = await fake.client.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
         assert len(found) == 120
         assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
-
-
-async def test_the_forms_of_an_app_are_its_process_forms() -> None:
-    async with fake_api(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as fake:
-        assert [each.form_uuid for each in await fake.client.forms()] == [FORM, "FORM-2"]
-        assert fake.client.app.app_type == APP_TYPE
 
 
 async def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:

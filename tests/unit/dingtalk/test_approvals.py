@@ -206,14 +206,6 @@ async def test_tasks_that_an_end_leaves_open_are_cancelled(tmp_path: Path) -> No
         assert lists_of(found.publisher.published) == {each for each in LISTS if each[1] is not View.PENDING}
 
 
-async def test_an_end_whose_tasks_may_not_be_read_is_stored_and_acknowledged(tmp_path: Path) -> None:
-    async with approvals(tmp_path) as found:
-        await found.gateway.push(*instance_event("finish", result="refuse"))
-        await until(lambda: found.statuses)
-        assert found.statuses == ["SUCCESS"]
-        assert [each.approved_result for each in found.publisher.published] == ["refuse"]
-
-
 async def test_remarks_are_left_out_unless_they_are_wanted(tmp_path: Path) -> None:
     async with approvals(tmp_path, remarks=False) as found:
         await found.gateway.push(*task_event("finish", result="agree", remark="private"))
@@ -221,15 +213,6 @@ async def test_remarks_are_left_out_unless_they_are_wanted(tmp_path: Path) -> No
         [event] = found.publisher.published
         assert (event.outcome, event.remark) == ("agree", None)
         assert "private" not in str(event)
-
-
-async def test_events_of_other_kinds_are_acknowledged_and_counted(tmp_path: Path) -> None:
-    async with approvals(tmp_path) as found:
-        await found.gateway.push("user_add_org", {"userId": ["1"]})
-        await until(lambda: found.statuses)
-        assert found.statuses == ["SUCCESS"]
-        assert not found.line.requests
-        assert found.outcomes() == {("other", "ignored"): 1}
 
 
 async def test_a_refused_secret_is_not_shown_and_tried_again_more_and_more_rarely(tmp_path: Path) -> None:

@@ -40,11 +40,6 @@ def test_an_app_has_the_user_of_its_corp_by_default(tmp_path: Path) -> None:
     )
 
 
-def test_a_corp_may_be_on_the_international_site(tmp_path: Path) -> None:
-    [app] = read_apps(written(tmp_path, CORP + 'env = "sgp_vpc"\n' + APP))
-    assert app.corp.env == "sgp_vpc"
-
-
 @pytest.mark.parametrize(
     ("more", "yida", "contact"),
     [

@@ -206,14 +206,6 @@ async def test_no_call_is_repeated_before_the_time_that_the_answer_names() -> No
         assert (raised.value.retry_at_ms - clock.now_ms(), len(sent)) == (90_000, 1)
 
 
-@pytest.mark.parametrize("after", ["2", "soon", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
-async def test_a_short_or_unclear_time_is_waited_for_as_without_it(after: str) -> None:
-    busy, found = httpx2.Response(503, headers={"Retry-After": after}), httpx2.Response(200, json={"result": []})
-    async with calls_to(busy, found) as (calls, clock, _):
-        assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-        assert (clock.now_ms() - NOW) >= 1000 * (2 if after == "2" else 1)
-
-
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
@@ -227,14 +219,6 @@ async def test_a_refusal_with_other_types_is_understood_by_its_code(fields: obje
     async with calls_to(httpx2.Response(400, json=fields)) as (calls, _, _):
         with pytest.raises(error):
             await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-
-
-async def test_an_error_is_one_line() -> None:
-    refusal = httpx2.Response(400, json={"code": "c", "message": "first\r\n\x1b[31msecond"})
-    async with calls_to(refusal) as (calls, _, _):
-        with pytest.raises(Refused) as raised:
-            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-        assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("rows", [[], [{"appType": "APP_1"}] * 100], ids=["none", "the same"])
@@ -386,32 +370,10 @@ async def test_an_answer_that_is_not_understood_is_an_error() -> None:
             await fake.client.running_tasks("I-1")
 
 
-def nested(levels: int) -> httpx2.Response:
-    return httpx2.Response(200, content=b'{"other": ' + b"[" * levels + b"]" * levels + b"}")
-
-
-@pytest.mark.parametrize("status", [200, 400])
-async def test_an_answer_that_is_nested_too_deeply_is_an_error(status: int) -> None:
-    response = nested(100_000)
-    response.status_code = status
-    async with calls_to(response) as (calls, _, _):
-        with pytest.raises(Unexpected if status == 200 else Refused):
-            await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
-
-
 async def test_an_answer_that_is_too_large_is_an_error() -> None:
     async with fake_api(filed("I-1", form_data={"field": "x" * (MAX_ANSWER_BYTES + 1)})) as fake:
         with pytest.raises(Unexpected, match="more than"):
             await fake.client.instance("I-1")
-
-
-async def test_a_wall_clock_that_is_set_back_stops_no_call() -> None:
-    async with fake_api(filed()) as fake:
-        await fake.client.instance("I-1")
-        fake.clock.set_by_s(-3600)
-        before_s = fake.clock.monotonic_s()
-        await fake.client.instance("I-1")
-        assert fake.clock.monotonic_s() - before_s < 1
 
 
 async def test_a_limit_of_this_address_stops_the_calls_of_all_corps() -> None:

@@ -27,7 +27,7 @@ from support.reconcile import (
 from taskbridge.dingtalk import organisation, wire, workflow
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import App, Corp, Organisation
-from taskbridge.dingtalk.calls import AddressLimited, Calls, NotOffered, Pace, Refused, Unexpected, Unreachable, Unsent
+from taskbridge.dingtalk.calls import Calls, NotOffered, Pace, Refused, Unexpected, Unreachable, Unsent
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.local.fake_dingtalk import Company, FakeCluster, FakeDingTalk, served
 from taskbridge.reconcile.runs import Copies
@@ -190,15 +190,6 @@ async def test_a_page_of_the_clusters_gateway_limits_nobody_else(status: int, er
         assert pace.address_limited_ms() == 0
 
 
-async def test_an_address_that_the_settings_name_too_is_no_cluster() -> None:
-    gateway = Gateway(200)
-    gateway.tokens = httpx2.Response(200, json={"access_token": "t", "expires_in": 7200})
-    public = Corp(CORP_ID, "key-1", SecretStr(APP_SECRET), api_url="http://public")
-    async with behind(gateway, public) as calls:
-        with pytest.raises(AddressLimited):
-            await calls.get(APPROVAL, workflow.ApprovalAnswer)
-
-
 async def test_a_gateway_without_its_service_turns_no_call_off() -> None:
     async with behind(gateway := Gateway(404)) as calls:
         for number in (1, 2):
@@ -218,15 +209,6 @@ async def test_a_change_is_never_turned_off() -> None:
             with pytest.raises(NotOffered):
                 await found.calls.change(APPROVAL_CHANGE, method="PUT")
             assert found.cluster.calls[wire.TerminateInstance.path] == number
-
-
-async def test_a_path_with_an_id_is_never_turned_off() -> None:
-    async with both() as found:
-        found.cluster.lacks |= {wire.GetInstanceById.path}
-        for number in (1, 2):
-            with pytest.raises(NotOffered):
-                await found.yida.instance("I-1")
-            assert found.cluster.calls[wire.GetInstanceById.path] == number
 
 
 @pytest.mark.parametrize("answer", [httpx2.Response(404, html="<html>"), httpx2.Response(200, html="<html>sign in")])

@@ -34,12 +34,6 @@ def test_while_dingtalk_does_not_answer_the_pause_doubles() -> None:
     assert pauses[-1] == pause_s(0, now_ms=0, failures=100_000, every_s=DAY_S) == DAY_S
 
 
-def test_no_retry_is_earlier_than_its_time() -> None:
-    tomorrow = NOW + DAY_S * 1000
-    assert pause_s(tomorrow, now_ms=NOW, failures=1, every_s=HOUR_S) == DAY_S
-    assert pause_s(NOW - 1, now_ms=NOW, failures=1, every_s=HOUR_S) == 60
-
-
 @dataclass
 class Following:
     service: Service

@@ -10,10 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.dingtalk import FakeClock
-from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, filed, reconciled
-from taskbridge.dingtalk.calls import Later, Refused, Spent, Unexpected
+from support.reconcile import APPS, BEGIN, HOUR_MS, Reconciled, Streams, company_life, filed, reconciled
+from taskbridge.dingtalk.calls import Later, Spent, Unexpected
 from taskbridge.dingtalk.times import DAY_MS
-from taskbridge.dingtalk.wire import GetOperationRecords
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.runs import estimate
@@ -81,14 +80,6 @@ async def test_the_estimate_matches_the_calls() -> None:
         assert done <= expected.list_calls + expected.detail_calls + 1 + 3 * expected.forms
 
 
-async def test_a_recently_changed_instance_is_left_to_its_callbacks() -> None:
-    clock = FakeClock(END + MINUTE_MS)
-    async with reconciled(Company(EVENTS), clock) as found:
-        for api in found.apis:
-            await found.backfill(api, clock, SINCE)
-        assert EVENTS[-1].instance_id not in {each.instance_id for each in found.streams.published}
-
-
 async def test_the_cursor_stays_before_an_incomplete_slice() -> None:
     clock = FakeClock(END + HOUR_MS)
     async with reconciled(Company(EVENTS), clock) as found:
@@ -134,19 +125,6 @@ async def test_a_used_up_budget_ends_a_pass_until_its_time() -> None:
         assert len(found.streams.published) > published, "it continues after the instances that were read"
 
 
-async def test_an_unchanged_instance_costs_no_call() -> None:
-    clock = FakeClock(END + HOUR_MS)
-    async with reconciled(Company(EVENTS), clock) as found:
-        found.streams.fold(EVENTS)
-        first = await found.run(clock)
-        assert first.tally.fetched > 0
-        before = found.budget.used("ding1").day
-        again = await found.run(clock)
-        assert (again.tally.fetched, again.tally.repairs.total()) == (0, 0)
-        forms = {each.form_uuid for each in EVENTS} - {None}
-        assert found.budget.used("ding1").day - before == len(APPS) + len(forms)
-
-
 async def test_without_outcomes_only_instances_with_losses_are_read() -> None:
     clock = FakeClock(END + HOUR_MS)
     async with reconciled(Company(EVENTS), clock) as found:
@@ -158,22 +136,6 @@ async def test_without_outcomes_only_instances_with_losses_are_read() -> None:
         lacking = {opened.instance_id}
         assert {each.instance_id for each in found.streams.published if each.task_id} == lacking
         assert report.tally.fetched <= 2, "and an instance that ended after its last callback"
-
-
-async def test_an_app_with_the_wrong_corp_is_reported_and_not_repaired() -> None:
-    clock = FakeClock(END + HOUR_MS)
-    async with reconciled(Company(EVENTS), clock) as found:
-        found.streams.fold(EVENTS[::2])
-        for api in found.apis:
-            api.app = replace(api.app, corp=replace(api.app.corp, corp_id="ding-mistyped"))
-        report = await found.run(clock)
-        assert set(report.problems) == set(APPS)
-        assert all("fix the apps file" in each for each in report.problems.values())
-        for api in found.apis:
-            with pytest.raises(Refused):
-                await found.backfill(api, clock, SINCE)
-        assert found.streams.published == []
-        assert not found.dingtalk.calls[GetOperationRecords.path]
 
 
 async def test_an_answer_that_is_not_understood_stops_no_other_instance() -> None:

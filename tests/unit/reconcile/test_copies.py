@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from support.reconcile import NOW, RULES, FakeApi, Streams, fake_api, filed, happened
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Organisation
-from taskbridge.dingtalk.calls import Refused
 from taskbridge.dingtalk.organisation import GetNotifyMe, OrganisationApi
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_organisation import FakeOrganisation
@@ -87,18 +86,6 @@ async def test_without_a_corp_token_a_lost_copy_counts_from_its_instance() -> No
         minute = CREATED - CREATED % MINUTE_MS
         assert [(each.occurred_at, each.url) for each in streams.published] == [(minute, None)] * 2
         assert found.dingtalk.calls[GetNotifyMe.path] == 0
-
-
-async def test_no_notices_are_read_if_no_copy_is_lost() -> None:
-    async with fake_api(*LIFE) as found:
-        streams = await published_by(found, corp_token="wrong", lost=None)
-        assert (streams.published, found.dingtalk.calls[GetNotifyMe.path]) == ([], 0)
-
-
-async def test_a_wrong_corp_token_is_said_without_showing_the_proof() -> None:
-    async with fake_api(*LIFE) as found:
-        with pytest.raises(Refused, match=r"corpNotifications/u-li: 400 .*accessKeyNotMatch.*…"):
-            await published_by(found, corp_token="wrong")
 
 
 @pytest.mark.parametrize(

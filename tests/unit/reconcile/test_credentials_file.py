@@ -64,11 +64,6 @@ def test_new_apps_come_at_the_end_and_names_cannot_break_out_of_their_comment(pa
     )
 
 
-def test_an_empty_file_gets_its_first_app(path: Path) -> None:
-    path.write_text("")
-    assert CredentialsText(path).edited({}, [NEW._replace(name=None)]).startswith('[[apps]]\napp_type = "APP_3"\n')
-
-
 A = '[[apps]]\napp_type = "A"\nsystem_tokens = ["t"]\n'
 OF_ANOTHER_CORP = 'name = "x"\ncorp_id = "ding2"\nsecrets = ["t"]\n'
 
@@ -109,14 +104,6 @@ def test_the_group_stays_in_a_folder_that_gives_its_own_to_new_files(path: Path)
     path.parent.chmod(0o2775)
     CredentialsText(path).replace("# new\n")
     assert (path.stat().st_gid, path.stat().st_uid) == (os.getegid(), os.geteuid())
-
-
-def test_the_target_of_a_link_is_replaced(path: Path) -> None:
-    link = path.parent / "link"
-    link.symlink_to(path.name)
-    CredentialsText(link).replace("# new\n")
-    assert link.is_symlink()
-    assert path.read_text() == "# new\n"
 
 
 def test_a_change_by_somebody_else_is_not_overwritten(path: Path) -> None:

@@ -18,7 +18,6 @@ from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.engine.app import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -97,10 +96,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> CatchUp:
     return CatchUp(monkeypatch)
 
 
-def test_the_group_is_that_of_the_workers() -> None:
-    assert GROUP == APP_ID
-
-
 def test_states_are_current_as_of_the_start_if_the_workers_are_at_the_end(run: CatchUp) -> None:
     run.catch_up()
     assert (run.states.current_ms, run.kafka.states_read_at) == (NOW, [NOW])
@@ -135,12 +130,6 @@ def test_a_transaction_marker_is_no_unprocessed_event(run: CatchUp, first: int) 
     run.kafka.ends[1] = max(0, first)
     run.catch_up()
     assert run.states.current_ms == NOW
-
-
-def test_a_moving_coordinator_is_retried(run: CatchUp) -> None:
-    run.kafka.error = KafkaError(KafkaError.NOT_COORDINATOR)
-    with pytest.raises(StatesBehind):
-        run.catch_up()
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.reconcile import APP_TYPE, CORP_ID, FORM, NOW, FakeApi, fake_api
+from support.reconcile import APP_TYPE, CORP_ID, FORM, FakeApi, fake_api
 from taskbridge.dingtalk.apps import Organisation
 from taskbridge.dingtalk.organisation import (
     PEOPLE_PER_CALL,
     BatchGetUser,
-    GetFormComponentDefinitionList,
     OrganisationApi,
     User,
 )
@@ -184,18 +183,6 @@ async def test_a_changed_name_is_read_again_after_a_day_if_it_occurs_again() -> 
         assert await found.run() == 0, "it was read less than a day ago"
 
 
-async def test_an_unchanged_name_is_not_written_again() -> None:
-    async with named() as found:
-        found.give(WANG)
-        found.see("u-wang")
-        await found.run()
-        found.api.clock.pass_s(DAY_S)
-        found.see("u-wang", instance_id="I-2")
-        found.restart()
-        assert await found.run() == 0
-        assert (found.calls, len(found.topics.logs[PEOPLE.name])) == (2, 1)
-
-
 @pytest.mark.parametrize("before", [True, False])
 async def test_an_import_wins_before_and_after_the_first_reading(before: bool) -> None:  # noqa: FBT001
     async with named() as found:
@@ -251,17 +238,6 @@ async def test_a_deleted_person_does_not_come_back(was_read: bool, compacted: bo
             assert (found.name("u-wang"), found.name("u-li")) == (None, "李雷")
 
 
-async def test_after_an_import_a_deleted_person_is_back() -> None:
-    async with named() as found:
-        found.see("u-wang")
-        found.import_(None, "u-wang")
-        await found.run()
-        found.import_(PersonRecord("u-wang", "Wang Fang"), "u-wang")
-        await found.run()
-        counts = {each.record: each.names for each in found.states.names.counts() if each.kind == PERSON}
-        assert counts == {"imported": 1}
-
-
 async def test_a_new_topic_deletes_nobody() -> None:
     async with named() as found:
         found.give(WANG)
@@ -271,17 +247,6 @@ async def test_a_new_topic_deletes_nobody() -> None:
         found.restart()
         found.api.clock.pass_s(DAY_S)
         found.see("u-wang")
-        assert await found.run() == 1
-
-
-async def test_labels_of_a_deleted_import_come_from_dingtalk() -> None:
-    async with named() as found:
-        found.give(labels=LABELS)
-        found.see(form=FORM)
-        key = form_key(CORP_ID, FORM)
-        found.topics.append(FORMS.name, key, FORMS_CODEC.encode(Form(FORM, "mine", {"text_1": "mine"})))
-        assert await found.run() == 0
-        found.topics.append(FORMS.name, key, None)
         assert await found.run() == 1
 
 
@@ -343,18 +308,6 @@ async def test_a_refused_form_or_batch_of_people_stops_no_other(answer: tuple[in
         assert (await found.run(), found.calls) == (0, calls), "it is not called for a day again"
 
 
-async def test_forms_of_apps_that_are_not_reconciled_hide_no_others() -> None:
-    async with named() as found:
-        found.give(labels=LABELS)
-        found.see(form=FORM)
-        found.api.clock.pass_s(1)
-        with found.states.transaction():
-            for at in range(1001):
-                now = found.api.clock.now_ms()
-                found.states.store(TaskState(f"I-{at}", CORP_ID, "APP_OTHER", now, now, form_uuid=f"OTHER-{at}"))
-        assert await found.run() == 1
-
-
 async def test_while_dingtalk_is_away_nothing_is_concluded() -> None:
     async with named() as found:
         found.give(WANG)
@@ -364,19 +317,3 @@ async def test_while_dingtalk_is_away_nothing_is_concluded() -> None:
             await found.run()
         found.api.dingtalk.faults.is_down = False
         assert await found.run() == 1
-
-
-async def test_a_form_that_is_gone_is_not_read_again_at_once() -> None:
-    async with named() as found:
-        found.see(form=FORM)
-        for _ in range(2):
-            assert await found.run() == 0
-        assert found.api.dingtalk.calls[GetFormComponentDefinitionList.path] == 1
-
-
-def test_states_that_an_older_version_stored_are_seen() -> None:
-    database = sqlite3.connect(":memory:", isolation_level=None)
-    older = States(database)
-    older.store(TaskState("I-1", CORP_ID, APP_TYPE, NOW, 1, originator=Person("u-wang")))
-    database.execute("DROP TABLE names")
-    assert [each.id for each in States(database).names.due(PERSON, CORP_ID, now_ms=NOW)] == ["u-wang"]

@@ -23,7 +23,6 @@ from support.reconcile import (
     happened,
     reconciled,
 )
-from taskbridge.dingtalk import wire
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.repairer import Rules
@@ -113,14 +112,6 @@ async def test_consecutive_callbacks_cause_one_read_after_the_last() -> None:
         assert [each.outcome for each in found.state.tasks] == ["agree", "disagree"]
 
 
-async def test_unknown_assignees_are_read_and_do_not_count_as_lost() -> None:
-    async with followed(*LIFE[:2]) as found:
-        found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
-        await found.read_back.run()
-        assert found.state.tasks[0].assignee_ids == ("u-li",)
-        assert [each.is_lost for each in found.store.findings.counts()] == [False]
-
-
 async def test_an_instance_that_stays_open_is_read_once_until_the_next_callback() -> None:
     # Every task is decided and the instance has not ended. DingTalk knows no more either.
     async with followed(*LIFE) as found:
@@ -192,17 +183,6 @@ async def test_a_missing_instance_is_left_to_passes_and_stops_no_other() -> None
         assert found.calls == calls
 
 
-async def test_after_a_pass_there_is_nothing_to_read() -> None:
-    async with followed(*LIFE) as found:
-        found.streams.fold(CALLBACKS)
-        found.clock.pass_s(24 * 3600)
-        await found.make_pass()
-        calls = found.calls
-        await found.read_back.run()
-        # Whether it ended is unknown: one call shows that nothing was modified since.
-        assert found.calls <= calls + 1
-
-
 async def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_the_end() -> None:
     end = filed(at=NOW - 29 * MINUTE_MS, event_id="end", instance_status="COMPLETED", approved_result="agree")
     async with followed(*LIFE) as found:
@@ -267,34 +247,6 @@ async def test_a_pass_first_reads_an_instance_that_ended_with_a_pending_task() -
         await found.make_pass()
         assert (found.state.tasks[0].status, found.state.tasks[0].outcome) == (Status.COMPLETED, "agree")
         assert found.calls == 2
-
-
-async def test_an_instance_that_dingtalk_too_has_open_is_read_once() -> None:
-    async with followed(*LIFE[:2]) as found:
-        found.streams.fold([*LIFE[:2], structs.replace(END, instance_status=None)])
-        await found.make_pass()
-        first = found.calls
-        await found.make_pass()
-        assert found.calls - first == 2, "the forms, and the instances of one"
-        assert found.dingtalk.calls[wire.GetInstanceById.path] == 1
-
-
-async def test_the_read_back_reads_ended_instances_first() -> None:
-    older = BEGIN - MINUTE_MS
-    async with followed(*LIFE, END, filed("I-0", at=older), per_day=6) as found:
-        found.streams.fold([*LIFE[:2], END, assigned("9", at=older, instance_id="I-0")])
-        await found.read_back.run()
-        assert found.state.tasks[0].status is Status.COMPLETED
-
-
-async def test_an_instance_that_dingtalk_cannot_read_stops_no_pass() -> None:
-    """It ended with a pending task, so it is read first. What other instances lost is found all the same."""
-    async with followed(*LIFE, END, filed("I-2", at=BEGIN)) as found:
-        found.streams.fold([structs.replace(each, instance_id="I-0") for each in (*LIFE[:2], END)])
-        found.dingtalk.faults.broken.add("I-0")
-        report = await found.run(found.clock)
-        assert report.is_whole
-        assert {"I-1", "I-2"} <= found.streams.instances.keys()
 
 
 async def test_an_instance_that_dingtalk_cannot_read_stops_no_other_read_back_for_long() -> None:

@@ -152,16 +152,6 @@ async def test_a_restart_makes_no_pass_before_the_next_one_is_due(
         assert found.passes == 2
 
 
-async def test_a_failed_read_back_starts_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(tmp_path, monkeypatch, read_back_quiet=60) as found:
-        found.kafka_is_away = lambda: found.passes > 0 and found.clock.now_ms() // HOUR_MS % 2 == 0
-        service = await found.serve(4 * HOUR_S + 600)
-        assert found.passes == 1
-        assert service.problem is None or "Kafka does not answer" in service.problem
-        found.kafka_is_away = lambda: False
-        assert (await found.serve(HOUR_S)).problem is None
-
-
 async def test_after_incomplete_passes_a_restart_continues_the_growing_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,14 +168,6 @@ async def test_after_incomplete_passes_a_restart_continues_the_growing_pauses(
     undisturbed = await passes_in_a_day(tmp_path / "undisturbed", 1)
     assert undisturbed == 11, "after 1, 2, 4 minutes …"
     assert await passes_in_a_day(tmp_path / "restarted", 24) == undisturbed
-
-
-async def test_while_kafka_refuses_repairs_the_pauses_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(tmp_path, monkeypatch) as found:
-        found.streams.is_away = lambda: True
-        service = await found.serve(DAY_S)
-        assert found.passes == 11
-        assert service.problem == "Kafka does not accept the event"
 
 
 async def test_a_pass_that_made_no_call_is_tried_again_every_minute(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import httpx2
-import pytest
 from msgspec import structs
 
 from support.dingtalk import FakeClock
@@ -17,7 +16,6 @@ from taskbridge.reconcile.app import Service
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.repairs import Kind, Repair
 from taskbridge.reconcile.store import Store, open_database
-from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,19 +35,6 @@ def test_an_absence_counts_when_another_process_finds_it_again_a_day_later(tmp_p
     assert after.due("ding1", "APP_2", now_ms=THEN + DAY_MS) == []
     assert after.record(*KEY, now_ms=THEN + DAY_MS) == THEN
     assert after.record(*KEY, now_ms=THEN + 9 * DAY_MS) == THEN, "the same deletion, always"
-
-
-def test_an_instance_that_is_returned_again_was_never_absent(tmp_path: Path) -> None:
-    absences = Store(open_database(tmp_path)).absences
-    absences.record(*KEY, now_ms=THEN)
-    absences.delete(*KEY)
-    assert absences.record(*KEY, now_ms=THEN + 2 * DAY_MS) is None
-
-
-def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a-file").touch()
-    with pytest.raises(ConfigurationError, match="a-file"):
-        open_database(tmp_path / "a-file")
 
 
 def repairs(count: int, *, at: int = THEN, name: str = "e") -> list[Repair]:

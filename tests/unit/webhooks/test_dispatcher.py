@@ -13,7 +13,6 @@ import trustme
 from aiohttp import web
 from msgspec.structs import replace
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.guard import Guard
@@ -248,18 +247,6 @@ async def test_what_an_endpoint_that_changed_had_claimed_is_due_at_once(
     assert service.got == {}
 
 
-async def test_what_is_claimed_ahead_is_due_at_once_after_a_stop(sqlite: Database, tmp_path: Path) -> None:
-    service = Service(sqlite, tmp_path)
-    arrived = service.never_answers("erp")
-    service.grace_s = 0.1
-    async with service.running("erp", line="in_flight = 1"):
-        service.dispatcher.send(service.read(("I1", "t"), ("I2", "t"), ("I3", "t")))
-        assert "" not in claims(sqlite)
-        await arrived.wait()
-
-    assert claims(sqlite).count("") == 2, "the third one was being sent"
-
-
 async def test_what_is_claimed_while_it_stops_stays_claimed_by_nobody(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,34 +283,6 @@ async def test_the_follower_claims_no_more_ahead_while_the_couriers_have_no_time
 
     assert len(claimed) == 4
     assert len(service.got["erp"]) == 20
-
-
-async def test_what_was_being_recorded_at_the_end_of_a_stop_is_recorded(
-    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service, finish = Service(sqlite, tmp_path), store.Queues.finish
-    began, is_over = threading.Event(), threading.Event()
-
-    def interrupted(*arguments: Any) -> None:
-        if not is_over.is_set():
-            began.set()
-            is_over.wait(30)
-            raise DatabaseUnavailable("it took too long")
-        finish(*arguments)
-
-    monkeypatch.setattr(store.Queues, "finish", interrupted)
-    service.grace_s = 0.1
-    async with service.running("erp"):
-        service.add(("I1", "t"))
-        await asyncio.to_thread(began.wait, 30)
-        [courier] = [each for each in asyncio.all_tasks() if each.get_name() == "courier erp"]
-        stopping = asyncio.create_task(service.dispatcher.stop())
-        await asyncio.wait([courier])
-        is_over.set()
-        await stopping
-
-    assert service.got["erp"] == [("I1", "t")]
-    assert store.waiting(sqlite, ["erp"]) == {}
 
 
 async def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
@@ -370,15 +329,6 @@ async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     assert "away" not in queried
 
 
-async def test_an_endpoint_may_get_less_than_one_request_a_second(sqlite: Database, tmp_path: Path) -> None:
-    service = Service(sqlite, tmp_path)
-    async with service.running("erp", line="requests_per_s = 0.01"):
-        service.add(("I1", "t"), ("I2", "t"))
-        await service.until(lambda: "erp" in service.got)
-
-    assert len(service.got["erp"]) == 1
-
-
 async def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
     async with service.running("erp", "other"):
@@ -422,24 +372,6 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
     assert "finish" in failed
 
 
-async def test_an_error_of_any_kind_is_reported_and_tried_again(
-    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service, claim = Service(sqlite, tmp_path), store.Queues.claim
-    monkeypatch.setattr(module, "_RETRY_S", 0.001)
-
-    def broken(*_arguments: object, **_options: object) -> None:
-        raise IntegrityError("INSERT", {}, ValueError("of an index"))
-
-    monkeypatch.setattr(store.Queues, "claim", broken)
-    async with service.running("erp"):
-        await service.until(lambda: service.dispatcher.problem == "deliveries to erp wait: IntegrityError")
-        monkeypatch.setattr(store.Queues, "claim", claim)
-        service.add(("I1", "t"))
-        await service.until(lambda: "erp" in service.got)
-        await service.until(lambda: service.dispatcher.problem is None)
-
-
 async def test_idle_endpoints_share_a_query_and_cost_no_transaction_that_writes(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,38 +396,6 @@ async def test_idle_endpoints_share_a_query_and_cost_no_transaction_that_writes(
         assert claims == []
         service.add(("I1", "t"))
         await service.until(lambda: service.got.keys() == {"erp", "other"})
-
-
-async def test_what_another_process_adds_is_found(
-    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = Service(sqlite, tmp_path)
-
-    def ignored(_dispatcher: object, _names: object) -> None:
-        pass
-
-    async with service.running("erp"):
-        service.add(("I1", "first"))
-        await service.until(lambda: len(service.got.get("erp", ())) == 1)
-        monkeypatch.setattr(module.Dispatcher, "added", ignored)
-        service.add(("I1", "second"))
-        await service.until(lambda: len(service.got["erp"]) == 2)
-
-
-async def test_it_stops_in_order_while_the_database_is_away(
-    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = Service(sqlite, tmp_path)
-
-    def away(*_arguments: object, **_options: object) -> None:
-        raise DatabaseUnavailable("the database does not answer")
-
-    monkeypatch.setattr(store.Queues, "finish", away)
-    async with service.running("erp"):
-        service.add(("I1", "t"))
-        await service.until(lambda: service.dispatcher.problem == "the database does not answer")
-
-    assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1, "the next process repeats what it could not record"
 
 
 @pytest.mark.parametrize("renewed", ["ca.pem", "client.pem"])

@@ -92,19 +92,6 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
     assert "keys" not in repr(endpoint)
 
 
-def test_a_changed_secret_file_is_a_changed_endpoint(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(SECRET)
-    path = tmp_path / "endpoints.toml"
-    path.write_text(HEAD.replace(f'"{SECRET}"', '"file:secret"'))
-    file = EndpointsFile(path, {})
-    before = file.current.by_name["erp"]
-
-    (tmp_path / "secret").write_text(SECRET.replace("c2VjcmV0", "ZGlmZmVy"))
-    file.reload_if_changed()
-
-    assert file.current.by_name["erp"] != before
-
-
 @pytest.mark.parametrize(
     ("line", "changes"),
     [

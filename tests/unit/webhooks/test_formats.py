@@ -97,14 +97,6 @@ def test_a_dingtalk_todo_is_created_once_updated_and_finished(tmp_path: Path) ->
     assert vendor.tokens == 1
 
 
-def test_a_todo_that_dingtalk_never_had_needs_no_end(tmp_path: Path) -> None:
-    removed = pending(tmp_path, change=Change.REMOVED)
-    [result] = attempts(
-        tmp_path, Receiver(DingTalk()), removed, lines=DINGTALK, url=BASE, ids={"union_id/ann": "UNION"}
-    )
-    assert result.delivered, result.problem
-
-
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
@@ -190,20 +182,6 @@ def test_a_sign_in_page_is_no_success_of_a_vendor(tmp_path: Path, lines: tuple[s
     assert "<html>Sign in</html>" in result.problem
 
 
-def test_an_answer_without_lifetime_shows_no_token(tmp_path: Path) -> None:
-    vendor = DingTalk()
-    vendor.token_status, vendor.token_answer = 200, {"access_token": "given-token", "message": "ok"}
-    [result] = attempts(
-        tmp_path, Receiver(vendor), pending(tmp_path), lines=DINGTALK, url=BASE, ids={"union_id/ann": "UNION"}
-    )
-    assert result.problem == "no access token: 200 ok"
-
-
-def test_a_person_without_union_id_is_named(tmp_path: Path) -> None:
-    [result] = attempts(tmp_path, Receiver(DingTalk()), pending(tmp_path), lines=DINGTALK, url=BASE)
-    assert "no union_id of ann" in result.problem
-
-
 def test_dingtalk_gets_pending_entries_only(tmp_path: Path) -> None:
     receiver = Receiver(DingTalk())
     [result] = attempts(tmp_path, receiver, pending(tmp_path, view=View.CREATED), lines=DINGTALK, url=BASE)
@@ -276,15 +254,6 @@ def test_the_flat_todo_reads_back_as_the_edge_reads_one(tmp_path: Path) -> None:
     assert action == "CREATED"
     assert fields["recipient_ids"] == ["ann"]
     assert fields["title"] == "请假"
-
-
-@pytest.mark.parametrize("said", ['{"code": 200, "message": "ok"}', "{}", ""])
-def test_a_flat_todo_is_accepted_by_an_answer_of_another_form(tmp_path: Path, said: str) -> None:
-    async def accepts(_request: web.Request) -> web.StreamResponse:
-        return web.Response(text=said)
-
-    [result] = attempts(tmp_path, Receiver(accepts), pending(tmp_path), lines=FLAT)
-    assert result.delivered, result.problem
 
 
 @pytest.mark.parametrize("said", [{"operResult": "0"}, {"operResult": 0}, {"success": False}])
