@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from support.browser.fake_task_center import FakeTaskCenter
 
 ACTIONS = ["agree", "refuse", "return", "hand_over", "withdraw"]
-PHONE = {"width": 390, "height": 780}
 
 
 @pytest.fixture
@@ -122,21 +121,6 @@ def test_a_task_that_was_decided_meanwhile_is_not_offered_again(deciding: FakeTa
     expect(page.locator(".detail .deciding textarea")).to_be_hidden()
 
 
-def test_what_the_person_did_is_not_bold(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{deciding.url}/#handled")
-    expect(page.locator(".row")).to_have_count(50)
-    expect(page.locator(".row.unread")).to_have_count(0)
-    deciding.complete(deciding.items[ME, "pending"][0])
-    expect(page.locator(".row-title").first).to_have_text("张红的1位访客申请")
-    expect(page.locator(".row.unread")).to_have_count(0)
-    page.get_by_role("tab", name="我创建的").click()
-    page.locator(".row").first.click()
-    page.locator(".row").nth(1).click()
-    deciding.marks.clear()
-    page.keyboard.press("1")
-    expect(page.locator(".row.unread")).to_have_count(10)
-
-
 def test_ones_own_requests_say_whom_they_wait_for(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
     created = deciding.items[ME, "created"]
     created[3]["waits_for"] = ["0169-wang-wei", "0169-han-mei", "0169-ouyang"]
@@ -179,33 +163,6 @@ def test_the_sum_of_several_is_that_of_the_results(deciding: FakeTaskCenter, ope
     expect(total).to_have_text("Not carried out: 3 tasks.")
 
 
-def test_what_arrives_leaves_the_keyboard_on_a_checkbox(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{deciding.url}/#pending")
-    page.get_by_role("button", name="批量处理").click()
-    lines = page.get_by_role("dialog").locator(".several li")
-    expect(lines).to_have_count(11)
-    second = lines.nth(1).get_by_role("checkbox")
-    second.check()
-    expect(second).to_be_focused()
-    deciding.add("打印纸")
-    expect(lines).to_have_count(12)
-    expect(lines.nth(2).get_by_role("checkbox", checked=True)).to_be_focused()
-
-
-def test_a_long_title_stands_next_to_its_checkbox(deciding: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{deciding.url}/#pending", viewport=PHONE)
-    page.get_by_role("button", name="批量处理").click()
-    line = page.get_by_role("dialog").locator(".several li", has_text="跨部门资源协调")
-    # Until it is known what can be decided, a row may be drawn again, and what was drawn before has no box.
-    expect(line.get_by_role("checkbox")).to_be_enabled()
-    box, title = line.get_by_role("checkbox").bounding_box(), line.locator("bdi").first.bounding_box()
-    assert box is not None
-    assert title is not None
-    assert title["height"] > 3 * box["height"]
-    assert title["y"] < box["y"] < title["y"] + title["height"]
-    assert box["x"] + box["width"] <= title["x"]
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -230,13 +187,6 @@ def test_where_nothing_can_be_decided_the_page_says_why(
         # The sender's word in ours, as elsewhere.
         expect(page.locator(".facts").first).to_contain_text("结果已同意")
     assert serious_findings(page) == []
-
-
-def test_who_is_not_the_person_reads_why_nothing_can_be_decided(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(fake.page_of(), locale="en")
-    page.locator(".row").first.click()
-    expect(said(page)).to_have_text("Only people who sign in can decide here.")
-    expect(page.get_by_role("button", name="Several at once")).to_be_hidden()
 
 
 def test_a_decision_is_about_the_request_that_was_shown(deciding: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
@@ -10,7 +9,7 @@ from playwright.sync_api import expect
 from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Page
 
     from support.browser.browsing import OpenPage
     from support.browser.fake_task_center import FakeTaskCenter
@@ -95,23 +94,6 @@ def test_a_stream_that_cannot_be_resumed_is_read_again(fake: FakeTaskCenter, ope
     assert len([query for query in fake.queries if "/tasks?" in query]) > before
 
 
-def test_who_reaches_the_end_while_the_list_is_read_again_does_not_end_that(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
-    page, held = open_page(fake.page_of(more="#handled")), list["Route"]()
-    live(page)
-    page.route("**/tasks?*", lambda route: held.append(route), times=1)  # noqa: PLW0108 - Playwright sets an attribute
-    gone = fake.items[ME, "handled"].pop(0)
-    fake.reset_streams()
-    while not held:
-        page.wait_for_timeout(10)
-    page.locator(".rows").focus()
-    page.keyboard.press("End")
-    held[0].continue_()
-    expect(page.locator(".row").get_by_text(gone["title"], exact=True)).to_have_count(0)
-    expect(page.locator(".row")).to_have_count(100)
-
-
 def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
@@ -121,41 +103,3 @@ def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskC
     fake.add("再买一台显示器")
     expect(page.locator(".row")).to_have_count(2)
     expect(page.get_by_role("tab").first).to_have_text("待我处理13")
-
-
-def test_the_reader_of_an_old_page_is_not_moved_by_what_arrives(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(fake.page_of(more="#handled"))
-    live(page)
-    page.locator(".rows").focus()
-    for _ in range(4):
-        page.keyboard.press("PageDown")
-    selected = page.locator(".row[aria-selected=true]")
-    before = selected.bounding_box()
-    fake.complete(fake.items[ME, "pending"][0])
-    expect(page.get_by_role("tab").nth(1)).to_have_text("我已处理1k")
-    expect(page.locator(".row-title").first).to_have_text("张红的1位访客申请")
-    after = selected.bounding_box()
-    assert before is not None
-    assert after is not None
-    assert abs(before["y"] - after["y"]) < 2
-
-
-def test_details_that_are_closed_are_not_read_again(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page("about:blank")
-    page.clock.install()
-    item = fake.items[ME, "pending"][0]
-    page.goto(fake.page_of() + f"#pending/{item['instance_id']}")
-    live(page)
-    expect(page.locator(".detail .timeline")).to_be_visible()
-    # From now on only the test lets time pass.
-    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=2))
-    fake.change(item, title="另一个标题")
-    expect(page.locator(".row-title").first).to_have_text("另一个标题")
-    page.get_by_role("tab", name="抄送我的").click()
-    expect(page.locator(".detail .nothing")).to_be_visible()
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
-    with page.expect_request("**/counts*"):
-        page.clock.run_for(5000)
-    assert not [url for url in requested if "/v1/instances/" in url]
-    expect(page.locator(".detail .nothing-heading")).to_have_text("选择一条任务查看详情")

@@ -153,18 +153,6 @@ def test_elements_refuse_attributes_that_run_or_load_code(run: RunModule, name: 
     assert run("dom.js", attempt, name) == "TypeError"
 
 
-def test_the_avatar_shows_the_given_name(run: RunModule) -> None:
-    names = ["欧阳静怡", "张红", "Ann-Marie Smith", "Plato", "", None, "👩‍💻 Ada"]
-    assert run("format.js", "({ initials }, names) => names.map(initials)", names)[:6] == [
-        "静怡",
-        "张红",
-        "AS",
-        "P",
-        "–",
-        "–",
-    ]
-
-
 @pytest.mark.parametrize(
     ("language", "shown"),
     [
@@ -180,10 +168,3 @@ def test_times_are_as_exact_as_their_place_needs(run: RunModule, language: str, 
         format.moment(at, now), format.moment('2025-01-01T16:10:00.000Z', now)];
     }"""
     assert run("format.js", function, language) == shown
-
-
-def test_an_unknown_person_who_is_signed_in_needs_no_token(run: RunModule) -> None:
-    say = "({ sayProblem }, problem) => sayProblem(problem, { problems: { 403: 1, unknownPerson: 2 } })"
-    kind = "urn:taskbridge:problem:"
-    kinds = [run("states.js", say, {"status": 403, "kind": kind + each}) for each in ("unknown-person", "forbidden")]
-    assert kinds == [2, 1]

@@ -75,15 +75,6 @@ def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_kn
     expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8510：最近的修改无效，未生效：{detail}")
 
 
-def test_a_partition_without_a_worker_is_the_first_problem(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.dead_workers = 1
-    page = open_page(f"{fake.url}/ops", locale="en-GB")
-    expect(page.locator(".notices li[data-level=bad]")).to_have_text(
-        ["Worker http://10.0.0.13:8510 cannot be reached", "Nobody works on partition 8, 9, 10, 11"]
-    )
-    expect(page.locator(".map .badge").last).to_have_text("unreachable")
-
-
 def test_the_center_shows_its_replicas_and_how_much_of_the_topics_it_has_read(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
@@ -95,14 +86,6 @@ def test_the_center_shows_its_replicas_and_how_much_of_the_topics_it_has_read(
     expect(page.locator(".notices li[data-level=warn]").filter(has_text="42%")).to_have_text(
         ["The lists are being read from the topics: 42%"]
     )
-
-
-def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/ops")
-    page.locator(".flow .plot-area").focus()
-    page.keyboard.press("ArrowLeft")
-    last = page.locator(".flow .plot-readout")
-    expect(last.locator("b").first).to_have_text(page.locator(".flow .plot-axis span").last.inner_text())
 
 
 def test_one_search_shows_what_happened_to_a_callback(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -132,30 +115,6 @@ def test_one_search_shows_what_happened_to_a_callback(fake: FakeTaskCenter, open
     page.get_by_role("button", name="Switch to English").click()
     expect(page.locator(".verdict")).to_contain_text("Received, and replayed")
     expect(field).to_have_value("inst-replayed")
-
-
-def test_the_end_of_a_request_is_no_second_start(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    item = fake.items[ME, "created"][2]
-    item["result"] = "agree"
-    page = open_page(f"{fake.url}/ops#{item['instance_id']}", locale="en-GB")
-    expect(page.locator(".step-said")).to_have_text(
-        ["Started by 李雷", "Submitted to 李雷, 韩梅梅", "Copied to 王伟", "Completed by 李雷", "Ended: Agreed"]
-    )
-
-
-def test_the_verdict_is_in_the_readers_words_and_its_reasons_are_below(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
-    page = open_page(f"{fake.url}/ops#inst-rejected", locale="en-GB")
-    expect(page.locator(".verdict")).to_have_text("Received, rejected, and kept in quarantine")
-    expect(page.locator(".find-part tbody tr")).to_contain_text("wrong-sign")
-    page = open_page(f"{fake.url}/ops#inst-replayed", locale="en-GB")
-    expect(page.locator(".verdict")).to_have_text("Received, and replayed after it was set aside")
-    expect(page.locator(".find-part tbody tr")).to_contain_text("(replayed at ")
-    # A link that was cut in the middle of a character.
-    page = open_page(f"{fake.url}/ops#%E4%BD", locale="en-GB")
-    expect(page.locator(".verdict")).to_have_text("Nothing is known about it")
-    expect(page.get_by_role("searchbox")).to_have_value("%E4%BD")
 
 
 def test_it_shows_missed_callbacks_by_app_and_day_where_reconcile_runs(
@@ -239,16 +198,6 @@ def test_another_language_waits_while_the_page_cannot_be_loaded_again(
     page.context.set_offline(False)
     button.click()
     expect(page.get_by_role("button", name="切换为中文")).to_be_visible()
-
-
-def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.fails = {"/overview": 500}
-    page = open_page(f"{fake.url}/ops")
-    expect(page.get_by_role("alert")).to_contain_text("服务返回了错误")
-    expect(page.locator(".live")).to_have_attribute("data-state", "waiting")
-    fake.fails = {}
-    expect(page.locator(".panel.flow")).to_be_visible()
-    expect(page.locator(".live")).to_have_attribute("data-state", "live")
 
 
 def test_a_person_who_is_not_an_operator_needs_an_operators_token(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from playwright.sync_api import expect
 
-from support.browser.browsing import portal, put, serious_findings
+from support.browser.browsing import portal, serious_findings
 from support.browser.company import SECRET, at_work
 from support.browser.deciding import HAN, LI, WANG, deciding
 from support.browser.fake_task_center import TOKEN
@@ -157,33 +157,6 @@ def test_tasks_of_three_systems_are_in_one_inbox(company: Company, open_page: Op
     systems.select_option("")
     page.keyboard.press("2")
     expect(page.locator(".row-title")).to_have_count(3, timeout=SOON_MS)
-
-
-def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: OpenPage, user: str) -> None:
-    page = open_live(open_page, company, user)
-    before = company.create("重启之前", user)
-    shown(page, before.title)
-    company.restart_center()
-    expect(page.locator(".live")).not_to_have_attribute("data-state", "live", timeout=SOON_MS)
-    during = company.create("重启之中", user)
-    company.complete(before, user)
-    shown(page, during.title)
-    counted(page, 1, 1)
-    expect(page.locator(".live")).to_have_attribute("data-state", "live", timeout=SOON_MS)
-    after = company.create("重启之后", user)
-    shown(page, after.title, during.title)
-    assert page.evaluate("globalThis.notReloaded") is True
-
-
-def test_a_portal_of_another_origin_is_live(
-    bridge: tuple[Deciding, str, WebhooksProcess], open_page: OpenPage, user: str
-) -> None:
-    people, portal_url, _ = bridge
-    company, page = people.company, open_page(portal_url)
-    put(page, {"corp-id": CORP, "user-id": user, "token-provider": "giveToken"})
-    expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
-    task = company.create("门户里的申请", user)
-    shown(page, task.title)
 
 
 def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_works(
@@ -372,27 +345,6 @@ def test_a_comment_is_written_at_the_desk_and_its_writer_is_urged_from_a_phone(
         (HAN, "请尽快处理。", WANG),
     ]
     assert serious_findings(phone) == []
-
-
-def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: OpenPage) -> None:
-    tasks = [people.create(f"Request {number}", LI) for number in (1, 2, 3)]
-    before = len(people.dingtalk.changes)
-    look = {"viewport": {"width": 390, "height": 780}, "color_scheme": "dark", "locale": "en-US"}
-    phone = signed_in(open_page(people.company.bridge.center_url, **look), LI, link="Sign in")
-    phone.get_by_role("button", name="Several at once").click()
-    dialog = phone.get_by_role("dialog", name="Several at once")
-    dialog.get_by_role("button", name="Agree").click()
-    expect(dialog.locator("> .deciding-said")).to_have_text("Choose some tasks first.")
-    for each in tasks[:2]:
-        dialog.get_by_role("checkbox", name=each.title).check()
-    dialog.get_by_role("textbox", name="Remark").fill("fine")
-    assert serious_findings(phone) == []
-    dialog.get_by_role("button", name="Agree").click()
-    expect(dialog.locator(".several .deciding-said")).to_have_text(["Agree: sent, waiting for confirmation…"] * 2)
-    assert people.sent(before + 2)[-2:] == [(LI, wire.AGREED, "fine")] * 2
-    people.confirm()
-    expect(dialog.locator(".several li")).to_have_count(1)
-    expect(dialog.locator(".several")).to_contain_text(tasks[2].title)
 
 
 def is_of_a_file(request: BrowserRequest) -> bool:

@@ -176,12 +176,6 @@ def test_the_next_person_at_a_device_sees_nothing_of_the_last_one_offline(
     assert page.evaluate(stored) == 0
 
 
-def test_a_page_that_comes_back_from_memory_is_loaded_again(center: CenterProcess, open_page: OpenPage) -> None:
-    page = open_page(center.url)
-    with page.expect_navigation():
-        page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-
-
 def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:
     """The vendor's library is a fake: the real one answers inside DingTalk only."""
     (tmp_path / "secret").write_text(CLIENT_SECRET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from typing import TYPE_CHECKING
@@ -53,19 +52,6 @@ def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page:
     tab(page, "我已处理")
     expect(page.locator(".row")).to_have_count(50)
     expect(page).to_have_title("(11) 我已处理 · 任务中心")
-
-
-def test_a_row_shows_its_outcome_where_the_senders_code_is_known(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    for item, word in zip(fake.items[ME, "handled"], ("agree", "DISAGREE", "constructor", None), strict=False):
-        item["outcome"] = word
-    for item, word in zip(fake.items[ME, "created"], ("", "terminated", "agree", "agree"), strict=True):
-        item["result"] = word
-    page = open_page(fake.page_of())
-    tab(page, "我已处理")
-    expect(page.locator(".row .status")).to_have_text(["已同意", "已拒绝"])
-    tab(page, "我创建的")
-    # A pending task has not ended, even when its status field names an end.
-    expect(page.locator(".row .status")).to_have_text(["进行中", "已撤回", "已同意", "待处理"])
 
 
 def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -162,24 +148,6 @@ def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, 
     )
 
 
-def test_sources_are_named_once_there_are_two(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(fake.page_of())
-    expect(page.locator(".row").first).to_be_visible()
-    filters = page.locator(".source-filter")
-    expect(filters).to_be_hidden()
-    elsewhere = {"app_type": "leave", "source": "flowable", "instance_id": "flowable:a/b 1"}
-    fake.add("A leave of another system", process_name="Leave", **elsewhere)
-    expect(filters).to_be_visible()
-    expect(filters.locator("option")).to_have_text(["全部系统", "flowable", "宜搭"])
-    filters.select_option("flowable")
-    expect(page.locator(".row-title")).to_have_text(["A leave of another system"])
-    page.locator(".row").first.click()
-    expect(page.locator(".detail h2")).to_have_text("A leave of another system")
-    expect(page).to_have_url(re.compile("#pending/flowable%3Aa%2Fb%201$"))
-    filters.select_option("yida")
-    expect(page.locator(".row-title").first).not_to_have_text("A leave of another system")
-
-
 def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#handled"))
     expect(page.locator(".row")).to_have_count(50)
@@ -209,22 +177,6 @@ def test_details_show_the_assignee_the_history_and_the_form(fake: FakeTaskCenter
     expect(detail.locator("table")).to_contain_text("显示器")
     detail.get_by_text("显示 2 个空字段").click()
     expect(detail).to_contain_text("cascadeDateField_l4sbkqco")
-
-
-def test_details_say_as_the_row_does_how_a_request_ended(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    item = fake.items[ME, "created"][2]
-    item["result"] = "disagree"
-    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
-    is_current(page, item["title"])
-    for place in (".row[aria-selected=true]", ".detail-tags"):
-        expect(page.locator(f"{place} .status")).to_have_text("已拒绝")
-        expect(page.locator(f"{place} .status")).to_have_attribute("data-status", "CANCELLED")
-    expect(page.locator(".step-said")).to_have_text(
-        ["我 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成", "流程结束：已拒绝"]
-    )
-    page.get_by_role("button", name="Switch to English").click()
-    expect(page.locator(".detail-tags .status")).to_have_text("Refused")
-    expect(page.locator(".step-said").last).to_have_text("Ended: Refused")
 
 
 def test_a_handled_request_that_waits_for_others_is_pending_and_shows_the_decision(
@@ -267,23 +219,6 @@ def test_steps_and_who_decided_are_shown_in_the_list_the_details_and_the_history
             expect(page.locator(f"{place} bdi.faint")).to_have_text(["部门负责人审批", *said])
 
 
-def test_a_table_of_many_columns_scrolls_and_breaks_no_number(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    rows = [{f"列{column}": f"{row}1234567.{column}5" for column in range(12)} for row in range(3)]
-    page = open_page("about:blank")
-
-    def add_table(route: Route) -> None:
-        answer = route.fetch().json()
-        route.fulfill(json={**answer, "form": {"tableField_x": json.dumps(rows)}})
-
-    page.route("**/history", add_table)
-    page.goto(fake.page_of(more=f"#pending/{fake.items[ME, 'pending'][0]['instance_id']}"))
-    table = page.locator(".form-values .records")
-    expect(table.locator("tbody tr")).to_have_count(3)
-    assert table.evaluate("table => table.scrollWidth > table.clientWidth")
-    heights = table.locator("tr").evaluate_all("rows => rows.map(row => row.getBoundingClientRect().height)")
-    assert max(heights) < 1.5 * min(heights)
-
-
 def test_people_and_fields_have_the_names_of_the_service_or_their_ids(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
@@ -310,17 +245,6 @@ def test_people_and_fields_have_the_names_of_the_service_or_their_ids(
     expect(detail.locator("table th")).to_have_text(["品名", "数量", "单价"])
     detail.get_by_text("显示 2 个空字段").click()
     expect(detail).to_contain_text("起止日期")
-
-
-def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    item = fake.items[ME, "created"][2]
-    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
-    expect(page.locator(".detail h2")).to_have_text(item["title"])
-    is_current(page, item["title"])
-    page.evaluate("location.hash = '#copied'")
-    expect(page.get_by_role("tab", name="抄送我的")).to_have_attribute("aria-selected", "true")
-    page.evaluate("location.hash = '#pending/nothing-like-it'")
-    expect(page.locator(".detail")).to_contain_text("任务已不存在")
 
 
 def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -482,14 +406,6 @@ def test_lists_that_are_being_filled_show_their_progress_and_then_appear(
     expect(english.locator(".list-state")).to_contain_text("The lists are being read: 50%")
 
 
-def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.fails = {"/history": 500}
-    page = open_page(fake.page_of())
-    page.locator(".row").first.click()
-    expect(page.locator(".detail")).to_contain_text("暂时读不到动态")
-    expect(page.locator(".facts").first).to_contain_text("韩梅梅")
-
-
 def test_the_person_is_requested_and_remembered(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.names = {}
     page = open_page(fake.url)
@@ -580,27 +496,6 @@ def test_back_leads_to_what_was_looked_at_before(fake: FakeTaskCenter, open_page
     # An address without a view is that of the first one.
     page.go_back()
     expect(page.get_by_role("tab", name="待我处理")).to_have_attribute("aria-selected", "true")
-
-
-def test_the_account_menu_is_at_its_button(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.mode = "sso"
-    page = open_page(fake.url)
-    page.locator(".who").click()
-    menu, button = page.locator("#account").bounding_box(), page.locator(".who").bounding_box()
-    assert menu is not None
-    assert button is not None
-    assert 0 <= menu["y"] - button["y"] - button["height"] < 10
-    assert menu["x"] < button["x"] + button["width"] <= menu["x"] + menu["width"] + 1
-
-
-def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.mode, fake.operator = "sso", False
-    page = open_page(f"{fake.url}/?corp_id=other&user_id=other")
-    expect(page.locator(".row")).to_have_count(11)
-    expect(page.locator(".who")).to_have_text("李雷")
-    assert not [query for query in fake.queries if query.startswith("/v1/people")]
-    assert page.get_by_role("link", name="运维").count() == 0
-    assert page.get_by_role("button", name="切换用户").count() == 0
 
 
 def test_a_request_may_be_returned_to_an_earlier_step(fake: FakeTaskCenter, open_page: OpenPage) -> None:

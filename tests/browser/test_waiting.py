@@ -82,13 +82,6 @@ def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTa
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_who_owns_no_app_has_nothing_to_choose_from(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    fake.mode, fake.operator, fake.owned_apps = "sso", False, []
-    page = open_page(f"{fake.url}/waiting")
-    expect(page.locator(".nothing-heading")).to_be_visible()
-    expect(page.locator(".waiting-form")).to_be_hidden()
-
-
 def test_on_a_phone_each_number_has_its_column_s_name(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/waiting?corp_id={CORP}", viewport={"width": 390, "height": 844})
     first = page.locator(".records td").first
@@ -98,12 +91,3 @@ def test_on_a_phone_each_number_has_its_column_s_name(fake: FakeTaskCenter, open
     page.get_by_role("link", name="李雷").click()
     expect(page.locator(".row").first).to_be_visible()
     expect(page).to_have_url(f"{fake.url}/?corp_id={CORP}&user_id={ME}#pending")
-
-
-def test_on_paper_each_number_has_the_name_that_it_is_about(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/waiting?corp_id={CORP}")
-    named = page.locator("tbody th").get_by_role("button")
-    expect(named).to_have_count(4)
-    page.emulate_media(media="print")
-    expect(named).to_have_count(4)
-    expect(page.locator(".page-tools")).to_be_hidden()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -16,16 +15,14 @@ from support.center_process import CenterProcess
 from support.center_rows import AnsweringCenter, entry_row, fill, state
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit
-from taskbridge.center.api.queries import Queries
 from taskbridge.center.app import Center, migrate, rebuild, run
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED, entries
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app as program
-from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
+from taskbridge.runtime.database import Threads, open_database
 from taskbridge.runtime.follow.positions import rebuild as drop
-from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -208,20 +205,6 @@ def test_people_are_not_found_while_they_are_read(center: Center, sqlite_databas
             assert (PEOPLE.name in answer.text) == (status == 503)
 
 
-def test_a_search_is_not_answered_that_began_before_all_people_were_read(database: Database) -> None:
-    fill(database, PEOPLE.name, read=1, of=2)
-
-    def finish(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
-        if "FROM people" in sql:
-            fill(database, PEOPLE.name, read=2, of=2)
-
-    event.listen(database.engine, "after_cursor_execute", finish)
-    with closing(Threads(1)) as threads:
-        queries = Queries(database, all_people=Filling(database, threads).all_people)
-        with pytest.raises(NotNow):
-            queries.people("", ["corp"], 9)
-
-
 def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:
     fill(sqlite_database, TASK_STATES.name, read=1, of=1)
     path = "/v1/corps/c/users/u/counts"
@@ -244,18 +227,3 @@ def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_
             connection.execute(text("ALTER TABLE away RENAME TO entries"))
             connection.execute(text("ALTER TABLE positions_away RENAME TO positions"))
         assert client.get(path).status_code == 200
-
-
-async def test_a_database_that_hangs_does_not_hold_clients() -> None:
-    threads = Threads(1, answer_s=0.05)
-    with pytest.raises(DatabaseUnavailable):
-        await threads.run(time.sleep, 0.5)
-    threads.close()
-
-
-def test_followers_are_measured_by_topic(center: Center) -> None:
-    found = center.metrics.registry
-    value = found.get_sample_value("taskbridge_center_records_total", {"topic": TASK_STATES.name})
-    assert value == 0, "from the start: Prometheus does not see the first increment of a new series"
-    assert found.get_sample_value("taskbridge_center_follower_running", {"group": "lists"}) == 0
-    assert found.get_sample_value("taskbridge_center_lists_filled_ratio") == 0

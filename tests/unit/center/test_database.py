@@ -44,17 +44,6 @@ def test_an_upsert_inserts_and_replaces(database: Database) -> None:
     assert names(database) == {"ann": "Anna", "bob": None, "cai": "Ann"}
 
 
-def test_a_block_that_raises_is_rolled_back(database: Database) -> None:
-    def fail() -> None:
-        with database.write() as connection:
-            database.put(connection, PUT, [person("ann")])
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert names(database) == {}
-
-
 def test_wrong_rows_are_not_an_outage(database: Database) -> None:
     def add_twice() -> None:
         with database.write() as connection:
@@ -125,13 +114,6 @@ def test_writers_of_sqlite_that_read_first_wait_for_each_other(databases: Databa
         each.join()
     assert failures == []
     assert names(replicas[0]) == {"ann": "75"}
-
-
-def test_a_reader_of_sqlite_does_not_wait_for_a_writer(sqlite_database: Database) -> None:
-    with sqlite_database.write() as connection:
-        sqlite_database.put(connection, PUT, [person("ann")])
-        assert names(sqlite_database) == {}
-    assert names(sqlite_database) == {"ann": "Ann"}
 
 
 def test_a_full_disk_rolls_back_and_goes_on_when_there_is_room(sqlite_database: Database) -> None:

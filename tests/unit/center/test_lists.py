@@ -161,11 +161,6 @@ def test_the_index_of_pages_is_there_once_lists_are_complete(database: Database)
     assert page_index(database), "rows are there, and were read"
 
 
-def test_an_empty_topic_is_complete_with_the_index(database: Database) -> None:
-    Replica(database, FakeTopic(), filled=False)
-    assert page_index(database)
-
-
 def test_replicas_that_complete_their_shares_at_once_create_the_index(databases: Databases) -> None:
     url = databases.new_url("postgresql")
     topic = FakeTopic()
@@ -188,16 +183,6 @@ def test_replicas_that_complete_their_shares_at_once_create_the_index(databases:
     for each in threads:
         each.join()
     assert page_index(replicas[0].database)
-
-
-def test_an_unnamed_originator_is_to_be_looked_up(sqlite_database: Database) -> None:
-    topic = FakeTopic()
-    topic.append_state(state("I-1"))
-    topic.append_state(state("I-2", originator=Person("ann", "Ann")))
-    Replica(sqlite_database, topic).follow()
-    with sqlite_database.read() as connection:
-        found = connection.execute(select(entries.c.instance_id, entries.c.unnamed_originator, entries.c.search))
-        assert sorted(found) == [("I-1", "ann", "leave\n\n\n"), ("I-2", None, "leave\n\nann\n")]
 
 
 def test_texts_that_a_database_cannot_hold_are_replaced_or_cut(database: Database) -> None:
@@ -348,19 +333,6 @@ def test_event_ids_begin_again_after_the_machine_has_started_again(sqlite_databa
     with sqlite_database.write() as connection:
         connection.execute(about.update().where(about.c.name == "boot").values(value="an earlier start"))
     assert found() != before
-
-
-def test_a_dropped_partition_takes_its_rows(database: Database) -> None:
-    topic = FakeTopic()
-    for number in range(20):
-        topic.append_state(state(f"I-{number}"))
-    replica = Replica(database, topic)
-    replica.follow()
-    with database.write() as connection:
-        replica.followed[TASK_STATES.name].drop(connection, 1)
-    assert {line[3] for line in lines_in(database)} == {
-        f"I-{number}" for number in range(20) if partition_of(f"I-{number}", topic) != 1
-    }
 
 
 def test_people_and_forms_are_as_their_latest_records(database: Database) -> None:

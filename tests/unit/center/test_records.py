@@ -78,17 +78,6 @@ def test_dead_letters_and_requests_are_there_with_their_replays(database: Databa
         assert msgspec.json.decode(shown)["detail"] == "why"
 
 
-def test_dead_letters_of_a_recreated_topic_go(database: Database) -> None:
-    letters = FakeTopic(TASK_EVENTS_DLQ.name)
-    for partition in (1, 1, 2):
-        letters.append(b"I-1", b"bytes", partition=partition)
-    replica = Replica(database, letters)
-    replica.follow()
-    with database.write() as connection:
-        replica.followed[TASK_EVENTS_DLQ.name].drop(connection, 1)
-    assert [each[1] for each in entries_in(database)] == ["2-0"]
-
-
 def test_old_rows_are_purged_but_not_events_of_present_instances(database: Database) -> None:
     topic, states = FakeTopic(TASK_EVENTS.name), FakeTopic(TASK_STATES.name)
     made = lives(25, seed=3)

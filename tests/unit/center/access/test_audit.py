@@ -88,17 +88,6 @@ def test_a_removed_entry_shows_at_the_next_one(trail: Audit, database: Database,
     assert verify(database)[1] == shows
 
 
-def test_a_missing_end_shows_by_an_entry_of_the_log(trail: Audit, database: Database) -> None:
-    add(trail, 5)
-    logged = [Logged(each.seq, each.sha256) for each in rows(database)]
-    assert [verify(database, each) for each in logged] == [(5, None)] * 5
-    assert verify(database, Logged(3, logged[3].sha256)) == (2, 3)
-    with database.write() as connection:
-        connection.execute(delete(audit).where(audit.c.seq > 3))
-    assert verify(database) == (3, None)
-    assert [verify(database, each) for each in logged] == [*[(3, None)] * 3, (3, 4), (3, 4)]
-
-
 def test_old_entries_are_deleted_with_a_word_and_the_chain_goes_on(
     trail: Audit, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

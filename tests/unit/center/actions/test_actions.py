@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from support.acting import ERP, World, acting, work_or_die
 from support.dingtalk import FakeClock
@@ -382,24 +382,6 @@ async def test_a_hand_over_is_done_when_the_colleague_has_the_task(sqlite_databa
         assert world.statuses == [("DONE" if ends == "the colleague has it" else "OVERTAKEN", "")]
 
 
-async def test_what_is_read_back_is_done_by_the_recorded_word(sqlite_database: Database) -> None:
-    async with with_a_task(sqlite_database) as world:
-        world.rows.know("ding1", PersonRecord("bob", "Bob"))
-        world.dingtalk.faults.lost_answers = 1
-        world.act("hand_over", ("I-1", "11"), to="bob")
-        world.assign(("I-2", "21", "ann"))
-        await world.work()
-        world.dingtalk.faults.answers_next.append(GATEWAY)
-        world.act("hand_over", ("I-2", "21"), to="bob")
-        await world.work()
-        # On the approval page, and its callback is lost.
-        world.dingtalk.company.happened(
-            happened(Action.COMPLETED, NOW, instance_id="I-2", task_id="21", actor_id="ann")
-        )
-        await world.work(pass_s=11)
-        assert [each for each, _ in world.statuses] == ["DONE", "OVERTAKEN"]
-
-
 @pytest.mark.parametrize("refused", [QPS, (400, "InvalidAuthentication")])
 async def test_what_dingtalk_has_not_looked_at_is_sent_again(
     sqlite_database: Database, refused: tuple[int, str]
@@ -450,23 +432,6 @@ async def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(
         for _ in range(3):
             await world.work(pass_s=121)
         assert (world.statuses, executed(world)) == ([("DONE", ""), ("FAILED", "unconfirmed")], [])
-
-
-async def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlite_database: Database) -> None:
-    async with with_a_task(sqlite_database) as world:
-        world.dingtalk.faults.is_down = True
-        world.act("agree", ("I-1", "11"))
-        for _ in range(3):
-            await world.work(pass_s=60)
-        [unsent] = world.stored
-        assert (unsent.status, unsent.attempts) == ("REQUESTED", 3)
-        world.store.advance(unsent, status="SENDING", due_at=world.clock.now_ms() + 120_000, attempts=4)
-        world.dingtalk.faults.is_down = False
-        for _ in range(2):
-            await world.work(pass_s=121)
-            assert world.statuses == [("UNCLEAR", "")]
-        await world.work(pass_s=121)
-        assert world.statuses == [("FAILED", "unconfirmed")]
 
 
 async def test_of_two_replicas_one_sends(database: Database) -> None:
@@ -521,22 +486,6 @@ async def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Dat
         await world.work(pass_s=4)
         result = "DISAGREE" if late_s > 120 else "AGREE"
         assert executed(world) == [("ann", 11, result, "ok")]
-
-
-async def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(database: Database) -> None:
-    async with with_a_task(database) as world:
-        many = [(f"M-{each}", str(1000 + each)) for each in range(200)]
-        world.assign(*((*each, "ann") for each in many), ("I-2", "21", "bob"))
-        world.act("return", *many)
-        world.clock.pass_s(1)
-        world.act("agree", ("I-2", "21"), by="bob")
-        paused = Pausing(world.clock)
-        sender = world.replica(paused)
-        under_way = await sender.step()
-        assert len(under_way) == 26
-        paused.goes_on.set()
-        await asyncio.wait(under_way)
-        assert executed(world) == [("bob", 21, "AGREE", "ok")]
 
 
 async def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database: Database) -> None:
@@ -690,17 +639,6 @@ async def test_what_is_refused_again_and_again_uses_no_more_calls(database: Data
         [later] = world.act("agree", ("I-1", "11"))
         await world.work()
         assert (later.status, len(executed(world))) == ("REQUESTED", 1)
-
-
-async def test_another_system_refuses_with_its_own_words(sqlite_database: Database) -> None:
-    async with with_a_task(sqlite_database) as world:
-        world.other.answers = [JSONResponse({"detail": "the budget is closed"}, 409)]
-        world.act("agree", of_erp(world))
-        await world.work()
-        assert world.statuses == [("REFUSED", "the budget is closed")]
-        world.endpoints.clear()
-        [again] = world.act("agree", ("erp:7", "T-1"))
-        assert again.detail == "not-possible"
 
 
 async def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:

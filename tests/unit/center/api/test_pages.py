@@ -19,7 +19,7 @@ from taskbridge.center.api.queries import APPS_SEARCHED, SEARCHED_MAX, PageQuery
 from taskbridge.center.search import folded
 from taskbridge.center.tables import entries
 from taskbridge.runtime.refusals import BadQuery
-from taskbridge.schemas.events import Person, View
+from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -177,15 +177,6 @@ def test_a_search_finds_what_looks_alike(center: AnsweringCenter) -> None:
     ):
         center.add(entry_row(f"I-{number}", title=title))
         assert items(page(center, "corp", q=q)) == [(f"I-{number}", "T-1")], q
-
-
-def test_a_search_examines_title_process_originator_and_serial_number_alone(center: AnsweringCenter) -> None:
-    row = entry_row(title="t", process_name="Leave request", originator=Person("x-id", "王小明"), app_type="APP")
-    center.add({**row, "search": row["search"] + "qj-000017"})
-    for q, found in (("request", True), ("小明", True), ("QJ-0000", True), ("x-id", False), ("app", False)):
-        assert bool(page(center, "corp", q=q)["items"]) is found
-    assert page(center, "corp", app_type="APP")["items"]
-    assert not page(center, "corp", app_type="OTHER", q="request")["items"]
 
 
 def test_a_view_is_narrowed_to_the_tasks_of_one_source(client: TestClient, center: AnsweringCenter) -> None:

@@ -213,29 +213,6 @@ def test_a_pending_task_comes_with_its_due_time_by_the_source_or_the_rules_in_fo
     run(test)
 
 
-def test_a_wake_from_any_thread_reaches_the_streams(sqlite_database: Database) -> None:
-    async def test() -> None:
-        center = Center(sqlite_database)
-        ann = await center.listen()
-        follower = threading.Thread(target=center.commit)
-        follower.start()
-        await ann.until_numbers(1)
-        follower.join()
-
-    run(test)
-
-
-def test_a_wake_before_the_loop_runs_or_after_its_end_does_nothing(sqlite_database: Database) -> None:
-    center = Center(sqlite_database)
-    center.commit()
-
-    async def test() -> None:
-        await center.subscribe(CORP, "ann", None, now=0, may_go_on=lambda _: True)
-
-    run(test)
-    center.commit()
-
-
 class Reads:
     """What is read from the database, and what happens before and after it."""
 
@@ -277,27 +254,6 @@ def test_changes_that_are_committed_during_a_read_are_given_once(sqlite_database
     run(test)
 
 
-def test_streams_share_queries_and_nobody_is_read_without_a_listener(database: Database, reads: Reads) -> None:
-    async def test() -> None:
-        center = Center(database)
-        commit_changes(database, "user-7", 3)
-        clients = await asyncio.gather(*(center.listen(f"user-{number % 450}") for number in range(900)))
-        assert {each.stream.person[1]: each.stream.at for each in clients} == {
-            f"user-{number}": StreamPosition(EPOCH, 3 if number == 7 else 0) for number in range(450)
-        }
-        assert max(map(len, reads.wanted)) <= 100
-        assert len(reads.wanted) < 20
-
-        reads.wanted.clear()
-        center.commit("nobody listens")
-        center.commit("user-7")
-        for each in (clients[7], clients[457]):
-            await each.until_numbers(4)
-        assert reads.wanted == [{(CORP, "user-7", 3)}]
-
-    run(test)
-
-
 def test_the_read_of_changes_uses_indexes(sqlite_database: Database) -> None:
     with sqlite_database.read() as connection:
         query = f"EXPLAIN QUERY PLAN {changes.READ_CHANGES[True]}"
@@ -324,18 +280,6 @@ def test_a_client_that_goes_during_a_read_takes_nothing_from_the_others(
         reads.may_read.set()
         await bob.until_numbers(1)
         await cai.until_numbers(1)
-
-    run(test)
-
-
-def test_a_stream_that_could_not_begin_takes_no_place(sqlite_database: Database, reads: Reads) -> None:
-    async def test() -> None:
-        center = Center(sqlite_database, most=1)
-        reads.failing = True
-        for _ in range(2):
-            with pytest.raises(DatabaseUnavailable):
-                await center.listen()
-        assert center.count == 0
 
     run(test)
 
@@ -436,23 +380,6 @@ def test_heartbeats_come_in_time_and_not_all_at_once(sqlite_database: Database) 
         center.beat(15)
         for each in clients:
             await each.until(lambda each=each: each.heartbeats == 2)
-
-    run(test)
-
-
-def test_a_check_ends_streams_that_may_not_go_on_before_their_heartbeat(sqlite_database: Database) -> None:
-    async def test() -> None:
-        center, may = Center(sqlite_database), True
-
-        def may_go_on(_now: float) -> bool:
-            return may
-
-        let_go, other = await center.listen(may_go_on=may_go_on), await center.listen()
-        center.check()
-        may = False
-        center.check()
-        await let_go.task
-        assert (let_go.complete, other.complete) == (True, False)
 
     run(test)
 

@@ -125,26 +125,3 @@ def test_commits_while_the_connection_is_lost_reach_the_streams_afterwards(
             await ann.until_numbers(1, 2, 3)
 
     run(test)
-
-
-def test_a_commit_before_the_first_connection_reaches_the_streams(
-    replicas: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, may_connect = replicas[1].engine, threading.Event()
-    whole = engine.raw_connection
-
-    def raw_connection() -> Any:
-        assert may_connect.wait(60)
-        return whole()
-
-    monkeypatch.setattr(engine, "raw_connection", raw_connection)
-
-    async def test() -> None:
-        async with replica_of(replicas[1]) as hub:
-            ann = await StreamClient().open(hub)
-            with replicas[0].write() as connection:
-                write(connection, replicas[0], "ann")
-            may_connect.set()
-            await ann.until_numbers(1)
-
-    run(test)

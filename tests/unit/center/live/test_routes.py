@@ -95,11 +95,6 @@ def test_an_id_that_was_never_given_is_refused(hub: Hub, headers: dict[str, str]
     assert says.lower() in answer.json()["detail"].lower()
 
 
-def test_a_refusal_because_of_too_many_streams_says_when_to_come_back(hub: Hub) -> None:
-    answer = client_of(hub, most=0).get("/v1/corps/corp/users/ann/events")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-
-
 def test_one_person_does_not_take_the_places_of_all_others(hub: Hub) -> None:
     answer = client_of(hub, most_of_person=0).get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")

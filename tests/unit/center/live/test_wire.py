@@ -13,10 +13,8 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from taskbridge.center.live.wire import (
     ID_PATTERN,
     StreamPosition,
-    heartbeat_frame,
     notification_frame,
     position_of,
-    reset_frame,
 )
 
 _ID = TypeAdapter[str](Annotated[str, StringConstraints(pattern=ID_PATTERN)])
@@ -49,8 +47,3 @@ def test_what_is_no_id_is_refused(text: str) -> None:
 def test_the_id_of_a_release_before_is_of_another_epoch() -> None:
     """Partition and offset then: the client gets ``reset``, and no 400."""
     assert position_of("3-1742") == StreamPosition("3", 1742)
-
-
-def test_a_heartbeat_is_a_comment_and_no_event() -> None:
-    assert heartbeat_frame(StreamPosition("e0", 18)) == b": alive\nid: e0-18\n\n"
-    assert reset_frame("so").startswith(b"event: reset\ndata: ")

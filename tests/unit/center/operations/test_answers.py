@@ -63,21 +63,6 @@ def test_a_worker_that_does_not_answer_is_shown_as_such() -> None:
     assert [each["worker"] for each in partitions_of(found)] == ["http://a"]
 
 
-def test_a_worker_that_starts_has_no_partitions_and_says_why_it_is_not_ready() -> None:
-    starting = worker_of(Answers("http://a", json.dumps({"ready": False, "problems": ["no Kafka", "no registry"]}), ""))
-    assert (starting["reachable"], starting["ready"]) == (True, False)
-    assert starting["problem"] == "no Kafka; no registry"
-    assert partitions_of([starting]) == []
-
-
-@pytest.mark.parametrize("readiness", ["", "[]", "{}", "<html>", '{"ready": true, "partitions": {}}'])
-def test_what_is_no_worker_hides_nothing_else(readiness: str) -> None:
-    found = worker_of(Answers("http://other", readiness, "nonsense {"))
-    assert found["reachable"] is False
-    assert found["problem"]
-    assert partitions_of([found]) == []
-
-
 def edge_metrics() -> str:
     metrics = Metrics()
     SpoolMetrics(metrics.registry)
@@ -99,12 +84,6 @@ def test_an_edge_shows_what_it_has_counted() -> None:
     totals = totals_of([edge, edge_of(Answers("http://gone", None, None, "no answer"))])
     assert totals is not None
     assert (totals.accepted, totals.rejected, totals.spool_records) == (4, 1, 6)
-
-
-def test_a_degraded_edge_says_why() -> None:
-    said = json.dumps({"ready": True, "degraded": True, "kafka": "does not answer", "spool": "ok", "core": "native"})
-    edge = edge_of(Answers("http://edge", said, ""))
-    assert (edge["degraded"], edge["problem"]) == (True, "kafka: does not answer")
 
 
 @pytest.mark.parametrize("readiness", ["", "[]", "{}", "<html>"])

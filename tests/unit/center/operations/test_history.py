@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.center.operations.answers import EdgeTotals
-from taskbridge.center.operations.reporting import SAMPLE_S, SAMPLES, History
+from taskbridge.center.operations.reporting import SAMPLE_S, History
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,3 @@ def test_a_restarted_or_absent_edge_makes_no_rate_negative_or_huge() -> None:
     shown = sampled([(1000, 7), (1001, 7), (2, 0), None, (5, 1)]).shown()
     assert shown["accepted_per_minute"] == [0, 1, 3, 3, 6]
     assert shown["rejected_per_minute"] == [0, 0, 0, 0, 1]
-
-
-def test_an_hour_is_stored_and_no_more() -> None:
-    shown = sampled([None] * (SAMPLES + 50)).shown()
-    assert {len(each) for each in shown.values()} == {SAMPLES}
-    assert {len(each) for each in History().shown().values()} == {0}

@@ -55,15 +55,6 @@ def test_what_was_missed_is_counted_by_app_and_day_the_latest_first(status: dict
     assert (shown["url"], shown["reachable"]) == (URL, True)
 
 
-OTHERS: list[Any] = [None, [], {}, "ok", {"found": [{}], "callbacks": []}]
-
-
-@pytest.mark.parametrize("answer", OTHERS)
-def test_what_is_no_reconcile_is_not_reached(answer: Any) -> None:
-    shown = missed_of(URL, answer)
-    assert (shown["reachable"], shown["days"], shown["silent"]) == (False, [], [])
-
-
 def test_the_overview_queries_the_named_reconcile_and_passes_no_token_on(
     status: dict[str, Any], sqlite_database: Database, tmp_path: Path
 ) -> None:

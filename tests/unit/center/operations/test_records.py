@@ -12,9 +12,8 @@ from support.center_rows import AnsweringCenter, state
 from support.live import commit_changes
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.operations import records as module
-from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records, mentions
+from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, set_aside
-from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.events import Action, Person, Status, TaskEntry, TaskEvent
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 NOW = 1_769_846_400_000
 OPERATOR = Caller("token", name="operator", corps=("*",))
-PORTAL = Caller("token", name="portal", corps=("corp",))
 
 
 @pytest.fixture
@@ -106,17 +104,6 @@ def test_only_the_latest_are_listed(database: Database, records: Records) -> Non
     assert found["latest"][0]["id"] == f"q-{LATEST + 2}"
 
 
-def test_records_that_could_not_be_read_are_errors(database: Database, records: Records) -> None:
-    row = {"topic": "taskbridge.task-states.v1", "partition": 3, "offset": 7, "key": "I-1", "reason": "no Avro"}
-    with database.write() as connection:
-        connection.execute(insert(skipped), [{**row, "at": NOW}])
-    [error] = records.overview(NOW)["errors"]
-    assert error["message"] == (
-        "record_skipped: topic taskbridge.task-states.v1, partition 3, offset 7, key I-1: no Avro"
-    )
-    assert error["at"] == "2026-01-31T08:00:00.000Z"
-
-
 def test_replicas_report_and_are_forgotten(records: Records) -> None:
     records.report("a:8500", {"ready": True}, NOW)
     records.report("a:8500", {"ready": False}, NOW + 1)
@@ -174,27 +161,6 @@ def test_an_id_is_found_as_it_stands_in_a_request(database: Database, records: R
     assert find(records, "a_b/%")["quarantined"] == []
 
 
-def test_an_id_is_looked_for_as_it_may_stand_in_a_request() -> None:
-    assert mentions("I-1") == ["I-1"]
-    assert set(mentions('a b/"é')) == {'a b/"é', "a%20b%2F%22%C3%A9", "a+b%2F%22%C3%A9", 'a b/\\"\\u00e9'}
-
-
-def test_a_deleted_instance_shows_its_events(database: Database, records: Records, center: AnsweringCenter) -> None:
-    events = [
-        make_event(Action.CREATED, event_id="e-1", occurred_at=1, recipient_ids=("ann",)),
-        make_event(Action.DELETED, event_id="e-2", occurred_at=2),
-    ]
-    center.store_events(*events)
-    removed = {"recipient_id": "ann", "change": "REMOVED", "occurred_at": "2026-01-31T08:00:00.000Z"}
-    commit_changes(database, "ann", data=removed)
-
-    found = find(records, "I-1")
-
-    assert (found["state"], found["deleted"]) == (None, True)
-    assert [each["event_id"] for each in found["history"]["events"]] == ["e-1", "e-2"]
-    assert [each["recipient_id"] for each in found["notifications"]] == ["ann"]
-
-
 @pytest.mark.parametrize(
     ("limit", "value"), [("_SEARCHED_MAX", 4), ("_SEARCHED_CHARACTERS", 4 * len("id=I-1")), ("_SEARCH_S", 0.0)]
 )
@@ -217,20 +183,6 @@ def test_a_search_reads_the_newest_up_to_a_limit_and_says_that_there_are_older_o
     assert [each["id"] for each in found["quarantined"]] == [f"q-{number}" for number in range(7 - read, 7)]
     assert (found["searched"]["quarantine_records"], found["searched"]["complete"]) == (read, False)
     assert found["searched"]["since"] == "2026-01-31T08:00:00.001Z"
-
-
-def test_a_search_ends_with_as_many_as_are_shown(database: Database, records: Records) -> None:
-    for number in range(3 * LATEST):
-        put_aside(database, QUARANTINED, f"q-{number:03}", at=NOW + number, search="id=I-1")
-    found = find(records, "I-1")["quarantined"]
-    assert [each["id"] for each in found] == [f"q-{number:03}" for number in range(2 * LATEST, 3 * LATEST)]
-
-
-@pytest.mark.parametrize("instance_id", ["never heard of", "a\0b", "%", "'"])
-def test_nothing_is_known_of_an_unknown_instance(records: Records, instance_id: str) -> None:
-    found = find(records, instance_id)
-    assert (found["people"], found["quarantined"], found["dead_letters"]) == (0, [], [])
-    assert (found["state"], found["history"], found["notifications"]) == (None, None, [])
 
 
 def test_flow_and_counts_are_read_from_indices(sqlite_database: Database) -> None:

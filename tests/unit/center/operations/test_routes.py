@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -145,16 +144,6 @@ async def test_any_replica_shows_all_of_them_with_their_errors(database: Databas
     assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500"]
 
 
-def test_a_replica_that_reports_no_more_is_shown_as_such(
-    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.center.operations.reporting.REPORTING_S", -1)
-    found = client_of(reporter_of(sqlite_database, settings_of(tmp_path))).get("/v1/ops/overview").json()
-    [replica] = found["center"]["replicas"]
-    assert (replica["reachable"], replica["ready"]) == (False, False)
-    assert problems_of(found)
-
-
 async def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
     records = reporter._records  # pyright: ignore[reportPrivateUsage]
     queried, whole = list[int](), records.overview
@@ -167,26 +156,3 @@ async def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypa
     await asyncio.gather(*(reporter.overview() for _ in range(5)))
     await reporter.overview()
     assert len(queried) == 1
-
-
-def test_a_query_that_failed_is_repeated(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = reporter._records  # pyright: ignore[reportPrivateUsage]
-    client = client_of(reporter)
-
-    def fail(_now_ms: int) -> dict[str, Any]:
-        raise DatabaseUnavailable("away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(records, "overview", fail)
-        answer = client.get("/v1/ops/overview")
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"]
-    assert client.get("/v1/ops/overview").status_code == 200
-
-
-def test_a_search_names_its_instance(reporter: OperationsReporter) -> None:
-    client = client_of(reporter)
-    answer = client.get("/v1/ops/callbacks?instance_id=")
-    assert answer.status_code == 400
-    assert "instance_id" in answer.json()["detail"]
-    assert json.loads(client.get("/v1/ops/callbacks?instance_id=I-1").content)["state"] is None

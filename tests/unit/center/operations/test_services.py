@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,38 +30,6 @@ async def served(
         yield f"http://{host}:{server.port}"
     finally:
         await server.close()
-
-
-async def json_of(body: bytes) -> Any:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(body=body)
-
-    found = Services()
-    async with served(answer) as url:
-        try:
-            return await found.json(f"{url}/status")
-        finally:
-            await found.close()
-
-
-def test_an_answer_that_does_not_come_at_once_is_read_whole() -> None:
-    whole = {"found": ["w" * 50] * 40_000}  # more than any buffer on the way
-    assert asyncio.run(json_of(json.dumps(whole).encode())) == whole
-
-
-async def test_a_cookie_of_a_balancer_leads_no_other_call_to_its_process() -> None:
-    given = list[str | None]()
-
-    async def answer(request: web.Request) -> web.Response:
-        given.append(request.headers.get("cookie"))
-        return web.json_response({}, headers={"Set-Cookie": "process=one"})
-
-    found = Services()
-    async with served(answer) as url:
-        for _ in range(2):
-            await found.json(f"{url}/status")
-    await found.close()
-    assert given == [None, None]
 
 
 async def own_name(request: web.Request) -> web.Response:

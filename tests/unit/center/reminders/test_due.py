@@ -117,11 +117,6 @@ def test_nothing_is_overdue_without_rules_and_in_other_views(client: TestClient,
     assert client.get(f"{TASKS}?view=handled&overdue=true").json() == {"items": [], "next_cursor": None}
 
 
-def test_a_task_of_a_damaged_time_has_no_due_time(client: TestClient, center: Center) -> None:
-    center.add(entry_row(entered_at=(1 << 62)), entry_row("I-2", entered_at=253_402_300_799_999))
-    assert [each["due_at"] for each in client.get(f"{TASKS}?view=pending").json()["items"]] == [None, None]
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 @given(
     rows=st.lists(

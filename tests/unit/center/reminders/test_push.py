@@ -22,7 +22,7 @@ from taskbridge.center.reminders.devices import Devices
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.reminders.messages import DECIDED, NEW
 from taskbridge.center.reminders.reminding import Reminding
-from taskbridge.center.reminders.web_push import Device, PushKey, check_keys, decoded, encrypted, new_key
+from taskbridge.center.reminders.web_push import Device, decoded, encrypted, new_key
 from taskbridge.center.reminders.working_time import HOUR_MS
 from taskbridge.center.tables import push_devices, reminders, sessions
 from taskbridge.runtime.bounded_http import GuardedTransport
@@ -159,29 +159,6 @@ def test_a_message_is_the_example_of_the_standard() -> None:
         "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6Tlz"
         "AC8wEqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
     )
-
-
-@pytest.mark.parametrize(
-    ("p256dh", "auth"),
-    [
-        ("BCVx", "BTBZMqHH6r4Tts7J_aSIgg"),
-        (
-            STANDARD_KEY.replace("AYWX", "AYWY"),
-            "BTBZMqHH6r4Tts7J_aSIgg",
-        ),
-        (STANDARD_KEY, "BTBZ"),
-        ("é", "BTBZMqHH6r4Tts7J_aSIgg"),
-    ],
-)
-def test_keys_that_no_browser_has_are_refused(p256dh: str, auth: str) -> None:
-    with pytest.raises(ValueError, match=r".*"):
-        check_keys(p256dh, auth)
-
-
-@pytest.mark.parametrize("pem", ["", "no key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"])
-def test_a_file_that_is_no_key_is_refused(pem: str) -> None:
-    with pytest.raises(ValueError, match=r".*"):
-        PushKey(pem, "mailto:it@company.example")
 
 
 def test_each_device_of_a_person_shows_a_new_task_once(world: World) -> None:
@@ -418,15 +395,6 @@ def test_an_organisation_without_work_notifications_costs_others_nothing(world: 
     assert called[3:] == ["corp-a"] * (0 if is_unclear else 4)
     assert [(row.corp_id, row.problem) for row in world.rows() if row.problem] == [("corp-a", "not offered")]
     assert {row.attempts for row in world.rows() if not row.problem} == {1}
-
-
-def test_many_tasks_of_a_person_are_one_work_notification(world: World) -> None:
-    replica = world.replica(world.work)
-    world.happens("I-1", pending("ann", task="T"), *(pending("bob", task=f"T-{n}") for n in range(250)))
-    for minutes in (0, 5, 6, 7):
-        replica.tick(MONDAY + minutes * MINUTE_MS)
-    assert sorted(user for each in world.notices for user in each.user_ids) == ["ann", "bob"]
-    assert all(row.done_at is not None for row in world.rows())
 
 
 @pytest.mark.parametrize("ending", ["no source says", "terminated"])

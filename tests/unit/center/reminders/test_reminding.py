@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -23,11 +21,9 @@ from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.reminders.channels import robot_signature
 from taskbridge.center.reminders.file import RemindersFile
-from taskbridge.center.reminders.messages import REMINDER, Message, Task, mail
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.reminders.working_time import HOUR_MS
 from taskbridge.center.tables import entries, reminders
-from taskbridge.runtime.database import now_ms
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
@@ -187,24 +183,6 @@ def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: W
     world.person("bob", "bob@company.example")  # imported later, still in time
     replica.tick(AT_DUE - 1)
     assert [to for to, *_ in world.mails[1:]] == ["bob@company.example"]
-
-
-def test_each_task_of_a_mail_has_its_link_and_its_time_in_one_pair_of_brackets() -> None:
-    due = datetime(2026, 1, 6, 10, tzinfo=UTC)
-    tasks = [
-        Task("a/b 1", "T-1", "请假\n3 天", "APP", None, None, 5, due),
-        Task("I-2", "T-2", None, "APP", None, None, 9, due),
-        Task("I-3", "T-3", "报销", "APP", None, None, None, None),
-    ]
-    _, text = mail(Message("m", REMINDER, "corp", 5, "ann", tasks=tasks), "zh", "https://tasks.example")
-    assert text.splitlines()[:6] == [
-        "- 请假 3 天（已超时，01-06 10:00 截止）",  # noqa: RUF001
-        "  https://tasks.example/#pending/a%2Fb%201",
-        "- 无标题（01-06 10:00 截止）",  # noqa: RUF001
-        "  https://tasks.example/#pending/I-2",
-        "- 报销",
-        "  https://tasks.example/#pending/I-3",
-    ]
 
 
 def test_nobody_is_reminded_of_a_task_whose_instance_has_ended(world: World) -> None:
@@ -467,34 +445,6 @@ def test_old_rows_are_deleted(world: World) -> None:
         world.handle("I-1")
         world.replica().tick(AT_REMINDER + days * 24 * HOUR_MS)
         assert len(world.stored()) == count
-
-
-async def test_a_stop_ends_between_two_messages_and_the_rest_is_sent_later(
-    world: World, receivers: tuple[Mailbox, Hook]
-) -> None:
-    mailbox, _ = receivers
-    rules = RULES.replace('"09:00-18:00"', '"00:00-24:00"').replace('quiet_hours = "20:00-08:00"', "")
-    rules = rules.replace("[digest]", 'days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]\n[nothing]')
-    rules = rules.replace('[nothing]\nat = "09:30"\n', "").replace("before = 2", "before = 8.5")
-    for user in ("ann", "bob", "cai"):
-        world.person(user, f"{user}@company.example")
-    world.task("I-1", "ann", "bob", "cai", at=now_ms() - HOUR_MS)
-    running = asyncio.create_task(world.replica(rules=rules).run())
-    loop = asyncio.get_running_loop()
-
-    def cancel_once() -> None:
-        # Another message may be accepted before the replica knows. A second cancel would end its wait for the thread.
-        if not running.cancelling():
-            running.cancel()
-
-    mailbox.accepted = lambda: cast("None", loop.call_soon_threadsafe(cancel_once))
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    done = [row for row in world.stored() if row.done_at is not None]
-    assert 1 <= len(done) == len(world.mails) <= 3
-    mailbox.accepted = lambda: None
-    world.replica(rules=rules).tick(now_ms() + 11 * 60_000)
-    assert sorted(world.mailbox.to) == ["ann@company.example", "bob@company.example", "cai@company.example"]
 
 
 def test_every_query_has_an_index(world: World) -> None:

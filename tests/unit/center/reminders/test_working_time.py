@@ -99,9 +99,3 @@ def test_chinas_adjusted_days_count(created: str, hours: float, due: str) -> Non
     zone = ZoneInfo("Asia/Shanghai")
     working_time = WorkingTime(zone, hours_of_day, holidays=holidays, working_days=[date(2026, 10, 10)])
     assert working_time.after(ms(created), round(hours * HOUR_MS)) == ms(due)
-
-
-def test_an_hour_that_the_clock_skips_is_not_worked() -> None:
-    night = WorkingTime(ZoneInfo("America/New_York"), [(60, 240)], weekdays=range(7))
-    midnight = ms("2026-03-08T00:00", "America/New_York")
-    assert night.after(midnight, 2 * HOUR_MS) == ms("2026-03-08T04:00", "America/New_York")

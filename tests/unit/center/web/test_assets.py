@@ -78,12 +78,6 @@ def test_the_page_as_an_app_has_pictures_that_every_phone_knows() -> None:
     assert re.search(rb'apple-touch-icon" href="/assets/[^"]*icon-192.png"', assets["index.html"].content)
 
 
-def test_the_version_is_that_of_all_files() -> None:
-    found, version = read_assets()
-    assert read_assets() == (found, version)
-    assert version.encode() in found["index.html"].content
-
-
 def test_every_reason_of_the_edge_is_told_in_chinese() -> None:
     """By its code: who adds a reason adds its words, or operators read English in a Chinese page."""
     words = read_assets()[0]["words-zh.js"].content.decode()

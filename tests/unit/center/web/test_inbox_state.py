@@ -98,19 +98,6 @@ def test_only_what_matches_is_shown_and_the_rest_of_a_view_is_forgotten_with_it(
     assert (state["view"], state["filter"]["overdue"], state["items"], state["phase"]) == ("created", "", [], "loading")
 
 
-def test_marks_of_an_item_are_there_until_it_changes() -> None:
-    marked = {"type": "marked", "items": [item(3)], "changes": {"pinned": True, "read": True}}
-    state = after(requested(), loaded(5, 3), marked)
-    assert (state["shown"]["pinned"], state["shown"]["items"]) == (["3"], ["5"])
-    state = after(requested(), loaded(3), marked, notified("UPDATED", 3, updated_at="2026-11-30T08:00:00.000Z"))
-    assert state["shown"]["pinned"] == ["3"]
-    assert state["items"][0]["marks"] == {"read": False, "pinned": True, "hidden_until": None}
-    hidden = {"type": "marked", "items": [item(3)], "changes": {"hidden_until": "9999-01-01T00:00:00.000Z"}}
-    state = after(requested(), loaded(5, 3), hidden)
-    assert (state["shown"]["items"], state["shown"]["hidden"], state["shown"]["hiddenCount"]) == (["5"], [], 1)
-    assert after(requested(), loaded(5, 3), hidden, notified("REMOVED", 3))["shown"]["hiddenCount"] == 0
-
-
 def test_what_was_sent_waits_for_nobody_and_is_counted_out_once() -> None:
     sent = {"type": "sent", "items": [item(5)]}
     known = requested(), loaded(5, 3), {"type": "counted", "counts": {"pending": 2}}, sent
@@ -120,17 +107,6 @@ def test_what_was_sent_waits_for_nobody_and_is_counted_out_once() -> None:
     assert after(*known, notified("REMOVED", 5), sent)["count"] == 1
     # It waits for the person again.
     assert after(*known, notified("REMOVED", 5), notified("ADDED", 5), sent)["count"] == 0
-
-
-def test_a_failure_hides_no_items() -> None:
-    failed = {"type": "failed", "problem": {"status": 500}}
-    state = after(requested(), loaded(5), requested(), failed)
-    assert (state["phase"], state["shown"]["items"], state["problem"]) == ("ready", ["5"], {"status": 500})
-    state = after(requested(), failed)
-    assert state["phase"] == "failed"
-    assert after(requested(), failed, requested())["phase"] == "loading"
-    filling = {"type": "failed", "problem": {"isFilling": True, "filled": 0.5}}
-    assert after(requested(), filling)["phase"] == "filling"
 
 
 def test_a_pinned_task_that_left_does_not_come_back_by_a_late_answer() -> None:
