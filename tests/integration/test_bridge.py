@@ -30,7 +30,7 @@ from taskbridge.local.host import free_ports
 from taskbridge.local.jvm import registry_url
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -172,25 +172,6 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     """Whether the process has a handler for the signal by now."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
-
-
-def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(running: RunningBridge) -> None:
-    folder = str(running.bridge.data_dir)
-    environment = {**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder}
-    posted = taskbridge("simulate", "--count", "3", "--json", environment=environment)
-    assert json.loads(posted.stdout)["posted"] == 3, posted.stderr
-    # The company's people and forms got their names, too.
-    for topic in (TASK_EVENTS, PEOPLE, FORMS):
-        options = ("--from-beginning", "--max", "1", "--data-dir", folder)
-        record = taskbridge("tail", topic.name, *options, environment=ENVIRONMENT)
-        assert json.loads(record.stdout)["topic"] == topic.name, record.stderr
-    ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(5), strict=True))
-    second = taskbridge("up", "--data-dir", folder, *ports, environment=ENVIRONMENT)
-    message = f"a bridge already runs in this folder (task center: {running.bridge.center_url}/); stop it first"
-    assert (second.returncode, second.stderr) == (
-        1,
-        f"taskbridge: {message}, or choose another --data-dir and other ports\n",
-    )
 
 
 def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(running: RunningBridge) -> None:

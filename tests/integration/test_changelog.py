@@ -190,24 +190,6 @@ def test_a_recreated_changelog_empties_the_store(connection: Connection, topic: 
     with_recovery(connection, topic, tmp_path, second)
 
 
-def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: str, tmp_path: Path) -> None:
-    state: State = {}
-    write(connection, topic, state, seed=7, count=600)
-
-    async def overtaken(recovery: TableRecovery) -> None:
-        for _ in range(20):
-            (await recovery.restore(PARTITIONS)).cancel()
-            await recovery.close_all_but(actives=PARTITIONS, standbys=())
-        # An empty range of the changelog is restored at once, that is before the cancellation above.
-        assert await restored(recovery) == state
-        for _ in range(20):
-            (await recovery.restore(PARTITIONS)).cancel()
-            await recovery.close_all_but(actives=PARTITIONS, standbys=())
-        assert await restored(recovery) == state
-
-    with_recovery(connection, topic, tmp_path, overtaken)
-
-
 def test_a_restoration_that_is_broken_off_continues_where_it_was(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:

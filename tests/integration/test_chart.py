@@ -363,21 +363,6 @@ def test_unsafe_values_and_dead_ones_are_not_rendered(helm: Helm, changes: dict[
     assert not found.documents
 
 
-def test_quantities_are_those_of_kubernetes(helm: Helm) -> None:
-    quantities = ["1e9", "1E-3", "2Pi", "1Ei", "100u", "5n", "3P", "1.5Gi", "+1", ".5", "1.", "128974848000m", 2, 0.5]
-    limits: dict[str, Any] = {f"example.com/{at}": each for at, each in enumerate(quantities)}
-    (found,) = helm.render(CHART, merged(MINIMAL, edge__resources__limits=limits))
-    assert not found.error
-
-
-@pytest.mark.parametrize("release", ["tasks.test", "2nd"])
-def test_a_name_that_no_service_may_have_is_not_rendered(helm: Helm, release: str) -> None:
-    (found,) = helm.render(CHART, MINIMAL, release=release)
-    assert f"{release}-taskbridge: a Service's name begins with a letter, and has no dot" in found.error
-    (renamed,) = helm.render(CHART, merged(MINIMAL, fullnameOverride="tasks"), release=release)
-    assert not renamed.error
-
-
 def test_the_version_is_that_of_the_project(charts: dict[str, Rendered]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     described = yaml.safe_load((CHART / "Chart.yaml").read_text())
@@ -952,12 +937,6 @@ def test_the_hook_runs_commands_of_the_program_before_the_services(charts: dict[
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
     assert [each["args"][:2] for each in containers(job)] == [["topics", "apply"], ["schemas", "register"]]
-
-
-def test_a_failed_job_can_be_read_for_an_hour_and_is_removed(chart: Rendered) -> None:
-    for job in chart.of("Job"):
-        assert "hook-failed" not in job["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
-        assert job["spec"]["ttlSecondsAfterFinished"] == 3600
 
 
 class Pod:

@@ -49,13 +49,12 @@ from taskbridge.streams.transactions.positions import (
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.start import Prepared
-    from taskbridge.streams.transactions.positions import Committed
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
@@ -312,33 +311,6 @@ def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) ->
     for topic in (TASK_STATES, TASK_NOTIFICATIONS, INSTANCES):
         place.widen(topic.name, 4)
     refused(place, f"{TASK_EVENTS.name} has 4", "built with 2", f"{REBUILD} --partitions")
-
-
-class _Meanwhile(Offsets):
-    """Something happens once, while a start looks at what there is."""
-
-    def __init__(self, place: Place, happens: Callable[[], None]) -> None:
-        super().__init__(consumer_config(place.servers, APP_ID))
-        self._happens = [happens]
-
-    def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
-        if self._happens:
-            self._happens.pop()()
-        return super().committed(group, partitions)
-
-
-def test_topics_that_are_moved_while_a_start_looks_at_them_do_not_refuse_it(place: Place) -> None:
-    place.write(VERSION_TOPIC.name, [write_versions(Versions(1))], key=VERSION_KEY)
-
-    def move() -> None:
-        for topic in (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS):
-            place.widen(topic.name, 4)
-        apply_topics(place.admin, [instances_changelog(2)], partitions=4)
-        place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
-
-    place.offsets = _Meanwhile(place, move)
-    started = place.start()
-    assert (started.partitions, started.version) == (4, 2)
 
 
 def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have(own_kafka: Connection) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from support.edge.process import RunningEdge, wait_until
 from support.edge.refused import bad_messages, bad_requests
-from support.forked import taskbridge
 from support.http_clients import callback, connect, exchange, read_all, status_of
 
 if TYPE_CHECKING:
@@ -356,14 +355,3 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
         started = time.monotonic()
         assert edge.stop() == 0
         assert time.monotonic() - started < 25
-
-
-def test_the_use_of_tokens_is_shown_to_operators(tmp_path: Path, stack: Endpoints) -> None:
-    with running(tmp_path, stack) as edge:
-        edge.wait_until("/readyz")
-        wait_until(lambda: status_of(exchange(edge.port, callback("used"))) == 200)
-    folders = {"EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"), "EDGE_DATA_DIR": str(tmp_path / "edge")}
-    tokens = taskbridge("tokens", "--json", environment={**os.environ, **folders})
-    assert tokens.returncode == 0, tokens.stderr
-    used = [json.loads(line)["last_used"] for line in tokens.stdout.splitlines()]
-    assert [each is not None for each in used] == [True, False]

@@ -98,28 +98,6 @@ def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_rep
         assert ids(client) == published[each]
 
 
-@pytest.mark.parametrize("dialect", ["postgresql"])
-def test_a_client_goes_on_at_another_replica(start: Start, stream_of: Stream) -> None:
-    one, other, ann = start(), start(), person()
-    client, other_client = stream_of(one, ann).open(), stream_of(other, ann).open()
-    published = one.publish(ann, 2) + other.publish(ann, 2)
-    for each in (client, other_client):
-        each.wait_for(4)
-        assert ids(each) == published
-
-    one.stop()
-    assert client.ended.wait(60)
-    published += other.publish(ann, 3)
-    client.url = events_url(other, ann)
-    client.open()
-    published += other.publish(ann)
-
-    for each in (client, other_client):
-        each.wait_for(8)
-        assert ids(each) == published
-        assert each.resets == []
-
-
 def test_what_happens_to_an_instance_reaches_whom_it_concerns_on_each_replica_once_their_list_shows_it(
     connection: Connection,
     streams_service: Any,

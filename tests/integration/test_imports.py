@@ -6,19 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from taskbridge.cli.program import app
 from taskbridge.cli.topic_update import FORMS_TARGET, PEOPLE_TARGET
-from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, headers_of
-from taskbridge.schemas.events import Form, PersonRecord, notification_key
-from taskbridge.schemas.topics import PEOPLE
+from taskbridge.schemas.events import Form, PersonRecord
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -116,29 +111,3 @@ def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> 
     gone = file.imports("form_uuid\nF-1\nF-9\n", "--delete", what="forms")
     assert result_of(gone) == outcome(deleted=1, unchanged=1)
     assert dict(file.on_topic(FORMS_TARGET)) == {"F-1": None, "F-2": second}
-
-
-def test_an_unreadable_record_is_replaced(file: File, connection: Connection) -> None:
-    producer = Producer(producer_config(connection.bootstrap_servers))
-    producer.produce(PEOPLE.name, key=notification_key(file.corp_id, "u1"), value=b"another program's")
-    assert producer.flush(30) == 0
-    assert result_of(file.imports(HEADS + WANG)) == outcome(new=0, changed=1, unchanged=0)
-
-
-def test_a_partly_refused_import_says_so_and_the_next_import_writes_the_rest(
-    file: File, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Refusing(AsyncProducer):
-        def produce(self, topic: str, *, key: bytes | None, **record: Any) -> asyncio.Future[None]:
-            if key is not None and key.endswith(b"/u2"):
-                refused = self._loop.create_future()
-                refused.set_exception(DeliveryFailed("no"))
-                return refused
-            return super().produce(topic, key=key, **record)
-
-    with monkeypatch.context() as refusing:
-        refusing.setattr("taskbridge.runtime.producer.AsyncProducer", Refusing)
-        result = file.imports(HEADS + WANG + LI)
-    assert result.exit_code == 1
-    assert "no; 1 of 2 records were written: import the file again" in str(result.exception)
-    assert result_of(file.imports(HEADS + WANG + LI)) == outcome(new=1, changed=0, unchanged=1)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
@@ -67,21 +66,6 @@ def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_s
         second = producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
         nothing = producer.send(topic, [], partition=0)
     assert [each.last_offset for each in (first, second, nothing)] == [49, 52, -1]
-
-
-def test_one_refused_record_fails_all_though_it_is_not_the_last(
-    make: Make,
-    producer: JointProducer,
-    topic: str,
-    read_topic: Callable[[str], list[Message]],
-) -> None:
-    # The limit applies after compression.
-    large, small = random.randbytes(10 * MOST_BYTES), b"v"
-    with pytest.raises(DeliveryFailed), producer.transaction():  # noqa: PT012 - its end raises
-        producer.send(topic, [(b"k", large, [])], partition=0)
-        producer.send(topic, [(b"k", small, [])], partition=1)
-    make(topic)  # which aborts open transactions
-    assert read_topic(topic) == []
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import uuid
@@ -13,14 +12,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from support import toolchains
-from support.edge.fakes import parameters_of
 from support.streams.processes import ends_of
-from taskbridge.edge.decision.callbacks import event_of, locate
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import AsyncProducer
-from taskbridge.schemas.codec import task_event_codec, task_notification_codec
+from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.engine.joint_producer import JointProducer
 
 if TYPE_CHECKING:
@@ -51,24 +47,6 @@ def group_at_the_end(connection: Connection, topic: str) -> str:
 def consume(kafkajs: Path, connection: Connection, group: str, key: str, topic: str) -> list[dict[str, str]]:
     arguments = [connection.bootstrap_servers, group, str(COUNT), key, topic]
     return [json.loads(line) for line in toolchains.run_node(kafkajs, *arguments).splitlines()]
-
-
-def test_kafkajs_reads_events_of_the_edge(kafkajs: Path, connection: Connection) -> None:
-    group = group_at_the_end(connection, TASK_EVENTS.name)
-    key = f"kafkajs-{uuid.uuid4()}"
-    parameters = parameters_of("create", instance_id=key)
-    event = event_of(locate("create", parameters), parameters, received_at=1)
-    value = task_event_codec(connection.registry).encode(event)
-
-    async def produce() -> None:
-        # In one turn of the loop, so that they share a batch.
-        producer = AsyncProducer(producer_config(connection.bootstrap_servers))
-        await asyncio.gather(*(producer.produce(TASK_EVENTS.name, key=key.encode(), value=value) for _ in range(COUNT)))
-        await producer.close()
-
-    asyncio.run(produce())
-    found = consume(kafkajs, connection, group, key, TASK_EVENTS.name)
-    assert {base64.b64decode(each["value"]) for each in found} == {value}
 
 
 def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: Connection) -> None:

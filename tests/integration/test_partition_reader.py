@@ -95,20 +95,6 @@ def test_an_open_transaction_ends_a_partition_unless_its_records_are_requested(
         assert found == [0, 1, 3, 4]
 
 
-def test_one_partition_ends_while_another_goes_on(connection: Connection, topic: str, producer: Producer) -> None:
-    for partition, count in [(0, 2000), (1, 6000)]:
-        begin(producer, topic, partition, count)
-        producer.commit_transaction(30)
-    with closing(PartitionReader(config_of(connection))) as reader:
-        ends = {0: 2000, 1: 6001}
-        read = list(reader.read(topic, {0: 10, 1: 0}, ends, batch=500, within_s=WITHIN_S))
-        assert max(map(len, read)) <= 500
-        places = [(each.partition(), each.offset()) for batch in read for each in batch]
-        assert [offset for partition, offset in places if partition == 0] == list(range(10, 2000))
-        assert [offset for partition, offset in places if partition == 1] == list(range(6000))
-        assert reader.reached == ends
-
-
 def test_deleted_offsets_are_reported_or_skipped_and_never_read_backwards(
     connection: Connection, topic: str, producer: Producer
 ) -> None:

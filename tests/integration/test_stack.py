@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -22,13 +21,7 @@ from support.kafka.stack import artifacts
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports
 from taskbridge.local.jvm import (
-    ENVIRONMENT,
-    cache_of,
-    java_argv,
     kafka_answers,
-    kafka_service,
-    make_service_folder,
-    registry_answers,
 )
 from taskbridge.local.stack import JvmStack
 from taskbridge.local.supervisor import Phase, ServiceEvent, Supervisor
@@ -161,19 +154,6 @@ def listening_addresses(pid: int) -> set[str]:
     return addresses
 
 
-def test_the_shared_stack_answers(stack: Endpoints) -> None:
-    assert kafka_answers(stack.bootstrap_servers)
-    assert registry_answers(stack.registry_url)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("name", "program"), [("kafka", "kafka_jars"), ("registry", "registry_home")])
-def test_a_program_with_a_cache_of_its_classes_runs_from_it(name: str, program: str, local: Local) -> None:
-    loaded = Path(f"/proc/{local.pid(name)}/maps").read_text()
-
-    assert str(cache_of(getattr(artifacts(), program))) in loaded
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("name", "count"), [("kafka", 2), ("registry", 2)])
 def test_nothing_listens_beyond_loopback(name: str, count: int, local: Local) -> None:
@@ -181,40 +161,6 @@ def test_nothing_listens_beyond_loopback(name: str, count: int, local: Local) ->
 
     assert len(addresses) == count
     assert {address.split(":")[0] for address in addresses} == {"0100007F"}
-
-
-def test_the_storage_is_what_kafkas_own_tool_formats(tmp_path: Path) -> None:
-    """After an upgrade of Kafka, ``bootstrap.checkpoint`` is to be the tool's."""
-    ours, theirs, jars = tmp_path / "ours", tmp_path / "theirs", artifacts().kafka_jars
-    kafka_service(jars=jars, data_dir=ours, port=1, controller_port=2)
-    make_service_folder(theirs)
-    properties = (ours / "taskbridge-kafka.properties").rename(theirs / "server.properties").name
-    tool = ("kafka.tools.StorageTool", "format", "--cluster-id=aqNZkVe_TuuFpcwUSLMcQQ", "-c", properties)
-    argv = java_argv("-cp", f"{jars}/*", *tool, program=jars, heap_mb=64)
-    subprocess.run(argv, cwd=theirs, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
-
-    assert file_names(ours / "storage") == file_names(theirs / "storage")
-    assert property_names(ours / "storage/meta.properties") == property_names(theirs / "storage/meta.properties")
-    written, expected = (timeless((each / "storage/bootstrap.checkpoint").read_bytes()) for each in (ours, theirs))
-    assert written == expected
-
-
-def file_names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
-
-
-def property_names(path: Path) -> set[str]:
-    return {line.partition("=")[0] for line in path.read_text().splitlines() if not line.startswith("#")}
-
-
-def timeless(batches: bytes) -> list[bytes]:
-    """Record batches without their checksums and times."""
-    found: list[bytes] = []
-    while batches:
-        end = 12 + int.from_bytes(batches[8:12], "big")
-        found.append(batches[:17] + batches[21:27] + batches[43:end])
-        batches = batches[end:]
-    return found
 
 
 def test_a_killed_registry_comes_back_with_its_schemas(local: Local, subject: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -208,31 +207,3 @@ def assert_nothing_secret(receiver: OtlpReceiver, poster: Poster) -> None:
     task = json.loads(parameters["task"])
     written = (task["title"], task["originatorDisplayName"], task["url"], poster.user_id)
     assert [each for each in (parameters["sign"], SYSTEM_TOKEN, *written) if each in text] == []
-
-
-def test_a_receiver_that_does_not_answer_refuses_no_callback_and_holds_up_no_end(
-    tmp_path: Path, connection: Connection, eventually: Callable[..., Any]
-) -> None:
-    """It only accepts connections."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
-        edge = RunningEdge(
-            tmp_path,
-            bootstrap_servers=f"127.0.0.1:{free_port()}",
-            registry_url=connection.registry_url,
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
-            OTEL_BSP_SCHEDULE_DELAY="1",
-            OTEL_BSP_MAX_QUEUE_SIZE="10",
-            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="5",
-            OTEL_EXPORTER_OTLP_TIMEOUT="600",
-        )
-        edge.start()
-        try:
-            eventually(edge.is_ready, what="the edge is ready")
-            poster = Poster()
-            assert {poster.post(edge, f"T-{number}")["durability"] for number in range(40)} == {"spool"}
-            silent.settimeout(10)
-            silent.accept()[0].close()
-            poster.post(edge, "T-last")
-            assert edge.stop() == 0
-        finally:
-            edge.kill_if_running()

@@ -21,16 +21,16 @@ from support.center_records import lines_in, lines_of, states_of
 from support.streams.lives import lives
 from taskbridge.center.follow.lists import States
 from taskbridge.center.migrations import FOLDER
-from taskbridge.center.tables import FOLLOWED, entries, instances
+from taskbridge.center.tables import entries, instances
 from taskbridge.runtime.follow import follower as module
 from taskbridge.runtime.follow.follower import Follower
-from taskbridge.runtime.follow.positions import progress, rebuild
+from taskbridge.runtime.follow.positions import progress
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.migrations import migrate
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
-from taskbridge.schemas.events import Lifecycle, Person, TaskState
+from taskbridge.schemas.events import Lifecycle, TaskState
 from taskbridge.schemas.topics import TASK_STATES, Topic
 
 if TYPE_CHECKING:
@@ -176,19 +176,6 @@ def test_two_replicas_share_the_partitions(
         eventually(lambda: topic.is_written(replicas[0]), what="it goes on with all")
 
 
-def test_a_rebuild_is_noticed_by_replicas_whose_partitions_are_at_rest(
-    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
-) -> None:
-    url = databases.new_url("postgresql")
-    replicas = [databases.open(url), databases.open(url)]
-    topic.publish(states_of(lives(20, seed=14)))
-    with topic.followed(*replicas) as followers:
-        eventually(lambda: topic.is_written(replicas[0]), what="the database is filled")
-        eventually(lambda: [len(each.health().partitions) for each in followers] == [2, 2], what="each has a half")
-        rebuild(replicas[0], FOLLOWED)
-        eventually(lambda: topic.is_written(replicas[0]), what="the database is filled again")
-
-
 def test_a_recreated_topic_is_read_from_its_beginning(
     topic: StatesTopic, database: Database, eventually: Callable[..., Any]
 ) -> None:
@@ -310,20 +297,6 @@ def test_positions_are_renewed_at_rest_and_nothing_waits_for_it(
         finally:
             follower.stop()
     assert [each for each in logs if each["event"] == "follower_waits"] == []
-
-
-def test_a_record_that_the_database_refuses_is_skipped_alone(
-    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
-) -> None:
-    database = databases.new("postgresql")
-    good = states_of(lives(10, seed=13))
-    too_long_for_an_index = Person("".join(map(chr, range(0x4E00, 0x4E00 + 5_000))))
-    bad = TaskState("bad", "corp", "APP", 1_000, 1, originator=too_long_for_an_index)
-    with topic.followed(database) as [follower]:
-        topic.publish([*good[:20], bad, *good[20:]])
-        eventually(lambda: lines_in(database) == lines_of(good), what="all others are written")
-        eventually(lambda: follower.health().skipped[topic.topic.name], what="it is counted")
-        assert follower.health().skipped == {topic.topic.name: 1}
 
 
 def ids_in(database: Database) -> set[str]:
