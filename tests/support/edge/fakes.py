@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.events import Durability
 from taskbridge.edge.publisher import KafkaPublisher
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.testing import FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,13 @@ DATE_TIME = "1693462062502"
 SOURCE = "flow"
 SOURCE_SECRET = "whsec_YSBzZWNyZXQgb2YgYSBzeXN0ZW0gaW4gdGhlIHRlc3Q="
 """The secret of another system of CORP_ID."""
+
+
+_EVENTS = task_event_codec(FakeRegistry())
+
+
+def event_in(decided: Decided) -> TaskEvent:
+    return _EVENTS.decode(_EVENTS.frame() + decided.body)
 
 
 @dataclass
@@ -51,7 +60,7 @@ class MemoryPublisher(KafkaPublisher):
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         if self.away is not None:
             raise NotDurable(self.away)
-        self.published.append(decided.event())
+        self.published.append(event_in(decided))
         self.traceparents.append(traceparent)
         return Durability.KAFKA
 

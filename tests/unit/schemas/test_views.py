@@ -7,7 +7,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from support.records import STATES
-from taskbridge.schemas.codec import Bodies
+from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import (
     CopiedEntry,
     Lifecycle,
@@ -17,7 +17,7 @@ from taskbridge.schemas.events import (
     TaskState,
     View,
 )
-from taskbridge.schemas.topics import TASK_STATES
+from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.views import EntryKey, began_at_of, concerns, earliest_known, status_of, views, whole_entry
 
 STATE = TaskState(
@@ -111,5 +111,5 @@ def test_a_state_concerns_each_person_with_an_entry(state: TaskState) -> None:
 
 @given(state=STATES)
 def test_the_published_record_has_all_that_the_entries_need(state: TaskState) -> None:
-    bodies = Bodies(TASK_STATES, TaskState)
-    assert views(bodies.decode_body(bodies.encode_body(state))) == views(state)
+    codec = task_state_codec(FakeRegistry())
+    assert views(codec.decode(codec.encode(state))) == views(state)

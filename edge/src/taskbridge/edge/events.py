@@ -74,10 +74,6 @@ class Decided(Struct, frozen=True, kw_only=True, gc=False):
     def instance_id(self) -> str:
         return self.key.decode()
 
-    def event(self) -> TaskEvent:
-        """The event, decoded from the body. The path of a callback does not need it."""
-        return _BODIES.decode_body(self.body)
-
 
 class Durability(StrEnum):
     """Where an event is stored when its callback is answered."""

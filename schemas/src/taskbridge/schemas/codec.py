@@ -49,10 +49,6 @@ class Bodies(Generic[R]):
         """The record as ``Codec.encode`` encodes it, without the frame."""
         return self._write(record)
 
-    def decode_body(self, body: bytes) -> R:
-        """The record of a body that ``encode_body`` returned."""
-        return self._read_own(body, 0)
-
 
 class Codec(Bodies[R]):
     """Encodes and decodes the records of one topic. The registry gets a request only for an unknown schema id."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas import topics
 from taskbridge.schemas.dead_letters import DlqReason
-from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -167,14 +167,6 @@ class Registry:
     def _remember(self, schema: SchemaRef, schema_id: int) -> None:
         self._ids[schema.key] = schema_id
         self._own[schema_id] = schema.text
-
-    def answers(self) -> bool:
-        """Whether the registry answers now."""
-        try:
-            self.client.ping()
-        except TaskbridgeError:
-            return False
-        return True
 
 
 def _read(path: Path | None) -> dict[str, int]:

@@ -74,11 +74,6 @@ class RegistryClient(SchemaRegistryClient):
         with _registry_errors(self._url, UnknownSchema):
             return self.get_schema(schema_id).schema_str or "null"
 
-    def ping(self) -> None:
-        """Make a request that every registry answers."""
-        with _registry_errors(self._url, SchemaRefused):
-            self.get_subjects()
-
 
 @contextmanager
 def _registry_errors(url: str, refusal: type[TaskbridgeError]) -> Generator[None]:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, send
 from support.edge.client import EdgeClient
-from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of, task_of
+from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, event_in, parameters_of, task_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.decision import decide
 from taskbridge.edge.decision.callbacks import ACTIONS
@@ -44,7 +44,7 @@ def interpreted(wire_action: str, *, query: bytes = b"", body: bytes = b"", wind
     )
     decided = interpret(received, CREDENTIALS, Rules(max_body_bytes=1 << 20))
     claim(decided.mark, window or MemoryWindow(), sender=decided.sender)
-    return decided.event()
+    return event_in(decided)
 
 
 def test_of_several_readings_one_that_names_an_app_counts_more_than_one_that_names_none() -> None:
