@@ -28,9 +28,10 @@ consumers: native
 slow: native
 	@$(RUN) --compile-bytecode pytest -n 3 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
 
-# `make test` and `make slow` in one run: tests that compute fill the cores while others wait.
+# `make test` and `make slow` in one run: tests that compute fill the cores while others wait. Two of the five processes
+# have slow tests at most times.
 tests: native
-	@$(RUN) --compile-bytecode pytest -m "not nightly and not kubernetes" $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -n 5 -m "not nightly and not kubernetes" $(ARGUMENTS)
 
 # Every case of what `make test` and `make slow` prove with one case, such as each single ACL.
 nightly: native
