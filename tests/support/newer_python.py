@@ -28,7 +28,7 @@ def unpacked(version: str) -> str:
             _unpack(version, made)
             _move(version, made, tree)
             made.rename(tree)
-    return str(tree / "usr" / "bin" / f"python{version}")
+    return str(tree / "python")
 
 
 def _unpack(version: str, tree: Path) -> None:
@@ -49,3 +49,7 @@ def _move(version: str, tree: Path, to: Path) -> None:
     found = (tree / "usr" / "lib" / f"python{version}").glob("_sysconfig*")
     for each in {path.resolve() for path in found}:  # one is a link to another
         each.write_text(each.read_text("utf-8").replace(f"/{_WHEELS}", str(to / _WHEELS)), "utf-8")
+    # By a link from elsewhere it would not find its library.
+    script = tree / "python"
+    script.write_text(f'#!/bin/sh\nexec {to / "usr" / "bin" / program.name} "$@"\n', "utf-8")
+    script.chmod(0o755)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -137,9 +136,7 @@ def typed(heading: str, folder: Path, artifacts: Path, **programs: str) -> str:
     (folder / "dist").symlink_to(artifacts)
     (folder / "bin").mkdir()
     for name, path in programs.items():
-        # Not a link: a Python that was moved finds its library by its own place.
-        (program := folder / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(path)} "$@"\n', "utf-8")
-        program.chmod(0o755)
+        (folder / "bin" / name).symlink_to(path)
     alone = {**os.environ, "PATH": str(folder / "bin")}
     argv = ["/bin/bash", "-ec", commands]
     done = subprocess.run(argv, cwd=folder, env=alone, capture_output=True, text=True, check=False)
