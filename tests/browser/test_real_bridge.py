@@ -9,6 +9,7 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import portal, serious_findings
 from support.browser.company import SECRET, at_work
-from support.browser.deciding import HAN, LI, WANG, deciding
+from support.browser.deciding import HAN, LI, OPERATOR, WANG, deciding
 from support.browser.fake_task_center import TOKEN
 from support.edge.process import wait_until
 from support.identity_provider import enter
@@ -408,6 +409,51 @@ def test_an_amount_that_changes_before_the_decision_is_seen_and_the_steps_too(
     people.sent(before + 1)
     people.confirm()
     expect(row(page, task)).to_have_count(0, timeout=SOON_MS)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(480)
+def test_forty_tasks_of_a_leaver_are_handed_over_with_a_kill_in_between(
+    people: Deciding, open_page: OpenPage, user: str
+) -> None:
+    """At the desk, and what the kill left behind from a phone: each task once. A lease lasts two minutes."""
+    for number in range(40):
+        people.create(f"离职申请 {number}", user)
+    before, url = len(people.dingtalk.changes), f"{people.company.bridge.center_url}/ops"
+
+    def redirected() -> Counter[int]:
+        done = people.dingtalk.changes[before:]
+        return Counter(each.task_id for each in done if isinstance(each, wire.RedirectTask))
+
+    def hand_over(page: Page, start: str, choose: str, again: str) -> Locator:
+        panel = page.locator(".panel.leavers")
+        panel.get_by_role("button", name=start).click()
+        page.locator(".leavers-typed input").fill(user)
+        page.locator(".leavers-typed").get_by_role("button", name=choose).click()
+        panel.get_by_role("button", name=again).click()
+        page.get_by_role("dialog").locator(".people button", has_text="韩梅").click()
+        page.get_by_role("dialog").get_by_role("button", name=again, exact=True).click()
+        return panel.locator(".leavers-progress")
+
+    counts = f"{people.company.bridge.center_url}/v1/corps/{CORP}/users/{user}/counts"
+    desk = signed_in(open_page(url), OPERATOR, link="登录")
+    wait_until(lambda: desk.request.get(counts).json()["pending"] == 40)
+    progress = hand_over(desk, "选择离职人员", "选择", "转交")
+    wait_until(lambda: len(redirected()) >= 5)
+    people.company.restart_center()
+    # The page goes on by itself.
+    expect(progress).to_contain_text("处理中 0 项", timeout=240_000)
+    people.confirm()
+
+    phone = signed_in(open_page(url, viewport={"width": 390, "height": 780}, locale="en-US"), OPERATOR, link="Sign in")
+    left = 40 - len(redirected())
+    wait_until(lambda: phone.request.get(counts).json()["pending"] == left)
+    assert left > 0, "the kill was in between"
+    progress = hand_over(phone, "Choose who leaves", "Choose", "Hand over")
+    wait_until(lambda: len(redirected()) == 40)
+    people.confirm()
+    expect(progress).to_have_text("Handed over: 40. Under way: 0. Failed: 0. Decided meanwhile: 0.", timeout=SOON_MS)
+    assert set(redirected().values()) == {1}
 
 
 def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: OpenPage) -> None:

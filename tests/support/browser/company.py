@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 import uuid
 from contextlib import contextmanager
@@ -79,6 +80,12 @@ class Company:
         address = f"{self.bridge.edge_url}/sources/{system}/tasks"
         answer = http_clients.post(address, content=content, headers=headers)
         assert answer.status_code == 200, answer.text
+
+    def restart_center(self) -> None:
+        """As when the kernel kills it; the supervisor starts it again."""
+        pid = self.bridge.pid("center")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
 
     def _ids(self, task: Task) -> dict[str, str]:
         return {"appType": APP, "corpId": CORP, "formInstId": task.instance_id}

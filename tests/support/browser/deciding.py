@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
 WANG, LI, HAN = "wang", "li", "han"
+OPERATOR = "ops"
 APPS = f"""
 [[corps]]
 corp_id = "{CORP}"
@@ -119,6 +120,11 @@ class Deciding:
         while self._changes:
             event = self._changes.pop(0)
             assert event.task_id is not None
+            if event.action is Action.CREATED:
+                # The person who got it has a task of their own.
+                its = {"formInstanceId": event.instance_id, "taskId": event.task_id, "createTime": event.occurred_at}
+                self.company.create("转交的申请", event.recipient_ids[0], **its)
+                continue
             self.company.complete(Task("", event.instance_id, event.task_id), event.actor_id or "")
 
     def sent(self, count: int) -> list[tuple[str, str, str]]:
@@ -129,7 +135,7 @@ class Deciding:
 
 
 def import_people(company: Company, file: Path) -> None:
-    file.write_text(f"user_id,name\n{WANG},王伟\n{LI},李雷\n{HAN},韩梅\n")
+    file.write_text(f"user_id,name\n{WANG},王伟\n{LI},李雷\n{HAN},韩梅\n{OPERATOR},运维\n")
     where = ["--bootstrap-servers", company.connection.bootstrap_servers]
     where += ["--registry-url", company.connection.registry_url]
     arguments = ["people", "import", str(file), "--corp", CORP, *where]
@@ -151,6 +157,7 @@ def deciding(folder: Path) -> Generator[tuple[Deciding, dict[str, str]]]:
     found, url = Deciding(), f"http://127.0.0.1:{center}"
     settings = oidc_settings(provider, folder / "secret", CORP)
     settings |= {"CENTER_PORT": str(center), "CENTER_PUBLIC_URL": url, "CENTER_APPS_FILE": str(folder / "apps.toml")}
+    settings["CENTER_OPERATORS"] = f"{CORP}/{OPERATOR}"
     settings |= {"CENTER_DINGTALK_API_URL": found.url, "CENTER_API_TOKENS_FILE": str(folder / "tokens.toml")}
     with certified_provider(provider, url):
         yield found, settings
