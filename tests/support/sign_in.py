@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import httpx2
     from fastapi import FastAPI
 
-    from taskbridge.center.actions.systems import Comments
+    from taskbridge.center.actions.systems import ReadComments
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
@@ -61,13 +61,13 @@ def settings_of(**given: str) -> CenterSettings:
 class _Systems(Systems):
     """Other systems, and what reads comments of Yida's apps."""
 
-    reader: Comments | None = None
+    reader: ReadComments | None = None
     writes: bool = False
 
     def writes_agents(self, corp_id: str) -> bool:  # noqa: ARG002 - as Systems
         return self.writes
 
-    def comments(self, corp_id: str, source: str, app_type: str) -> Comments | None:  # noqa: ARG002 - as Systems
+    def comments(self, corp_id: str, source: str, app_type: str) -> ReadComments | None:  # noqa: ARG002 - as Systems
         return self.reader if source == SOURCE_YIDA else None
 
 

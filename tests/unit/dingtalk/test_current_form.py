@@ -120,7 +120,7 @@ def test_a_day_has_so_many_calls_and_decisions_do_not_need_them() -> None:
     async def scenario(yida: Yida) -> None:
         for _ in range(2):
             await yida.read()
-        with pytest.raises(Away, match="CENTER_FORM_CALLS_PER_DAY is used up: 2 calls today"):
+        with pytest.raises(Away, match="the 2 calls of a day for forms are used up"):
             await yida.read()
         assert yida.calls() == {wire.GetInstanceById.path: 2}
         with pytest.raises(Spent):

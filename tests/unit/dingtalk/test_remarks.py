@@ -31,9 +31,9 @@ class Yida:
         self.apps = YidaApps(lambda: apps, url, clock=clock)
 
     async def read(self, instance_id: str) -> Sequence[Comment] | None:
-        comments = self.apps.comments(CORP_ID, APP_TYPE)
-        assert comments is not None
-        return await comments.read(FORM, instance_id)
+        read = self.apps.comments(CORP_ID, APP_TYPE)
+        assert read is not None
+        return await read(FORM, instance_id)
 
 
 def at_yida(scenario: Callable[[Yida], Awaitable[None]]) -> None:

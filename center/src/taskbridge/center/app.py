@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions, end_sessions_of
 from taskbridge.center.actions.agents import Agents
+from taskbridge.center.actions.day_calls import DayCalls
 from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Received, systems_of
@@ -222,7 +224,9 @@ class Center:
         self.reminders_file = reminders = None if path is None else RemindersFile(path)
         complete = self.filling.complete
         all_people = self.filling.all_people
+        self._day_calls = DayCalls(database)
         self.systems = systems_of(settings)
+        self.systems.count_by(partial(self._threads.write, self._day_calls.use))
         self._queries = Queries(
             database,
             self._due_rules,
@@ -316,7 +320,7 @@ class Center:
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         reminding = [] if self._reminding is None else [self._reminding.run()]
         days = self._settings.audit_days
-        purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
+        purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge, self._day_calls.purge
         purging = [purge_hourly(each) for each in purges]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.dispatcher.run()]
         return [*running, *purging, *files, *sessions, *reminding]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, text
 
-from taskbridge.center.tables import FOLLOWED, metadata, replicas, sign_ins
+from taskbridge.center.tables import FOLLOWED, day_calls, metadata, replicas, sign_ins
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.database import Database
 
-OWN = tuple(each for each in metadata.sorted_tables if each not in (*FOLLOWED, replicas, sign_ins))
-"""What people entered, and who they are in the audit trail. Sign-ins under way and replicas' reports last minutes."""
+_BRIEF = replicas, sign_ins, day_calls
+"""They last minutes or a day."""
+OWN = tuple(each for each in metadata.sorted_tables if each not in (*FOLLOWED, *_BRIEF))
+"""What people entered, and who they are in the audit trail."""
 _AT_ONCE = 5_000
 
 

@@ -429,6 +429,15 @@ replicas = Table(
     Column("share", LargeBinary, nullable=False),
 )
 
+day_calls = Table(
+    "day_calls",
+    metadata,
+    # What a system's calls were made for, and the day that the system counts.
+    *_texts("corp_id", "purpose", "day", primary_key=True),
+    Column("calls", Integer, nullable=False),
+)
+"""Calls of other systems, by all replicas: see ``actions.day_calls``."""
+
 FOLLOWED = (instances, entries, changes, change_counters, events, people, person_ids, forms, set_aside, skipped)
 """What ``--rebuild`` drops and reads again."""
 

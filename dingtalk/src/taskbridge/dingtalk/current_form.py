@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.center.actions.seen_form import values_of
 from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.calls import Absent, Later, NotOffered, Pace, Spent
-from taskbridge.dingtalk.times import day_of, next_day_ms, span_of
+from taskbridge.dingtalk.calls import Absent, Later, NotOffered
+from taskbridge.dingtalk.times import span_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.dingtalk.api import YidaApi
-    from taskbridge.runtime.clock import Clock
 
-_CALLS_PER_SECOND = 5.0
-"""Of one corp. Decisions have a pace of their own."""
 _WHEN = ("operateTimeGMT", "operateTime", "gmtCreate", "createTimeGMT", "createTime", "modifiedTimeGMT", "gmtModified")
 _WHO = ("operatorUserId", "operatorId", "operator", "userId", "creator", "modifier")
 """Names of fields in a record, most likely first: no document names them."""
 _DEPTH = 4
 _RECORDS = 500
 _STEPS = 100
-
-
-class DailyPace(Pace):
-    """So many calls of each corp in a day of China, in this process.
-
-    What closes a corp's calls is known to another pace, and reported there.
-    """
-
-    def __init__(self, calls_per_day: int, clock: Clock, others: Pace) -> None:
-        super().__init__(_CALLS_PER_SECOND, clock)
-        self._per_day, self._others = calls_per_day, others
-        self._day, self._used = "", Counter[str]()
-
-    async def acquire(self, corp_id: str) -> None:
-        self._others.check_open(corp_id)
-        now = self._clock.now_ms()
-        if self._day != day_of(now):
-            self._day, self._used = day_of(now), Counter()
-        if self._used[corp_id] >= self._per_day:
-            problem = f"CENTER_FORM_CALLS_PER_DAY is used up: {self._used[corp_id]} calls today"
-            raise Spent(problem, retry_at_ms=next_day_ms(now))
-        self._used[corp_id] += 1
-        await self.pace(corp_id)
-
-    def give_back(self, corp_id: str) -> None:
-        self._used[corp_id] = max(0, self._used[corp_id] - 1)
-
-    def limit_address(self) -> None:
-        self._others.limit_address()
-
-    def address_limited_ms(self) -> int:
-        return self._others.address_limited_ms()
-
-    def close(self, corp_id: str, *, until_ms: int, reason: str) -> None:
-        self._others.close(corp_id, until_ms=until_ms, reason=reason)
 
 
 class YidaForms:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import structlog
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
-from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Comment, Comments, Received
+from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Busy, Comment, Received
 from taskbridge.center.actions.targets import (
     AGENT,
     AGREE,
@@ -41,7 +40,8 @@ from taskbridge.dingtalk.calls import (
     Unsent,
     calls_by_corp,
 )
-from taskbridge.dingtalk.current_form import DailyPace, YidaForms
+from taskbridge.dingtalk.current_form import YidaForms
+from taskbridge.dingtalk.daily import CountedHere, DailyPace
 from taskbridge.dingtalk.organisation import IN_FORCE, LATER_IN_FORCE, NORMAL, GetAgentTasks, OrganisationApi
 from taskbridge.dingtalk.remarks import Remarks, written_at
 from taskbridge.dingtalk.settings import DingTalkSettings
@@ -49,29 +49,32 @@ from taskbridge.dingtalk.times import span_of
 from taskbridge.dingtalk.work import SendWorkNotification, message_of
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import Clock, SystemClock
-from taskbridge.runtime.rates import Rate
 from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from httpx2 import AsyncClient
+
     from taskbridge.center.actions.store import Action
-    from taskbridge.center.actions.systems import Open, OpenFile
+    from taskbridge.center.actions.systems import CountCall, Open, OpenFile, ReadComments
     from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
     from taskbridge.dingtalk import organisation
-    from taskbridge.dingtalk.apps import App, Apps, Organisation
-    from taskbridge.dingtalk.calls import Allowed
+    from taskbridge.dingtalk.apps import App, Apps, Corp, Organisation
+    from taskbridge.dingtalk.calls import Allowed, Calls
 
 _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
-_NOTICES_A_DAY, _DAY_S = 400, 86_400.0
-"""Work notifications of one corp: its calls are counted, and decisions need them."""
+_NOTICES_A_DAY, _FILES_A_DAY = 400, 500
+"""Work notifications, and files that are opened, of one corp: its calls are counted, and decisions need them."""
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交", REASSIGN: "转交"}
 """DingTalk's API requires a remark."""
-_READ_A_DAY, _READ_A_DAY_OF_CLUSTER = 500, 20_000
-"""Comments of how many instances are read for people: no limit is documented for a dedicated cluster."""
+_COMMENTS_A_DAY = 500
+"""Readings of comments."""
+_OF_CLUSTER = 40
+"""So many times as many comments of a corp with a dedicated cluster, for which no limit is documented."""
 _SKEW_MS = 60_000
 _LISTED_MS = 10_000
 """How long after the end of a delegation its agent may be too new for Yida's list."""
@@ -100,11 +103,17 @@ class YidaApps:
         self._calls_of = calls_by_corp(self._http, pace, self._clock, attempts=2)
         # Connections of their own: decisions do not wait for clicks.
         self._files_http = open_http(url, timeout_s=OPEN_S)
-        self._files_calls_of = calls_by_corp(self._files_http, pace, self._clock, attempts=1)
-        self._notices = Rate(_NOTICES_A_DAY, per_s=_DAY_S)
+        self._count: CountCall = CountedHere()
+
+        def calls_for(purpose: str, most: Callable[[str], int], http: AsyncClient) -> Callable[[Corp], Calls]:
+            daily = DailyPace(purpose, most, lambda: self._count, self._clock, pace)
+            return calls_by_corp(http, daily, self._clock, attempts=1)
+
         self._form_calls_per_day = form_calls_per_day
-        reading = DailyPace(form_calls_per_day, self._clock, pace)
-        self._forms_calls_of = calls_by_corp(self._files_http, reading, self._clock, attempts=1)
+        self._notices_calls_of = calls_for("notices", lambda _: _NOTICES_A_DAY, self._http)
+        self._files_calls_of = calls_for("files", lambda _: _FILES_A_DAY, self._files_http)
+        self._forms_calls_of = calls_for("forms", lambda _: form_calls_per_day, self._files_http)
+        self._comments_calls_of = calls_for("comments", self.comments_a_day, self._files_http)
         self._remarks = Remarks()
 
     @classmethod
@@ -143,21 +152,26 @@ class YidaApps:
         app = self._app(corp_id, app_type) if per_day > 0 else None
         return None if app is None else YidaForms(YidaApi(self._forms_calls_of(app.corp), app, self._clock), per_day)
 
-    def comments(self, corp_id: str, app_type: str) -> Comments | None:
+    def comments(self, corp_id: str, app_type: str) -> ReadComments | None:
         app = self._app(corp_id, app_type)
         if app is None:
             return None
-        api = YidaApi(self._files_calls_of(app.corp), app, self._clock)
+        api = YidaApi(self._comments_calls_of(app.corp), app, self._clock)
 
         async def read(form_uuid: str, instance_id: str) -> list[Comment] | None:
             try:
                 return [_comment(each) for each in await self._remarks.of(api, form_uuid, instance_id)]
             except NotOffered:
                 return None
+            except Spent as error:
+                raise Busy(str(error)) from None
             except Later as error:
                 raise Away(str(error)) from None
 
-        return Comments(read, _READ_A_DAY_OF_CLUSTER if app.corp.yida_url else _READ_A_DAY)
+        return read
+
+    def count_by(self, count: CountCall) -> None:
+        self._count = count
 
     async def agents(self, person: Person) -> list[Agent]:
         """None without a corp token, or where DingTalk lacks the call; raises what ``Calls.get`` raises."""
@@ -177,12 +191,11 @@ class YidaApps:
         return None
 
     async def _notify(self, organisation: Organisation, agent_id: int, notice: Notice) -> Answer:
-        if not self._notices.allows(notice.corp_id, now=time.monotonic()):
-            return Answer(Received.UNSENT, f"the {_NOTICES_A_DAY} calls of a day are used up")
         message = message_of(notice.title, notice.text, notice.link, notice.url)
         request = SendWorkNotification(agent_id=agent_id, userid_list=",".join(notice.user_ids), msg=message)
         try:
-            await self._calls_of(organisation.corp).change_by_old_api(request.path, msgspec.to_builtins(request))
+            calls = self._notices_calls_of(organisation.corp)
+            await calls.change_by_old_api(request.path, msgspec.to_builtins(request))
         except (TooFast, AddressLimited, Unsent, Spent) as error:
             return Answer(Received.UNSENT, str(error))
         except Refused as error:
@@ -206,6 +219,12 @@ class YidaApps:
             if each.corp_id == corp_id and each.write_agents and GetAgentTasks.path not in calls.not_offered():
                 return YidaAgents(OrganisationApi(calls, each), allowed)
         return None
+
+    def comments_a_day(self, corp_id: str) -> int:
+        return _COMMENTS_A_DAY * self._scale(corp_id)
+
+    def _scale(self, corp_id: str) -> int:
+        return _OF_CLUSTER if any(each.corp_id == corp_id and each.corp.yida_url for each in self._apps().apps) else 1
 
     def _api(self, app: App, allowed: Allowed) -> YidaApi:
         return YidaApi(self._calls_of(app.corp), app, self._clock, allowed=allowed)

@@ -28,5 +28,5 @@ class DingTalkSettings(CenterSettings):
     """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
     API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""
     form_calls_per_day: Annotated[int, Field(ge=0)] = 500
-    """Calls of DingTalk's API that a process may make in a day for an organisation, to show forms as they are now and
+    """Calls of DingTalk's API that may be made in a day for an organisation, to show forms as they are now and
     the steps to come: up to four for each request that somebody opens. 0 turns it off. Decisions are not limited."""

@@ -13,7 +13,7 @@ from support.center_rows import state
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
-from taskbridge.center.actions.systems import Away, Comment, Comments
+from taskbridge.center.actions.systems import Away, Busy, Comment
 from taskbridge.center.actions.targets import Endpoint
 from taskbridge.center.api import comments as module
 from taskbridge.runtime.database import now_ms
@@ -60,7 +60,7 @@ class World:
 
     def __init__(self, served: Served, provider: Any) -> None:
         self.served, self._provider, self.vendor = served, provider, Vendor()
-        served.systems.reader = Comments(self.vendor.read, 500)
+        served.systems.reader = self.vendor.read
         tasks = (TaskEntry("T-1", Status.PENDING, ("bob",)),)
         its: dict[str, Any] = {"corp_id": "ours", "form_uuid": "FORM-1", "originator": Person("ann", "Ann")}
         served.rows.store(*(state(each, tasks=tasks, **its) for each in ("I-1", "I-1/comments", "I-2", "I-3")))
@@ -244,20 +244,23 @@ def test_a_vendor_that_does_not_answer_holds_nobody(world: World, monkeypatch: p
     assert world.browser("ann").get(PATH).json()["reason"] == "not-now"
 
 
-@pytest.mark.parametrize("limit", ["caller", "corp"])
-def test_a_caller_and_a_corp_have_so_many_read(world: World, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_a_caller_has_so_many_read_and_what_is_used_up_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ann, bob = world.browser("ann"), world.browser("bob")
-    if limit == "corp":
-        world.served.systems.reader = Comments(world.vendor.read, 2)
-    else:
-        monkeypatch.setattr(module, "_SHOWN_S", 0.0)
-        world.served.systems.reader = Comments(world.vendor.read, 10_000)
-        for _ in range(118):
-            ann.get(PATH)
+    monkeypatch.setattr(module, "_SHOWN_S", 0.0)
+    for _ in range(118):
+        ann.get(PATH)
     reasons = [ann.get(f"/v1/instances/I-{number}/comments").json()["reason"] for number in (1, 2, 3)]
     assert reasons == [None, None, "not-now"]
-    assert bob.get("/v1/instances/I-3/comments").json()["reason"] == ("not-now" if limit == "corp" else None)
-    assert world.served.comments_read.count("limited") == (2 if limit == "corp" else 1)
+    assert bob.get("/v1/instances/I-3/comments").json()["reason"] is None
+    assert world.served.comments_read.count("limited") == 1
+    monkeypatch.setattr(module, "_SHOWN_S", 60.0)
+    world.vendor.problem = Busy("the calls of the day are used up")
+    assert [bob.get(PATH).json()["reason"] for _ in range(2)] == ["not-now"] * 2
+    world.vendor.problem = None
+    assert bob.get(PATH).json()["reason"] is None
+    assert world.served.comments_read.count("limited") == 3
 
 
 def test_what_is_read_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

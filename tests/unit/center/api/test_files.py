@@ -219,12 +219,11 @@ def test_a_changed_form_opens_what_it_has_now(world: World) -> None:
     assert world.vendor.requests == [("ann", FILE.replace("secret", "newer"))]
 
 
-@pytest.mark.parametrize("of_corp", ["_OF_CORP", "_OF_CORP_A_DAY"])
 def test_a_caller_and_a_corp_open_so_many_in_an_hour(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_corp: str
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OF_CALLER", 2)
-    monkeypatch.setattr(module, of_corp, 3)
+    monkeypatch.setattr(module, "_OF_CORP", 3)
     with signing_in(database, tmp_path) as (served, provider):
         world = World(served, provider)
         ann, bob = world.browser("ann"), world.browser("bob")

@@ -37,6 +37,16 @@ if TYPE_CHECKING:
     OpenFile = Callable[[str], Open | None]
     """What opens a file, by its form value, which is sent nowhere but to the system's own API; None if it is no file
     of the app."""
+    ReadComments = Callable[[str, str], Awaitable[Sequence["Comment"] | None]]
+    """The comments on an instance of an app, by form and instance, oldest first; None where the system lacks the call.
+
+    May raise OperatorError: Away if it passes, and Busy if nothing was requested.
+    """
+    CountCall = Callable[[str, str, str, int], Awaitable[bool]]
+    """Counts one more call of a corp, for a purpose and in a day, unless so many were made; whether it may be made.
+
+    May raise OperatorError.
+    """
     SystemExtension = Callable[[Any], "Connected | None"]
     """What an entry point of the group ``taskbridge.systems`` names.
 
@@ -167,16 +177,6 @@ class Comment(NamedTuple):
     """Whom the system was to notify of it."""
 
 
-class Comments(NamedTuple):
-    """What reads the comments on instances of an app."""
-
-    read: Callable[[str, str], Awaitable[Sequence[Comment] | None]]
-    """By form and instance, oldest first; None where the system lacks the call. May raise OperatorError: Away if it
-    passes."""
-    most_a_day: int
-    """Instances of the corp: the system limits its calls, and decisions need them."""
-
-
 class Connected(Protocol):
     """All apps of one source, of which an extension carries out decisions."""
 
@@ -208,7 +208,7 @@ class Connected(Protocol):
         """What reads the forms of this app as they are now; None if nothing does."""
         ...
 
-    def comments(self, corp_id: str, app_type: str) -> Comments | None:
+    def comments(self, corp_id: str, app_type: str) -> ReadComments | None:
         """What reads comments on instances of this app; None if they are written elsewhere only.
 
         If it is not None, the app's ``system`` carries out the actions of TALK too: it writes ``remark`` in the name of
@@ -218,6 +218,10 @@ class Connected(Protocol):
 
     async def agents(self, person: Person) -> Sequence[Agent]:
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
+        ...
+
+    def count_by(self, count: CountCall) -> None:
+        """Count the calls that people cause with this, before they are made: all replicas share it."""
         ...
 
     async def notify(self, notice: Notice) -> Answer | None:
@@ -276,7 +280,7 @@ class Systems:
         connected = self._connected.get(source)
         return None if connected is None else connected.form_reader(corp_id, app_type)
 
-    def comments(self, corp_id: str, source: str, app_type: str) -> Comments | None:
+    def comments(self, corp_id: str, source: str, app_type: str) -> ReadComments | None:
         """As of ``Connected``."""
         connected = self._connected.get(source)
         return None if connected is None else connected.comments(corp_id, app_type)
@@ -293,6 +297,11 @@ class Systems:
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
         return [agent for each in self._connected.values() for agent in await each.agents(person)]
+
+    def count_by(self, count: CountCall) -> None:
+        """As of ``Connected``, at all systems."""
+        for each in self._connected.values():
+            each.count_by(count)
 
     async def notify(self, notice: Notice) -> Answer:
         """As of ``Connected``, by the first that knows the corp."""

@@ -30,20 +30,20 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.actions.store import Action
-    from taskbridge.center.actions.systems import Comment, Comments, Systems
+    from taskbridge.center.actions.systems import Comment, ReadComments, Systems
     from taskbridge.center.api.queries import Queries
     from taskbridge.center.api.talk import Talk
     from taskbridge.schemas.events import TaskState
 
 OFFERED, NOT_OFFERED, NOT_NOW, LIMITED = "read", "not_offered", "failed", "limited"
 """Results of reading, for the metric."""
-_HOUR_S, _DAY_S = 3600.0, 86_400.0
+_HOUR_S = 3600.0
 _OF_CALLER = 120
 """Instances of which a caller may have comments read in an hour."""
 _SHOWN_S, _REMEMBERED = 60.0, 256
@@ -151,23 +151,22 @@ class _Reading:
     def __init__(self, counted: Callable[[str], None]) -> None:
         self._counted = counted
         self._of_caller = Rate(_OF_CALLER, per_s=_HOUR_S)
-        self._of_corp: dict[int, Rate] = {}
         self._known: OrderedDict[tuple[str, str], tuple[float, _Found]] = OrderedDict()
 
     def forget(self, state: TaskState) -> None:
         self._known.pop((state.corp_id, state.instance_id), None)
 
-    async def of(self, caller: Caller, state: TaskState, comments: Comments | None) -> _Found:
-        if comments is None or state.form_uuid is None:
+    async def of(self, caller: Caller, state: TaskState, read: ReadComments | None) -> _Found:
+        if read is None or state.form_uuid is None:
             return _Found((), "not-offered")
         key, now = (state.corp_id, state.instance_id), time.monotonic()
         until, known = self._known.get(key, (0.0, _Found()))
         if now < until:
             return known
-        if not self._allows(caller, state.corp_id, comments.most_a_day, now):
+        if not self._of_caller.allows(caller.rate_key, now=now):
             self._counted(LIMITED)
             return _Found((), "not-now")
-        found, result = await self._read(comments, state.form_uuid, state.instance_id)
+        found, result = await self._read(read(state.form_uuid, state.instance_id))
         self._counted(result)
         if result == LIMITED:
             return found
@@ -177,13 +176,10 @@ class _Reading:
             self._known.popitem(last=False)
         return found
 
-    def _allows(self, caller: Caller, corp_id: str, most_a_day: int, now: float) -> bool:
-        of_corp = self._of_corp.setdefault(most_a_day, Rate(most_a_day, per_s=_DAY_S))
-        return self._of_caller.allows(caller.rate_key, now=now) and of_corp.allows(corp_id, now=now)
-
-    async def _read(self, comments: Comments, form_uuid: str, instance_id: str) -> tuple[_Found, str]:
+    @staticmethod
+    async def _read(comments: Awaitable[Sequence[Comment] | None]) -> tuple[_Found, str]:
         try:
-            found = await answered(comments.read(form_uuid, instance_id))
+            found = await answered(comments)
         except Busy:
             return _Found((), "not-now"), LIMITED
         except Away as error:

@@ -44,10 +44,9 @@ if TYPE_CHECKING:
     FileOpener = Callable[[str, str, str], OpenFile | None]
     """What opens files of a corp, a source and an app; None if nothing here does."""
 
-_HOUR_S, _DAY_S = 3600.0, 86_400.0
-_OF_CALLER, _OF_CORP, _OF_CORP_A_DAY = 120, 200, 500
-"""Files that a caller and a corp may open in an hour, and a corp in a day: its calls are counted, and decisions need
-them."""
+_HOUR_S = 3600.0
+_OF_CALLER, _OF_CORP = 120, 200
+"""Files that a caller and a corp may open in an hour. Those of a day are limited by their calls."""
 _AT_ONCE, _AT_ONCE_S = 4, 2.0
 """Of a corp, and when to try again."""
 FOREIGN = ("cross-site", "same-site")
@@ -111,8 +110,8 @@ def add_files_route(router: APIRouter, access: Access, queries: Queries, threads
     ) -> Response:
         """Redirects to a temporary address at the vendor, which costs one call of its API. Each time is recorded.
 
-        120 an hour for a caller; 200 an hour and 500 a day for an organisation, and 4 at once. A browser gets a page
-        where it fails.
+        120 an hour for a caller; 200 an hour for an organisation, 4 at once, and so many calls in a day as its system
+        allows. A browser gets a page where it fails.
         """
         try:
             found = await address(request, caller, instance_id, place, number)
@@ -139,14 +138,13 @@ class _Limits:
 
     def __init__(self) -> None:
         self._of_caller, self._of_corp = Rate(_OF_CALLER, per_s=_HOUR_S), Rate(_OF_CORP, per_s=_HOUR_S)
-        self._of_corp_a_day = Rate(_OF_CORP_A_DAY, per_s=_DAY_S)
         self._open: Counter[str] = Counter()
 
     @contextmanager
     def opening(self, caller: Caller, corp_id: str) -> Generator[None]:
         if self._open[corp_id] >= _AT_ONCE:
             raise NotNow(f"too many files are being opened: {_OR_THERE}", retry_after_s=_AT_ONCE_S)
-        rates = (self._of_caller, caller.rate_key), (self._of_corp, corp_id), (self._of_corp_a_day, corp_id)
+        rates = (self._of_caller, caller.rate_key), (self._of_corp, corp_id)
         if not all(rate.allows(source, now=time.monotonic()) for rate, source in rates):
             raise TooManyQueries(f"too many files were opened: {_OR_THERE}", retry_after_s=60)
         self._open[corp_id] += 1

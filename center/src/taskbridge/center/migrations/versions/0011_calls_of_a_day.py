@@ -1,0 +1,23 @@
+"""Calls of systems are counted by day for all replicas."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+
+_KEY = {"sqlite": "VARCHAR", "postgresql": 'VARCHAR COLLATE "C"'}
+_STATEMENTS = """
+CREATE TABLE day_calls (
+    corp_id {key} NOT NULL, purpose {key} NOT NULL, day {key} NOT NULL, calls INTEGER NOT NULL,
+    PRIMARY KEY (corp_id, purpose, day)
+);
+"""
+
+
+def upgrade() -> None:
+    dialect = op.get_bind().dialect.name
+    for each in _STATEMENTS.format(key=_KEY[dialect]).split(";"):
+        if each.strip():
+            op.execute(each)
