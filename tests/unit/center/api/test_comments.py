@@ -238,6 +238,28 @@ def test_a_failure_of_the_vendor_breaks_nothing(
     assert len(world.vendor.requests) == 1, "it is not tried again for a minute"
 
 
+@pytest.mark.parametrize(
+    ("listed", "writer", "is_same"),
+    [
+        ("@Bob  Is the date\nright?", "ann", True),
+        ("<p>Is the&nbsp;date right?</p>", "ann", True),
+        ("Is the date right?", "", True),
+        ("Is the date right?", "bob", False),
+        ("Is another date right?", "ann", False),
+    ],
+)
+def test_a_comment_that_the_vendor_lists_in_another_form_is_shown_once(
+    world: World, listed: str, writer: str, *, is_same: bool
+) -> None:
+    ann, store = world.browser("ann"), Actions(world.served.database)
+    write(ann, "Is the date right?")
+    [recorded] = store.due(now=now_ms())
+    store.advance(recorded, status="DONE", due_at=None)
+    world.vendor.comments = [Comment("8", writer, listed, recorded.requested_at, None)]
+    ann.get(PATH)
+    assert (ann.get(PATH).json()["said"] == []) is is_same
+
+
 def test_a_vendor_that_does_not_answer_holds_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systems, "OPEN_S", 0.01)
     world.vendor.is_silent = True

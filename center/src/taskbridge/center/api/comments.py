@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from html import unescape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
@@ -217,9 +218,19 @@ def _said(action: Action) -> models.SaidOut:
 
 
 def _is_among(action: Action, comments: Iterable[Comment]) -> bool:
-    """Whether the system shows it among its comments already."""
-    wanted = action.remark, action.recipient_id
+    """Whether the system shows it among its comments already: perhaps with markup, or the name of who is notified."""
+    said = _plain(action.remark)
+    # Of a delegate or operator, the vendor names the app's user.
+    writers = {action.actor_id, ""} if action.actor_id == action.user_id else None
     return action.status == DONE and any(
-        (each.text.strip(), each.notified_id or "") == wanted and each.written_at > action.requested_at - _SKEW_MS
+        (said in _plain(each.text) if said else each.text.strip() == action.remark)
+        and (each.notified_id or action.recipient_id) == action.recipient_id
+        and (writers is None or each.user_id in writers)
+        and each.written_at > action.requested_at - _SKEW_MS
         for each in comments
     )
+
+
+def _plain(text: str) -> str:
+    """Its letters and digits."""
+    return "".join(each for each in unescape(text) if each.isalnum())
