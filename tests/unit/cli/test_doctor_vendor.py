@@ -9,11 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from support.dingtalk import FakeClock, FaultyDingTalk
+from support.edge.fakes import SOURCE_SECRET
+from support.fake_gateway import FakeGateway, Listed
 from support.reconcile import APP_SECRET, MINUTE_MS, NOW, SYSTEM_TOKEN, filed
 from taskbridge.cli import doctor_vendor
 from taskbridge.cli.doctor_checks import State
 from taskbridge.cli.program import app
-from taskbridge.dingtalk import organisation, wire
+from taskbridge.dingtalk import organisation, wire, workflow
 from taskbridge.local.fake_dingtalk import Company, FakeCluster, served
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.settings import load_settings
@@ -41,6 +43,7 @@ CALLS_LEFT = (
     "calls: ding1: 17 calls today, 17 this month, by reconcile's count; 233 left today"
     " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
+APPROVAL_CALLS = workflow.ListProcesses, workflow.ListProcessInstanceIds, workflow.GetProcessInstance
 CORP_TOKEN = 'corp_token = "fake-corp-token"'
 
 
@@ -228,3 +231,58 @@ def test_the_command_prints_lines_and_takes_the_credentials_file(vendor: Vendor)
     assert SYSTEM_TOKEN not in ended.stdout
     assert APP_SECRET not in ended.stdout
     assert load_settings(ReconcileSettings, environment).credentials_file is None
+
+
+async def approvals(gateway: FakeGateway, **more: str) -> list[Finding]:
+    found: list[Finding] = []
+    async with gateway.serving() as url:
+        given = {
+            "APPROVALS_APP_KEY": "dingfakekey",
+            "APPROVALS_APP_SECRET": "fake-app-secret",
+            "APPROVALS_API_URL": url,
+        }
+        source = {"APPROVALS_SOURCE_SECRET": SOURCE_SECRET, "APPROVALS_EDGE_URL": "http://127.0.0.1:1"}
+        await doctor_vendor.about_approvals({**given, **source, **more}, found.append, FakeClock(NOW))
+    return found
+
+
+async def test_the_calls_for_dingtalks_own_approvals_are_made_once_each() -> None:
+    gateway = FakeGateway()
+    gateway.listed["A-1"] = Listed("PROC-1", NOW - MINUTE_MS, workflow.Approval(status="RUNNING"))
+    [finding] = await approvals(gateway)
+    says = "the application of APPROVALS_APP_KEY sees 1 process, and lists and reads approvals of PROC-1"
+    assert (finding.state, finding.says) == (State.OK, says)
+    assert gateway.calls == [each.path for each in APPROVAL_CALLS]
+    gateway.listed["A-1"] = gateway.listed["A-1"]._replace(created_ms=NOW - 90 * 86_400_000)
+    [finding] = await approvals(gateway)
+    assert "the last 30 days have none" in finding.says
+    gateway.listed.clear()
+    [finding] = await approvals(gateway)
+    assert (finding.state, "0 processes" in finding.says) == (State.WARNING, True)
+
+
+@pytest.mark.parametrize("call", APPROVAL_CALLS)
+async def test_a_permission_for_approvals_that_lacks_is_named(call: type[wire.Call]) -> None:
+    gateway = FakeGateway()
+    gateway.listed["A-1"] = Listed("PROC-1", NOW - MINUTE_MS, workflow.Approval(status="RUNNING"))
+    gateway.refuses = {call.path}
+    [finding] = await approvals(gateway)
+    assert finding.state is State.FAILED
+    assert call.path in finding.says
+    assert "what the connection loses is not found" in finding.says
+    assert "权限管理" in finding.do
+
+
+async def test_approvals_that_cannot_be_asked_about_are_one_line() -> None:
+    [finding] = await approvals(FakeGateway(), APPROVALS_API_URL="http://127.0.0.1:1")
+    assert (finding.state, finding.do) == (State.FAILED, "ask again later")
+    [finding] = await approvals(FakeGateway(), APPROVALS_EDGE_URL="")
+    assert "APPROVALS_EDGE_URL" in finding.says
+    assert "fake-app-secret" not in finding.says
+
+
+def test_without_settings_of_approvals_nothing_is_said_of_them(vendor: Vendor) -> None:
+    assert vendor.of("approvals") == []
+    vendor.environment |= {"APPROVALS_APP_KEY": "dingfakekey", "APPROVALS_APP_SECRET": ""}
+    assert [each.state for each in vendor.of("approvals")] == [State.FAILED]
+    assert vendor.of("app"), "the other questions are asked all the same"

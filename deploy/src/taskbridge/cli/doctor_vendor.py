@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.cli.terminal import counted
-from taskbridge.dingtalk import wire
+from taskbridge.dingtalk import wire, workflow
 from taskbridge.dingtalk.api import Days, YidaApi
-from taskbridge.dingtalk.calls import Absent, Calls, Later, NotOffered, Refused, Spent, Unexpected
+from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
+from taskbridge.dingtalk.apps import Corp
+from taskbridge.dingtalk.calls import Absent, Calls, Later, NotOffered, Pace, Refused, Spent, Unexpected
 from taskbridge.dingtalk.organisation import (
     BatchGetUser,
     GetAgentTasks,
@@ -28,7 +30,7 @@ from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import FileBroken, Senders, load_settings, parse_toml
-from taskbridge.schemas.errors import OperatorError, TaskbridgeError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS = 2
+_CALLS_PER_SECOND = 5.0
 _FORMS = 5
 """In how many forms an instance is looked for: each costs a call."""
 _SINCE_MS = 30 * DAY_MS
@@ -80,6 +83,8 @@ _FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-
 def examine(environment: Mapping[str, str], report: Report, *, clock: Clock | None = None) -> None:
     """Ask DingTalk with the credentials that reconcile uses; each call counts in reconcile's budget."""
     configure_logs("text", "ERROR")
+    if environment.get("APPROVALS_APP_KEY"):
+        asyncio.run(about_approvals(environment, report, clock or SystemClock()))
     try:
         settings = load_settings(ReconcileSettings, environment)
         with open_data(settings, clock or SystemClock()) as data, asyncio.Runner() as runner:
@@ -87,6 +92,41 @@ def examine(environment: Mapping[str, str], report: Report, *, clock: Clock | No
                 runner.run(_organisation(settings, data, organisation, report))
     except TaskbridgeError as error:
         report(failed("settings", str(error), _FILE))
+
+
+async def about_approvals(environment: Mapping[str, str], report: Report, clock: Clock) -> None:
+    """Make the calls by which the service for DingTalk's own approvals finds what it missed: three at most."""
+    do = f"{_GRANT}; docs/how-to/add-a-source.md"
+    try:
+        settings = load_settings(ApprovalsSettings, environment)
+        corp = Corp("", settings.app_key, settings.app_secret)
+        async with open_http(settings.api_url, timeout_s=CALL_TIMEOUT_S) as http:
+            calls = Calls(http, corp, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
+            named = await calls.get(workflow.ListProcesses(next_token=0), workflow.ProcessAnswer)
+            codes = [each.process_code for each in named.result.process_list]
+            says = f"the application of APPROVALS_APP_KEY sees {counted(len(codes), 'process', 'processes')}"
+            if not codes:
+                report(warning("approvals", says, "enable a process (审批模板) in DingTalk, and ask again"))
+                return
+            now = clock.now_ms()
+            query = workflow.ListProcessInstanceIds(
+                process_code=codes[0],
+                start_time=now - _SINCE_MS,
+                end_time=now,
+                next_token=0,
+                max_results=workflow.IDS_PER_PAGE,
+            )
+            listed = (await calls.post(query, workflow.IdAnswer)).result.ids
+            for each in listed[:1]:
+                await calls.get(workflow.GetProcessInstance(process_instance_id=each), workflow.ApprovalAnswer)
+            does = "lists and reads approvals" if listed else "lists approvals, of which the last 30 days have none,"
+            report(ok("approvals", f"{says}, and {does} of {codes[0]}"))
+    except Later as error:
+        report(failed("approvals", str(error), "ask again later"))
+    except ConfigurationError as error:
+        report(failed("approvals", str(error), "correct it; docs/how-to/add-a-source.md"))
+    except TaskbridgeError as error:
+        report(failed("approvals", f"what the connection loses is not found: {error}", do))
 
 
 async def _organisation(
