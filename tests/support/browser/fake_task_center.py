@@ -86,6 +86,8 @@ class FakeTaskCenter:
     corps: list[str] = field(default_factory=lambda: ["*"])
     operator: bool = True
     owned_apps: list[str] = field(default_factory=list[str])
+    start_forms: dict[str, Any] | None = None
+    """What ``/forms`` answers."""
     fails: dict[str, int] = field(default_factory=dict[str, int])
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
@@ -279,6 +281,7 @@ class FakeTaskCenter:
         for path in ("delegated-tasks", "yida-agents"):
             api.get(f"/v1/corps/{{corp}}/users/{{user}}/{path}")(self._nothing)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
+        api.get("/v1/corps/{corp}/users/{user}/forms")(self._start_forms)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/corps")(self._corps)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
@@ -331,7 +334,11 @@ class FakeTaskCenter:
             "operator": self.operator,
             "preferences": self.preferences if sso else None,
             "owned_apps": self.owned_apps,
+            "start_forms": self.start_forms is not None,
         }
+
+    async def _start_forms(self) -> dict[str, Any] | None:
+        return self.start_forms
 
     async def _prefer(self, request: Request) -> None:
         self.preferences = await request.json()

@@ -34,6 +34,7 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.push import push_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
+from taskbridge.center.api.start import StartLists, start_router
 from taskbridge.center.api.talk import Talk
 from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
@@ -224,7 +225,7 @@ class Center:
         self.reminders_file = reminders = None if path is None else RemindersFile(path)
         complete = self.filling.complete
         all_people = self.filling.all_people
-        self._day_calls = DayCalls(database)
+        self._start_lists, self._day_calls = StartLists(database), DayCalls(database)
         self.systems = systems_of(settings)
         self.systems.count_by(partial(self._threads.write, self._day_calls.use))
         self._queries = Queries(
@@ -320,7 +321,8 @@ class Center:
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         reminding = [] if self._reminding is None else [self._reminding.run()]
         days = self._settings.audit_days
-        purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge, self._day_calls.purge
+        purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
+        purges += self._day_calls.purge, self._start_lists.purge
         purging = [purge_hourly(each) for each in purges]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.dispatcher.run()]
         return [*running, *purging, *files, *sessions, *reminding]
@@ -352,7 +354,9 @@ class Center:
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
                 form_reader=self.systems.form_reader,
+                has_forms=lambda corp_id: self.systems.start(corp_id) is not None,
             ),
+            start_router(self.access, self._queries, self._threads, self._start_lists, start_of=self.systems.start),
             actions_router(
                 self.access,
                 self._actions,

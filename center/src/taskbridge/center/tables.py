@@ -438,6 +438,18 @@ day_calls = Table(
 )
 """Calls of other systems, by all replicas: see ``actions.day_calls``."""
 
+start_lists = Table(
+    "start_lists",
+    metadata,
+    # Of the names of all apps: without an app.
+    *_texts("corp_id", "app_type", primary_key=True),
+    # When it is read next.
+    Column("due_at", BigInteger, nullable=False),
+    # As JSON; null until it was read.
+    Column("data", LargeBinary),
+)
+"""Forms that people may start, as a system listed them: see ``api.start``."""
+
 FOLLOWED = (instances, entries, changes, change_counters, events, people, person_ids, forms, set_aside, skipped)
 """What ``--rebuild`` drops and reads again."""
 

@@ -57,7 +57,7 @@ _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
 _SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_EDITION"
 _WITHOUT = {
-    wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...])",
+    wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...]), and there is no start page",
     wire.GetInstances.path: "reconcile finds nothing that was missed",
     wire.GetInstanceById.path: "tasks that ended unseen are not repaired, forms are not read again, and nobody can "
     "withdraw a request",

@@ -75,12 +75,24 @@ class YidaApi:
             return [wire.Form(form_uuid=each, form_type=wire.PROCESS) for each in self.app.forms]
         found: dict[str, wire.Form] = {}
         total = 0
-        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
-        async for answer in self._calls.pages(request, wire.FormList):
+        async for answer in self._listed_forms():
             total = answer.total_count
             found |= {each.form_uuid: each for each in answer.data}
         self._check_complete(len(found), total, "forms")
         return [*found.values()]
+
+    async def startable(self, most: int) -> list[wire.Form]:
+        """The forms of the app that start a process, also where the apps file names some; so many at most."""
+        found: dict[str, wire.Form] = {}
+        async for answer in self._listed_forms():
+            found |= {each.form_uuid: each for each in answer.data}
+            if len(found) >= most:
+                break
+        return [*found.values()][:most]
+
+    def _listed_forms(self) -> AsyncIterator[wire.FormList]:
+        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
+        return self._calls.pages(request, wire.FormList)
 
     async def instances(self, form_uuid: str, days: Days) -> AsyncIterator[list[wire.Instance]]:
         """The form's instances that were modified in these days, one page at a time.
@@ -340,6 +352,12 @@ class YidaApi:
             "system_token": self.app.system_token.get_secret_value(),
             "user_id": self.app.user_id,
         }
+
+
+def start_url(form_uuid: str, app: App) -> str:
+    """Of the page at Yida where the form is filled in."""
+    parts = (quote(each, safe="") for each in (app.app_type, form_uuid))
+    return "/".join((app.corp.yida_url or _YIDA, next(parts), "submission", next(parts)))
 
 
 def address_of(file: str, app: App) -> str | None:

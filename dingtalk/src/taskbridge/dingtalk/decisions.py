@@ -45,6 +45,7 @@ from taskbridge.dingtalk.daily import CountedHere, DailyPace
 from taskbridge.dingtalk.organisation import IN_FORCE, LATER_IN_FORCE, NORMAL, GetAgentTasks, OrganisationApi
 from taskbridge.dingtalk.remarks import Remarks, written_at
 from taskbridge.dingtalk.settings import DingTalkSettings
+from taskbridge.dingtalk.start import YidaStart
 from taskbridge.dingtalk.times import span_of
 from taskbridge.dingtalk.work import SendWorkNotification, message_of
 from taskbridge.runtime.bounded_http import open_http
@@ -67,14 +68,15 @@ if TYPE_CHECKING:
 
 _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
-_NOTICES_A_DAY, _FILES_A_DAY = 400, 500
-"""Work notifications, and files that are opened, of one corp: its calls are counted, and decisions need them."""
+_NOTICES_A_DAY, _FILES_A_DAY, _START_A_DAY = 400, 500, 40
+"""Work notifications, files that are opened, and lists of forms to start, of one corp: its calls are counted, and
+decisions need them."""
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交", REASSIGN: "转交"}
 """DingTalk's API requires a remark."""
 _COMMENTS_A_DAY = 500
 """Readings of comments."""
 _OF_CLUSTER = 40
-"""So many times as many comments of a corp with a dedicated cluster, for which no limit is documented."""
+"""So many times as many comments and lists of a corp with a dedicated cluster, for which no limit is documented."""
 _SKEW_MS = 60_000
 _LISTED_MS = 10_000
 """How long after the end of a delegation its agent may be too new for Yida's list."""
@@ -114,6 +116,7 @@ class YidaApps:
         self._files_calls_of = calls_for("files", lambda _: _FILES_A_DAY, self._files_http)
         self._forms_calls_of = calls_for("forms", lambda _: form_calls_per_day, self._files_http)
         self._comments_calls_of = calls_for("comments", self.comments_a_day, self._files_http)
+        self._start_calls_of = calls_for("start", self.start_a_day, self._files_http)
         self._remarks = Remarks()
 
     @classmethod
@@ -170,6 +173,12 @@ class YidaApps:
 
         return read
 
+    def start(self, corp_id: str) -> YidaStart | None:
+        found = self._apps()
+        apps = [each for each in found.apps if each.corp_id == corp_id]
+        proven = (each for each in found.organisations if each.corp_id == corp_id and each.corp_token is not None)
+        return YidaStart(apps, next(proven, None), self._start_calls_of, self._clock) if apps else None
+
     def count_by(self, count: CountCall) -> None:
         self._count = count
 
@@ -222,6 +231,11 @@ class YidaApps:
 
     def comments_a_day(self, corp_id: str) -> int:
         return _COMMENTS_A_DAY * self._scale(corp_id)
+
+    def start_a_day(self, corp_id: str) -> int:
+        """Enough to list each app once."""
+        apps = sum(each.corp_id == corp_id for each in self._apps().apps)
+        return max(_START_A_DAY, apps + 1) * self._scale(corp_id)
 
     def _scale(self, corp_id: str) -> int:
         return _OF_CLUSTER if any(each.corp_id == corp_id and each.corp.yida_url for each in self._apps().apps) else 1

@@ -290,6 +290,7 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
         "session": False,
         "preferences": {"language": None, "theme": None, "notifications": None},
         "owned_apps": [],
+        "start_forms": False,
     }
     assert status("/v1/people") == 403, "not even themselves"
     assert status("/v1/corps/ours/users/ann/tasks?view=pending") == 200

@@ -30,7 +30,7 @@ def _http(origins: str = "") -> ASGIApp:
     return let_portals_in(http, origins)
 
 
-@pytest.mark.parametrize("path", ["/", "/ops", "/audit", "/waiting"])
+@pytest.mark.parametrize("path", ["/", "/ops", "/audit", "/waiting", "/start"])
 def test_a_page_forbids_everything_but_its_own_files(client: TestClient, path: str) -> None:
     answer = client.get(path)
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -58,7 +58,7 @@ def test_the_page_is_an_app_whose_service_worker_may_only_query_the_service(clie
     assert [client.get(f"/assets/{each}").status_code for each in icons] == [200] * 4
 
 
-@pytest.mark.parametrize("path", ["/", "/ops", "/audit", "/waiting"])
+@pytest.mark.parametrize("path", ["/", "/ops", "/audit", "/waiting", "/start"])
 def test_every_file_that_a_page_names_is_there_and_kept_for_ever(client: TestClient, path: str) -> None:
     named = re.findall(r'(?:href|src)="([^"]+)"', client.get(path).text)
     assert named

@@ -177,6 +177,30 @@ class Comment(NamedTuple):
     """Whom the system was to notify of it."""
 
 
+class StartForm(NamedTuple):
+    """A form with which a person starts a request at a system."""
+
+    form_uuid: str
+    title: str | None
+    title_en: str | None
+    url: str
+
+
+class Start(Protocol):
+    """Lists the forms of a corp's apps. Its methods may raise OperatorError: Away if it passes."""
+
+    @property
+    def app_types(self) -> Sequence[str]: ...
+
+    async def forms(self, app_type: str) -> Sequence[StartForm]:
+        """Those of one of these apps."""
+        ...
+
+    async def names(self) -> Mapping[str, str]:
+        """What apps are called, by their type, as far as it is known."""
+        ...
+
+
 class Connected(Protocol):
     """All apps of one source, of which an extension carries out decisions."""
 
@@ -218,6 +242,10 @@ class Connected(Protocol):
 
     async def agents(self, person: Person) -> Sequence[Agent]:
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
+        ...
+
+    def start(self, corp_id: str) -> Start | None:
+        """What lists the forms that people may start; None if nothing does."""
         ...
 
     def count_by(self, count: CountCall) -> None:
@@ -297,6 +325,11 @@ class Systems:
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
         return [agent for each in self._connected.values() for agent in await each.agents(person)]
+
+    def start(self, corp_id: str) -> Start | None:
+        """As of ``Connected``, of the first that has some."""
+        found = (each.start(corp_id) for each in self._connected.values())
+        return next((each for each in found if each is not None), None)
 
     def count_by(self, count: CountCall) -> None:
         """As of ``Connected``, at all systems."""

@@ -424,6 +424,22 @@ class MeOut(_Shown):
     session: Annotated[bool, _says("Whether the person signed in here, and so may sign out.")]
     preferences: Annotated[Preferences | None, _says("With single sign-on: what the person chose.")]
     owned_apps: Annotated[Sequence[str], _says("Apps whose waiting tasks the person may see, with all their people.")]
+    start_forms: Annotated[bool, _says("Whether there is a list of forms for the person, which /start shows.")]
+
+
+class StartFormOut(_Shown):
+    app_type: str
+    app_name: Annotated[str | None, _says("Known where the apps file has a corp token.")]
+    form_uuid: str
+    title: str | None
+    title_en: str | None
+    url: Annotated[str, _says("The page at Yida where it is filled in.")]
+    used_at: Annotated[str | None, _says("When the person last started it, among their latest 100 requests.", MOMENT)]
+
+
+class StartFormsOut(_Shown):
+    items: Sequence[StartFormOut]
+    complete: Annotated[bool, _says("False while the forms of some apps have not been read.")]
 
 
 class CorpsOut(_Shown):

@@ -81,6 +81,8 @@ LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
 _PENDING: Final = "pending"
 _CREATED: Final = "created"
+_STARTED_MAX = 100
+"""Requests of a person in which their forms are looked up."""
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
 
@@ -224,6 +226,18 @@ def _with_content(found: Subquery, *more: str) -> Statement:
     place = found.c.entered_at, found.c.instance_id, found.c.task_id
     shown = item.scalar_subquery().label("item"), name.scalar_subquery().label("name")
     return select(*place, *shown, *(found.c[each] for each in more))
+
+
+class _FormOf(msgspec.Struct):
+    """Of ``instances.state``."""
+
+    form_uuid: str | None = None
+
+
+_read_form_of = msgspec.json.Decoder(_FormOf).decode
+_latest = select(entries.c.entered_at, entries.c.instance).where(_OF_PERSON, entries.c.view == _VIEW)
+_latest = _latest.order_by(*_ORDER).limit(_STARTED_MAX).subquery()
+_STARTED = select(_latest.c.entered_at, instances.c.state).join(instances, instances.c.id == _latest.c.instance)
 
 
 def _count(view: int) -> ColumnElement[int]:
@@ -462,6 +476,26 @@ class Queries:
             if kind is None:
                 return connection.execute(_IMPORTED_USER, given).scalars().all()
             return connection.execute(_USERS_OF, {**given, "kind": clean(kind)}).scalars().all()
+
+    def last_started(self, person: Person) -> dict[str, int]:
+        """By form, when the person started it last, of their latest requests."""
+        corp_id, user_id = map(clean, person)
+        given = {"corp_id": corp_id, "user_id": user_id, "view": CODES_BY_NAME[_CREATED]}
+        with self._database.read() as connection, self._complete(connection):
+            rows = connection.execute(_STARTED, given).all()
+        found: dict[str, int] = {}
+        for row in rows:
+            if (form := _read_form_of(row.state).form_uuid) is not None:
+                found[form] = max(row.entered_at, found.get(form, 0))
+        return found
+
+    def form_titles(self, corp_id: str, form_uuids: Iterable[str]) -> dict[str, str]:
+        """As far as the topic of forms has them."""
+        its = forms.c.corp_id == clean(corp_id), self._database.among(forms.c.form_uuid), forms.c.title.is_not(None)
+        titles = select(forms.c.form_uuid, forms.c.title).where(*its)
+        with self._database.read() as connection:
+            found = connection.execute(titles, self._database.keys(map(clean, form_uuids)))
+            return {row.form_uuid: row.title for row in found}
 
     def names(self, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
         with self._database.read() as connection:

@@ -124,8 +124,12 @@ def lists_router(  # noqa: C901 - one handler after the other
     apps_of: Callable[[Person], list[str]] = lambda _: [],
     file_opener: FileOpener = lambda _corp, _source, _app: None,
     form_reader: ReaderOf = lambda _corp, _source, _app: None,
+    has_forms: Callable[[str], bool] = lambda _corp: False,
 ) -> APIRouter:
-    """What callers may know of themselves, of users and of instances. ``apps_of``: which apps a person owns."""
+    """What callers may know of themselves, of users and of instances.
+
+    ``apps_of``: which apps a person owns. ``has_forms``: whether people of a corp have forms to start.
+    """
     router = guarded_router(access, "task center")
     # An instance id may have any character: also a slash, which comes here decoded.
     user, of_instance = "/corps/{corp_id}/users/{user_id}", "/instances/{instance_id:path}"
@@ -152,6 +156,7 @@ def lists_router(  # noqa: C901 - one handler after the other
             "session": caller.session is not None,
             "preferences": preferences,
             "owned_apps": owned_apps,
+            "start_forms": caller.corp_id is not None and has_forms(caller.corp_id),
         }
         return JsonAnswer(found)
 

@@ -41,6 +41,7 @@ _PAGES = {
     "ops": ("ops", "运维 · taskbridge"),
     "audit": ("audit", "审计日志 · taskbridge"),
     "waiting": ("waiting", "待办概览 · taskbridge"),
+    "start": ("start", "发起 · taskbridge"),
 }
 """All have the frame page.html: each with its script, and with a title until that runs."""
 _IMPORTED = re.compile(rb'^(?:import|export)\b[^;]*?from "\./([^"]+)"', re.MULTILINE)

@@ -61,7 +61,7 @@ const main = element("main", { class: "center" }, list.root, detail.root);
 let chip = who(isOwn ? me.user_name : null);
 const head = pageHead(words, {
   title: words.product,
-  other: me.operator ? [ownLink("/ops", words.ops.title)] : [],
+  other: [isOwn && me.start_forms ? ownLink("/start", words.start.title) : null, me.operator ? ownLink("/ops", words.ops.title) : null],
   own: [live.root, chip, account, button("?", () => help.showModal(), { class: "tool", "aria-label": words.help, title: words.help })],
   typed: () => inbox.state.filter,
 });

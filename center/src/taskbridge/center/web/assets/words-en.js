@@ -229,6 +229,16 @@ export const EN = {
     others: "Somebody else’s tasks", own: "My own tasks", signOut: "Sign out", everywhere: "Sign out on all devices",
     failed: "Not signed out: the task center cannot be reached. Try again.",
   },
+  start: {
+    title: "Start",
+    search: "Search forms",
+    latest: "Last used",
+    opens: "Fill in at Yida, in a new tab",
+    notFound: "No form has these words.",
+    none: ["No form to start", "Forms that you may start appear here."],
+    unchecked: "Yida says when you open a form whether you may start it.",
+    incomplete: "The forms of some apps are not known yet: look again later.",
+  },
   waiting: {
     title: "Waiting",
     processes: "By process",

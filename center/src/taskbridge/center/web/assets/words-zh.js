@@ -223,6 +223,16 @@ export const ZH = {
     others: "查看其他人的任务", own: "返回我的任务", signOut: "退出登录", everywhere: "退出所有设备",
     failed: "退出失败：无法连接任务中心，请重试。",
   },
+  start: {
+    title: "发起",
+    search: "搜索表单",
+    latest: "最近使用",
+    opens: "在新标签页打开宜搭填写",
+    notFound: "没有匹配的表单。",
+    none: ["没有可发起的表单", "您可以发起的表单会显示在这里。"],
+    unchecked: "能否发起以宜搭打开时的提示为准。",
+    incomplete: "部分应用的表单尚未获取，请稍后再看。",
+  },
   waiting: {
     title: "待办概览",
     processes: "按流程",

@@ -1,0 +1,275 @@
+"""Forms to start are the vendor's list of each app, read rarely and by one replica for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import insert, select, text, update
+from structlog.testing import capture_logs
+
+from support.center_rows import state
+from support.plans import Plans
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.actions.systems import Away, StartForm
+from taskbridge.center.api import start as module
+from taskbridge.center.api.start import StartLists, start_router
+from taskbridge.center.tables import forms, start_lists
+from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Person
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    import httpx2
+    from starlette.testclient import TestClient
+
+    from taskbridge.runtime.database import Database
+
+TOKEN = new_token()
+PATH = "/v1/corps/ours/users/{}/forms"
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+def form(name: str, title: str | None = "") -> StartForm:
+    title = name if title == "" else title
+    return StartForm(f"FORM-{name}", title, None, f"https://yida.example/APP/submission/FORM-{name}")
+
+
+class Vendor:
+    """Two apps."""
+
+    def __init__(self) -> None:
+        self.app_types: tuple[str, ...] = ("APP_1", "APP_2")
+        self.listed = {"APP_1": [form("a"), form("b")], "APP_2": [form("c")]}
+        self.problems: dict[str, OperatorError] = {}
+        self.is_silent = False
+        self.reads: list[str] = []
+
+    async def forms(self, app_type: str) -> list[StartForm]:
+        await self._read(app_type)
+        return self.listed[app_type]
+
+    async def names(self) -> dict[str, str]:
+        await self._read("")
+        return {"APP_1": "Office"}
+
+    async def _read(self, app_type: str) -> None:
+        self.reads.append(app_type)
+        if self.is_silent:
+            await asyncio.Event().wait()
+        if app_type in self.problems:
+            raise self.problems[app_type]
+
+
+class World:
+    def __init__(self, served: Served, provider: Any) -> None:
+        self.served, self._provider, self.vendor = served, provider, Vendor()
+        rows = served.rows
+        self.lists = StartLists(served.database)
+        self.starts = {"ours": self.vendor}
+        start_of = self.starts.get
+        made = start_router(rows.access, rows.queries, rows.threads, self.lists, start_of=start_of)
+        served.http.include_router(made)
+
+    def browser(self, user: str = "ann") -> TestClient:
+        self._provider.claims["preferred_username"] = user
+        browser = self.served.browser()
+        sign_in(browser)
+        return browser
+
+    def get(self, browser: TestClient, user: str = "ann") -> httpx2.Response:
+        return browser.get(PATH.format(user), headers=SAME_SITE)
+
+    def pass_hours(self, hours: float) -> None:
+        with self.served.database.write() as connection:
+            earlier = start_lists.c.due_at - int(hours * 3_600_000)
+            connection.execute(update(start_lists).values(due_at=earlier))
+
+
+def names(answer: httpx2.Response) -> list[str]:
+    return [each["title"] for each in answer.json()["items"]]
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[World]:
+    monkeypatch.setattr(module, "_LOOKED_S", 0.0)
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
+    people = {"api_tokens_file": str(tokens), "operators": "ours/cai"}
+    with signing_in(database, tmp_path, **people) as (served, provider):
+        yield World(served, provider)
+
+
+def test_lists_are_read_once_for_everybody_and_no_person_costs_a_call(world: World) -> None:
+    ann, bob = world.browser(), world.browser("bob")
+    found = [world.get(ann), world.get(ann), world.get(bob, "bob")]
+    assert [(each.status_code, names(each), each.json()["complete"]) for each in found] == [
+        (200, ["a", "b", "c"], True)
+    ] * 3
+    assert found[0].json()["items"][0] == {
+        **form("a")._asdict(),
+        "app_type": "APP_1",
+        "app_name": "Office",
+        "used_at": None,
+    }
+    assert found[0].json()["items"][2]["app_name"] is None
+    assert sorted(world.vendor.reads) == ["", "APP_1", "APP_2"]
+
+
+def test_replicas_at_the_same_time_read_each_list_once(world: World) -> None:
+    rows, vendor = world.served.rows, world.vendor
+
+    async def scenario() -> None:
+        replicas = [module.read_due(vendor, "ours", StartLists(world.served.database), rows.threads) for _ in range(4)]
+        await asyncio.gather(*replicas)
+
+    asyncio.run(scenario())
+    assert sorted(vendor.reads) == ["", "APP_1", "APP_2"]
+    assert names(world.get(world.browser())) == ["a", "b", "c"]
+
+
+def test_after_four_hours_new_forms_are_there_and_removed_ones_are_not(world: World) -> None:
+    ann = world.browser()
+    world.get(ann)
+    world.vendor.listed["APP_1"] = [form("b"), form("new")]
+    world.pass_hours(3.9)
+    assert names(world.get(ann)) == ["a", "b", "c"]
+    world.pass_hours(0.2)
+    assert names(world.get(ann)) == ["b", "new", "c"]
+    assert len(world.vendor.reads) == 3 + 2, "names are those of the day"
+    world.vendor.app_types = ("APP_2",)
+    assert names(world.get(ann)) == ["c"]
+
+
+def test_a_refused_app_hides_no_other_and_is_not_requested_at_each_look(world: World) -> None:
+    world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
+    ann = world.browser()
+    with capture_logs() as logs:
+        found = [world.get(ann) for _ in range(3)]
+    assert [(names(each), each.json()["complete"]) for each in found] == [(["c"], False)] * 3
+    assert sorted(world.vendor.reads) == ["", "APP_1", "APP_2"]
+    [logged] = [each for each in logs if each["event"] == "start_forms_not_read"]
+    assert logged["app_type"] == "APP_1"
+    assert "ann" not in str(logged)
+    world.vendor.problems.clear()
+    world.pass_hours(4.1)
+    assert names(world.get(ann)) == ["a", "b", "c"]
+    # Its former list is shown when it is refused later.
+    world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
+    world.pass_hours(4.1)
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
+
+
+def test_names_that_are_refused_hide_no_form(world: World) -> None:
+    world.vendor.problems = {"": OperatorError("no corp token")}
+    answer = world.get(world.browser())
+    assert (names(answer), answer.json()["items"][0]["app_name"]) == (["a", "b", "c"], None)
+
+
+def test_a_vendor_that_is_away_is_said_and_tried_again_after_minutes(world: World) -> None:
+    ann, away = world.browser(), Away("the calls of a day are used up")
+    world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), away)
+    answers = [world.get(ann) for _ in range(5)]
+    assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "60")] * 5
+    assert len(world.vendor.reads) == 3, "each once in a quarter of an hour"
+    world.vendor.problems.clear()
+    world.pass_hours(0.3)
+    assert names(world.get(ann)) == ["a", "b", "c"]
+    world.vendor.problems = {"APP_1": away, "APP_2": away}
+    world.pass_hours(4.1)
+    assert names(world.get(ann)) == ["a", "b", "c"], "what was listed before"
+
+
+def test_a_replica_that_died_while_it_read_a_list_leaves_it_to_another(world: World) -> None:
+    assert world.lists.claim("ours", "APP_1", now=now_ms())
+    ann = world.browser()
+    answer = world.get(ann)
+    assert (names(answer), answer.json()["complete"]) == (["c"], False)
+    world.pass_hours(0.3)
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
+
+
+def test_a_page_ends_though_the_vendor_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = world.browser()
+    assert world.get(ann).status_code == 200
+    world.pass_hours(5)
+    world.vendor.is_silent = True
+    monkeypatch.setattr(module, "OPEN_S", 0.01)
+    assert names(world.get(ann)) == ["a", "b", "c"]
+
+
+def test_only_the_person_reads_them(world: World) -> None:
+    cai = world.browser("cai")
+    assert world.get(cai).status_code == 403
+    assert world.served.browser().get(PATH.format("ann")).status_code == 401
+    program = {"Authorization": f"Bearer {TOKEN}"}
+    assert world.served.browser().get(PATH.format("ann"), headers=program).status_code == 403
+    assert world.vendor.reads == []
+    with world.served.database.read() as connection:
+        assert connection.execute(select(start_lists)).all() == []
+
+
+def test_a_corp_without_credentials_has_none(world: World) -> None:
+    world.starts.clear()
+    assert world.get(world.browser()).status_code == 404
+    assert world.vendor.reads == []
+
+
+def test_the_last_use_is_that_of_the_persons_own_requests(world: World) -> None:
+    for instance, originator, form_uuid in (
+        ("I-1", "ann", "FORM-a"),
+        ("I-2", "ann", "FORM-a"),
+        ("I-3", "bob", "FORM-b"),
+        ("I-4", "ann", None),
+    ):
+        made = state(instance, corp_id="ours", originator=Person(originator, None), form_uuid=form_uuid)
+        world.served.rows.store(made)
+    used = {each["title"]: each["used_at"] for each in world.get(world.browser()).json()["items"]}
+    newest = world.served.rows.queries.last_started(("ours", "ann"))
+    assert used == {"a": iso(newest["FORM-a"]), "b": None, "c": None}
+
+
+def test_titles_are_text_cut_and_else_those_of_the_topic_of_forms(world: World) -> None:
+    world.vendor.listed = {"APP_1": [form("a", None), form("b", MARKUP)], "APP_2": [form("c", "长" * 5_000)]}
+    with world.served.database.write() as connection:
+        row = {"corp_id": "ours", "form_uuid": "FORM-a", "partition": 0, "title": "Visitors", "labels": b"{}"}
+        connection.execute(insert(forms), row)
+    assert names(world.get(world.browser())) == ["Visitors", MARKUP, "长" * 200]
+
+
+def test_what_nobody_looks_at_any_more_is_deleted(world: World) -> None:
+    world.get(world.browser())
+    world.pass_hours(29 * 24)
+    assert world.lists.purge() == 0
+    world.pass_hours(2 * 24 + 24)
+    assert world.lists.purge() == 3
+
+
+def test_each_query_has_an_index(world: World) -> None:
+    for number in range(300):
+        made = state(f"I-{number}", corp_id="ours", originator=Person(f"user{number % 50}", None), form_uuid="FORM-a")
+        world.served.rows.store(made)
+    with world.served.database.write() as connection:
+        many = [{"corp_id": f"c{each}", "app_type": "APP", "due_at": 0} for each in range(300)]
+        connection.execute(insert(start_lists), many)
+        titled = {"corp_id": "ours", "partition": 0, "title": "t", "labels": b"{}"}
+        connection.execute(insert(forms), [{**titled, "form_uuid": f"FORM-{each}"} for each in range(300)])
+        connection.execute(text("ANALYZE"))
+    plans = Plans(world.served.database)
+    assert world.served.rows.queries.last_started(("ours", "user1")).keys() == {"FORM-a"}
+    assert world.served.rows.queries.form_titles("ours", ["FORM-1", "FORM-x"]) == {"FORM-1": "t"}
+    assert world.lists.of("c7").keys() == {"APP"}
+    assert world.lists.claim("c7", "APP", now=now_ms())
+    assert not world.lists.claim("c7", "APP", now=now_ms())
+    world.lists.store("c7", "APP", b"[]", due_at=now_ms())
+    assert plans
+    for sql, plan in plans.items():
+        for table in ("entries", "instances", "forms", "start_lists"):
+            assert f"SCAN {table}\n" not in f"{plan}\n", f"{sql}\n{plan}"
+            assert f"Seq Scan on {table} " not in plan, f"{sql}\n{plan}"
