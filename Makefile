@@ -3,19 +3,19 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow tests nightly kubernetes everything upgrade-test release docs check native fuzz prerequisites
+.PHONY: image demo test disasters consumers slow nightly kubernetes everything upgrade-test release docs check native fuzz prerequisites
 demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
 	@$(UV) run taskbridge demo
 
 # Libraries are compiled once, not by each process of the tests. ARGUMENTS go to pytest.
-test: NEEDS := test
+test: NEEDS = $(if $(SLOW),slow,test)
 test: native
-	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest $(if $(SLOW),-n 5 -m "not nightly and not kubernetes") $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
-disasters consumers slow tests nightly kubernetes everything upgrade-test: NEEDS := slow
+disasters consumers slow nightly kubernetes everything upgrade-test: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m "disasters and not nightly" tests/chaos tests/integration $(ARGUMENTS)
 
@@ -28,11 +28,6 @@ consumers: native
 slow: native
 	@$(RUN) --compile-bytecode pytest -n 3 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
 
-# `make test` and `make slow` in one run: tests that compute fill the cores while others wait. Two of the five processes
-# have slow tests at most times.
-tests: native
-	@$(RUN) --compile-bytecode pytest -n 5 -m "not nightly and not kubernetes" $(ARGUMENTS)
-
 # Every case of what `make test` and `make slow` prove with one case, such as each single ACL.
 nightly: native
 	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
@@ -43,7 +38,8 @@ kubernetes: native
 	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
 
 # All checks and all tests: before a release.
-everything: check docs tests nightly kubernetes
+everything: SLOW := 1
+everything: check docs test nightly kubernetes
 
 # The artifacts of the last tag, or of FROM=COMMIT, are replaced by this commit's, below running services with data.
 upgrade-test: native
