@@ -12,7 +12,7 @@ demo: $(UV)
 # Libraries are compiled once, not by each process of the tests. ARGUMENTS go to pytest.
 test: NEEDS = $(if $(SLOW),slow,test)
 test: native
-	@$(RUN) --compile-bytecode pytest $(if $(SLOW),-n 5 -m "not nightly and not kubernetes") $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest $(if $(SLOW),-n 4 -m "not nightly and not kubernetes") $(ARGUMENTS)
 
 # Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
 disasters consumers slow nightly kubernetes everything upgrade-test: NEEDS := slow

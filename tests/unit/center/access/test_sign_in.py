@@ -87,6 +87,7 @@ def test_who_signs_in_sees_their_own_lists_and_nothing_else(serve: Callable[...,
         "session": True,
         "preferences": {"language": None, "theme": None, "notifications": None},
         "owned_apps": [],
+        "start_forms": False,
     }
     statuses = {
         path: browser.get(path).status_code

@@ -24,6 +24,7 @@ from taskbridge.center.actions.agents import Agents
 from taskbridge.center.tables import actions
 from taskbridge.dingtalk.apps import Apps, Corp, Organisation
 from taskbridge.dingtalk.organisation import Agent, CancelAgentTask, CreateAgentTask, GetAgentTasks
+from taskbridge.dingtalk.wire import CODE_MONTH
 from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import PersonRecord
 
@@ -302,7 +303,8 @@ async def test_it_is_known_for_as_long_as_the_delegation_lasts(database: Databas
         assert short.delegation_id != long.delegation_id
         absence.end(long)
         await world.work()
-        assert world.dingtalk.organisation.agents[1].status == "CANCEL"
+        removed = max(world.dingtalk.organisation.agents, key=lambda each: each.ends or "")
+        assert removed.status == "CANCEL"
 
 
 async def test_a_system_that_was_taken_out_of_the_file_meanwhile(database: Database) -> None:
@@ -312,7 +314,53 @@ async def test_a_system_that_was_taken_out_of_the_file_meanwhile(database: Datab
         absence.world.apps = Apps((), absence.world.apps.apps)
         absence.end(given)
         await absence.world.work()
-        assert absence.shown()[0] == ("agent_end", "FAILED", "unsent")
+        assert absence.shown()[0] == ("agent_end", "REQUESTED", "unsent")
+        absence.world.apps = Apps((OURS,), absence.world.apps.apps)
+        await absence.world.work(pass_s=60)
+        assert absence.there == ["CANCEL"]
+
+
+@pytest.mark.parametrize("problem", ["gateway", "down", "month", "permission"])
+async def test_an_agent_is_removed_however_long_that_fails(database: Database, problem: str) -> None:
+    async with away(database) as absence:
+        world, faults = absence.world, absence.world.dingtalk.faults
+        given = absence.delegate(hours=(0, 24 * 300))
+        await world.work()
+        faults.is_down = problem == "down"
+        if problem == "permission":
+            faults.denied[CANCEL] = "Yida.PlatformResource.Write"
+        absence.end(given)
+        for at in range(40):
+            if problem in {"month", "gateway"}:
+                answers = [(400, CODE_MONTH)] if problem == "month" else [(502, "")] * 2
+                faults.answers_next.clear()
+                faults.answers_next.extend(answers)
+            await world.work(pass_s=60 if at < 20 else 6 * 3600)
+        faults.answers_next.clear()
+        action, status, detail = absence.shown()[0]
+        assert (action, status, absence.there) == ("agent_end", "REQUESTED", [None])
+        assert detail
+        faults.is_down = False
+        faults.denied.clear()
+        for _ in range(2):
+            await world.work(pass_s=31 * 24 * 3600)  # the calls of a month are back in the next
+        assert absence.there == ["CANCEL"]
+        assert all(each.due_at is None for each in world.stored)
+
+
+async def test_an_agent_that_was_not_removed_is_shown_until_it_ends(database: Database) -> None:
+    async with away(database) as absence:
+        world = absence.world
+        given = absence.delegate(hours=(0, 72))
+        await world.work()
+        world.dingtalk.faults.is_down = True
+        absence.end(given)
+        for _ in range(11):
+            await world.work(pass_s=6 * 3600)
+        assert [each[:2] for each in absence.shown()] == [("agent_end", "REQUESTED")]
+        await world.work(pass_s=7 * 3600)
+        assert absence.shown() == []
+        assert {each.status for each in world.stored if each.action == "agent_end"} == {"OVERTAKEN"}
 
 
 def test_over_http(database: Database, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ class Delegations:
             delegations.c.user_id == user_id,
         )
         with self._database.write() as connection:
+            self._database.lock(connection, lock_of(person))
             row = connection.execute(delete(delegations).where(its).returning(*delegations.c)).first()
             if row is None:
                 raise Unknown("no such delegation")

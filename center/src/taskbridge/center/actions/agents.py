@@ -84,12 +84,14 @@ class Agents:
             self._record(connection, caller, ended, AGENT_END, address, now, max(now, (until or 0) + 1))
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
-        """Those of delegations that have not ended, and of the last day: the latest first."""
+        """Those of delegations that have not ended, under way, and of the last day: the latest first."""
         corp_id, user_id = person
         own = actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.action.in_(AGENTS)
         given = select(delegations.c.delegation_id)
         given = given.where(delegations.c.corp_id == corp_id, delegations.c.user_id == user_id)
-        young = or_(actions.c.requested_at > now - SHOWN_MS, actions.c.instance_id.in_(given))
+        young = or_(
+            actions.c.requested_at > now - SHOWN_MS, actions.c.due_at.is_not(None), actions.c.instance_id.in_(given)
+        )
         with self._database.read() as connection:
             query = select(actions).where(*own, young).order_by(actions.c.requested_at.desc())
             return [Action(*row) for row in connection.execute(query)]

@@ -13,6 +13,7 @@ import structlog
 from taskbridge.center.actions.store import (
     ACCEPTED,
     FAILED,
+    OVERTAKEN,
     REFUSED,
     REQUESTED,
     SENDING,
@@ -22,15 +23,17 @@ from taskbridge.center.actions.store import (
     Action,
     Actions,
     Share,
+    ends_at,
 )
 from taskbridge.center.actions.systems import Received, System, Systems, always
+from taskbridge.center.actions.targets import AGENT_END
 from taskbridge.runtime.clock import Clock, SystemClock
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.center.actions.systems import Allowed
+    from taskbridge.center.actions.systems import Allowed, Answer
 
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""
@@ -45,6 +48,8 @@ _READ_BACK_MS = 10_000
 _BACKOFF_MS, _BACKOFF_MAX_MS = 2_000, 60_000
 _GIVE_UP_MS = 10 * 60_000
 _READ_BACKS = 3
+_REMOVAL_MAX_MS = 6 * 3600 * 1000
+"""The longest pause before an agent is removed again: it may act for a year, and each attempt costs calls."""
 _LOOK_S = 1.0
 _END_S = 8.0
 
@@ -133,37 +138,54 @@ class ActionDispatcher:
 
     async def _send(self, action: Action) -> None:
         now = self._clock.now_ms()
-        if self._system_of(action) is None or now - action.requested_at > _GIVE_UP_MS:
-            await self._end(action, FAILED, action.detail or UNSENT)
+        if action.action == AGENT_END and now >= ends_at(action):
+            await self._end(action, OVERTAKEN)  # the agent has ended by itself
+            return
+        is_late = action.action != AGENT_END and now - action.requested_at > _GIVE_UP_MS
+        if is_late or self._system_of(action) is None:
+            await self._not_sent(action, now, attempts=action.attempts + 1)
             return
         claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
         if claimed is None:
             return
         system = self._system_of(claimed, allowed=partial(self._may_send, claimed))
         if system is None:  # it was removed meanwhile
-            await self._end(claimed, FAILED, action.detail or UNSENT)
+            await self._not_sent(claimed, now, status=REQUESTED)
             return
         answer = await system.send(claimed, now=now)
-        now = self._clock.now_ms()
-        if answer.received is Received.REFUSED:
-            await self._end(claimed, REFUSED, answer.detail)
-        elif answer.received is Received.ACCEPTED:
-            await self._advance(claimed, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0, detail="")
-        elif answer.received is Received.UNSENT or system.repeats:
-            later = min(_BACKOFF_MS * 2**action.attempts, _BACKOFF_MAX_MS)
-            detail = UNSENT if answer.received is Received.UNSENT and action.detail in ("", UNSENT) else UNCONFIRMED
-            await self._advance(claimed, status=REQUESTED, due_at=now + later, detail=detail)
+        await self._sent(claimed, answer, is_repeated=_repeats(system, action))
+
+    async def _not_sent(self, action: Action, now: int, **changes: Any) -> None:
+        """No system takes it. The removal of an agent is tried until the agent's end."""
+        detail = action.detail or UNSENT
+        if action.action == AGENT_END:
+            await self._advance(action, due_at=now + _pause_of(action), detail=detail, **changes)
         else:
-            await self._advance(claimed, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0, detail="")
+            await self._end(action, FAILED, detail)
+
+    async def _sent(self, action: Action, answer: Answer, *, is_repeated: bool) -> None:
+        now = self._clock.now_ms()
+        again = {"status": REQUESTED, "due_at": now + _pause_of(action)}
+        if answer.received is Received.REFUSED and action.action == AGENT_END:
+            await self._advance(action, detail=answer.detail or UNCONFIRMED, **again)
+        elif answer.received is Received.REFUSED:
+            await self._end(action, REFUSED, answer.detail)
+        elif answer.received is Received.ACCEPTED:
+            await self._advance(action, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0, detail="")
+        elif answer.received is Received.UNSENT or is_repeated:
+            is_unsent = answer.received is Received.UNSENT and action.detail in ("", UNSENT)
+            await self._advance(action, detail=UNSENT if is_unsent else UNCONFIRMED, **again)
+        else:
+            await self._advance(action, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0, detail="")
 
     async def _ask(self, action: Action) -> None:
         """The callback has not come, or nobody knows whether the system received the action."""
         system, now = self._system_of(action), self._clock.now_ms()
-        if action.status != SENDING:
-            changes = {"attempts": action.attempts + 1}
-        elif system is not None and system.repeats:
+        if action.status in (SENDING, UNCLEAR) and _repeats(system, action):
             await self._advance(action, status=REQUESTED, due_at=now, detail=UNCONFIRMED)
             return
+        if action.status != SENDING:
+            changes = {"attempts": action.attempts + 1}
         else:  # so far, attempts to send it were counted
             changes = {"status": UNCLEAR, "attempts": 1, "detail": ""}
         claimed = await self._advance(action, due_at=now + _LEASE_MS, **changes)
@@ -191,6 +213,16 @@ class ActionDispatcher:
         """Whether the action is still ours, for as long as the call may take."""
         is_time = self._clock.now_ms() < (claimed.due_at or 0) - _LAST_MS
         return is_time and await self._threads.run(self._store.is_claimed, claimed)
+
+
+def _repeats(system: System | None, action: Action) -> bool:
+    """The removal of an agent too: it is found first, by what it is."""
+    return action.action == AGENT_END or (system is not None and system.repeats)
+
+
+def _pause_of(action: Action) -> int:
+    longest = _REMOVAL_MAX_MS if action.action == AGENT_END else _BACKOFF_MAX_MS
+    return min(_BACKOFF_MS * 2 ** min(max(action.attempts - 1, 0), 20), longest)
 
 
 def _shares_of(action: Action) -> tuple[Share, Share]:

@@ -129,6 +129,11 @@ class Action(NamedTuple):
     """The digest of the values that the person saw; empty if that is not known."""
 
 
+def ends_at(action: Action) -> int:
+    """When the agent of an action of AGENTS ends by itself."""
+    return int(action.remark.partition(" ")[2])
+
+
 class LeftProcess(NamedTuple):
     """Pending tasks of one process of a person."""
 
@@ -471,6 +476,9 @@ class Actions:
             return refused._replace(detail=NOT_POSSIBLE)
         if reason := _objection(connection, refused, read_state(row.state), wanted.seen_revision):
             return refused._replace(detail=reason)
+        if wanted.action == REASSIGN:
+            # The release before would take it for a refusal: it finds no system with a space before its name.
+            refused = refused._replace(source=f" {row.source}")
         return _requested(connection, refused, now)
 
 

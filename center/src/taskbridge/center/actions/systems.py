@@ -282,7 +282,7 @@ class Systems:
     def of(self, corp_id: str, source: str, app_type: str, *, allowed: Allowed = always) -> System | None:
         """Where decisions on tasks of this app go; None if they are made elsewhere only.
 
-        Before ``source`` there is a space if it is of an action of no task.
+        Before ``source`` there is a space if it is of an action that the release before would not know.
         """
         source = source.strip()
         if (connected := self._connected.get(source)) is not None:

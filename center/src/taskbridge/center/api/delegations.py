@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from fastapi import APIRouter
+    from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Access
     from taskbridge.center.actions.agents import Agents
@@ -107,13 +108,16 @@ def delegations_router(
         With `at_yida`, which `may_be_at_yida` allows, the delegation of all tasks is an agent at Yida too.
         """
         _limit(changes, (corp_id, user_id))
-        if body.at_yida:
-            _limit(written, corp_id)
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
         address, now = address_of(request), now_ms()
-        also = partial(at_yida.write, caller=caller, address=address, now=now) if body.at_yida else None
+
+        def write(connection: Connection, given: Delegation) -> None:
+            at_yida.write(connection, given, caller=caller, address=address, now=now)
+            _limit(written, corp_id)  # last: what is refused is not counted
+
+        also = write if body.at_yida else None
         await threads.write(lambda: store.add(caller, wanted, address=address, now=now, also=also))
         wake()
         return await answer((corp_id, user_id))
