@@ -186,8 +186,8 @@ def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return taskbridge("spool", *arguments, timeout=90)
 
 
-def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
-    edge: RunningEdge, connection: Connection, read_topic: Callable[[str], list[Message]]
+def test_replay_waits_until_an_edge_has_delivered_what_another_left_behind(
+    tmp_path: Path, edge: RunningEdge, connection: Connection, read_topic: Callable[[str], list[Message]]
 ) -> None:
     edge.start()
     wait_until(edge.is_ready)
@@ -195,7 +195,12 @@ def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
     assert {send(edge, "replayed", each).status_code for each in tasks} == {200}
     edge.kill()
     addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
-    done = run_spool("replay", "--data-dir", str(edge.data_dir), *addresses)
+    alone = run_spool("replay", "--data-dir", str(edge.data_dir), *addresses)
+    assert (alone.returncode, "no edge runs on" in alone.stderr) == (1, True), alone.stderr
+    back = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
+    with back:
+        back.start()
+        done = run_spool("replay", "--data-dir", str(edge.data_dir), *addresses)
     assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
     assert task_ids(connection, read_topic(TASK_EVENTS.name), "replayed") == tasks
     shown = run_spool("status", "--data-dir", str(edge.data_dir), "--json").stdout
