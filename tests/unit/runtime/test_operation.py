@@ -81,6 +81,13 @@ def test_readiness_decides_the_status(*, ready: bool, awaited: bool) -> None:
     assert status_of(answer) == (200 if ready else 503)
 
 
+def test_it_ends_when_told_to_and_not_at_its_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.serving._TICK_S", 3600)
+    with served() as port:
+        answer = exchange(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert status_of(answer) == 200
+
+
 def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
     start, endless = HEALTH + b"x-long: ", b"hung up"  # before its answer could be read
     with served() as port:
