@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,21 @@ def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path) -> No
     assert f"no edge runs on {tmp_path / 'spool'}" in str(result.exception)
     _, (found,) = run("spool", "status", "--data-dir", str(tmp_path))
     assert found["records"] == 3
+
+
+def test_a_spool_with_a_file_that_cannot_be_read_is_not_called_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "1.db").write_bytes(b"nonsense")
+    result = CliRunner().invoke(app, ["spool", "replay", "--data-dir", str(tmp_path)])
+    assert f"no edge runs on {folder}" in str(result.exception)
+
+    async def scenario() -> None:
+        async with open_spool(folder):
+            found = CliRunner().invoke(app, ["spool", "replay", "--data-dir", str(tmp_path)])
+            assert re.search(r"cannot be read: 1\.db .*not a database", str(found.exception))
+
+    asyncio.run(scenario())
 
 
 def test_verify_and_status_continue_after_an_unreadable_file(tmp_path: Path) -> None:

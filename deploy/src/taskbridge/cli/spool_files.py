@@ -84,7 +84,7 @@ def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], boo
     """Have the edge retry what Kafka refused, and wait until the spool is empty; returns the number of records left.
 
     Raises OperatorError if no edge runs on the folder: an edge delivers its spool, and what is requested here, at its
-    start.
+    start. Also if files are left that cannot be read: nobody knows what they hold.
     """
     folder.prepare()
     for number in folder.numbers():
@@ -94,12 +94,16 @@ def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], boo
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
-        found = status(folder)
+        found = [_status_of(folder, number) for number in folder.numbers()]
         left = sum(each["records"] for each in found)
-        if stopped() or not (left or asked_back):
+        # One that an edge has removed meanwhile was empty.
+        unread = [as_line(each) for each in found if each["problem"] and (folder.path / each["file"]).exists()]
+        if stopped() or not (left or asked_back or unread):
             return left
         if not any(each["owner"] for each in found):
             raise OperatorError(f"no edge runs on {folder.path}: start one on this data folder; it delivers the spool")
+        if not (left or asked_back):
+            raise OperatorError(f"some files cannot be read: {'; '.join(unread)}")
         heartbeat.beat(f"the edge delivers the spool, {left} records left")
         time.sleep(_POLL_S)
 
