@@ -353,7 +353,6 @@ class FakeDingTalk:
     search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
     lacks = frozenset[str]()
     """Paths that it does not have."""
-    """The HTTP calls that it recorded for each instance."""
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ def test_form_values_are_texts_nulls_or_json_text() -> None:
     assert not skipped
 
 
-@pytest.mark.parametrize("value", [None, "", " ", "x", "[]", [], True])
+@pytest.mark.parametrize("value", [None, "", " ", "x", "null", '""', "[]", [], True])
 def test_what_is_no_object_has_no_form_values(value: Any) -> None:
     skipped: list[str] = []
     assert fields.read_form({"dataMap": value}.get, "dataMap", skipped.append) == {}

@@ -231,12 +231,13 @@ def read_moment(get: Get, key: str, received_at: int | None, skipped: Skipped) -
 def read_form(get: Get, key: str, skipped: Skipped) -> Mapping[str, str | None]:
     """A form's values by field id: texts and nulls as they are, anything else as JSON text. Empty if there is none."""
     value = get(key)
-    if isinstance(value, str) and value.strip():
+    if is_blank(value):
+        return {}
+    if isinstance(value, str):
         with suppress(ValueError):
             value = strict_json.parse(value)
     if not isinstance(value, dict):
-        if not is_blank(value):
-            skipped(key)
+        skipped(key)
         return {}
     return {
         _whole(name): None if each is None else _whole(each if isinstance(each, str) else strict_json.compact(each))
