@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecordBatch
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.streams.engine import joint_producer
@@ -270,6 +270,15 @@ def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:
     assert kafka.metadata_updates == 2
 
 
+def test_a_claim_fails_if_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.CLAIM_S", -1)
+    kafka.is_known = False
+    producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
+    with pytest.raises(KafkaException):
+        producer.claim()
+    producer.close()
+
+
 def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, producer: JointProducer) -> None:
     def fails() -> None:
         with producer.transaction():
@@ -283,3 +292,11 @@ def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, 
         producer.send("states", [(b"k", b"other", [])], partition=0)
     assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
     assert values(kafka.written["states", 0]) == [b"other"]
+
+
+def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) -> None:
+    write(producer, partitions=1)
+    kafka.written.clear()
+    producer.claim()
+    write(producer, partitions=1)
+    assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"

@@ -171,6 +171,24 @@ async def test_a_turn_waits_for_chunks_in_progress_and_delays_the_next() -> None
     assert len(work.begun) == 2
 
 
+async def test_sixteen_chunks_may_wait_and_again_after_they_were_joined() -> None:
+    work = Work()
+    for begin in (0, 100):
+        async with work.queues.turn(0):
+            for offset in range(begin, begin + 16):
+                async with asyncio.timeout(60):
+                    await work.queues.put(*chunk(0, offset))
+            one_more = asyncio.create_task(work.queues.put(*chunk(0, begin + 16)))
+            await settle()
+            assert not one_more.done()
+        await settle()
+        assert one_more.done()
+        for end in work.ends:
+            end.set()
+        await settle()
+    assert [offset for _, _, offset in work.begun] == [15, 16, 115, 116]
+
+
 class Begun:
     """Chunks of which nothing is left to be awaited, or that cannot even be begun."""
 
@@ -187,6 +205,25 @@ class Begun:
 
     async def _failed(self, error: Exception) -> None:
         self.errors.append(error)
+
+
+async def test_a_chunk_without_an_end_needs_no_room() -> None:
+    work = Begun()
+    for offset in range(6):
+        await work.queues.put(*chunk(0, offset))
+        await settle()
+    assert work.partitions == [0] * 6
+
+
+async def test_a_full_queue_lets_others_run_in_between() -> None:
+    work = Begun()
+    async with work.queues.turn(0):
+        for number in range(3):  # no two of them fit into one
+            await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+    await asyncio.sleep(0)
+    await work.queues.put(*chunk(1, 0))
+    await settle()
+    assert work.partitions == [0, 1, 0, 0]
 
 
 async def test_a_chunk_that_fails_to_begin_stops_all_queues() -> None:

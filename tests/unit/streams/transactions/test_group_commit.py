@@ -187,11 +187,38 @@ async def test_submissions_of_one_poll_share_a_transaction(
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
+async def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
+
+    async with running() as group_commit:
+        first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
+        await producers.begun()
+        second = group_commit.submit(SECOND, 7, one(b"b"), generation=5, more_follow=True)
+        producers.may_commit.release(2)
+        async with asyncio.timeout(60):
+            await asyncio.gather(first, second)
+
+
 async def test_a_few_records_linger_no_longer_than_others_may_take(producers: FakeProducers) -> None:
     async with running() as group_commit:
         producers.may_commit.release()
         async with asyncio.timeout(60):
             await group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
+
+
+async def test_more_than_a_hundred_records_do_not_linger(
+    producers: FakeProducers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
+
+    async with running() as group_commit:
+        producers.may_commit.release()
+        first = group_commit.submit(FIRST, 10, one(b"a") * 60, generation=5, more_follow=True)
+        assert group_commit.submit(SECOND, 7, one(b"b") * 41, generation=5, more_follow=True)
+        async with asyncio.timeout(60):
+            await first
+    [transaction] = producers.transactions
+    assert len(transaction["sent"]) == 101
 
 
 async def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(
@@ -219,6 +246,18 @@ async def test_a_submission_of_an_earlier_generation_is_refused(producers: FakeP
         with pytest.raises(Overtaken):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=4)
     assert producers.transactions == []
+
+
+async def test_generations_never_share_a_transaction(producers: FakeProducers) -> None:
+    async with running() as group_commit:
+        first = group_commit.submit(FIRST, 1, one(b"-"), generation=5)
+        await producers.begun()
+        second = group_commit.submit(FIRST, 2, one(b"a"), generation=5)
+        group_commit.membership = lambda: MEMBER._replace(generation=6)
+        third = group_commit.submit(SECOND, 1, one(b"b"), generation=6)
+        producers.may_commit.release(3)
+        await asyncio.gather(first, second, third)
+    assert [each["member"].generation for each in producers.transactions] == [5, 5, 6]
 
 
 async def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: FakeProducers) -> None:
@@ -283,6 +322,19 @@ async def test_a_transaction_has_up_to_20000_records_and_32_mib(
     await asyncio.gather(*waiting)
     await group_commit.close()
     assert len(producers.transactions) == earlier + transactions
+
+
+async def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
+    async with running() as group_commit:
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
+        given_up = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
+        other = group_commit.submit(SECOND, 1, one(b"c"), generation=5)
+        given_up.cancel()
+        producers.may_commit.release()
+        producers.may_commit.release()
+        await first
+        async with asyncio.timeout(60):
+            assert await other == [ord("c")]
 
 
 async def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> None:
