@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.server.admission import (
+    ALL_LINES_PER_MINUTE,
+    FULL,
     LINES_PER_MINUTE,
     OWN_FILES,
     UNKNOWN,
@@ -155,6 +157,20 @@ def test_a_connection_with_unread_input_is_not_idle() -> None:
     assert it.gate.room(0)
 
 
+def test_a_connection_that_is_served_does_not_give_way() -> None:
+    it = opened()
+    served = [Connection(), Connection()]
+    for each in served:
+        it.gate.admit(each, "192.0.2.1")
+        it.gate.works(each)
+    assert it.gate.admit(Connection(), "192.0.2.1") == FULL
+    assert [each.closed for each in served] == [False, False]
+    it.gate.leave(served[0])
+    it.gate.leave(served[0])
+    it.gate.waits(served[0])  # a late call for a connection that has left
+    assert (it.gate.open, it.gate.admit(Connection(), "192.0.2.1")) == (1, None)
+
+
 def test_a_flood_is_counted_in_full_and_logged_in_part() -> None:
     it = opened(connections=1)
     with capture_logs() as lines:
@@ -225,3 +241,9 @@ def test_other_senders_and_other_reasons_have_lines_of_their_own() -> None:
         log.admit("wrong-sign", "192.0.2.1")
     assert log.admit("wrong-sign", "192.0.2.2") is not None
     assert log.admit("unknown-app", "192.0.2.1") is not None
+
+
+def test_a_flood_from_everywhere_is_bounded_too() -> None:
+    log = RejectionLog(clock=Clock())
+    lines = [log.admit("wrong-sign", f"10.0.{each // 256}.{each % 256}") for each in range(5000)]
+    assert sum(line is not None for line in lines) == ALL_LINES_PER_MINUTE

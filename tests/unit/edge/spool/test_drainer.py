@@ -10,7 +10,9 @@ from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
 from support.edge.spool import TestProducer, number_of, numbers, open_client, open_spool, record, until
+from taskbridge.cli.spool_files import set_aside
 from taskbridge.edge.spool.drainer import Drainer
+from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.codec import framed
@@ -115,6 +117,16 @@ async def test_a_record_that_the_broker_finds_too_large_is_set_aside_alone(tmp_p
         assert producer.delivered == [0, 2, 3, 4]
     async with open_spool(tmp_path) as spool:
         assert (spool.waiting, spool.set_aside) == (0, 1)
+
+
+async def test_many_refused_records_of_a_partition_do_not_each_wait(tmp_path: Path) -> None:
+    producer = TestProducer()
+    producer.failing = dict.fromkeys(range(100), TOO_LARGE)
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(101)))
+        async with draining(spool, await open_client(producer)):
+            await until(lambda: spool.waiting == 0)
+        assert (producer.delivered, spool.set_aside) == ([100], 100)
 
 
 async def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> None:
@@ -265,6 +277,24 @@ class RefusedTogether(dict[int, TaskbridgeError]):
 
     def __getitem__(self, number: int) -> TaskbridgeError:
         return super().__getitem__(number) if number == 1 else self.pop(number)
+
+
+async def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: Path) -> None:
+    producer = TestProducer()
+    # The broker names the record that it refuses, and those that it refuses with it.
+    neighbour = DeliveryFailed("neighbour", KafkaError(KafkaError._INVALID_DIFFERENT_RECORD))
+    producer.failing = RefusedTogether({0: neighbour, 1: BY_POLICY, 2: neighbour})
+    async with open_spool(tmp_path) as spool:
+        await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in range(3)))
+        await spool.put(record(3))
+        kafka = await open_client(producer)
+        async with draining(spool, kafka):
+            await until(lambda: spool.waiting == 0)
+        assert kafka.usable
+        assert sorted(producer.delivered) == [0, 2, 3]
+        assert spool.set_aside == 1
+    (aside,) = set_aside(SpoolFolder(tmp_path))
+    assert (aside["reason"], aside["topic"], aside["key"]) == ("refused", QUARANTINE, "k1")
 
 
 async def test_a_spool_that_breaks_ends_its_drainer_with_all_that_wait(tmp_path: Path) -> None:

@@ -304,6 +304,19 @@ def test_a_file_that_cannot_be_begun_is_not_opened_and_one_whose_disk_failed_is_
     assert (closed == []) is is_marked, "a failing disk is not written by closing"
 
 
+def test_a_disk_that_cannot_be_read_says_nothing_about_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = in_motion(tmp_path, commits=1)
+
+    def unreadable(_: Path) -> bool:
+        raise OSError("unplugged")
+
+    monkeypatch.setattr("taskbridge.edge.spool.recovery._is_empty", unreadable)
+    with pytest.raises(SpoolBroken, match="unplugged"):
+        examine(path)
+
+
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
 def test_a_file_is_opened_on_a_disk_that_it_fills(tmp_path: Path, crashed: Path) -> None:
     """Else what it holds could never leave, and the disk would stay full."""

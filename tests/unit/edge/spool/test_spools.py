@@ -215,6 +215,22 @@ async def test_what_was_refused_is_requeued_on_request_while_new_records_are_sto
         assert spools.set_aside == 0
 
 
+async def test_records_that_are_requeued_count_for_the_bound_after_a_restart_too(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as spool:
+        await spool.put(record(1))
+        (found,) = await spool.read(0, count=1, max_bytes=1 << 20)
+        await spool.remove((), [(found.position, REFUSED)])
+    producer = TestProducer()
+    producer.reachable = False
+    async with running_spools(tmp_path, producer) as spools:
+        request_requeue(tmp_path / "0.db")
+        await until(lambda: spools.waiting == 1)
+        assert spools.size >= record(1).size
+        producer.reachable = True
+        await spools._kafka.check()  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: (spools.waiting, spools.size) == (0, 0))
+
+
 async def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
     registry, producer = CollectorRegistry(), TestProducer()
     metrics = SpoolMetrics(registry)
@@ -329,6 +345,18 @@ async def test_the_files_of_an_earlier_release_with_several_processes_are_draine
     async with running_spools(tmp_path, producer):
         await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
         await until(lambda: [each.name for each in tmp_path.glob("*.db")] == ["0.db"])
+
+
+async def test_a_disk_whose_free_space_cannot_be_read_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: object) -> None:
+        raise OSError("unplugged")
+
+    async with running_spools(tmp_path, TestProducer()) as spools:
+        monkeypatch.setattr("taskbridge.edge.spool.writer.os.statvfs", unreadable)
+        with pytest.raises(SpoolBroken, match="unplugged"):
+            await spools.own.put(record(1))
 
 
 def no_file(*_: object) -> None:

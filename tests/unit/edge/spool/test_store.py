@@ -248,6 +248,17 @@ def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spo
     assert (rows_in_file(), store.log_bytes) == (0, 0)
 
 
+def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_as_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = list[str]()
+    store._writer.set_trace_callback(statements.append)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 7)
+    store.checkpoint(emptied=True)
+    assert statements.index("PRAGMA busy_timeout = 0") < statements.index("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert rows_of(store, "PRAGMA busy_timeout") == [(7000,)]
+
+
 def test_a_start_empties_the_log_and_adds_new_schemas(store: Store) -> None:
     store.write([row(1)])
     assert store.log_bytes > 0

@@ -238,6 +238,17 @@ def test_a_source_has_a_quarter_of_the_room(tmp_path: Path) -> None:
     windows.close()
 
 
+def test_a_window_of_any_sender_that_cannot_be_used_is_the_problem(tmp_path: Path) -> None:
+    windows = FileWindows(tmp_path, entries=ENTRIES)
+    windows.open()
+    assert windows.problem is None
+    windows.path("erp").mkdir()
+    with capture_logs():
+        assert windows.claim(Mark(b"an id", b"an event!", Action.COMPLETED, "erp")) is None
+    assert windows.problem == "Is a directory"
+    windows.close()
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"", b"x", os.urandom(5000), b"tbreplay" + bytes(6000)],
@@ -253,6 +264,13 @@ def test_a_damaged_file_is_replaced_and_logged(path: Path, damage: bytes) -> Non
         assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
         window.close()
     assert [line["event"] for line in lines] == (["replay_window_replaced"] if damage else [])
+
+
+def test_a_file_of_another_size_is_replaced(path: Path, window: FileWindow) -> None:
+    window.claim(mark(b"d" * 16))
+    other = FileWindow(path, entries=2 * ENTRIES)
+    assert found_in(other, b"d" * 16) is None
+    other.close()
 
 
 def left_by_another(path: Path, *slots: tuple[bytes, int, int], padding: bytes = b"") -> None:
