@@ -13,6 +13,7 @@ import trustme
 from aiohttp import web
 from msgspec.structs import replace
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.guard import Guard
@@ -329,6 +330,15 @@ async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     assert "away" not in queried
 
 
+async def test_an_endpoint_may_get_less_than_one_request_a_second(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+    async with service.running("erp", line="requests_per_s = 0.01"):
+        service.add(("I1", "t"), ("I2", "t"))
+        await service.until(lambda: "erp" in service.got)
+
+    assert len(service.got["erp"]) == 1
+
+
 async def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
     async with service.running("erp", "other"):
@@ -370,6 +380,24 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
 
     assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
     assert "finish" in failed
+
+
+async def test_an_error_of_any_kind_is_reported_and_tried_again(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, claim = Service(sqlite, tmp_path), store.Queues.claim
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise IntegrityError("INSERT", {}, ValueError("of an index"))
+
+    monkeypatch.setattr(store.Queues, "claim", broken)
+    async with service.running("erp"):
+        await service.until(lambda: service.dispatcher.problem == "deliveries to erp wait: IntegrityError")
+        monkeypatch.setattr(store.Queues, "claim", claim)
+        service.add(("I1", "t"))
+        await service.until(lambda: "erp" in service.got)
+        await service.until(lambda: service.dispatcher.problem is None)
 
 
 async def test_idle_endpoints_share_a_query_and_cost_no_transaction_that_writes(

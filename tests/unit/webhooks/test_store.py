@@ -164,6 +164,17 @@ def test_a_delivery_that_was_claimed_and_not_sent_is_due_at_once(database: Datab
     assert claim(database) == [], "the earlier claim ends no later one"
 
 
+def test_a_delivery_that_was_not_sent_keeps_its_turn(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    with database.write() as connection:
+        connection.execute(update(queues).where(queues.c.entry == "a").values(next_at=1))
+    [a] = claim(database, most=1)
+
+    finish(database, unsent=[a])
+
+    assert ids(claim(database, most=1)) == ["a1"]
+
+
 def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
     databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +242,21 @@ def test_what_a_later_change_has_overtaken_is_not_replayed(database: Database, *
 
     assert claim(database) == []
     assert outcomes(database)["added"] is Outcome.REPLACED
+
+
+def test_what_was_overtaken_long_ago_is_not_replayed(database: Database) -> None:
+    add(database, ("a", "added"), ("b", "b1"))
+    add(database, ("a", "removed"))
+    added, b = claim(database)
+    finish(database, failed(added, retry_in_ms=None), delivered(b))
+    finish(database, *map(delivered, claim(database)))
+    with database.write() as connection:
+        connection.execute(update(deliveries).values(at=now_ms() - (store.DELIVERED_DAYS + 1) * 86_400_000))
+
+    store.purge(database)
+
+    assert "b1" not in outcomes(database)
+    assert store.replay(database, ERP, since=0) == (0, 0, 1), "the receiver would show a task that is gone"
 
 
 def test_what_is_being_overtaken_is_not_replayed(database: Database) -> None:
@@ -349,6 +375,23 @@ def test_an_endpoint_that_fails_for_five_days_is_disabled(database: Database) ->
     finish(database, failed(b))
 
     assert store.states(database)[ERP].disabled == "it has failed for five days"
+
+
+def test_a_failure_long_after_another_one_disables_nothing(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"))
+    finish(database, failed(*claim(database), retry_in_ms=None))
+    with database.write() as connection:
+        connection.execute(update(endpoints).values(failing_since=now_ms() - store.FAILING_MS - 1))
+        connection.execute(update(deliveries).values(attempted_at=now_ms() - store.SILENCE_MS - 1))
+    add(database, ("b", "b1"))
+
+    finish(database, failed(*claim(database)))
+
+    state = store.states(database)[ERP]
+    assert state.disabled is None
+    assert state.failing_since is not None
+    assert state.failing_since > now_ms() - store.FAILING_MS
 
 
 def test_a_success_ends_the_failing(database: Database) -> None:

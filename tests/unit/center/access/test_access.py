@@ -16,9 +16,9 @@ from taskbridge.center.access.access import Access, Caller, build_access
 from taskbridge.center.actions.systems import FormRead
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.access import own_hosts
-from taskbridge.runtime.refusals import NotNow
+from taskbridge.runtime.refusals import NotNow, Unauthorized
 from taskbridge.runtime.settings import FileBroken, load_settings
-from taskbridge.runtime.tokens import digest_of, new_token, parse_tokens
+from taskbridge.runtime.tokens import TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, PersonRecord, Status, TaskEntry, TaskEvent
 
@@ -505,3 +505,30 @@ def test_what_somebody_who_signed_in_has_open_ends_in_time_for_only_the_proxy_kn
 
 def test_what_is_logged_of_a_caller_names_no_secret() -> None:
     assert "secret" not in repr(Caller("token", rate_key="secret", token_sha256="secret"))
+
+
+def test_a_caller_for_every_corp_is_an_operator() -> None:
+    assert Caller("open", corps=("*",)).is_operator
+    assert Caller("token", corps=("*",)).is_operator
+    assert not Caller("token", corps=("ours",)).is_operator
+    assert not Caller("sso", corp_id="ours", user_id="ann").is_operator
+
+
+def connection_of(client: tuple[str, int] | None, authorization: str = "") -> HTTPConnection:
+    return HTTPConnection({"type": "http", "headers": [(b"authorization", authorization.encode())], "client": client})
+
+
+def test_callers_of_an_open_service_are_counted_by_address() -> None:
+    access = Access(tokens=None)
+    callers = [
+        asyncio.run(access.identify(connection_of(client))) for client in (("192.0.2.1", 1), ("192.0.2.2", 1), None)
+    ]
+    assert [caller.rate_key for caller in callers] == ["open 192.0.2.1", "open 192.0.2.2", "open "]
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "", "Bearer x"])
+def test_a_token_under_another_scheme_is_none(tokens: Path, scheme: str) -> None:
+    access = Access(tokens=TokensFile(tokens))
+    assert asyncio.run(access.identify(connection_of(("192.0.2.1", 1), f"bearer  {OURS} "))).name == "ours"
+    with pytest.raises(Unauthorized):
+        asyncio.run(access.identify(connection_of(("192.0.2.1", 1), f"{scheme} {OURS}")))

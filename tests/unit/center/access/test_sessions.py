@@ -97,6 +97,14 @@ async def test_a_session_ends_by_itself(
     assert rows(database, sessions) == 1
 
 
+async def test_use_prolongs_a_session(store: Sessions, database: Database) -> None:
+    token = await token_of(store, ANN)
+    for _ in range(3):
+        age(database, sessions, IDLE_S - 5, "used_at")
+        assert await store.find(token) is not None
+        await store.refresh()
+
+
 @pytest.mark.parametrize("everywhere", [False, True], ids=["here", "everywhere"])
 async def test_who_signs_out_ends_this_session_or_all_of_theirs(store: Sessions, *, everywhere: bool) -> None:
     here, there = [await token_of(store, ANN) for _ in range(2)]

@@ -260,6 +260,12 @@ def test_nobody_ends_the_sign_in_of_another_browser(serve: Callable[..., Served]
     assert served.session_count == 0
 
 
+def test_two_tabs_may_sign_in_at_once(serve: Callable[..., Served]) -> None:
+    browser = serve().browser()
+    first, second = to_provider(browser), to_provider(browser)
+    assert [browser.get(back_from(each)).status_code for each in (second, first)] == [303, 303]
+
+
 def test_a_token_that_was_put_into_the_browser_is_worth_nothing_after_the_sign_in(
     serve: Callable[..., Served],
 ) -> None:

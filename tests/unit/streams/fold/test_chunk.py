@@ -149,6 +149,13 @@ def test_an_instance_whose_events_are_lost_stays_so(
     assert all(map(are_events_lost, world.stored.values()))
 
 
+def test_marks_of_other_tasks_are_unreadable(make_event: MakeEvent) -> None:
+    with_task = fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
+    without = fold(None, make_event(Action.CREATED))
+    with pytest.raises(StoreUnreadable, match="marks are of another state"):
+        unpack(pack(STATES.encode(with_task.state), without, now_ms=0), STATES)
+
+
 def test_an_unavailable_registry_is_not_the_stores_fault(make_event: MakeEvent) -> None:
     instance = fold(None, make_event(Action.CREATED))
     state = b"\x00\x00\x00\x00\x63" + STATES.encode(instance.state)[5:]
