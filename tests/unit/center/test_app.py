@@ -21,7 +21,7 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED, entries
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app as program
-from taskbridge.runtime.database import Threads, open_database
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
 from taskbridge.runtime.follow.positions import rebuild as drop
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
@@ -227,3 +227,10 @@ def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_
             connection.execute(text("ALTER TABLE away RENAME TO entries"))
             connection.execute(text("ALTER TABLE positions_away RENAME TO positions"))
         assert client.get(path).status_code == 200
+
+
+async def test_a_database_that_hangs_does_not_hold_clients() -> None:
+    threads = Threads(1, answer_s=0.05)
+    with pytest.raises(DatabaseUnavailable):
+        await threads.run(time.sleep, 0.5)
+    threads.close()
