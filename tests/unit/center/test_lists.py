@@ -335,6 +335,19 @@ def test_event_ids_begin_again_after_the_machine_has_started_again(sqlite_databa
     assert found() != before
 
 
+def test_a_dropped_partition_takes_its_rows(database: Database) -> None:
+    topic = FakeTopic()
+    for number in range(20):
+        topic.append_state(state(f"I-{number}"))
+    replica = Replica(database, topic)
+    replica.follow()
+    with database.write() as connection:
+        replica.followed[TASK_STATES.name].drop(connection, 1)
+    assert {line[3] for line in lines_in(database)} == {
+        f"I-{number}" for number in range(20) if partition_of(f"I-{number}", topic) != 1
+    }
+
+
 def test_people_and_forms_are_as_their_latest_records(database: Database) -> None:
     person, form = person_codec(REGISTRY).encode, form_codec(REGISTRY).encode
     people_topic, forms_topic = FakeTopic(PEOPLE.name), FakeTopic(FORMS.name)

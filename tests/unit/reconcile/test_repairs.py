@@ -22,7 +22,7 @@ from taskbridge.local.fake_dingtalk import (
     operation_records_answer,
     running_tasks_answer,
 )
-from taskbridge.reconcile.repairs import LOST, Kind, differences, needs_details
+from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, needs_details
 from taskbridge.reconcile.snapshots import Snapshot, decisions
 from taskbridge.schemas.events import Action, Person, Status
 from taskbridge.schemas.views import views
@@ -308,6 +308,14 @@ def test_an_instance_without_a_difference_needs_no_details() -> None:
     assert needs_details(snapshot(Company(life)), state_of(folded(life[:1])))
     decided = happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li")
     assert needs_details(snapshot(Company([*life, decided])), state_of(folded(life)))
+
+
+def test_a_deletion_has_the_same_id_at_any_time() -> None:
+    found = [
+        deletion(CORP_ID, APP_TYPE, "I-1", first_absent_ms=NOW, received_at=at).event for at in (NOW, NOW + MINUTE_MS)
+    ]
+    assert found[0].event_id == found[1].event_id
+    assert (found[0].action, found[0].occurred_at) == (Action.DELETED, NOW)
 
 
 def test_an_unknown_instance_is_repaired_with_its_form_and_originator() -> None:

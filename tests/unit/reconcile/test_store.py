@@ -37,6 +37,13 @@ def test_an_absence_counts_when_another_process_finds_it_again_a_day_later(tmp_p
     assert after.record(*KEY, now_ms=THEN + 9 * DAY_MS) == THEN, "the same deletion, always"
 
 
+def test_an_instance_that_is_returned_again_was_never_absent(tmp_path: Path) -> None:
+    absences = Store(open_database(tmp_path)).absences
+    absences.record(*KEY, now_ms=THEN)
+    absences.delete(*KEY)
+    assert absences.record(*KEY, now_ms=THEN + 2 * DAY_MS) is None
+
+
 def repairs(count: int, *, at: int = THEN, name: str = "e") -> list[Repair]:
     return [
         Repair(Kind.DECISION, structs.replace(filed(at=at), event_id=f"{name}{number}", received_at=at))

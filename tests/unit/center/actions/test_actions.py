@@ -434,6 +434,23 @@ async def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(
         assert (world.statuses, executed(world)) == ([("DONE", ""), ("FAILED", "unconfirmed")], [])
 
 
+async def test_after_a_crash_it_is_read_back_as_often_as_without_attempts_before(sqlite_database: Database) -> None:
+    async with with_a_task(sqlite_database) as world:
+        world.dingtalk.faults.is_down = True
+        world.act("agree", ("I-1", "11"))
+        for _ in range(3):
+            await world.work(pass_s=60)
+        [unsent] = world.stored
+        assert (unsent.status, unsent.attempts) == ("REQUESTED", 3)
+        world.store.advance(unsent, status="SENDING", due_at=world.clock.now_ms() + 120_000, attempts=4)
+        world.dingtalk.faults.is_down = False
+        for _ in range(2):
+            await world.work(pass_s=121)
+            assert world.statuses == [("UNCLEAR", "")]
+        await world.work(pass_s=121)
+        assert world.statuses == [("FAILED", "unconfirmed")]
+
+
 async def test_of_two_replicas_one_sends(database: Database) -> None:
     async with with_a_task(database) as world:
         other = world.replica()
@@ -486,6 +503,22 @@ async def test_a_call_whose_turn_comes_after_its_lease_is_not_made(database: Dat
         await world.work(pass_s=4)
         result = "DISAGREE" if late_s > 120 else "AGREE"
         assert executed(world) == [("ann", 11, result, "ok")]
+
+
+async def test_a_colleagues_decision_does_not_wait_for_hundreds_of_another_person(database: Database) -> None:
+    async with with_a_task(database) as world:
+        many = [(f"M-{each}", str(1000 + each)) for each in range(200)]
+        world.assign(*((*each, "ann") for each in many), ("I-2", "21", "bob"))
+        world.act("return", *many)
+        world.clock.pass_s(1)
+        world.act("agree", ("I-2", "21"), by="bob")
+        paused = Pausing(world.clock)
+        sender = world.replica(paused)
+        under_way = await sender.step()
+        assert len(under_way) == 26
+        paused.goes_on.set()
+        await asyncio.wait(under_way)
+        assert executed(world) == [("bob", 21, "AGREE", "ok")]
 
 
 async def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database: Database) -> None:

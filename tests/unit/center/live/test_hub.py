@@ -384,6 +384,23 @@ def test_heartbeats_come_in_time_and_not_all_at_once(sqlite_database: Database) 
     run(test)
 
 
+def test_a_check_ends_streams_that_may_not_go_on_before_their_heartbeat(sqlite_database: Database) -> None:
+    async def test() -> None:
+        center, may = Center(sqlite_database), True
+
+        def may_go_on(_now: float) -> bool:
+            return may
+
+        let_go, other = await center.listen(may_go_on=may_go_on), await center.listen()
+        center.check()
+        may = False
+        center.check()
+        await let_go.task
+        assert (let_go.complete, other.complete) == (True, False)
+
+    run(test)
+
+
 def test_who_may_listen_no_more_is_ended_at_the_next_heartbeat_and_the_others_go_on(sqlite_database: Database) -> None:
     async def test() -> None:
         center, may = Center(sqlite_database), True

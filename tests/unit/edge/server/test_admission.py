@@ -14,6 +14,7 @@ from taskbridge.edge.errors import Unverified
 from taskbridge.edge.server.admission import (
     ALL_LINES_PER_MINUTE,
     FULL,
+    GAVE_WAY,
     LINES_PER_MINUTE,
     OWN_FILES,
     UNKNOWN,
@@ -142,6 +143,18 @@ def opened(*, connections: int = 2) -> Opened:
     return it
 
 
+def test_the_longest_idle_connection_gives_way() -> None:
+    it = opened()
+    first, second, third = Connection(), Connection(), Connection()
+    assert [it.gate.admit(each, "192.0.2.1") for each in (first, second)] == [None, None]
+    it.gate.works(first)
+    it.gate.waits(first)  # served in between: now the second is idle longer
+    it.now += 1
+    assert it.gate.admit(third, "192.0.2.1") is None
+    assert [first.closed, second.closed, third.closed] == [False, True, False]
+    assert (it.gate.open, it.reasons) == (2, [GAVE_WAY])
+
+
 def test_a_connection_with_unread_input_is_not_idle() -> None:
     it = opened(connections=2)
     unread, idle = Connection(unread=True), Connection()
@@ -169,6 +182,9 @@ def test_a_connection_that_is_served_does_not_give_way() -> None:
     it.gate.leave(served[0])
     it.gate.waits(served[0])  # a late call for a connection that has left
     assert (it.gate.open, it.gate.admit(Connection(), "192.0.2.1")) == (1, None)
+    it.now += 1
+    assert it.gate.admit(Connection(), "192.0.2.1") is None, "the idle one gives way, not the one that has left"
+    assert it.gate.open == 2
 
 
 def test_a_flood_is_counted_in_full_and_logged_in_part() -> None:

@@ -347,18 +347,6 @@ async def test_the_files_of_an_earlier_release_with_several_processes_are_draine
         await until(lambda: [each.name for each in tmp_path.glob("*.db")] == ["0.db"])
 
 
-async def test_a_disk_whose_free_space_cannot_be_read_is_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreadable(_: object) -> None:
-        raise OSError("unplugged")
-
-    async with running_spools(tmp_path, TestProducer()) as spools:
-        monkeypatch.setattr("taskbridge.edge.spool.writer.os.statvfs", unreadable)
-        with pytest.raises(SpoolBroken, match="unplugged"):
-            await spools.own.put(record(1))
-
-
 def no_file(*_: object) -> None:
     raise SpoolFull("no file")
 

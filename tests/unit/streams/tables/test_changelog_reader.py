@@ -80,3 +80,13 @@ def test_a_partition_that_cannot_be_left_fails_the_command(
     reader.follow(0, start=5, end=5, standby=True).result(_SOON_S)
     assert failure_of(reader.leave_all_but(())) == "unassign"
     assert failures == ["unassign"]
+
+
+def test_a_cancelled_command_does_not_end_the_reader(
+    reader: ChangelogReader, consumer: FakeConsumer, failures: list[str]
+) -> None:
+    consumer.fails_at = "nowhere"
+    for _ in range(50):
+        reader.leave_all_but(()).cancel()
+    reader.leave_all_but(()).result(_SOON_S)
+    assert not failures
