@@ -94,7 +94,7 @@ def test_where_dingtalk_does_not_answer_or_lists_none_the_page_says_so(
     fake.start_forms = {"items": [form(0, 1, "访客申请")], "complete": False}
     page.reload()
     expect(page.get_by_text("能否发起以宜搭打开时的提示为准。")).to_be_visible()
-    expect(page.get_by_text("部分应用的表单尚未获取，请稍后再看。")).to_be_visible()
+    expect(page.get_by_text("部分表单未能列出，请在宜搭中查找，或稍后再看。")).to_be_visible()
     # Without credentials for the vendor there is no link, and no request.
     fake.start_forms = None
     page.goto(fake.url)

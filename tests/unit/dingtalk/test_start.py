@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from pydantic import SecretStr
 
 from support.dingtalk import FakeClock, FaultyDingTalk
@@ -14,7 +15,7 @@ from taskbridge.center.actions.systems import Away, StartForm
 from taskbridge.dingtalk import decisions, organisation, wire
 from taskbridge.dingtalk import start as module
 from taskbridge.dingtalk.apps import App, Apps, Corp, Organisation
-from taskbridge.dingtalk.calls import Refused
+from taskbridge.dingtalk.calls import Absent, NotOffered, Refused
 from taskbridge.dingtalk.daily import DailyPace
 from taskbridge.dingtalk.decisions import YidaApps
 from taskbridge.local.fake_dingtalk import Company, served
@@ -23,7 +24,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from taskbridge.dingtalk.start import YidaStart
 
@@ -76,27 +77,57 @@ def test_forms_are_listed_by_app_with_links_into_yida(monkeypatch: pytest.Monkey
         assert yida.start.app_types == ("APP_1", "APP_2")
         first, second = StartForm("FORM-1", "访客申请", None, f"{url}1"), StartForm("FORM-2", "用车", None, f"{url}2")
         # All of them, though the apps file names one for reconcile.
-        assert await yida.start.forms("APP_1") == [first, second]
+        assert await yida.start.forms("APP_1") == ([first, second], True)
         assert (await yida.start.names())["APP_1"] == "行政"
         assert yida.calls() == 2
         assert yida.systems.start("theirs") is None
         with pytest.raises(Refused):
             await yida.start.forms("APP_2")
         monkeypatch.setattr(module, "_FORMS_MOST", 1)
-        assert await yida.start.forms("APP_1") == [first]
+        assert await yida.start.forms("APP_1") == ([first], False)
 
     with_yida(scenario, forms=("FORM-2",))
 
 
-def test_without_the_call_those_of_the_apps_file_are_listed() -> None:
+def test_what_dingtalk_lacks_or_does_not_have_is_no_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(yida: Yida) -> None:
+        assert [(each.form_uuid, each.title) for each in yida.start.named("APP_1")] == [("FORM-2", None)]
         yida.dingtalk.lacks = frozenset({LIST, NAMES})
-        assert [(each.form_uuid, each.title) for each in await yida.start.forms("APP_1")] == [("FORM-2", None)]
-        assert await yida.start.names() == {}
+        for call in (yida.start.forms("APP_1"), yida.start.names()):
+            with pytest.raises(NotOffered):
+                await call
+        calls = yida.calls()
+        with pytest.raises(NotOffered):
+            await yida.start.forms("APP_1")
+        assert yida.calls() == calls
+        assert yida.start.has_names
         yida.apps = Apps((), yida.apps.apps)
-        assert await yida.start.names() == {}
+        assert not yida.start.has_names
+        monkeypatch.setattr(module.YidaApi, "startable", absent)
+        with pytest.raises(OperatorError, match="no such app"):
+            await yida.start.forms("APP_1")
 
     with_yida(scenario, forms=("FORM-2",))
+
+
+async def absent(*_: object) -> None:
+    raise Absent("no such app")
+
+
+def test_a_list_with_fewer_forms_than_dingtalk_counts_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.YidaApi._listed_forms  # pyright: ignore[reportPrivateUsage]
+
+    async def short(api: module.YidaApi) -> AsyncIterator[wire.FormList]:
+        async for each in real(api):
+            yield structs.replace(each, result=structs.replace(each.result, total_count=3))
+
+    monkeypatch.setattr(module.YidaApi, "_listed_forms", short)
+
+    async def scenario(yida: Yida) -> None:
+        forms, are_all = await yida.start.forms("APP_1")
+        assert (len(forms), are_all) == (2, False)
+
+    with_yida(scenario)
 
 
 @pytest.mark.parametrize("fault", ["is_down", "punishes"])

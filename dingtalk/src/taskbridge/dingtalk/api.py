@@ -81,14 +81,20 @@ class YidaApi:
         self._check_complete(len(found), total, "forms")
         return [*found.values()]
 
-    async def startable(self, most: int) -> list[wire.Form]:
-        """The forms of the app that start a process, also where the apps file names some; so many at most."""
+    async def startable(self, most: int) -> tuple[list[wire.Form], bool]:
+        """The forms of the app that start a process, also where the apps file names some; so many at most.
+
+        And whether they are all that DingTalk counts.
+        """
         found: dict[str, wire.Form] = {}
+        total = 0
         async for answer in self._listed_forms():
+            total = answer.total_count
             found |= {each.form_uuid: each for each in answer.data}
             if len(found) >= most:
                 break
-        return [*found.values()][:most]
+        forms = [*found.values()][:most]
+        return forms, len(forms) >= total
 
     def _listed_forms(self) -> AsyncIterator[wire.FormList]:
         request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)

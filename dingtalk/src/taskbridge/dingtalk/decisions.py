@@ -233,7 +233,7 @@ class YidaApps:
         return _COMMENTS_A_DAY * self._scale(corp_id)
 
     def start_a_day(self, corp_id: str) -> int:
-        """Enough to list each app once."""
+        """Enough to list each app with 100 forms once."""
         apps = sum(each.corp_id == corp_id for each in self._apps().apps)
         return max(_START_A_DAY, apps + 1) * self._scale(corp_id)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from taskbridge.center.actions.systems import Away, StartForm
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi, start_url
-from taskbridge.dingtalk.calls import Absent, Later, NotOffered
+from taskbridge.dingtalk.calls import Absent, Later
 from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.dingtalk.apps import App, Corp, Organisation
     from taskbridge.dingtalk.calls import Calls
     from taskbridge.runtime.clock import Clock
+
+T = TypeVar("T")
 
 _FORMS_MOST = 500
 """Of an app."""
@@ -31,29 +34,34 @@ class YidaStart:
         self._calls_of, self._clock = calls_of, clock
         self.app_types = tuple(self._apps)
 
-    async def forms(self, app_type: str) -> list[StartForm]:
+    @property
+    def has_names(self) -> bool:
+        return self._organisation is not None
+
+    async def forms(self, app_type: str) -> tuple[list[StartForm], bool]:
         app = self._apps[app_type]
-        try:
-            found = await YidaApi(self._calls_of(app.corp), app, self._clock).startable(_FORMS_MOST)
-        except Absent:
-            return []
-        except NotOffered:
-            # Those that the apps file names: the topic of forms may have their titles.
-            found = [wire.Form(each) for each in app.forms]
-        except Later as error:
-            raise Away(str(error)) from None
-        return [_form(each, app) for each in found]
+        found, are_all = await _answered(YidaApi(self._calls_of(app.corp), app, self._clock).startable(_FORMS_MOST))
+        return [_form(each, app) for each in found], are_all
+
+    def named(self, app_type: str) -> list[StartForm]:
+        app = self._apps[app_type]
+        # The topic of forms may have their titles.
+        return [_form(wire.Form(each), app) for each in app.forms]
 
     async def names(self) -> dict[str, str]:
         if self._organisation is None:
             return {}
-        try:
-            apps = await OrganisationApi(self._calls_of(self._organisation.corp), self._organisation).applications()
-        except (Absent, NotOffered):
-            return {}
-        except Later as error:
-            raise Away(str(error)) from None
-        return {each.app_type: each.name for each in apps if each.name}
+        api = OrganisationApi(self._calls_of(self._organisation.corp), self._organisation)
+        return {each.app_type: each.name for each in await _answered(api.applications()) if each.name}
+
+
+async def _answered(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except Later as error:
+        raise Away(str(error)) from None
+    except Absent as error:
+        raise OperatorError(str(error)) from None
 
 
 def _form(form: wire.Form, app: App) -> StartForm:

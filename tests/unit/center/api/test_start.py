@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from sqlalchemy import insert, select, text, update
 from structlog.testing import capture_logs
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 from support.center_rows import state
 from support.plans import Plans
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.actions import systems
 from taskbridge.center.actions.systems import Away, StartForm
 from taskbridge.center.api import start as module
 from taskbridge.center.api.start import StartLists, start_router
@@ -48,12 +51,19 @@ class Vendor:
         self.app_types: tuple[str, ...] = ("APP_1", "APP_2")
         self.listed = {"APP_1": [form("a"), form("b")], "APP_2": [form("c")]}
         self.problems: dict[str, OperatorError] = {}
-        self.is_silent = False
+        self.has_names, self.are_all = True, True
+        self.of_apps_file: dict[str, list[StartForm]] = {}
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.reads: list[str] = []
+        self.is_read = asyncio.Event()
 
-    async def forms(self, app_type: str) -> list[StartForm]:
+    async def forms(self, app_type: str) -> tuple[list[StartForm], bool]:
         await self._read(app_type)
-        return self.listed[app_type]
+        return self.listed[app_type], self.are_all
+
+    def named(self, app_type: str) -> list[StartForm]:
+        return self.of_apps_file.get(app_type, [])
 
     async def names(self) -> dict[str, str]:
         await self._read("")
@@ -61,8 +71,8 @@ class Vendor:
 
     async def _read(self, app_type: str) -> None:
         self.reads.append(app_type)
-        if self.is_silent:
-            await asyncio.Event().wait()
+        self.is_read.set()
+        await self.answers.wait()
         if app_type in self.problems:
             raise self.problems[app_type]
 
@@ -86,6 +96,14 @@ class World:
     def get(self, browser: TestClient, user: str = "ann") -> httpx2.Response:
         return browser.get(PATH.format(user), headers=SAME_SITE)
 
+    def age(self, app_type: str, *, days: float) -> None:
+        """As if the list had been read so much earlier."""
+        of_app = start_lists.c.app_type == app_type
+        with self.served.database.write() as connection:
+            listed = msgspec.json.decode(connection.execute(select(start_lists.c.data).where(of_app)).scalar_one())
+            listed["read_at"] -= int(days * 24 * 3_600_000)
+            connection.execute(update(start_lists).where(of_app).values(data=msgspec.json.encode(listed)))
+
     def pass_hours(self, hours: float) -> None:
         with self.served.database.write() as connection:
             earlier = start_lists.c.due_at - int(hours * 3_600_000)
@@ -97,8 +115,10 @@ def names(answer: httpx2.Response) -> list[str]:
 
 
 @pytest.fixture
-def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[World]:
-    monkeypatch.setattr(module, "_LOOKED_S", 0.0)
+def world(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Generator[World]:
+    monkeypatch.setattr(module, "_LOOKED_S", getattr(request, "param", 0.0))
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
     people = {"api_tokens_file": str(tokens), "operators": "ours/cai"}
@@ -157,13 +177,110 @@ def test_a_refused_app_hides_no_other_and_is_not_requested_at_each_look(world: W
     [logged] = [each for each in logs if each["event"] == "start_forms_not_read"]
     assert logged["app_type"] == "APP_1"
     assert "ann" not in str(logged)
+    # Once an operator has repaired it, it is there after minutes.
     world.vendor.problems.clear()
-    world.pass_hours(4.1)
-    assert names(world.get(ann)) == ["a", "b", "c"]
-    # Its former list is shown when it is refused later.
+    world.pass_hours(0.26)
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
+
+
+def test_an_app_that_is_refused_for_long_is_requested_once_in_an_hour(world: World) -> None:
     world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
+    ann, tries = world.browser(), list[int]()
+    for _ in range(16):
+        world.get(ann)
+        tries.append(world.vendor.reads.count("APP_1"))
+        world.pass_hours(0.26)
+    assert tries == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6]
+
+
+def test_a_list_that_fails_later_stays_for_a_week_and_then_the_page_says_that_it_is_missing(world: World) -> None:
+    ann = world.browser()
+    world.get(ann)
+    world.vendor.problems = {"APP_1": OperatorError("DingTalk has no such app")}
     world.pass_hours(4.1)
     assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
+    assert world.vendor.reads.count("APP_1") == 2
+    world.vendor.problems = {}
+    world.vendor.listed["APP_1"] = [form("new")]
+    world.pass_hours(0.26)
+    assert names(world.get(ann)) == ["new", "c"]
+    world.vendor.problems = {"APP_1": OperatorError("DingTalk has no such app")}
+    world.pass_hours(4.1)
+    world.get(ann)
+    world.age("APP_1", days=6.9)
+    assert names(world.get(ann)) == ["new", "c"]
+    world.age("APP_1", days=0.2)
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["c"], False)
+
+
+def test_forms_that_the_operator_named_are_shown_until_the_list_was_read(world: World) -> None:
+    ann = world.browser()
+    world.vendor.of_apps_file = {"APP_1": [form("named")]}
+    world.vendor.problems = dict.fromkeys(("APP_1", "APP_2"), OperatorError("this DingTalk does not offer the call"))
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["named"], False)
+    world.vendor.problems.clear()
+    world.pass_hours(0.26)
+    assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
+    # A gateway that lacks its service for a moment.
+    world.vendor.problems = {"APP_1": OperatorError("this DingTalk does not offer the call")}
+    world.pass_hours(4.1)
+    assert names(world.get(ann)) == ["a", "b", "c"]
+
+
+def test_a_list_of_which_a_part_is_missing_is_not_complete(world: World) -> None:
+    world.vendor.are_all = False
+    answer = world.get(world.browser())
+    assert (names(answer), answer.json()["complete"]) == (["a", "b", "c"], False)
+
+
+def test_an_answer_has_so_many_forms_at_most_with_texts_that_are_cut_before_they_are_stored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FORMS_MOST", 2)
+    world.vendor.listed = {"APP_1": [form("a", "长" * 100_000)], "APP_2": [form("b"), form("c")]}
+    ann = world.browser()
+    answer = world.get(ann)
+    assert ([each[:1] for each in names(answer)], answer.json()["complete"]) == (["长", "b"], False)
+    with world.served.database.read() as connection:
+        stored = connection.execute(select(start_lists.c.data)).scalars().all()
+    assert max(map(len, stored)) < 2_000
+
+
+@pytest.mark.parametrize("world", [60.0], indirect=True)
+def test_answers_are_built_off_the_event_loop_from_lists_that_are_remembered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, built_in_thread = list[str](), list[bool]()
+    real_of, real_answer = StartLists.of, module.JsonAnswer
+
+    def of(self: StartLists, corp_id: str) -> Any:
+        read.append(corp_id)
+        return real_of(self, corp_id)
+
+    def answer(content: object) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            built_in_thread.append(True)
+        return real_answer(content)
+
+    monkeypatch.setattr(StartLists, "of", of)
+    monkeypatch.setattr(module, "JsonAnswer", answer)
+    ann, bob = world.browser(), world.browser("bob")
+    world.get(ann)
+    before = len(read)
+    assert [names(world.get(ann)), names(world.get(bob, "bob"))] == [["a", "b", "c"]] * 2
+    assert len(read) == before
+    assert built_in_thread == [True] * 3
+
+
+def test_names_are_not_asked_for_where_they_cannot_be_and_are_there_soon_once_they_can(world: World) -> None:
+    world.vendor.has_names = False
+    ann = world.browser()
+    assert world.get(ann).json()["items"][0]["app_name"] is None
+    assert sorted(world.vendor.reads) == ["APP_1", "APP_2"]
+    world.vendor.has_names = True
+    assert world.get(ann).json()["items"][0]["app_name"] == "Office"
 
 
 def test_names_that_are_refused_hide_no_form(world: World) -> None:
@@ -199,9 +316,27 @@ def test_a_page_ends_though_the_vendor_does_not_answer(world: World, monkeypatch
     ann = world.browser()
     assert world.get(ann).status_code == 200
     world.pass_hours(5)
-    world.vendor.is_silent = True
+    world.vendor.answers = asyncio.Event()
     monkeypatch.setattr(module, "OPEN_S", 0.01)
     assert names(world.get(ann)) == ["a", "b", "c"]
+
+
+def test_a_list_that_takes_longer_than_a_page_waits_is_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "OPEN_S", 0.0)
+    read = partial(module.read_due, world.vendor, "ours", world.lists, world.served.rows.threads)
+
+    async def scenario() -> None:
+        world.vendor.answers = asyncio.Event()
+        reading = asyncio.ensure_future(read())
+        await world.vendor.is_read.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        world.vendor.answers.set()
+        await reading
+
+    asyncio.run(scenario())
+    assert sorted(world.vendor.reads) == ["", "APP_1", "APP_2"]
+    assert names(world.get(world.browser())) == ["a", "b", "c"]
 
 
 def test_only_the_person_reads_them(world: World) -> None:
@@ -267,7 +402,7 @@ def test_each_query_has_an_index(world: World) -> None:
     assert world.lists.of("c7").keys() == {"APP"}
     assert world.lists.claim("c7", "APP", now=now_ms())
     assert not world.lists.claim("c7", "APP", now=now_ms())
-    world.lists.store("c7", "APP", b"[]", due_at=now_ms())
+    world.lists.store("c7", "APP", module.Listed(), due_at=now_ms())
     assert plans
     for sql, plan in plans.items():
         for table in ("entries", "instances", "forms", "start_lists"):

@@ -67,13 +67,13 @@ class Away(OperatorError):
     """A system does not answer for the moment."""
 
 
-async def answered(call: Awaitable[T]) -> T:
+async def answered(call: Awaitable[T], within_s: float = OPEN_S) -> T:
     """What a system answers to a person who waits. Raises Away if it takes too long, and what the call raises."""
     try:
-        async with asyncio.timeout(OPEN_S):
+        async with asyncio.timeout(within_s):
             return await call
     except TimeoutError as error:
-        raise Away(str(error) or f"no answer in {OPEN_S:.0f} s") from None
+        raise Away(str(error) or f"no answer in {within_s:.0f} s") from None
 
 
 class Busy(Away):
@@ -192,8 +192,17 @@ class Start(Protocol):
     @property
     def app_types(self) -> Sequence[str]: ...
 
-    async def forms(self, app_type: str) -> Sequence[StartForm]:
-        """Those of one of these apps."""
+    @property
+    def has_names(self) -> bool:
+        """Whether ``names`` can be called."""
+        ...
+
+    async def forms(self, app_type: str) -> tuple[Sequence[StartForm], bool]:
+        """Those of one of these apps, and whether they are all."""
+        ...
+
+    def named(self, app_type: str) -> Sequence[StartForm]:
+        """Those that the operator named, for as long as ``forms`` never answered."""
         ...
 
     async def names(self) -> Mapping[str, str]:

@@ -439,7 +439,7 @@ class StartFormOut(_Shown):
 
 class StartFormsOut(_Shown):
     items: Sequence[StartFormOut]
-    complete: Annotated[bool, _says("False while the forms of some apps have not been read.")]
+    complete: Annotated[bool, _says("False if forms may be missing: an app was not read, or its list is too long.")]
 
 
 class CorpsOut(_Shown):

@@ -1,7 +1,7 @@
 """The forms with which people of a corp start requests: links into the system that has them.
 
-The system's list of each app is read again after hours, when somebody looks, by one replica for all. No person costs a
-call: the system's own page says who may not start a form.
+The system's list of each app is read again after hours, when somebody looks, by one replica for all; a failure leaves
+what was read before. No person costs a call: the system's own page says who may not start a form.
 """
 
 # pyright: reportUnusedFunction=false
@@ -9,9 +9,8 @@ call: the system's own page says who may not start a form.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
@@ -30,36 +29,54 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
     from taskbridge.center.actions.systems import Start
     from taskbridge.center.api.queries import Queries
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database, Threads
 
 _HOUR_MS = 3_600_000
 _FORMS_MS, _NAMES_MS = 4 * _HOUR_MS, 24 * _HOUR_MS
 """How long the forms of an app are shown again, and the names of all apps."""
 _RETRY_MS = _HOUR_MS // 4
-"""For one replica to read a list, and after a failure that passes."""
+"""For one replica to read a list, and after a failure: twice as long after the next one, then hours."""
+_DOUBLED = 2
+_LIST_S = 60.0
+"""For all pages of a list: nobody waits for it so long."""
+_SHOWN_MS = 7 * 24 * _HOUR_MS
+"""How long the forms of an app that cannot be read any more are shown."""
 _STORED_MS = 30 * 24 * _HOUR_MS
 _LOOKED_S = 60.0
 """After a replica has read what was due, it looks for more no sooner."""
-_TEXT_MOST = 200
+_TEXT_MOST, _FORMS_MOST = 200, 2_000
 _NAMES = ""
 """In place of an app."""
-
-_forms_in = msgspec.json.Decoder(list[StartForm]).decode
-_names_in = msgspec.json.Decoder(dict[str, str]).decode
 
 log = structlog.get_logger(__name__)
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """The forms of an app, or the names of all apps, as they were read the last time: 0 is never."""
+
+    read_at: int = 0
+    failures: int = 0
+    """Since then."""
+    forms: tuple[StartForm, ...] = ()
+    is_complete: bool = False
+    names: dict[str, str] = {}
+
+
+_NEVER = Listed()
+_listed_in = msgspec.json.Decoder(Listed).decode
+
+
 class _List(NamedTuple):
-    due_at: int
-    data: bytes | None
+    due_at: int = 0
+    listed: Listed = _NEVER
 
 
 class StartLists:
@@ -73,7 +90,8 @@ class StartLists:
         shown = start_lists.c.app_type, start_lists.c.due_at, start_lists.c.data
         its = select(*shown).where(start_lists.c.corp_id == clean(corp_id))
         with self._database.read() as connection:
-            return {row.app_type: _List(row.due_at, row.data) for row in connection.execute(its)}
+            rows = connection.execute(its).all()
+        return {each.app_type: _List(each.due_at, _listed_in(each.data) if each.data else _NEVER) for each in rows}
 
     def claim(self, corp_id: str, app_type: str, *, now: int) -> bool:
         """Whether the caller is to read this list, alone for some minutes."""
@@ -87,11 +105,10 @@ class StartLists:
         with self._database.write() as connection:
             return connection.execute(claim.returning(start_lists.c.due_at)).first() is not None
 
-    def store(self, corp_id: str, app_type: str, data: bytes | None, *, due_at: int) -> None:
-        """What was read; None leaves what there is."""
+    def store(self, corp_id: str, app_type: str, listed: Listed, *, due_at: int) -> None:
         its = start_lists.c.corp_id == clean(corp_id), start_lists.c.app_type == clean(app_type)
-        new: dict[str, Any] = {"due_at": due_at} if data is None else {"due_at": due_at, "data": data}
         with self._database.write() as connection:
+            new = {"due_at": due_at, "data": msgspec.json.encode(listed)}
             connection.execute(update(start_lists).where(*its).values(new))
 
     def purge(self) -> int:
@@ -109,7 +126,19 @@ def start_router(
 ) -> APIRouter:
     """``…/users/{user_id}/forms``, for the person themself."""
     router = guarded_router(access, "task center")
-    reading = Remembered[None](_LOOKED_S)
+    found = Remembered[_Found](_LOOKED_S)
+
+    async def find(start: Start, corp_id: str) -> _Found:
+        await read_due(start, corp_id, lists, threads)
+        return await threads.run(_find, start, corp_id, lists, queries)
+
+    def answer(found: _Found, person: Person) -> Response:
+        used = queries.last_started(person)
+        items = [
+            _with_use(each, used[each["form_uuid"]]) if each["form_uuid"] in used else each for each in found.forms
+        ]
+        shown: models.StartFormsOut = {"items": items, "complete": found.is_complete}
+        return JsonAnswer(shown)
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/forms",
@@ -120,66 +149,96 @@ def start_router(
     async def forms(_: InPerson, corp_id: CorpId, user_id: UserId) -> Response:
         """As the system lists them for the organisation: read again after four hours, and shown to everybody.
 
-        The system says who may not start one, when it is opened. 404 without credentials for the system's apps, 503
-        while no list could be read.
+        The system says who may not start one, when it is opened. Returns 2,000 at most. 404 without credentials for the
+        system's apps, 503 while no list could be read.
         """
         if (start := start_of(corp_id)) is None:
             raise Unknown("no forms of this organisation are listed here")
-        # What takes longer goes on, and is shown the next time.
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(OPEN_S):
-                await reading.of(corp_id, partial(read_due, start, corp_id, lists, threads))
-        stored = await threads.run(lists.of, corp_id)
-        known = {each: data for each in start.app_types if (data := stored[each].data if each in stored else None)}
-        if not known:
+                shown = await found.of(corp_id, partial(find, start, corp_id))
+        except TimeoutError:
+            # It goes on, and is shown the next time.
+            shown = await threads.run(_find, start, corp_id, lists, queries)
+        if not shown.is_known:
             raise NotNow("the forms cannot be listed now: try again later", retry_after_s=60)
-        app_names = _names_in(stored[_NAMES].data or b"{}") if _NAMES in stored else {}
-        listed = [(app_type, each) for app_type, data in known.items() for each in _forms_in(data)]
-        untitled = [each.form_uuid for _, each in listed if not (each.title or each.title_en)]
-        titles = await threads.run(queries.form_titles, corp_id, untitled) if untitled else {}
-        used = await threads.run(queries.last_started, (corp_id, user_id))
-        answer: models.StartFormsOut = {
-            "items": [_shown(app_type, app_names, each, titles, used) for app_type, each in listed],
-            "complete": len(known) == len(start.app_types),
-        }
-        return JsonAnswer(answer)
+        return await threads.run(answer, shown, (corp_id, user_id))
 
     return router
 
 
 async def read_due(start: Start, corp_id: str, lists: StartLists, threads: Threads) -> None:
-    """Read what is due, first what was read longest ago. A refused app hides no other."""
+    """Read what is due, first what was due longest ago. A refused app hides no other."""
     stored = await threads.run(lists.of, corp_id)
-    due = {each: stored[each].due_at if each in stored else 0 for each in (_NAMES, *start.app_types)}
-    for app_type in sorted(due, key=due.__getitem__):
+    lists_of = (*((_NAMES,) if start.has_names else ()), *start.app_types)
+    due = {each: stored.get(each, _List()) for each in lists_of}
+    for app_type in sorted(due, key=lambda each: due[each].due_at):
         now = now_ms()
-        if due[app_type] > now or not await threads.write(partial(lists.claim, corp_id, app_type, now=now)):
+        if due[app_type].due_at > now or not await threads.write(partial(lists.claim, corp_id, app_type, now=now)):
             continue
-        lasts_ms, data = (_FORMS_MS if app_type else _NAMES_MS), None
         try:
-            found = await answered(start.forms(app_type) if app_type else start.names())
-            data = msgspec.json.encode(found)
-        except Away as error:
-            log.warning("start_forms_not_read", corp_id=corp_id, app_type=app_type, problem=str(error))
-            return
+            listed = await answered(_read(start, app_type), within_s=_LIST_S)
         except OperatorError as error:
             log.warning("start_forms_not_read", corp_id=corp_id, app_type=app_type, problem=str(error))
-        await threads.write(partial(lists.store, corp_id, app_type, data, due_at=now_ms() + lasts_ms))
+            if isinstance(error, Away):
+                return
+            before = due[app_type].listed
+            listed = msgspec.structs.replace(before, failures=before.failures + 1)
+        lasts_ms = _FORMS_MS if app_type else _NAMES_MS
+        if listed.failures > 0:
+            lasts_ms = _RETRY_MS << min(listed.failures - 1, _DOUBLED)
+        await threads.write(partial(lists.store, corp_id, app_type, listed, due_at=now_ms() + lasts_ms))
 
 
-def _shown(
-    app_type: str, names: Mapping[str, str], form: StartForm, titles: Mapping[str, str], used: Mapping[str, int]
-) -> models.StartFormOut:
-    used_at = used.get(form.form_uuid)
+async def _read(start: Start, app_type: str) -> Listed:
+    if app_type:
+        forms, is_complete = await start.forms(app_type)
+        cut = (each._replace(title=_cut(each.title), title_en=_cut(each.title_en)) for each in forms)
+        return Listed(now_ms(), forms=(*cut,), is_complete=is_complete)
+    names = await start.names()
+    return Listed(now_ms(), names={each: names[each][:_TEXT_MOST] for each in start.app_types if each in names})
+
+
+class _Found(NamedTuple):
+    """The forms of a corp, without what a person used."""
+
+    forms: Sequence[models.StartFormOut]
+    is_complete: bool
+    is_known: bool
+    """Whether any list was read, or named."""
+
+
+def _find(start: Start, corp_id: str, lists: StartLists, queries: Queries) -> _Found:
+    stored, since = lists.of(corp_id), now_ms() - _SHOWN_MS
+    names = stored.get(_NAMES, _List()).listed.names
+    known = {each: listed for each in start.app_types if (listed := stored.get(each, _List()).listed).read_at > since}
+    of_app = {each: known[each].forms if each in known else start.named(each) for each in start.app_types}
+    listed = [(app_type, each) for app_type, forms in of_app.items() for each in forms]
+    shown = listed[:_FORMS_MOST]
+    untitled = [each.form_uuid for _, each in shown if not (each.title or each.title_en)]
+    titles = queries.form_titles(corp_id, untitled) if untitled else {}
+    are_complete = (each in known and known[each].is_complete for each in of_app)
+    return _Found(
+        [_shown(app_type, names.get(app_type), each, titles) for app_type, each in shown],
+        is_complete=len(shown) == len(listed) and all(are_complete),
+        is_known=bool(known or listed),
+    )
+
+
+def _shown(app_type: str, name: str | None, form: StartForm, titles: Mapping[str, str]) -> models.StartFormOut:
     return {
         "app_type": app_type,
-        "app_name": _cut(names.get(app_type)),
+        "app_name": name,
         "form_uuid": form.form_uuid,
         "title": _cut(form.title or titles.get(form.form_uuid)),
-        "title_en": _cut(form.title_en),
+        "title_en": form.title_en,
         "url": form.url,
-        "used_at": None if used_at is None else iso(used_at),
+        "used_at": None,
     }
+
+
+def _with_use(form: models.StartFormOut, used_at: int) -> models.StartFormOut:
+    return {**form, "used_at": iso(used_at)}
 
 
 def _cut(text: str | None) -> str | None:

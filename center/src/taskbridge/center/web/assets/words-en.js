@@ -237,7 +237,7 @@ export const EN = {
     notFound: "No form has these words.",
     none: ["No form to start", "Forms that you may start appear here."],
     unchecked: "Yida says when you open a form whether you may start it.",
-    incomplete: "The forms of some apps are not known yet: look again later.",
+    incomplete: "Some forms are not listed here: look for them at Yida, or look again later.",
   },
   waiting: {
     title: "Waiting",

@@ -231,7 +231,7 @@ export const ZH = {
     notFound: "没有匹配的表单。",
     none: ["没有可发起的表单", "您可以发起的表单会显示在这里。"],
     unchecked: "能否发起以宜搭打开时的提示为准。",
-    incomplete: "部分应用的表单尚未获取，请稍后再看。",
+    incomplete: "部分表单未能列出，请在宜搭中查找，或稍后再看。",
   },
   waiting: {
     title: "待办概览",
