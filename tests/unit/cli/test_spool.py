@@ -8,9 +8,11 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from typer.testing import CliRunner
 
 from support.edge.spool import open_spool, record
+from taskbridge.cli import spool_files
 from taskbridge.cli.program import app
 
 if TYPE_CHECKING:
@@ -62,7 +64,32 @@ def test_verify_names_damaged_records_and_exits_with_1(tmp_path: Path) -> None:
     assert "cannot be read" in found["problem"]
 
 
-def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "given", [("--all",), ("--credentials", "apps.toml"), ("--delete-extra-keys", "a"), ("--outcome", "waiting")]
+)
+def test_replay_refuses_options_that_are_not_for_the_spool(given: tuple[str, ...], tmp_path: Path) -> None:
+    asyncio.run(filled(tmp_path / "spool"))
+    result = CliRunner().invoke(app, ["set-aside", "replay", "spool", "--data-dir", str(tmp_path), *given])
+    assert (result.exit_code, given[0] in result.output) == (2, True)
+
+
+def test_replay_waits_for_an_edge_that_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "spool"
+    asyncio.run(filled(folder))
+    looks = iter([(None, 3), (None, 3), (4711, 3), (None, 3), (4712, 0)])
+
+    def status(_: object, __: int) -> dict[str, Any]:
+        owner, records = next(looks)
+        return {"owner": owner, "records": records, "set_aside": {}, "problem": None}
+
+    monkeypatch.setattr(spool_files, "_status_of", status)
+    monkeypatch.setattr(spool_files, "_POLL_S", 0.0)
+    assert run("set-aside", "replay", "spool", "--data-dir", str(tmp_path)) == (0, [{"left": 0}])
+    assert next(looks, None) is None
+
+
+def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_files, "_RESTART_S", 0.0)
     asyncio.run(filled(tmp_path / "spool"))
     result = CliRunner().invoke(app, ["spool", "replay", "--data-dir", str(tmp_path)])
     assert f"no edge runs on {tmp_path / 'spool'}" in str(result.exception)
@@ -70,7 +97,10 @@ def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path) -> No
     assert found["records"] == 3
 
 
-def test_a_spool_with_a_file_that_cannot_be_read_is_not_called_empty(tmp_path: Path) -> None:
+def test_a_spool_with_a_file_that_cannot_be_read_is_not_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_files, "_RESTART_S", 0.0)
     folder = tmp_path / "spool"
     folder.mkdir()
     (folder / "1.db").write_bytes(b"nonsense")

@@ -44,6 +44,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """The names of these commands before, which the program still accepts for one release."""
 
+_ONLY_FOR = {
+    **dict.fromkeys(("dry_run", "credentials", "delete_extra_keys"), "quarantine"),
+    "force": "dead-letters",
+    **dict.fromkeys(("since", "outcome"), "deliveries"),
+}
+"""Options of ``replay``, and the kind of records that they are for."""
 _WIDTH = 15
 
 Kind = Annotated[
@@ -150,6 +156,7 @@ def show(
     )
 )
 def replay(
+    context: typer.Context,
     kind: Kind,
     ids: Annotated[
         list[str] | None,
@@ -186,19 +193,18 @@ def replay(
     undelivered, was too large to store and is gone from its topic, or is a dead letter older than 30 days: later events
     of its task may be gone, and it would be pending again.
     """
-    of_kind = {"quarantine": ("--dry-run", dry_run), "dead-letters": ("--force", force)}
-    of_kind["deliveries"] = "--since", since is not None
-    for its_kind, (flag, is_given) in of_kind.items():
-        if is_given and kind != its_kind:
-            raise typer.BadParameter(f"is for {its_kind} only", param_hint=flag)
+    for name, its_kind in _ONLY_FOR.items():
+        source = context.get_parameter_source(name)
+        if kind != its_kind and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"is for {its_kind} only", param_hint=f"--{name.replace('_', '-')}")
     if kind == "deliveries":
         if reason is not None:
             raise typer.BadParameter("deliveries are selected by ids, --since or --all", param_hint="--reason")
         _replay_deliveries(ids or [], since, outcome, everything=everything, as_json=as_json)
         return
     if kind == "spool":
-        if ids or reason is not None:
-            raise typer.BadParameter("the spool is delivered whole: give no ids and no reason", param_hint="ID")
+        if ids or reason is not None or everything:
+            raise typer.BadParameter("the spool is delivered whole: give no ids, --reason or --all", param_hint="ID")
         _replay_spool(data_dir, as_json=as_json)
         return
     if sum((bool(ids), reason is not None, everything)) != 1:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.2
+_RESTART_S = 15.0
+"""How long an edge that restarts may be away."""
 _NOTHING: Mapping[str, Any] = {
     "file": "",
     "owner": None,
@@ -83,14 +85,14 @@ def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
 def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], bool]) -> int:
     """Have the edge retry what Kafka refused, and wait until the spool is empty; returns the number of records left.
 
-    Raises OperatorError if no edge runs on the folder: an edge delivers its spool, and what is requested here, at its
-    start. Also if files are left that cannot be read: nobody knows what they hold.
+    Raises OperatorError if no edge runs on the folder for longer than a restart takes: an edge delivers its spool, and
+    what is requested here, at its start. Also if files are left that cannot be read: nobody knows what they hold.
     """
     folder.prepare()
     for number in folder.numbers():
         if _status_of(folder, number)["set_aside"].keys() & {TOO_LARGE, REFUSED}:
             request_requeue(folder.file(number))
-    heartbeat = Heartbeat(progress)
+    heartbeat, has_owner_s = Heartbeat(progress), time.monotonic()
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
@@ -100,9 +102,11 @@ def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], boo
         unread = [as_line(each) for each in found if each["problem"] and (folder.path / each["file"]).exists()]
         if stopped() or not (left or asked_back or unread):
             return left
-        if not any(each["owner"] for each in found):
+        if is_owned := any(each["owner"] for each in found):
+            has_owner_s = time.monotonic()
+        elif time.monotonic() - has_owner_s >= _RESTART_S:
             raise OperatorError(f"no edge runs on {folder.path}: start one on this data folder; it delivers the spool")
-        if not (left or asked_back):
+        if is_owned and not (left or asked_back):
             raise OperatorError(f"some files cannot be read: {'; '.join(unread)}")
         heartbeat.beat(f"the edge delivers the spool, {left} records left")
         time.sleep(_POLL_S)
