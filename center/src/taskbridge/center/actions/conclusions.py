@@ -41,11 +41,11 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
     found = is_meant(action.action, task.outcome)
     is_theirs = False
     # Yida's yes is the hand-over itself, recorded under any name.
-    if action.action == REASSIGN and (action.source.strip(), action.status) != (SOURCE_YIDA, "ACCEPTED"):
+    if action.action == REASSIGN and (action.system, action.status) != (SOURCE_YIDA, "ACCEPTED"):
         # Somebody else may have handed it over, to another person.
         found = found and None
         # What the person did themself is read back.
-        is_theirs = action.source.strip() == SOURCE_YIDA and task.actor_id == action.user_id
+        is_theirs = action.system == SOURCE_YIDA and task.actor_id == action.user_id
     if found is None and not is_theirs:
         found = action.action in (AGREE, REFUSE) or any(_is_next(action, state, each) for each in state.tasks) or None
     return False if found is None and state.finished_at is not None else found

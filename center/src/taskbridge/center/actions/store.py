@@ -128,6 +128,11 @@ class Action(NamedTuple):
     seen_form: str = ""
     """The digest of the values that the person saw; empty if that is not known."""
 
+    @property
+    def system(self) -> str:
+        """The source, without the space before that of an action that the release before would not know."""
+        return self.source.strip()
+
 
 def ends_at(action: Action) -> int:
     """When the agent of an action of AGENTS ends by itself."""

@@ -413,7 +413,7 @@ def _data(action: Action) -> dict[str, str | None]:
         "action_id": action.action_id,
         "action": HAND_OVER if action.action == REASSIGN else action.action,
         "corp_id": action.corp_id,
-        "instance_id": action.instance_id.removeprefix(f"{action.source.strip()}:"),
+        "instance_id": action.instance_id.removeprefix(f"{action.system}:"),
         "task_id": action.task_id or None,
         "user_id": action.user_id,
         "actor_id": action.actor_id,
