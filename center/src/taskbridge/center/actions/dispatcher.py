@@ -143,38 +143,35 @@ class ActionDispatcher:
             return
         is_late = action.action != AGENT_END and now - action.requested_at > _GIVE_UP_MS
         if is_late or self._system_of(action) is None:
-            await self._not_sent(action, now, attempts=action.attempts + 1)
+            await self._failed(action, FAILED, action.detail or UNSENT, attempts=action.attempts + 1)
             return
         claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
         if claimed is None:
             return
         system = self._system_of(claimed, allowed=partial(self._may_send, claimed))
         if system is None:  # it was removed meanwhile
-            await self._not_sent(claimed, now, status=REQUESTED)
+            await self._failed(claimed, FAILED, action.detail or UNSENT)
             return
         answer = await system.send(claimed, now=now)
         await self._sent(claimed, answer, is_repeated=_repeats(system, action))
 
-    async def _not_sent(self, action: Action, now: int, **changes: Any) -> None:
-        """No system takes it. The removal of an agent is tried until the agent's end."""
-        detail = action.detail or UNSENT
+    async def _failed(self, action: Action, status: str, detail: str, **changes: Any) -> None:
+        """It ends so; but the removal of an agent is tried until the agent's end."""
         if action.action == AGENT_END:
-            await self._advance(action, due_at=now + _pause_of(action), detail=detail, **changes)
+            due_at = self._clock.now_ms() + _pause_of(action)
+            await self._advance(action, status=REQUESTED, due_at=due_at, detail=detail or UNCONFIRMED, **changes)
         else:
-            await self._end(action, FAILED, detail)
+            await self._end(action, status, detail)
 
     async def _sent(self, action: Action, answer: Answer, *, is_repeated: bool) -> None:
         now = self._clock.now_ms()
-        again = {"status": REQUESTED, "due_at": now + _pause_of(action)}
-        if answer.received is Received.REFUSED and action.action == AGENT_END:
-            await self._advance(action, detail=answer.detail or UNCONFIRMED, **again)
-        elif answer.received is Received.REFUSED:
-            await self._end(action, REFUSED, answer.detail)
+        if answer.received is Received.REFUSED:
+            await self._failed(action, REFUSED, answer.detail)
         elif answer.received is Received.ACCEPTED:
             await self._advance(action, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0, detail="")
         elif answer.received is Received.UNSENT or is_repeated:
-            is_unsent = answer.received is Received.UNSENT and action.detail in ("", UNSENT)
-            await self._advance(action, detail=UNSENT if is_unsent else UNCONFIRMED, **again)
+            detail = UNSENT if answer.received is Received.UNSENT and action.detail in ("", UNSENT) else UNCONFIRMED
+            await self._advance(action, status=REQUESTED, due_at=now + _pause_of(action), detail=detail)
         else:
             await self._advance(action, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0, detail="")
 
