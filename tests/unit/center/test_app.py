@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +231,8 @@ def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_
 
 
 async def test_a_database_that_hangs_does_not_hold_clients() -> None:
-    threads = Threads(1, answer_s=0.05)
+    threads, answers = Threads(1, answer_s=0.05), threading.Event()
     with pytest.raises(DatabaseUnavailable):
-        await threads.run(time.sleep, 0.5)
+        await threads.run(answers.wait)
+    answers.set()
     threads.close()
