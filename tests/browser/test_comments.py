@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from support.browser.browsing import DESK, PHONE, serious_findings
+from support.browser.browsing import DESK, PHONE, open_first_row, serious_findings
 from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def talking(fake: FakeTaskCenter) -> FakeTaskCenter:
 
 def open_first(fake: FakeTaskCenter, open_page: OpenPage, look: dict[str, Any]) -> tuple[Page, Locator]:
     page = open_page(f"{fake.url}/#created", **look)
-    # The list is read again once it is live: a click before that may be undone.
-    expect(page.locator(".live")).to_have_attribute("data-state", "live")
-    page.locator(".row").first.click()
+    open_first_row(page)
     return page, page.locator(".detail-section").filter(has=page.get_by_role("heading", name=SAID[look is PHONE][0]))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from support.browser.browsing import DESK, PHONE, serious_findings
+from support.browser.browsing import DESK, PHONE, open_first_row, serious_findings
 from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def test_a_changed_amount_is_seen_before_the_decision_and_so_are_the_steps(
 ) -> None:
     page = open_page(f"{deciding.url}/#pending", **look)
     english = look is PHONE
-    expect(page.locator(".live")).to_have_attribute("data-state", "live")
-    page.locator(".row").first.click()
+    open_first_row(page)
     changes = page.locator(".form-changes")
     expect(changes.locator("h3")).to_have_text("Changed since the start" if english else "提交后有修改")
     expect(changes.locator("li bdi").first).to_have_text("金额")
@@ -75,8 +74,7 @@ def test_a_refused_decision_shows_the_change_and_is_made_again(deciding: FakeTas
     deciding.current = {"form": {"amount": "200"}, "digest": "d-0"}
     deciding.refused = {item["instance_id"]: "changed"}
     page = open_page(f"{deciding.url}/#pending", **DESK)
-    expect(page.locator(".live")).to_have_attribute("data-state", "live")
-    page.locator(".row").first.click()
+    open_first_row(page)
     expect(page.locator(".form-age")).to_contain_text("内容截至")
     expect(page.locator(".form-changes")).to_have_count(0)
     deciding.current = changed
@@ -100,8 +98,7 @@ def test_where_the_form_is_not_read_its_values_are_dated(
     else:
         deciding.current = None
     page = open_page(f"{deciding.url}/#pending", **DESK)
-    expect(page.locator(".live")).to_have_attribute("data-state", "live")
-    page.locator(".row").first.click()
+    open_first_row(page)
     expect(page.locator(".form-age")).to_contain_text("推送时的状态，之后可能有修改")
     page.locator(".detail").get_by_role("button", name="同意", exact=True).click()
     expect(page.locator(".detail .deciding .deciding-said[role=status]")).not_to_be_empty()

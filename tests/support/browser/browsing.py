@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from prerequisites import NPM
 from support import needs, toolchains
@@ -194,3 +194,9 @@ def put(page: Page, attributes: dict[str, str]) -> None:
         }""",
         attributes,
     )
+
+
+def open_first_row(page: Page) -> None:
+    """Open the detail of the first entry once the page is live: its list is read again then, which may undo a click."""
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+    page.locator(".row").first.click()
