@@ -27,7 +27,7 @@ from taskbridge.webhooks.operations import example
 from unit.webhooks.receivers import LOOPBACK, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.endpoints import Endpoint
 
 T = TypeVar("T")
+
+_LOOK_S = 0.01
 
 
 def claims(database: Database) -> list[str]:
@@ -50,7 +52,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for seconds."""
     monkeypatch.setattr(schedule, "DELAYS_S", (0.001,) * 9)
     monkeypatch.setattr(module, "_PROBE_S", 0.001)
-    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(module, "LOOK_S", _LOOK_S)
 
 
 class Service:
@@ -59,6 +61,8 @@ class Service:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self._folder = database, folder
         self.grace_s = 5.0
+        self.looks = 0
+        self._looking = asyncio.Lock()
         self.got: dict[str, list[tuple[str, str]]] = {}
         self.answers: dict[str, Callable[[web.Request], Any]] = {}
 
@@ -117,6 +121,17 @@ class Service:
         with self.database.write() as connection:
             return claim(connection, store.add(self.database, connection, new))
 
+    async def look(self) -> None:
+        """As the service does each second."""
+        async with self._looking:
+            await self.dispatcher.use(self.endpoints, store.states(self.database))
+            self.looks += 1
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self.look()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - what it looks at tells nobody
@@ -138,11 +153,14 @@ class Service:
 
             guard = Guard(LOOPBACK)
             self.dispatcher = Dispatcher(self.database, guard, Metrics(), threads, nobody, grace_s=self.grace_s)
-            states = store.register(self.database, dict.fromkeys(names, False))
-            await self.dispatcher.use(self.endpoints, states)
+            store.register(self.database, dict.fromkeys(names, False))
+            await self.look()
+            looking = asyncio.create_task(self._watch())
             try:
                 yield self
             finally:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
                 await self.dispatcher.stop()
                 await runner.cleanup()
 
@@ -240,8 +258,9 @@ async def test_what_an_endpoint_that_changed_had_claimed_is_due_at_once(
     async with service.running("erp"):
         claimed = service.read(("I1", "t"))
         store.set_enabled(sqlite, "erp", reason="moves")
-        endpoints = {} if change == "removed" else service.endpoints
-        await service.dispatcher.use(endpoints, store.states(sqlite))
+        if change == "removed":
+            service.endpoints = {}
+        await service.look()
         service.dispatcher.send(claimed)
         await service.until(lambda: claims(sqlite) == [""])
 
@@ -315,9 +334,9 @@ async def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
     next_due = store.next_due
     monkeypatch.setattr(module, "_PROBE_S", 3600.0)
 
-    def counted(database: Database, names: Collection[str]) -> dict[str, int]:
-        queried.extend(names)
-        return next_due(database, names)
+    def counted(database: Database, name: str) -> int | None:
+        queried.append(name)
+        return next_due(database, name)
 
     service.answers["away"] = lambda _request: 500
     async with service.running("away", "erp"):
@@ -343,12 +362,12 @@ async def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Data
     service = Service(sqlite, tmp_path)
     async with service.running("erp", "other"):
         store.set_enabled(sqlite, "erp", reason="moves")
-        await service.dispatcher.use(service.endpoints, store.states(sqlite))
+        await service.look()
         service.add(("I1", "t"))
         await service.until(lambda: "other" in service.got)
         assert "erp" not in service.got
         store.set_enabled(sqlite, "erp", reason=None)
-        await service.dispatcher.use(service.endpoints, store.states(sqlite))
+        await service.look()
         await service.until(lambda: "erp" in service.got)
 
 
@@ -400,27 +419,27 @@ async def test_an_error_of_any_kind_is_reported_and_tried_again(
         await service.until(lambda: service.dispatcher.problem is None)
 
 
-async def test_idle_endpoints_share_a_query_and_cost_no_transaction_that_writes(
+async def test_idle_endpoints_cost_no_query_of_their_own_and_no_transaction_that_writes(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, next_due, claim = Service(sqlite, tmp_path), store.next_due, store.Queues.claim
-    looks, claims = list[list[str]](), list[int]()
+    asked, claims = list[str](), list[int]()
 
-    def looked(database: Database, names: Collection[str]) -> dict[str, int]:
-        looks.append(sorted(names))
-        return next_due(database, names)
+    def due(database: Database, name: str) -> int | None:
+        asked.append(name)
+        return next_due(database, name)
 
     def claimed(queues: store.Queues, connection: Any, most: int) -> Any:
         claims.append(most)
         return claim(queues, connection, most)
 
+    monkeypatch.setattr(store, "next_due", due)
     async with service.running("erp", "other"):
-        monkeypatch.setattr(store, "next_due", looked)
-        await service.until(lambda: ["erp", "other"] in looks)
+        await service.until(lambda: sorted(asked) == ["erp", "other"])
         monkeypatch.setattr(store.Queues, "claim", claimed)
-        before = len(looks)
-        await service.until(lambda: len(looks) > before + 20)
-        assert looks[before:] == [["erp", "other"]] * (len(looks) - before)
+        before = service.looks
+        await service.until(lambda: service.looks > before + 20)
+        assert len(asked) == 2
         assert claims == []
         service.add(("I1", "t"))
         await service.until(lambda: service.got.keys() == {"erp", "other"})
@@ -443,7 +462,8 @@ async def test_a_renewed_certificate_is_used_without_a_restart(
 
     async def reload() -> str | None:
         assert service.file.refresh()
-        await service.dispatcher.use(service.file.current.by_name, store.states(sqlite))
+        service.endpoints = service.file.current.by_name
+        await service.look()
         return service.file.problem
 
     for name in ("ca.pem", "client.pem"):

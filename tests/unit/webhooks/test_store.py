@@ -58,7 +58,9 @@ def finish(database: Database, *results: Result, unsent: Sequence[Delivery] = ()
 
 def next_due(database: Database) -> int | None:
     store.register(database, {ERP: False})
-    return store.next_due(database, [ERP]).get(ERP)
+    found = store.next_due(database, ERP)
+    assert store.states(database)[ERP].next_due == found
+    return found
 
 
 def outcomes(database: Database) -> dict[str, Outcome]:

@@ -25,7 +25,7 @@ from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.webhooks import store
-from taskbridge.webhooks.dispatcher import Dispatcher
+from taskbridge.webhooks.dispatcher import LOOK_S, Dispatcher
 from taskbridge.webhooks.endpoints import Endpoint, EndpointsFile
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-_LOOK_S, _COUNT_S, _END_S = 1.0, 5.0, 10.0
+_COUNT_S, _END_S = 5.0, 10.0
 _COUNT_PAUSES = 50
 """How many times as long as it took to count, counting waits."""
 
@@ -173,7 +173,7 @@ class Webhooks:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(LOOK_S)
             await self.look()
 
     async def look(self) -> None:
@@ -229,7 +229,7 @@ class Webhooks:
             self._database, self._registry, servers=self._settings.kafka_bootstrap_servers, kafka=self._kafka
         )
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(LOOK_S)
             # Once live notifications come in: those of changes that are read here come after them.
             if not self.follower.health().running:
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.metrics import Metrics
     from taskbridge.webhooks.store import Delivery, EndpointState, Result
 
-_LOOK_S = 1.0
+LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
 _RETRY_S = 1.0
 _GATHER_S = 0.05
@@ -170,11 +169,11 @@ class Courier:
         now, entry = time.monotonic(), self.endpoint.entry
         free = entry.in_flight - len(self._running)
         if not self.enabled or free <= 0:
-            return 0, _LOOK_S
+            return 0, LOOK_S
         if self._is_away:
             # One request at a time finds out when it is back, and spares both sides.
             if self._running:
-                return 0, _LOOK_S
+                return 0, LOOK_S
             if now < self._next_probe:
                 return 0, self._next_probe - now
             free = 1
@@ -233,11 +232,10 @@ class Courier:
     async def _rest(self, pause_s: float) -> None:
         """Until something is added or due, an attempt ends, or another one may begin."""
         if self._running or pause_s:
-            await self._woken_within(pause_s or _LOOK_S)
+            await self._woken_within(pause_s or LOOK_S)
             return
-        name = self.endpoint.name
-        due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, [name])
-        if due.get(name, math.inf) <= now_ms():
+        due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
+        if due is not None and due <= now_ms():
             return  # what was claimed had been delivered: other queues have their turn
         # Nothing is claimed while nothing is due: that is a transaction that writes.
         self.is_idle = True
@@ -246,7 +244,7 @@ class Courier:
 
     async def _woken_within(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_LOOK_S, seconds)):
+            async with asyncio.timeout(min(LOOK_S, seconds)):
                 await self._wake.wait()
 
 
@@ -267,15 +265,12 @@ class Dispatcher:
         self.other_id = other_id
         self.grace_s = grace_s
         self._couriers: dict[str, Courier] = {}
-        self._problem: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._looking = asyncio.create_task(self._look(), name="dispatcher")
 
     @property
     def problem(self) -> str | None:
         """Why an endpoint gets nothing at the moment; None if each does."""
-        problems = (each.problem for each in self._couriers.values() if each.problem is not None)
-        return self._problem or next(problems, None)
+        return next((each.problem for each in self._couriers.values() if each.problem is not None), None)
 
     def claim(self, connection: Connection, names: Iterable[str]) -> list[Claimed]:
         """What was added for these endpoints within this transaction, claimed. From any thread; ``send`` follows."""
@@ -296,33 +291,17 @@ class Dispatcher:
         """These endpoints have something new. From any thread."""
         self._loop.call_soon_threadsafe(self._woken, list(names))
 
-    async def _look(self) -> None:
-        """Wake idle couriers when something becomes due: again after a failure, or added by another process.
-
-        One query for all of them, because most endpoints are idle most of the time.
-        """
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            idle = [name for name, courier in self._couriers.items() if courier.is_idle]
-            try:
-                found = await self.threads.run(store.next_due, self.database, idle) if idle else {}
-            except Exception as error:
-                is_away = isinstance(error, DatabaseUnavailable)
-                self._problem = str(error) if is_away else f"deliveries wait: {type(error).__name__}"
-                log.warning("due_deliveries_not_read", exc_info=not is_away)
-                continue
-            self._problem = None
-            for name, due in found.items():
-                if (pause_s := (due - now_ms()) / 1000) < _LOOK_S:
-                    self._loop.call_later(max(0.0, pause_s), self._woken, [name])
-
     def _woken(self, names: list[str]) -> None:
         for name in names:
             if (courier := self._couriers.get(name)) is not None:
                 courier.wake()
 
     async def use(self, endpoints: Mapping[str, Endpoint], states: Mapping[str, EndpointState]) -> None:
-        """Deliver to these endpoints, and to no others. One that changed gets new connections."""
+        """Deliver to these endpoints, and to no others. One that changed gets new connections.
+
+        Idle couriers are woken when something becomes due within ``LOOK_S``: again after a failure, or added by another
+        process. What is due later, the next call says.
+        """
         gone = [
             name
             for name, courier in self._couriers.items()
@@ -338,9 +317,11 @@ class Dispatcher:
                 log.warning("endpoint_enabled" if enabled else "endpoint_disabled", endpoint=name)
                 courier.enabled = enabled
                 courier.wake()
+            if courier.is_idle and state is not None and state.next_due is not None:
+                pause_s = (state.next_due - now_ms()) / 1000
+                if pause_s < LOOK_S:
+                    self._loop.call_later(max(0.0, pause_s), courier.wake)
 
     async def stop(self) -> None:
-        self._looking.cancel()
-        await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in self._couriers.values()))
         self._couriers.clear()

@@ -104,6 +104,8 @@ class EndpointState(NamedTuple):
     disabled_at: int | None
     failing_since: int | None
     has_present: bool
+    next_due: int | None
+    """See ``next_due``."""
 
     @property
     def condition(self) -> str:
@@ -320,17 +322,20 @@ def _is_first(connection: Connection, endpoint: str, results: Sequence[Result]) 
     return found is None or found < results[0].at - SILENCE_MS
 
 
-def next_due(database: Database, names: Collection[str]) -> dict[str, int]:
-    """When the next queue that nobody has claimed is due, by endpoint; that of a dead replica too, after its claim.
-
-    Endpoints of which nothing waits are left out.
-    """
+def _next_due(database: Database) -> ColumnElement[int | None]:
     is_free = queues.c.claimed_until <= _clock(database, literal(now_ms()))
     # For each endpoint a look into the index. A query by groups reads all that wait.
-    first = select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoints.c.name, is_free).scalar_subquery()
-    found = select(endpoints.c.name, first).where(database.among(endpoints.c.name))
+    first = select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoints.c.name, is_free)
+    return first.scalar_subquery().label("next_due")
+
+
+def next_due(database: Database, name: str) -> int | None:
+    """When the endpoint's next queue that nobody has claimed is due; that of a dead replica too, after its claim.
+
+    None if nothing waits.
+    """
     with database.read() as connection:
-        return {name: due for name, due in connection.execute(found, database.keys(names)) if due is not None}
+        return connection.scalar(select(_next_due(database)).where(endpoints.c.name == name))
 
 
 def waiting(database: Database, names: Collection[str], outcome: Outcome = Outcome.WAITING) -> dict[str, Waiting]:
@@ -353,8 +358,9 @@ def failures(database: Database, name: str) -> Sequence[Row[Any]]:
 
 def states(database: Database) -> dict[str, EndpointState]:
     """The endpoints that were ever in the file, by name."""
+    columns = (endpoints.c[each] for each in EndpointState._fields if each in endpoints.c)
     with database.read() as connection:
-        found = connection.execute(select(*(endpoints.c[each] for each in EndpointState._fields)))
+        found = connection.execute(select(*columns, _next_due(database)))
         return {row.name: EndpointState(*row) for row in found}
 
 
