@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _BATCH = 1000
-_POLL_S = 0.2
+_POLL_S = 0.5
 _ANSWER_S = 10.0
 _EVERY_S = {"health": 1.0, "topics": 5.0, "renewal": 600.0, "purge": 3600.0}
 """How often health is updated and positions are read, topics are compared with those that were read, positions at rest
