@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 from support import needs
+from support.cached import cached, digest_of
 from support.wheels import uv
 from taskbridge.local.artifacts import cache_folder
 
@@ -20,15 +20,16 @@ _WHEELS = "usr/share/python-wheels"
 
 def unpacked(version: str) -> str:
     """The program. It finds its libraries in its own folder: their C library is newer than this machine's."""
-    tree = cache_folder(os.environ) / f"python-{version}"
-    if not tree.exists():
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=tree.parent) as unfinished:
-            made = Path(unfinished, "python")
-            _unpack(version, made)
-            _move(version, made, tree)
-            made.rename(tree)
-    return str(tree / "python")
+    return str(cached(name_of(version), lambda tree: _make(version, tree)) / "python")
+
+
+def name_of(version: str, program: Path = Path(__file__)) -> str:
+    return f"python-{version}-{digest_of([program])}"
+
+
+def _make(version: str, tree: Path) -> None:
+    _unpack(version, tree)
+    _move(version, tree, cache_folder(os.environ) / name_of(version))
 
 
 def _unpack(version: str, tree: Path) -> None:

@@ -14,15 +14,14 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support import needs
+from support.cached import cached, digest_of
 from support.edge.process import wait_until
-from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.child import tethered
 
 if TYPE_CHECKING:
@@ -56,18 +55,15 @@ class Programs:
 
     def __init__(self) -> None:
         needs.program("ip")
-        sources = [each.read_bytes() for each in (*sorted(_SOURCES.rglob("*.go")), _SOURCES / "go.sum")]
-        digest = hashlib.sha256(b"".join([VERSION.encode(), *sources])).hexdigest()[:12]
-        folder = cache_folder(os.environ) / f"kubernetes-{VERSION}-{digest}"
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as unfinished:
-                made = Path(unfinished, "kubernetes")
-                _unpack_debian(made / "debian")
-                _build(made / "bin")
-                _pack_pause(made / "bin" / "pause", made / "pause.tar")
-                made.rename(folder)
+        sources = [*sorted(_SOURCES.rglob("*.go")), _SOURCES / "go.sum"]
+        folder = cached(f"kubernetes-{VERSION}-{digest_of(sources, VERSION)}", _make)
         self.bin, self.debian, self.pause = folder / "bin", folder / "debian", folder / "pause.tar"
+
+
+def _make(folder: Path) -> None:
+    _unpack_debian(folder / "debian")
+    _build(folder / "bin")
+    _pack_pause(folder / "bin" / "pause", folder / "pause.tar")
 
 
 def _unpack_debian(tree: Path) -> None:
