@@ -32,8 +32,8 @@ slow: native
 nightly: native
 	@$(RUN) --compile-bytecode pytest -n 2 -m nightly $(ARGUMENTS)
 
-# The chart with every part on a real Kubernetes, as root, upgraded from the last tag or from FROM=COMMIT; the first time
-# Kubernetes is built, which takes some minutes.
+# The chart with every part on a real Kubernetes, as root, upgraded from the last release or from FROM=COMMIT; the first
+# time Kubernetes is built, which takes some minutes.
 kubernetes: native
 	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
 
@@ -41,7 +41,7 @@ kubernetes: native
 everything: SLOW := 1
 everything: check docs test nightly kubernetes
 
-# The artifacts of the last tag, or of FROM=COMMIT, are replaced by this commit's, below running services with data.
+# The artifacts of the last release, or of FROM=COMMIT, are replaced by this commit's, below running services with data.
 upgrade-test: native
 	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -s -m nightly \
 		tests/chaos/test_upgrade_in_place.py $(ARGUMENTS)

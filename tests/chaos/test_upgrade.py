@@ -188,13 +188,14 @@ def test_a_release_is_rolled_over_the_one_before_and_no_callback_is_refused_or_l
         wait_until(rollout.center.is_ready, what="the center has filled itself next to the previous release")
         say("the center is ready")
 
-        # A new worker waits for the end of the old ones, which go on meanwhile.
         one, other = rollout.workers
         roll(one, new)
-        wait_until(
-            lambda: "workers of an older release are running" in str(one.readiness().get("problems")),
-            what="the new worker says what it waits for",
-        )
+        if UNUSED_TOPICS[0] in topics_on(rollout.connection):
+            # Of older tables: a new worker waits for the end of the old ones, which go on meanwhile.
+            wait_until(
+                lambda: "workers of an older release are running" in str(one.readiness().get("problems")),
+                what="the new worker says what it waits for",
+            )
         company.served(first)
         folded(rollout.connection)
         roll(other, new)

@@ -29,7 +29,7 @@ from support.streams.lives import assert_all_is_right, assert_notified_exactly_o
 from support.streams.processes import Worker
 from support.upgrade import Company, Edge, folded, lists, operate, right_lists, roll, shared, wait_until
 from support.webhooks_process import Receivers, WebhooksProcess
-from support.wheels import PYPROJECT, ROOT
+from support.wheels import PYPROJECT, ROOT, git
 from taskbridge.cli.connection import Connection
 from taskbridge.local.company import EMPLOYEES
 
@@ -147,9 +147,7 @@ def created(center: CenterProcess, person: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def artifacts(disk_folder: Callable[[], Path]) -> tuple[Path, Path]:
     """Of the last release, and of the commit that is checked out."""
-    if (last := last_release()) is None:
-        pytest.skip("no release is tagged: make upgrade-test FROM=COMMIT")
-    before, after = built(last, disk_folder()), built("HEAD", disk_folder())
+    before, after = built(last_release(), disk_folder()), built(git("rev-parse", "HEAD"), disk_folder())
     assert version_of(before) != version_of(after), "pip does not replace a package by one of the same version"
     return before, after
 

@@ -25,7 +25,7 @@ import pytest
 
 from release import packages
 from support import needs
-from taskbridge.local.artifacts import cache_folder
+from support.cached import cached
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import ALL
 
@@ -147,7 +147,6 @@ def _distribution(wheel: Path) -> str:
 
 
 RECORDS = tuple(sorted({topic.record for topic in ALL if topic.record is not None}))
-_PARTS = ("schemas", "client", "runtime", "edge", "cli", "streams")
 
 
 @dataclass(frozen=True)
@@ -174,25 +173,45 @@ class PreviousRelease:
         return json.loads(file.read_text("utf-8")) if file.exists() else None
 
 
+def git(*arguments: str) -> str:
+    """What it prints, empty where it fails."""
+    done = subprocess.run([needs.program("git"), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def commit_of(release: str) -> str:
+    """The commit of a key of pyproject.toml's ``[tool.taskbridge]``, or of TASKBRIDGE_UPGRADE_FROM=COMMIT.
+
+    An upgrade of a release to itself would show nothing: then the test fails.
+    """
+    named = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"][release]
+    commit = git("rev-parse", "--verify", "--quiet", f"{named}^{{commit}}")
+    if not commit:
+        pytest.fail(f"the previous release, {named}, is not in this clone: git fetch --unshallow")
+    if commit == git("rev-parse", "HEAD"):
+        pytest.fail(f"the previous release, {named}, is the commit that is checked out: give an earlier one")
+    return commit
+
+
 def previous_release(folder: Path) -> PreviousRelease:
     """With the native core where this checkout has it. Its wheels are built once on a machine."""
-    commit = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"]["previous-release"]
-    archive = subprocess.run([needs.program("git"), "archive", commit], cwd=ROOT, capture_output=True, check=False)
-    if archive.returncode != 0:
-        problem = archive.stderr.decode().strip()
-        pytest.fail(f"the previous release, {commit}, is not in this clone ({problem}): git fetch --unshallow")
+    commit = commit_of("previous-release")
+    archive = subprocess.run([needs.program("git"), "archive", commit], cwd=ROOT, capture_output=True, check=True)
     sources = folder / "sources"
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(sources, filter="data")
     pyproject = tomllib.loads((sources / "pyproject.toml").read_text("utf-8"))
-    parts = ("native", *_PARTS) if CAN_BUILD_NATIVE else _PARTS
-    home = cache_folder(os.environ) / f"release-{parts[0]}-{hashlib.sha256(archive.stdout).hexdigest()[:16]}"
-    if not home.exists():
-        made, cargo = folder / "wheels", _compiled_dependencies(folder / "cargo", of=sources)
+    members = {each.replace("deploy", "cli") for each in pyproject["tool"]["uv"]["workspace"]["members"]}
+    # The last one is installed with its extra.
+    parts = [*(["native"] if CAN_BUILD_NATIVE else []), *sorted(members - {"native", "streams"}), "streams"]
+
+    def build(made: Path) -> None:
+        cargo = _compiled_dependencies(folder / "cargo", of=sources)
         with ThreadPoolExecutor(len(parts)) as building:
             list(building.map(partial(built, folder=made, checkout=sources, CARGO_TARGET_DIR=cargo), parts))
-        shutil.copytree(made, part := home.with_name(f"{home.name}-{os.getpid()}"))
-        part.rename(home)
+
+    named = hashlib.sha256(archive.stdout + " ".join(parts).encode()).hexdigest()
+    home = cached(f"release-{named[:16]}", build)
     wheels = [next((home / each).glob("*.whl")) for each in parts]
     extra = "[native]" if CAN_BUILD_NATIVE else ""
     return PreviousRelease(commit, sources, install(folder, *wheels, extra=extra, pyproject=pyproject))
