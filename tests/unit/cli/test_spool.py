@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from support.edge.spool import open_spool, record
 from taskbridge.cli import spool_files
 from taskbridge.cli.program import app
+from taskbridge.edge.spool.folder import SpoolFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,19 +76,58 @@ def test_replay_refuses_options_that_are_not_for_the_spool(given: tuple[str, ...
     assert (result.exit_code, given[0] in result.output) == (2, True)
 
 
-def test_replay_waits_for_an_edge_that_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_waits_for_an_edge_that_restarts_and_repairs_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "spool"
     asyncio.run(filled(folder))
-    looks = iter([(None, 3), (None, 3), (4711, 3), (None, 3), (4712, 0)])
+    malformed = "cannot be read: malformed"
+    looks = iter([
+        *[(None, 3, None), (None, 3, None), (4711, 3, None), (None, 3, None)],
+        *[(4712, 0, malformed), (None, 0, malformed), (4712, 0, None)],
+    ])  # fmt: skip
 
     def status(_: object, __: int) -> dict[str, Any]:
-        owner, records = next(looks)
-        return {"owner": owner, "records": records, "set_aside": {}, "problem": None}
+        owner, records, problem = next(looks)
+        found = {"file": "0.db", "owner": owner, "records": records, "bytes": 0, "oldest_age_s": 0.0}
+        return {**found, "set_aside": {}, "problem": problem}
 
     monkeypatch.setattr(spool_files, "_status_of", status)
     monkeypatch.setattr(spool_files, "_POLL_S", 0.0)
     assert run("set-aside", "replay", "spool", "--data-dir", str(tmp_path)) == (0, [{"left": 0}])
     assert next(looks, None) is None
+
+
+def test_replay_sees_an_edge_that_could_not_write_its_number_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_files, "_RESTART_S", 0.0)
+    folder = tmp_path / "spool"
+
+    async def scenario() -> None:
+        async with open_spool(folder) as spool:
+            await spool.put(record(1))
+            (folder / "0.lock").write_text("")
+            stops = iter([False, False, True])
+            files = SpoolFolder(folder)
+            assert spool_files.replay(files, progress=lambda _: None, stopped=lambda: next(stops)) == 1
+            assert "process ?" in CliRunner().invoke(app, ["spool", "status", "--data-dir", str(tmp_path)]).output
+
+    asyncio.run(scenario())
+
+
+def test_a_replay_that_is_stopped_calls_no_spool_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "1.db").write_bytes(b"nonsense")
+
+    def interrupted(_: Path) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    monkeypatch.setattr(spool_files, "is_requeue_requested", interrupted)
+    result = CliRunner().invoke(app, ["set-aside", "replay", "spool", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.output) == (1, "0 records left\n")
 
 
 def test_replay_needs_an_edge_and_loses_nothing_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

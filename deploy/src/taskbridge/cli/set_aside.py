@@ -243,8 +243,9 @@ def _replay_spool(data_dir: Path | None, *, as_json: bool) -> None:
 
     with stop_signal() as stop:
         left = spool_files.replay(spool_files.spool_folder(data_dir), progress=progress, stopped=stop.is_set)
-    say(json_line({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
-    if left:
+        is_over = not (left or stop.is_set())
+    say(json_line({"left": left}) if as_json else "the spool is empty" if is_over else f"{left} records left")
+    if not is_over:
         raise typer.Exit(1)
 
 

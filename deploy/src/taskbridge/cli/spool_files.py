@@ -83,33 +83,42 @@ def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
 
 
 def replay(folder: SpoolFolder, *, progress: Progress, stopped: Callable[[], bool]) -> int:
-    """Have the edge retry what Kafka refused, and wait until the spool is empty; returns the number of records left.
+    """Have the edge retry what Kafka refused, and wait until nothing is on its way; returns the number of records left.
 
-    Raises OperatorError if no edge runs on the folder for longer than a restart takes: an edge delivers its spool, and
-    what is requested here, at its start. Also if files are left that cannot be read: nobody knows what they hold.
+    Records that Kafka refuses again are left. Raises OperatorError if for longer than a restart takes no edge runs on
+    the folder, which delivers its spool, and what is requested here, at its start; or if files cannot be read for so
+    long: nobody knows what they hold.
     """
     folder.prepare()
     for number in folder.numbers():
-        if _status_of(folder, number)["set_aside"].keys() & {TOO_LARGE, REFUSED}:
+        if _refused(_status_of(folder, number)):
             request_requeue(folder.file(number))
-    heartbeat, has_owner_s = Heartbeat(progress), time.monotonic()
+    heartbeat, moved_s = Heartbeat(progress), time.monotonic()
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
         found = [_status_of(folder, number) for number in folder.numbers()]
-        left = sum(each["records"] for each in found)
+        waiting = sum(each["records"] for each in found)
+        left = waiting + sum(map(_refused, found))
         # One that an edge has removed meanwhile was empty.
         unread = [as_line(each) for each in found if each["problem"] and (folder.path / each["file"]).exists()]
-        if stopped() or not (left or asked_back or unread):
+        if stopped() or not (waiting or asked_back or unread):
             return left
-        if is_owned := any(each["owner"] for each in found):
-            has_owner_s = time.monotonic()
-        elif time.monotonic() - has_owner_s >= _RESTART_S:
+        # Of process 0 is a file whose lock does not say which process has it: the disk may be full.
+        is_owned = any(each["owner"] is not None for each in found)
+        if is_owned and (waiting or asked_back):
+            moved_s = time.monotonic()
+        elif time.monotonic() - moved_s >= _RESTART_S:
+            if is_owned:
+                raise OperatorError(f"some files cannot be read: {'; '.join(unread)}")
             raise OperatorError(f"no edge runs on {folder.path}: start one on this data folder; it delivers the spool")
-        if is_owned and not (left or asked_back):
-            raise OperatorError(f"some files cannot be read: {'; '.join(unread)}")
         heartbeat.beat(f"the edge delivers the spool, {left} records left")
         time.sleep(_POLL_S)
+
+
+def _refused(status: Mapping[str, Any]) -> int:
+    """How many records Kafka refused: those that an edge tries again on request."""
+    return sum(status["set_aside"].get(reason, 0) for reason in (TOO_LARGE, REFUSED))
 
 
 def _status_of(folder: SpoolFolder, number: int) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
 
 
 def as_line(status: Mapping[str, Any]) -> str:
-    owner = f"process {status['owner']}" if status["owner"] else "no owner"
+    owner = "no owner" if status["owner"] is None else f"process {status['owner'] or '?'}"
     aside = "".join(f", {count} set aside as {reason}" for reason, count in status["set_aside"].items())
     size = f"{status['records']} records, {status['bytes']} bytes, oldest {status['oldest_age_s']} s{aside}"
     return f"{status['file']:12}  {owner:14}  {status['problem'] or size}"

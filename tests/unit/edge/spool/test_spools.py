@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 
 from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
+from taskbridge.cli.spool_files import replay
 from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery import open_or_recover
@@ -213,6 +214,23 @@ async def test_what_was_refused_is_requeued_on_request_while_new_records_are_sto
         count = await putting
         await until(lambda: set(range(1, count + 1)) <= set(producer.delivered))
         assert spools.set_aside == 0
+
+
+async def test_a_replay_says_how_many_records_kafka_refuses_again(tmp_path: Path) -> None:
+    producer = TestProducer()
+    producer.failing = {1: BY_POLICY}
+    async with running_spools(tmp_path, producer) as spools:
+        await spools.own.put(record(1))
+        await until(lambda: spools.set_aside == 1)
+
+        async def replayed() -> int:
+            folder = SpoolFolder(tmp_path)
+            return await asyncio.to_thread(replay, folder, progress=lambda _: None, stopped=lambda: False)
+
+        assert await replayed() == 1
+        producer.failing = {}
+        assert await replayed() == 0
+        assert producer.delivered == [1]
 
 
 async def test_records_that_are_requeued_count_for_the_bound_after_a_restart_too(tmp_path: Path) -> None:
