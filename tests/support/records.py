@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from taskbridge.schemas.events import (
     CopiedEntry,
     Form,
+    FormData,
     Person,
     PersonRecord,
     QuarantinedCallback,
@@ -53,6 +54,12 @@ STATES = st.builds(
 NOTIFICATIONS = st.builds(TaskNotification, originator=st.none() | PEOPLE, occurred_at=MILLIS)
 QUARANTINED = st.builds(
     QuarantinedCallback, received_at=MILLIS, headers=st.dictionaries(TEXT, TEXT, max_size=3), body=st.binary(max_size=9)
+)
+FORM_DATA = st.builds(
+    FormData,
+    read_at=MILLIS,
+    modified_at=st.none() | MILLIS,
+    data=st.dictionaries(TEXT, st.none() | TEXT, max_size=3),
 )
 FORMS = st.builds(Form, TEXT, st.none() | TEXT, st.dictionaries(TEXT, TEXT, max_size=3))
 PERSON_RECORDS = st.builds(

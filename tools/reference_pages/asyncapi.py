@@ -85,6 +85,11 @@ _TOPICS = {
         "`{corp_id}/{form_uuid}`",
         "The title and field labels of a form; a tombstone deletes them. Any system may write it.",
     ),
+    topics.FORM_DATA.name: (
+        CONSUMERS,
+        "instance id",
+        "The values of a form's instance; with `deleted` once it is deleted, and a tombstone some time after.",
+    ),
 }
 """Reader, key and record of each topic."""
 
@@ -99,6 +104,10 @@ _OTHER_MESSAGES = {
     ),
     "FormTombstone": (
         "The form is deleted.",
+        {"type": "null", "description": "A record without a value, which deletes the key."},
+    ),
+    "FormDataTombstone": (
+        "The instance was deleted long ago.",
         {"type": "null", "description": "A record without a value, which deletes the key."},
     ),
     "ReplayedCallback": (

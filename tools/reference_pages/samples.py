@@ -17,12 +17,14 @@ from taskbridge.schemas.cloudevents import (
     CONTENT_TYPE,
     FROM_DINGTALK,
     event_headers,
+    form_data_headers,
     notification_headers,
     quarantined_headers,
     state_headers,
 )
 from taskbridge.schemas.codec import (
     form_codec,
+    form_data_codec,
     person_codec,
     quarantined_callback_codec,
     task_event_codec,
@@ -34,6 +36,7 @@ from taskbridge.schemas.events import (
     Action,
     Change,
     Form,
+    FormData,
     PersonRecord,
     QuarantinedCallback,
     View,
@@ -170,6 +173,41 @@ def samples() -> Iterator[Sample]:
     form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"})
     yield from _known(topics.PEOPLE, notification_key(added.corp_id, person.user_id), person_codec(registry), person)
     yield from _known(topics.FORMS, form_key(added.corp_id, form.form_uuid), form_codec(registry), form)
+    yield from _form_data(created, registry)
+
+
+def _form_data(created: TaskEvent, registry: FakeRegistry) -> Iterator[Sample]:
+    values = FormData(
+        corp_id=created.corp_id,
+        app_type=created.app_type,
+        form_uuid="FORM-1",
+        process_code=created.process_code,
+        instance_id=created.instance_id,
+        data={"numberField_days": "3", "textareaField_reason": "年假", "employeeField_for": '["manager02"]'},
+        read_at=created.received_at + _HOUR_MS,
+        cause="event",
+        event_id=created.event_id,
+    )
+    value, key = form_data_codec(registry).encode(values), created.instance_id.encode()
+    headers = form_data_headers(values)
+    yield Sample(
+        topic=topics.FORM_DATA,
+        message="FormData",
+        key=key,
+        value=value,
+        payload=_plain(form_data_codec(registry).decode(value)),
+        headers=headers,
+        kinds=[headers, form_data_headers(replace(values, deleted=True))],
+    )
+    yield Sample(
+        topic=topics.FORM_DATA,
+        message="FormDataTombstone",
+        key=key,
+        value=None,
+        payload=None,
+        headers=[],
+        kinds=[[]],
+    )
 
 
 def _replayed(topic: Topic, message: str, key: str, entry_id: str) -> Sample:

@@ -174,6 +174,11 @@ _WEEK_FILES = "until 2027-01-06 (kept 30 days, in files of up to 7 days)"
         ("events", {"segment.ms": "43200000"}, "until 2026-12-31 (kept 30 days, in files of up to 0.5 days)"),
         ("events", {"retention.ms": "-1"}, "for ever: its retention.ms is -1"),
         ("taskbridge.task-states.v1", {"cleanup.policy": "compact"}, "as long as their instances exist"),
+        (
+            "taskbridge.form-data.v1",
+            {"cleanup.policy": "compact"},
+            "as long as their instances exist: erase the values in the app, and they follow",
+        ),
         ("taskbridge.people.v1", {"cleanup.policy": "compact,delete"}, _WEEK_FILES),
         ("other", {"cleanup.policy": "compact"}, "until Kafka compacts the topic"),
     ],

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.cloudevents import (
     event_headers,
+    form_data_headers,
     notification_headers,
     quarantined_headers,
     rfc3339,
@@ -21,6 +22,7 @@ from taskbridge.schemas.events import (
     LAST_MS,
     Action,
     Change,
+    FormData,
     QuarantinedCallback,
     Status,
     TaskEvent,
@@ -85,6 +87,23 @@ def test_a_state_carries_cloudevents_headers_and_its_tombstone_has_no_content() 
     assert gone.keys() == dict(headers).keys() - {"content-type"}
     assert gone["ce_type"] == b"taskbridge.state.deleted.v1"
     assert gone["ce_id"] != dict(headers)["ce_id"]
+
+
+def test_form_data_carries_cloudevents_headers() -> None:
+    read = FormData("d i/ng", "APP", "FORM-1", "I-1", read_at=1_000, cause="event", data={"a": "1"})
+    assert form_data_headers(read) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", dict(form_data_headers(read))["ce_id"]),
+        ("ce_type", b"taskbridge.form-data.changed.v1"),
+        ("ce_source", b"/yida/d%20i%2Fng/APP"),
+        ("ce_subject", b"I-1"),
+        ("ce_time", b"1970-01-01T00:00:01.000Z"),
+        ("content-type", b"application/avro"),
+    ]
+    gone = dict(form_data_headers(replace(read, deleted=True)))
+    assert gone["ce_type"] == b"taskbridge.form-data.deleted.v1"
+    later = dict(form_data_headers(replace(read, read_at=2_000)))
+    assert len({each["ce_id"] for each in (dict(form_data_headers(read)), gone, later)}) == 3
 
 
 def test_a_notification_carries_cloudevents_headers() -> None:

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
+from support.records import EVENTS, FORM_DATA, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import (
     Undecodable,
     form_codec,
+    form_data_codec,
     framed,
     person_codec,
     quarantined_callback_codec,
@@ -28,6 +29,7 @@ from taskbridge.schemas.codec import (
 from taskbridge.schemas.events import (
     Action,
     Form,
+    FormData,
     Person,
     PersonRecord,
     QuarantinedCallback,
@@ -61,6 +63,7 @@ def test_a_body_with_a_later_frame_equals_the_encoded_record(event: TaskEvent) -
         (quarantined_callback_codec(REGISTRY), QUARANTINED),
         (person_codec(REGISTRY), PERSON_RECORDS),
         (form_codec(REGISTRY), FORMS),
+        (form_data_codec(REGISTRY), FORM_DATA),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -88,7 +91,9 @@ def _as_avro(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-@pytest.mark.parametrize("record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form])
+@pytest.mark.parametrize(
+    "record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form, FormData]
+)
 def test_struct_and_schema_have_the_same_fields(record: type[Any]) -> None:
     schema = json.loads(schema_text(record.__name__.removesuffix("Record")))
     assert sorted(each["name"] for each in schema["fields"]) == sorted(record.__struct_fields__)

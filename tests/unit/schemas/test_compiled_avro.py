@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
+from support.records import EVENTS, FORM_DATA, NOTIFICATIONS, QUARANTINED, STATES
 from taskbridge.schemas import events
 from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.registry import schema_text
@@ -27,6 +27,7 @@ ALL = pytest.mark.parametrize(
         ("TaskState", STATES),
         ("TaskNotification", NOTIFICATIONS),
         ("QuarantinedCallback", QUARANTINED),
+        ("FormData", FORM_DATA),
     ],
 )
 

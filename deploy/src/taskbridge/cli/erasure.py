@@ -14,6 +14,7 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.events import PersonRecord, notification_key
 from taskbridge.schemas.topics import (
     CALLBACKS_QUARANTINE,
+    FORM_DATA,
     PEOPLE,
     TASK_EVENTS,
     TASK_EVENTS_DLQ,
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_LEFT_ON = (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_STATES, PEOPLE)
+_LEFT_ON = (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_STATES, FORM_DATA, PEOPLE)
 """Topics whose records may name the person."""
 _NEVER = {
     TASK_STATES.name: "as long as their instances exist",
+    FORM_DATA.name: "as long as their instances exist: erase the values in the app, and they follow",
     PEOPLE.name: "until Kafka compacts the topic, after the tombstone",
 }
 """How long a record stays where no time ends it."""

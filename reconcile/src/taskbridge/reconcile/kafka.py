@@ -24,7 +24,7 @@ from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import TaskState
-from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +49,7 @@ RECONCILE = (
     *PASSES,
     *(Acl("Read", "topic", each.name, "sees which names were imported or deleted") for each in (PEOPLE, FORMS)),
     *(Acl("Write", "topic", each.name, "names that DingTalk has") for each in (PEOPLE, FORMS)),
+    Acl("Write", "topic", FORM_DATA.name, "the values of forms"),
 )
 _POSITIONS_S = 10
 _WORKERS_S = 30.0

@@ -12,12 +12,12 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from taskbridge.schemas.events import FIRST_MS, LAST_MS, Action, Change, state_id_for
+from taskbridge.schemas.events import FIRST_MS, LAST_MS, SOURCE_YIDA, Action, Change, form_data_id_for, state_id_for
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+    from taskbridge.schemas.events import FormData, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 
 Header = tuple[str, bytes]
 
@@ -39,6 +39,7 @@ CONTENT_TYPE: Header = ("content-type", b"application/avro")
 FROM_DINGTALK: Header = ("origin", b"dingtalk")
 """On a person or form that reconcile read from DingTalk. Records without it win."""
 NOTIFICATION_TYPES = {change: _type(f"notification.{change.lower()}") for change in Change}
+FORM_DATA_CHANGED, FORM_DATA_DELETED = _type("form-data.changed"), _type("form-data.deleted")
 STATE_CHANGED, STATE_DELETED = _type("state.changed"), _type("state.deleted")
 EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
 _QUARANTINED = _type("callback.quarantined")
@@ -91,6 +92,14 @@ def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
     # A state that is damaged, or older than the check of times, may contain any number.
     headers = _attributes(state_id_for(state), kind, source, state.instance_id, iso(state.updated_at))
     return headers if deleted else [*headers, CONTENT_TYPE]
+
+
+def form_data_headers(record: FormData) -> list[Header]:
+    """Headers of a record on ``taskbridge.form-data.v1``."""
+    kind = FORM_DATA_DELETED if record.deleted else FORM_DATA_CHANGED
+    source = _source(SOURCE_YIDA, record.corp_id, record.app_type)
+    record_id, time = form_data_id_for(record), iso(record.read_at)
+    return [*_attributes(record_id, kind, source, record.instance_id, time), CONTENT_TYPE]
 
 
 def _attributes(record_id: str, kind: Header, source: bytes, subject: str, time: str) -> list[Header]:

@@ -15,14 +15,30 @@ from taskbridge.schemas import events
 from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import Form, PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.events import (
+    Form,
+    FormData,
+    PersonRecord,
+    QuarantinedCallback,
+    TaskEvent,
+    TaskNotification,
+    TaskState,
+)
 from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.topics import (
+    CALLBACKS_QUARANTINE,
+    FORM_DATA,
+    FORMS,
+    PEOPLE,
+    TASK_EVENTS,
+    TASK_NOTIFICATIONS,
+    TASK_STATES,
+)
 
 if TYPE_CHECKING:
     from taskbridge.schemas.topics import Topic
 
-R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form)
+R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form, FormData)
 
 _FRAME_BYTES = 5
 
@@ -124,6 +140,7 @@ task_notification_codec = partial(Codec[TaskNotification], TASK_NOTIFICATIONS, T
 quarantined_callback_codec = partial(Codec[QuarantinedCallback], CALLBACKS_QUARANTINE, QuarantinedCallback)
 person_codec = partial(Codec[PersonRecord], PEOPLE, PersonRecord)
 form_codec = partial(Codec[Form], FORMS, Form)
+form_data_codec = partial(Codec[FormData], FORM_DATA, FormData)
 task_event_bodies = partial(Bodies[TaskEvent], TASK_EVENTS, TaskEvent)
 
 

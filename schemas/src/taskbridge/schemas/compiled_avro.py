@@ -94,6 +94,10 @@ class _Reader:
             self._add(f"{value} = b[p:n]" + (".decode()" if schema == "string" else ""), "p = n")
         elif schema == "long":
             self._add("n, p = read_long(b, p)", f"{value} = (n >> 1) ^ -(n & 1)")
+        elif schema == "boolean":
+            self._add(
+                "if b[p] > 1:", "    raise ValueError('neither true nor false')", f"{value} = b[p] == 1", "p += 1"
+            )
         elif isinstance(schema, dict):
             self._complex(schema, value)
         else:

@@ -112,6 +112,23 @@ class Form(Struct, frozen=True, gc=False):
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+class FormData(Struct, frozen=True, gc=False):
+    """The values of one form instance. Topic ``taskbridge.form-data.v1``, key ``instance_id``, compacted."""
+
+    corp_id: str
+    app_type: str
+    form_uuid: str
+    instance_id: str
+    read_at: int
+    cause: str
+    """``create``, ``event``, ``scan`` or ``backfill``. Other words are possible."""
+    process_code: str | None = None
+    data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    modified_at: int | None = None
+    event_id: str | None = None
+    deleted: bool = False
+
+
 class TaskEvent(Struct, frozen=True, gc=False):
     """One verified callback. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
 
@@ -269,6 +286,11 @@ def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: s
 def state_id_for(state: TaskState) -> str:
     """The id of one revision of an instance's state. It never changes."""
     return _uuid(f"state\n{state.instance_id}\n{state.revision}\n{state.updated_at}")
+
+
+def form_data_id_for(record: FormData) -> str:
+    """The id of one reading of an instance. It never changes."""
+    return _uuid(f"form-data\n{record.instance_id}\n{record.read_at}\n{record.cause}\n{record.deleted}")
 
 
 def notification_key(corp_id: str, user_id: str) -> bytes:

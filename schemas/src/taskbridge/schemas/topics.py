@@ -56,5 +56,6 @@ CALLBACKS_QUARANTINE = Topic(
 )
 PEOPLE = Topic("taskbridge.people.v1", "Person", {"cleanup.policy": "compact"}, any_partitions=True)
 FORMS = Topic("taskbridge.forms.v1", "Form", {"cleanup.policy": "compact"}, any_partitions=True)
+FORM_DATA = Topic("taskbridge.form-data.v1", "FormData", {"cleanup.policy": "compact"} | _LARGE, any_partitions=True)
 
-ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, PEOPLE, FORMS)
+ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, PEOPLE, FORMS, FORM_DATA)
