@@ -15,6 +15,8 @@ from taskbridge.dingtalk.apps import Organisation
 from taskbridge.dingtalk.organisation import (
     PEOPLE_PER_CALL,
     BatchGetUser,
+    Component,
+    GetFormComponentDefinitionList,
     OrganisationApi,
     User,
 )
@@ -26,7 +28,7 @@ from taskbridge.reconcile.states import States
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import Form, Person, PersonRecord, TaskState, form_key, notification_key
+from taskbridge.schemas.events import Form, FormField, Person, PersonRecord, TaskState, form_key, notification_key
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import FORMS, PEOPLE
 
@@ -164,6 +166,36 @@ async def test_people_and_forms_of_states_get_their_names_once() -> None:
         for _ in range(3):
             assert await found.run() == 0
         assert found.api.budget.used(CORP_ID).day == calls
+
+
+async def test_the_fields_of_a_form_name_their_kinds_and_the_tables_around_them() -> None:
+    """Layout between a field and its table is skipped, and a label in several languages is one of them."""
+    async with named() as found:
+        found.api.dingtalk.organisation.components[FORM] = [
+            Component("formContainer_1", None, "FormContainer"),
+            Component("amount", '{"en_US":"Amount","zh_CN":"金额","type":"i18n"}', "NumberField", "formContainer_1"),
+            Component("tableField_1", "{broken", "TableField", "formContainer_1"),
+            Component("column_1", "", "Column", "tableField_1"),
+            Component("textField_1", '{"en_US":""}', "TextField", "column_1"),
+            Component("loop_1", None, "Column", "loop_2"),
+            Component("loop_2", None, "Column", "loop_1"),
+            Component("dateField_1", None, "DateField", "loop_1"),
+            Component(component_name="FooterYida"),
+        ]
+        found.see(form=FORM)
+        assert await found.run() == 1
+        [form] = found.topics.logs[FORMS.name]
+        assert FORMS_CODEC.decode(form.its_value or b"") == Form(
+            FORM,
+            "采购",
+            {"amount": "金额", "tableField_1": "{broken"},
+            (
+                FormField("amount", "NumberField"),
+                FormField("tableField_1", "TableField"),
+                FormField("textField_1", "TextField", "tableField_1"),
+                FormField("dateField_1", "DateField"),
+            ),
+        )
 
 
 async def test_a_changed_name_is_read_again_after_a_day_if_it_occurs_again() -> None:

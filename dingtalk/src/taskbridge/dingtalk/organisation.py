@@ -6,7 +6,8 @@ The names are those of the vendor's SDK (``yida_1_0``, ``contact_1_0``), compare
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, ClassVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Struct, field
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.calls import Unexpected
+from taskbridge.schemas.events import Form, FormField
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,9 @@ IN_FORCE, LATER_IN_FORCE, ON_TASKS = "EFF", "DIS", "EXECUTE"
 """Of what is asked about agents: their status, and what they do. The documents' other words are of no use here."""
 NORMAL, ALL_FORMS = "NORMAL", "ALL"
 """Of an agent for a time, for all forms; DEPARTURE is one of a person who has left."""
+_FIELD, _TABLE = "Field", "TableField"
+"""The end of the names of components that have values, and the one that has lines of them."""
+_LANGUAGES = ("zh_CN", "en_US")
 PEOPLE_PER_CALL = 50
 """No document gives a limit. A URL with so many ids has two kilobytes."""
 
@@ -196,6 +201,30 @@ class CorpLevel(Struct, frozen=True):
     result: str
 
 
+def label_of(given: str) -> str:
+    """A label in one language: some are JSON with one text for each."""
+    with suppress(msgspec.MsgspecError):
+        texts = msgspec.json.decode(given, type=dict[str, Any])
+        found = (texts.get(each) for each in (*_LANGUAGES, *texts))
+        return next((each for each in found if isinstance(each, str) and each), "")
+    return given
+
+
+def fields_of(components: Sequence[Component]) -> tuple[FormField, ...]:
+    """The components that have values, each with the table around it, between which may be parts of a layout."""
+    by_id = {each.field_id: each for each in components if each.field_id}
+    found: dict[str, FormField] = {}
+    for each in components:
+        if each.field_id and (each.component_name or "").endswith(_FIELD):
+            above, passed = by_id.get(each.parent_id or ""), {each.field_id}
+            while above is not None and above.component_name != _TABLE and above.field_id not in passed:
+                passed |= {above.field_id or ""}
+                above = by_id.get(above.parent_id or "")
+            table = None if above is None or above.component_name != _TABLE else above.field_id
+            found[each.field_id] = FormField(each.field_id, each.component_name or "", table)
+    return tuple(found.values())
+
+
 def token_of(corp_id: str, user_id: str, corp_token: str) -> str:
     """Proof that the caller has the corp token, which some documents call the code of the enterprise.
 
@@ -288,12 +317,14 @@ class OrganisationApi:
             "token": token_of(corp_id, user_id, self.organisation.corp_token.get_secret_value()),
         }
 
-    async def labels(self, app: App, form_uuid: str) -> dict[str, str]:
-        """Field id → label, also of fields within tables."""
+    async def form(self, app: App, form_uuid: str, title: str | None) -> Form:
+        """The form's labels and fields, also those within tables."""
         request = GetFormComponentDefinitionList(system_token=app.system_token.get_secret_value(), user_id=app.user_id)
         path_end = f"{quote(app.app_type, safe='')}/{quote(form_uuid, safe='')}"
         answer = await self._calls.get(request, ComponentList, path_end=path_end)
-        return {each.field_id: each.label for each in answer.result if each.field_id and each.label}
+        labels = {each.field_id: label_of(each.label) for each in answer.result if each.field_id and each.label}
+        known = {name: label for name, label in labels.items() if label}
+        return Form(form_uuid, title, known, fields_of(answer.result))
 
     async def people(self, user_ids: Sequence[str]) -> list[User]:
         """Those of these people whom the application may see, ``PEOPLE_PER_CALL`` at most."""

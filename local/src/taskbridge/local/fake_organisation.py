@@ -35,6 +35,8 @@ class FakeOrganisation:
         self.hidden: set[str] = set()
         """People whom the application may not see."""
         self.labels: dict[str, dict[str, str]] = {}
+        self.components: dict[str, list[organisation.Component]] = {}
+        """By form; of others, components are named after the ids of ``labels``."""
         """Form → field → label."""
         self.app_names: dict[str, str] = {}
         self.agents: list[organisation.Agent] = []
@@ -77,9 +79,12 @@ class FakeOrganisation:
         request = given.read(organisation.GetFormComponentDefinitionList)
         if self._system_tokens.get(app_type) != request.system_token:
             raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}")
+        if form_uuid in self.components:
+            return organisation.ComponentList(self.components[form_uuid])
         if form_uuid not in self.labels:
             raise Refused(400, "invalidState.form.pageInstanceNotFound", "表单不存在")
-        found = [organisation.Component(*each) for each in self.labels[form_uuid].items()]
+        labels = self.labels[form_uuid].items()
+        found = [organisation.Component(each, label, _component_of(each)) for each, label in labels]
         return organisation.ComponentList([*found, organisation.Component(component_name="Divider")])
 
     def _people(self, given: Given) -> organisation.UserList:
@@ -143,3 +148,8 @@ class FakeOrganisation:
     def _check(self, permission: str) -> None:
         if permission in self.missing_permissions:
             raise Refused(403, wire.CODE_PERMISSION, f"应用尚未开通所需的权限:[{permission}]")
+
+
+def _component_of(field_id: str) -> str:
+    kind = field_id.partition("_")[0]
+    return kind[:1].upper() + kind[1:]

@@ -213,8 +213,8 @@ class NameSync:
         by_type = {each.app_type: each for each in apps if each.corp_id == corp_id}
         for form in self._names.due(FORM, corp_id, now_ms=self._clock.now_ms()):
             if (app := by_type.get(form.app_type or "")) is not None:
-                yield _Batch([form.id], partial(self._read_labels, api, app, form))
+                yield _Batch([form.id], partial(self._read_form, api, app, form))
 
-    async def _read_labels(self, api: OrganisationApi, app: App, form: Due) -> dict[str, Form]:
-        labels = await api.labels(app, form.id)
-        return {form.id: Form(form.id, form.title, labels)} if labels else {}
+    async def _read_form(self, api: OrganisationApi, app: App, form: Due) -> dict[str, Form]:
+        found = await api.form(app, form.id, form.title)
+        return {form.id: found} if found.labels or found.fields else {}

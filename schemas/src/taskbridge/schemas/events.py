@@ -104,12 +104,24 @@ class PersonRecord(Struct, frozen=True, gc=False):
     other_ids: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+class FormField(Struct, frozen=True, gc=False):
+    """A field of a form that has values."""
+
+    field_id: str
+    component: str
+    """The sender's name for its kind, such as ``NumberField``."""
+    parent_field_id: str | None = None
+    """The table that the field is in."""
+
+
 class Form(Struct, frozen=True, gc=False):
-    """The title of a form and the labels of its fields. Topic ``taskbridge.forms.v1``, key ``form_key``, compacted."""
+    """The title and the fields of a form. Topic ``taskbridge.forms.v1``, key ``form_key``, compacted."""
 
     form_uuid: str
     title: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    fields: tuple[FormField, ...] = ()
+    """In the order of the form; none if only labels are known."""
 
 
 class FormData(Struct, frozen=True, gc=False):
