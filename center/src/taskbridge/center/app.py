@@ -42,7 +42,7 @@ from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.metrics import FollowerCollector, Metrics
+from taskbridge.center.metrics import PREFIX, Metrics
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.moving import copy_own
 from taskbridge.center.operations.reporting import OperationsReporter
@@ -61,6 +61,7 @@ from taskbridge.runtime.access import own_hosts
 from taskbridge.runtime.database import Database, DatabaseDamaged, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow import positions
 from taskbridge.runtime.follow.follower import Follower
+from taskbridge.runtime.follow.metrics import FollowerCollector
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import serve_until_stopped
@@ -292,7 +293,7 @@ class Center:
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )
         self.metrics.filled.set_function(lambda: self.filling.ratio)
-        self.metrics.registry.register(FollowerCollector(lambda: [each.health() for each in self.followers]))
+        self.metrics.registry.register(FollowerCollector(PREFIX, lambda: [each.health() for each in self.followers]))
         self.metrics.registry.register(self.hub)
         if (tokens := self.access.tokens) is not None:
             self.metrics.tokens_usable.set_function(lambda: tokens.broken is None)

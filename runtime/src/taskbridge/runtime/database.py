@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -24,9 +25,8 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
-    from pathlib import Path
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
 
     from taskbridge.runtime.settings import DatabaseSettings
 
@@ -38,6 +38,7 @@ Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
 """A text that compares by its bytes in both databases."""
 _BUSY_S = 30.0
 """How long a writer of SQLite waits for a writer in another process."""
+_POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg")
 _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
 _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 """A server that vanished without a word is noticed within seconds."""
@@ -362,23 +363,48 @@ def open_database(url: str | None, data_dir: Path, *, service: str = "center") -
             raise ConfigurationError(
                 f"{service.upper()}_DATA_DIR={data_dir} cannot be created: {error.strerror}"
             ) from error
-        path, session = data_dir / f"{service}.db", {"timeout": _BUSY_S}
-        engine = create_engine(f"sqlite:///{path}", connect_args=session, hide_parameters=True, **_POOL)
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return Database(engine)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None  # the message may show the password
-    if parsed is None or parsed.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
+        return _sqlite(data_dir / f"{service}.db")
+    if (parsed := _parsed(url)) is None or parsed.drivername not in _POSTGRESQL:
         raise ConfigurationError(
             f"{service.upper()}_DATABASE_URL must be postgresql://user:password@host:port/database"
         )
+    return _postgresql(parsed, _SESSION)
+
+
+def open_target(url: str, *, schema: str) -> Database:
+    """A database of the customer's: the schema of a PostgreSQL, or a SQLite file. Connects at the first use.
+
+    Raises:
+        ConfigurationError: The URL is of no such database.
+    """
+    parsed = _parsed(url)
+    if parsed is not None and parsed.drivername == "sqlite" and parsed.database:
+        return _sqlite(Path(parsed.database))
+    if parsed is None or parsed.drivername not in _POSTGRESQL:
+        raise ConfigurationError("the target must be postgresql://user:password@host:port/database or sqlite:///FILE")
+    return _postgresql(parsed, f"{_SESSION} -c search_path={schema}")
+
+
+def _parsed(url: str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None  # the message may show the password
+
+
+def _sqlite(path: Path) -> Database:
+    session = {"timeout": _BUSY_S}
+    engine = create_engine(f"sqlite:///{path}", connect_args=session, hide_parameters=True, **_POOL)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Database(engine)
+
+
+def _postgresql(url: URL, options: str) -> Database:
     # Without a driver in the URL, SQLAlchemy would look for psycopg2.
-    parsed = parsed.set(drivername="postgresql+psycopg")
-    session = {"options": _SESSION, **_REACHABLE}
-    return Database(create_engine(parsed, connect_args=session, pool_pre_ping=True, hide_parameters=True, **_POOL))
+    url = url.set(drivername="postgresql+psycopg")
+    session = {"options": options, **_REACHABLE}
+    return Database(create_engine(url, connect_args=session, pool_pre_ping=True, hide_parameters=True, **_POOL))
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
