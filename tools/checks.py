@@ -24,7 +24,7 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-SERVICES = ("edge", "streams", "center", "webhooks", "reconcile")
+SERVICES = ("edge", "streams", "center", "webhooks", "reconcile", "landing")
 PARTS = ("schemas", "client", "runtime", *SERVICES, "dingtalk", "feishu", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.batch import FollowedTopic
     from taskbridge.runtime.follow.positions import Place
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskEvent
@@ -121,11 +122,13 @@ class Replica:
         """With ``filled``, the present records are before the end of the filling only if they were read before."""
         self.database = database
         self.topics = {each.name: each for each in topics}
-        made = [each(database, REGISTRY) for each in (States, People, Forms, Events, Quarantine, DeadLetters)]
-        self.followed = {each.topic.name: each for each in made}
-        self.wrote: list[Collection[tuple[str, str]]] = []
+        self.followed = {each.topic.name: each for each in self.make_followed()}
+        self.wrote: list[Collection[Any]] = []
         self._filled = filled
         self.assign({(name, each) for name, topic in self.topics.items() for each in range(topic.partitions)})
+
+    def make_followed(self) -> Sequence[FollowedTopic]:
+        return [each(self.database, REGISTRY) for each in (States, People, Forms, Events, Quarantine, DeadLetters)]
 
     def assign(self, places: Collection[Place]) -> None:
         """Read these partitions, from the positions in the database."""

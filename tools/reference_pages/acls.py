@@ -34,6 +34,10 @@ _DESCRIPTIONS = {
         "`taskbridge webhooks`. A replica that lacks one reports it in the log and among the `problems` of `/readyz`, "
         "and tries again."
     ),
+    "land": (
+        "`taskbridge land`. A process that lacks one reports it in the log and among the `problems` of `/readyz`, and "
+        "tries again."
+    ),
     "subscriber": (
         "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's name; an "
         "`Inbox` joins none."

@@ -17,7 +17,10 @@ from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.edge.app import create_app
 from taskbridge.edge.monitoring import Metrics as EdgeMetrics
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.landing.app import PREFIX as LAND_PREFIX
+from taskbridge.landing.app import Metrics as LandMetrics
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
+from taskbridge.runtime.follow.metrics import FollowerCollector
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
 
@@ -55,8 +58,15 @@ def metrics() -> Mapping[str, list[Described]]:
         CENTER: _center(),
         "Webhooks": list(_collected(WebhooksMetrics().registry)),
         "Reconcile": _reconcile(),
+        "Land": _land(),
         "DingTalk's approvals": list(_collected(ApprovalsMetrics(lambda: False, lambda: 0).registry)),
     }
+
+
+def _land() -> list[Described]:
+    found = LandMetrics()
+    found.registry.register(FollowerCollector(LAND_PREFIX, list))
+    return list(_collected(found.registry))
 
 
 def ours(found: Iterable[Described]) -> list[Described]:

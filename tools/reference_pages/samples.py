@@ -37,6 +37,7 @@ from taskbridge.schemas.events import (
     Change,
     Form,
     FormData,
+    FormField,
     PersonRecord,
     QuarantinedCallback,
     View,
@@ -170,7 +171,8 @@ def samples() -> Iterator[Sample]:
     )
     yield _replayed(topics.CALLBACKS_QUARANTINE, "ReplayedCallback", APP_TYPE, rejected.quarantine_id)
     person = PersonRecord(added.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
-    form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"})
+    fields = (FormField("numberField_days", "NumberField"), FormField("textareaField_reason", "TextareaField"))
+    form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"}, fields)
     yield from _known(topics.PEOPLE, notification_key(added.corp_id, person.user_id), person_codec(registry), person)
     yield from _known(topics.FORMS, form_key(added.corp_id, form.form_uuid), form_codec(registry), form)
     yield from _form_data(created, registry)

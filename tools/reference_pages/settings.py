@@ -13,6 +13,7 @@ from reference_pages.markdown import also, code, listed, page, prose
 from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.landing.settings import LandSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.settings import DatabaseSettings, ProcessSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
@@ -37,6 +38,7 @@ SERVICES: Mapping[str, type[BaseSettings]] = {
     "center": settings_class(),
     "webhooks": WebhooksSettings,
     "reconcile": ReconcileSettings,
+    "land": LandSettings,
     "approvals": ApprovalsSettings,
 }
 
@@ -101,8 +103,8 @@ def settings_page() -> str:
         "Settings",
         _INTRODUCTION,
         "## All services",
-        "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS`, `RECONCILE` or `APPROVALS`, which has no Kafka. Only the"
-        " task center and webhooks have a database.",
+        "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS`, `RECONCILE`, `LAND` or `APPROVALS`, which has no Kafka."
+        " Only the task center and webhooks have a database of their own.",
         _list(_shared_rows()),
         "## The edge",
         *_parts(EdgeSettings),
@@ -114,6 +116,8 @@ def settings_page() -> str:
         *_parts(WebhooksSettings),
         "## Reconcile",
         *_parts(ReconcileSettings),
+        "## Land",
+        *_parts(LandSettings),
         "## DingTalk's approvals",
         *_parts(ApprovalsSettings),
         "## The program and all services",

@@ -11,7 +11,7 @@ from support.wheels import built, without_core
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVICES = ("edge", "streams", "center", "webhooks", "dingtalk", "feishu", "reconcile")
+SERVICES = ("edge", "streams", "center", "webhooks", "dingtalk", "feishu", "reconcile", "landing")
 PARTS = ("schemas", "client", "runtime", *SERVICES, "cli", "local")
 
 

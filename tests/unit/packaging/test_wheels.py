@@ -41,6 +41,7 @@ PACKAGES = {
     "dingtalk": {"dingtalk"},
     "feishu": {"feishu"},
     "reconcile": {"reconcile"},
+    "landing": {"landing"},
     "cli": {"cli"},
     "local": {"local"},
 }

@@ -74,7 +74,8 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 def event_names() -> Iterator[tuple[str, str]]:
     """Where each event of the services is logged, and its name as written in the source."""
-    for part in ("schemas", "client", "runtime", "edge", "streams", "center", "dingtalk", "feishu", "reconcile"):
+    services = ("edge", "streams", "center", "dingtalk", "feishu", "reconcile", "landing")
+    for part in ("schemas", "client", "runtime", *services):
         for path in sorted((ROOT / part / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "log_events":

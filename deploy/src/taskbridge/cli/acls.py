@@ -12,6 +12,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 from taskbridge.center.acls import CENTER
 from taskbridge.cli.connection import GROUP
 from taskbridge.edge.kafka.prerequisites import EDGE
+from taskbridge.landing.acls import LAND
 from taskbridge.reconcile.kafka import RECONCILE
 from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.errors import OperatorError
@@ -65,6 +66,7 @@ def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
         "streams": (*WORK, *EXTRAS),
         "center": CENTER,
         "webhooks": WEBHOOKS,
+        "land": LAND,
         "subscriber": (
             Acl("Read", "topic", TASK_NOTIFICATIONS.name, "the notifications"),
             Acl("Read", "group", subscriber, "its consumer groups, which begin with its name", prefixed=True),

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
-from taskbridge.cli import bench, callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
+from taskbridge.cli import (
+    bench,
+    callbacks,
+    doctor,
+    erasure,
+    land,
+    local_stack,
+    reconcile,
+    services,
+    status,
+    tokens,
+    topics,
+)
 from taskbridge.cli.imports import forms_app, people_app
 from taskbridge.cli.schemas import schemas_app
 from taskbridge.cli.set_aside import ALIASES, set_aside_app
@@ -24,7 +36,7 @@ if TYPE_CHECKING:
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
 
 GROUPS = {
-    "Start": ("demo", "up", "edge", "streams", "center", "webhooks", "dingtalk-approvals"),
+    "Start": ("demo", "up", "edge", "streams", "center", "webhooks", "land", "dingtalk-approvals"),
     "Look": ("status", "doctor", "tail", "tokens"),
     "Repair": ("set-aside", "spool", "reconcile", "backfill"),
     "Set up": ("topics", "schemas", "token", "apps", "people", "forms"),
@@ -66,7 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (reconcile, local_stack, doctor, status, services, callbacks, topics, tokens, bench):
+for _module in (reconcile, land, local_stack, doctor, status, services, callbacks, topics, tokens, bench):
     app.add_typer(_module.commands)
 people_app.add_typer(erasure.commands)
 for _name, _group in {

@@ -1,0 +1,305 @@
+"""From records of topics to rows: forms by their newest values, instances by their states, people and definitions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from taskbridge.landing.shapes import LandedForm, Shapes, put_of, row_of
+from taskbridge.landing.tables import TABLES, WRITER, Among, Put
+from taskbridge.landing.values import Typed, plain, to_json, typed
+from taskbridge.runtime.database import clean
+from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
+from taskbridge.schemas.codec import Undecodable, form_codec, form_data_codec, person_codec, task_state_codec
+from taskbridge.schemas.events import Lifecycle, Status
+from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_STATES
+from taskbridge.schemas.views import began_at_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from confluent_kafka import Message
+    from sqlalchemy import Connection
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.schemas.events import Form, FormData, PersonRecord, TaskState
+    from taskbridge.schemas.registry import Registry
+
+_FORM, _STATE = "form", "state"
+"""Of ``landed``: which record a row is from."""
+
+Unfit = tuple[str, str, int]
+"""Table, instance and the number of its values that are raw."""
+
+
+class _Landed(FollowedTopic):
+    """A topic whose keys are instances, with a row in ``landed`` for each."""
+
+    kind: str
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        super().__init__(database, registry)
+        self.among = Among(database)
+        self.mark = "?" if database.is_sqlite else "%s"
+        self.put = {name: Put(database, name, columns, key) for name, (columns, key) in TABLES.items()}
+
+    def landed(self, connection: Connection, keys: Iterable[str]) -> dict[str, Any]:
+        query = (
+            "SELECT instance_id, partition, corp_id, form_uuid, read_at FROM landed"
+            f" WHERE kind = '{self.kind}' AND {self.among.where('instance_id')}"
+        )
+        return {each.instance_id: each for each in connection.exec_driver_sql(query, self.among.values(keys))}
+
+    def of_partition(self, connection: Connection, partition: int) -> list[str]:
+        query = f"SELECT instance_id FROM landed WHERE kind = '{self.kind}' AND partition = {self.mark}"
+        return [each[0] for each in connection.exec_driver_sql(query, (partition,))]
+
+    def forget(self, connection: Connection, keys: Iterable[str]) -> None:
+        where = f"kind = '{self.kind}' AND {self.among.where('instance_id')}"
+        connection.exec_driver_sql(f"DELETE FROM landed WHERE {where}", self.among.values(keys))
+
+
+class Values(_Landed):
+    """The values of forms. Of two readings of an instance, the later one wins."""
+
+    topic, make_codec, kind = FORM_DATA, form_data_codec, _FORM
+
+    def __init__(self, database: Database, registry: Registry, shapes: Shapes) -> None:
+        super().__init__(database, registry)
+        self._shapes = shapes
+
+    def read(self, message: Message) -> tuple[str, FormData | None]:
+        key, value = key_of(message), message.value()
+        record: FormData | None = None if value is None else self.codec.decode(value)
+        if record is not None and clean(record.instance_id) != key:
+            raise Undecodable("it is about another instance than its key")
+        return key, record
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Unfit]:
+        self.database.lock(connection, WRITER)
+        self._shapes.refresh(connection)
+        before = self.landed(connection, {each.key for each in records})
+        newest: dict[str, Record] = {}
+        read_at = {key: each.read_at for key, each in before.items()}
+        for each in records:
+            if each.value is None:
+                read_at.pop(each.key, None)
+            elif each.value.read_at < read_at.get(each.key, each.value.read_at):
+                continue
+            else:
+                read_at[each.key] = each.value.read_at
+            newest[each.key] = each
+        self._clear(connection, newest, before)
+        by_form: dict[LandedForm, list[Record]] = defaultdict(list)
+        for each in newest.values():
+            if (value := each.value) is not None:
+                key = plain(value.corp_id), plain(value.form_uuid)
+                process_code = None if value.process_code is None else plain(value.process_code)
+                by_form[self._shapes.form_of(connection, key, plain(value.app_type), process_code)].append(each)
+        unfit = [found for form, its in by_form.items() for found in self._put(connection, form, its)]
+        self.forget(connection, [key for key, each in newest.items() if each.value is None and key in before])
+        landed = [
+            (_FORM, each.key, each.partition, *form.key, each.value.read_at)
+            for form, its in by_form.items()
+            for each in its
+        ]
+        self.put["landed"].rows(connection, landed)
+        return unfit
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        self.database.lock(connection, WRITER)
+        self._shapes.refresh(connection)
+        keys = self.of_partition(connection, partition)
+        self._delete(connection, keys, self.landed(connection, keys))
+        self.forget(connection, keys)
+
+    def _clear(self, connection: Connection, newest: Mapping[str, Record], before: Mapping[str, Any]) -> None:
+        """Delete the rows that are replaced, but those of forms: their former columns stay."""
+        known = {key: each.value for key, each in newest.items() if key in before}
+        stays = {
+            key
+            for key, value in known.items()
+            if value is not None
+            and not value.deleted
+            and (plain(value.corp_id), plain(value.form_uuid)) == (before[key].corp_id, before[key].form_uuid)
+        }
+        self._delete(connection, known.keys() - stays, before)
+        self._delete(connection, stays, before, lines_only=True)
+
+    def _delete(
+        self, connection: Connection, keys: Iterable[str], landed: Mapping[str, Any], *, lines_only: bool = False
+    ) -> None:
+        by_form: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for each in keys:
+            by_form[landed[each].corp_id, landed[each].form_uuid].append(each)
+        for key, its in by_form.items():
+            form = self._shapes.forms[key]
+            for table in form.lines.values() if lines_only else form.tables:
+                self.among.delete(connection, table.name, its)
+
+    def _put(self, connection: Connection, form: LandedForm, records: Sequence[Record]) -> list[Unfit]:
+        found = [(each, typed(each.value.data, form.fields, form.guess)) for each in records]
+        new = {field: None for _, each in found for field in _fields(form, each)}
+        self._shapes.add(connection, form, new)
+        rows: list[tuple[object, ...]] = []
+        lines: dict[str, list[tuple[object, ...]]] = defaultdict(list)
+        unfit: list[Unfit] = []
+        for record, its in found:
+            value: FormData = record.value
+            first = record.key, plain(value.corp_id), plain(value.app_type)
+            last = value.modified_at, value.read_at, value.deleted, _raw(its)
+            rows.append((*first, *row_of(form.main, its.values), *last))
+            for name, each in its.lines.items():
+                table = form.lines[name]
+                lines[name] += [
+                    (record.key, number, *row_of(table, line.values), _raw(line)) for number, line in enumerate(each, 1)
+                ]
+            if count := len(its.raw) + sum(len(line.raw) for each in its.lines.values() for line in each):
+                unfit.append((form.main.name, record.key, count))
+        put_of(self.database, form.main).rows(connection, rows)
+        for name, its_lines in lines.items():
+            put_of(self.database, form.lines[name]).rows(connection, its_lines)
+        return unfit
+
+
+def _fields(form: LandedForm, found: Typed) -> list[Any]:
+    """Those that have no column yet, although they have values here."""
+    places = [(None, name) for name in (*found.values, *found.lines)]
+    places += [(name, each) for name, lines in found.lines.items() for line in lines for each in line.values]
+    return [form.guess(place) for place in dict.fromkeys(places) if place not in form.fields]
+
+
+def _raw(found: Typed) -> str | None:
+    return to_json(found.raw) if found.raw else None
+
+
+class Definitions(FollowedTopic):
+    """What forms have: their tables follow."""
+
+    topic, make_codec = FORMS, form_codec
+
+    def __init__(self, database: Database, registry: Registry, shapes: Shapes) -> None:
+        super().__init__(database, registry)
+        self._shapes = shapes
+        self._put = Put(database, "definitions", *TABLES["definitions"])
+        self._mark = "?" if database.is_sqlite else "%s"
+
+    def read(self, message: Message) -> tuple[str, Form | None]:
+        key, value = key_of(message), message.value()
+        return _directory_key(key), None if value is None else self.codec.decode(value)
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        self.database.lock(connection, WRITER)
+        self._shapes.refresh(connection)
+        latest = {each.key: each for each in records}
+        for each in latest.values():
+            corp_id, _, form_uuid = each.key.partition("/")
+            if each.value is None:
+                where = f"corp_id = {self._mark} AND form_uuid = {self._mark}"
+                connection.exec_driver_sql(f"DELETE FROM definitions WHERE {where}", (corp_id, form_uuid))
+            else:
+                text = plain(msgspec.json.encode(each.value).decode())
+                self._put.rows(connection, [(corp_id, form_uuid, each.partition, text)])
+            form = self._shapes.forms.get((corp_id, form_uuid))
+            if form is not None and self._shapes.define(connection, form):
+                # The values that are there are in other columns, or raw: all are read again.
+                again = f"UPDATE positions SET next_offset = 0 WHERE topic = {self._mark}"
+                connection.exec_driver_sql(again, (FORM_DATA.name,))
+        return ()
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        connection.exec_driver_sql(f"DELETE FROM definitions WHERE partition = {self._mark}", (partition,))
+
+
+class People(FollowedTopic):
+    """Names of people and their departments, for queries that join them."""
+
+    topic, make_codec = PEOPLE, person_codec
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        super().__init__(database, registry)
+        self._put = Put(database, "people", *TABLES["people"])
+        self._mark = "?" if database.is_sqlite else "%s"
+
+    def read(self, message: Message) -> tuple[str, PersonRecord | None]:
+        key, value = key_of(message), message.value()
+        return _directory_key(key), None if value is None else self.codec.decode(value)
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        latest = {each.key: each for each in records}
+        rows: list[tuple[object, ...]] = []
+        for key, each in sorted(latest.items()):
+            corp_id, _, user_id = key.partition("/")
+            if (person := each.value) is None:
+                where = f"corp_id = {self._mark} AND user_id = {self._mark}"
+                connection.exec_driver_sql(f"DELETE FROM people WHERE {where}", (corp_id, user_id))
+            else:
+                texts = map(_plain, (person.name, person.department, person.employee_number))
+                rows.append((corp_id, user_id, *texts, each.partition))
+        self._put.rows(connection, rows)
+        return ()
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        connection.exec_driver_sql(f"DELETE FROM people WHERE _partition = {self._mark}", (partition,))
+
+
+class States(_Landed):
+    """Instances, their tasks and decisions."""
+
+    topic, make_codec, kind = TASK_STATES, task_state_codec, _STATE
+
+    def read(self, message: Message) -> tuple[str, TaskState | None]:
+        key, value = key_of(message), message.value()
+        state: TaskState | None = None if value is None else self.codec.decode(value)
+        if state is not None and clean(state.instance_id) != key:
+            raise Undecodable("it is about another instance than its key")
+        return key, None if state is None or state.lifecycle is Lifecycle.DELETED else state
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        latest = dict(sorted({each.key: each for each in records}.items()))
+        present = {key: each for key, each in latest.items() if each.value is not None}
+        gone = [key for key in latest if key not in present]
+        for table in ("tasks", "decisions"):
+            self.among.delete(connection, table, latest)
+        if gone:
+            self.among.delete(connection, "instances", gone)
+            self.forget(connection, gone)
+        instances, tasks, decisions = list[Any](), dict[Any, Any](), dict[Any, Any]()
+        for key, each in present.items():
+            state: TaskState = each.value
+            originator = None if state.originator is None else state.originator.user_id
+            its = state.corp_id, state.app_type, state.source, state.title, originator
+            instances.append((key, *map(_plain, its), began_at_of(state), state.finished_at, _plain(state.result)))
+            for task in state.tasks:
+                task_id, step = plain(task.task_id), _plain(task.step_name)
+                for assignee in task.assignee_ids or ("",):
+                    row = (key, task_id, plain(assignee), step, task.created_at, task.due_at, task.status.value)
+                    tasks[row[:3]] = row
+                if task.status is Status.COMPLETED:
+                    decided = map(_plain, (task.actor_id, task.outcome, task.remark, task.decided_by))
+                    decisions[key, task_id] = (key, task_id, *decided, task.decided_at, step)
+        self.put["instances"].rows(connection, instances)
+        self.put["tasks"].rows(connection, [*tasks.values()])
+        self.put["decisions"].rows(connection, [*decisions.values()])
+        landed = [(_STATE, key, each.partition, None, None, None) for key, each in present.items()]
+        self.put["landed"].rows(connection, landed)
+        return ()
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        keys = self.of_partition(connection, partition)
+        for table in ("instances", "tasks", "decisions"):
+            self.among.delete(connection, table, keys)
+        self.forget(connection, keys)
+
+
+def _plain(text: str | None) -> str | None:
+    return None if text is None else plain(text)
+
+
+def _directory_key(key: str) -> str:
+    corp_id, _, its_id = key.partition("/")
+    if not corp_id or not its_id:
+        raise Undecodable("its key names no corp and no id in it")
+    return key

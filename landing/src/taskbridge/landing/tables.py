@@ -1,0 +1,230 @@
+"""The tables that every target has, and statements for rows of any table: names may have any characters.
+
+Tables of forms are in ``shapes``. Times are ``timestamptz`` in PostgreSQL, and milliseconds in SQLite.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from taskbridge.landing.values import to_json
+from taskbridge.runtime.follow.tables import EPOCH
+from taskbridge.runtime.follow.tables import metadata as positions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from taskbridge.runtime.database import Database
+
+Type = Literal["text", "number", "at", "json", "flag", "int"]
+_TYPES: Mapping[Type, tuple[str, str]] = {
+    "text": ("text", "TEXT"),
+    "number": ("numeric", "NUMERIC"),
+    "at": ("timestamptz", "INTEGER"),
+    "json": ("jsonb", "TEXT"),
+    "flag": ("boolean", "BOOLEAN"),
+    "int": ("bigint", "INTEGER"),
+}
+"""In PostgreSQL and SQLite."""
+SCHEMA = "taskbridge"
+WRITER = 0x6C616E64
+"""PostgreSQL's advisory lock of the process that writes, or changes tables: one at a time, as in SQLite."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Columns = dict[str, Type]
+TABLES: Mapping[str, tuple[Columns, Sequence[str]]] = {
+    "forms": (
+        {
+            "form_uuid": "text",
+            "app_type": "text",
+            "corp_id": "text",
+            "label": "text",
+            "table_name": "text",
+            "process_code": "text",
+        },
+        ["corp_id", "form_uuid"],
+    ),
+    "form_columns": (
+        {
+            "table_name": "text",
+            "column_name": "text",
+            "field_id": "text",
+            "label": "text",
+            "type": "text",
+            "position": "int",
+            "parent_field_id": "text",
+            "dropped": "flag",
+        },
+        ["table_name", "column_name"],
+    ),
+    "instances": (
+        {
+            "instance_id": "text",
+            "corp_id": "text",
+            "app_type": "text",
+            "source": "text",
+            "title": "text",
+            "originator_id": "text",
+            "began_at": "at",
+            "finished_at": "at",
+            "result": "text",
+        },
+        ["instance_id"],
+    ),
+    "tasks": (
+        {
+            "instance_id": "text",
+            "task_id": "text",
+            "assignee_id": "text",
+            "step_name": "text",
+            "created_at": "at",
+            "due_at": "at",
+            "status": "text",
+        },
+        ["instance_id", "task_id", "assignee_id"],
+    ),
+    "decisions": (
+        {
+            "instance_id": "text",
+            "task_id": "text",
+            "actor_id": "text",
+            "outcome": "text",
+            "remark": "text",
+            "decided_by": "text",
+            "decided_at": "at",
+            "step_name": "text",
+        },
+        ["instance_id", "task_id"],
+    ),
+    "people": (
+        {
+            "corp_id": "text",
+            "user_id": "text",
+            "name": "text",
+            "department": "text",
+            "employee_number": "text",
+            "_partition": "int",
+        },
+        ["corp_id", "user_id"],
+    ),
+    # Ours: which record each row is from, definitions of forms, and the tables of their sub-forms.
+    "landed": (
+        {
+            "kind": "text",
+            "instance_id": "text",
+            "partition": "int",
+            "corp_id": "text",
+            "form_uuid": "text",
+            "read_at": "int",
+        },
+        ["kind", "instance_id"],
+    ),
+    "definitions": (
+        {"corp_id": "text", "form_uuid": "text", "partition": "int", "definition": "text"},
+        ["corp_id", "form_uuid"],
+    ),
+    "line_tables": ({"table_name": "text", "form_table": "text", "field_id": "text"}, ["table_name"]),
+}
+
+
+def quoted(database: Database, name: str) -> str:
+    """As an identifier in a statement with parameters, of which PostgreSQL's driver begins each with a percent sign."""
+    found = f'"{name.replace(chr(34), chr(34) * 2)}"'
+    return found if database.is_sqlite else found.replace("%", "%%")
+
+
+def type_of(database: Database, kind: Type) -> str:
+    return _TYPES[kind][database.is_sqlite]
+
+
+def create_table(
+    database: Database,
+    connection: Connection,
+    name: str,
+    columns: Columns,
+    key: Sequence[str],
+    *,
+    only_new: bool = False,
+) -> None:
+    listed = [f"{quoted(database, each)} {type_of(database, kind)}" for each, kind in columns.items()]
+    listed.append(f"PRIMARY KEY ({', '.join(quoted(database, each) for each in key)})")
+    unless = "IF NOT EXISTS " if only_new else ""
+    connection.exec_driver_sql(f"CREATE TABLE {unless}{quoted(database, name)} ({', '.join(listed)})")
+
+
+def prepare(database: Database) -> str:
+    """Create the schema and the tables that are missing; returns the target's own id.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer, or its user may not create them.
+    """
+    with database.write() as connection:
+        database.lock(connection, WRITER)
+        if (
+            not database.is_sqlite
+            and connection.exec_driver_sql(f"SELECT to_regnamespace('{SCHEMA}')").scalar() is None
+        ):
+            connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+        positions.create_all(connection)
+        for name, (columns, key) in TABLES.items():
+            create_table(database, connection, name, columns, key, only_new=True)
+        found = connection.exec_driver_sql(f"SELECT value FROM about WHERE name = '{EPOCH}'").scalar()
+        if found is None:
+            found = secrets.token_hex(8)
+            Put(database, "about", {"name": "text", "value": "text"}, ["name"]).rows(connection, [(EPOCH, found)])
+        return found
+
+
+class Put:
+    """Inserts rows, and replaces those whose key is there."""
+
+    def __init__(self, database: Database, table: str, columns: Columns, key: Sequence[str]) -> None:
+        self._sqlite = database.is_sqlite
+        self._times = [at for at, kind in enumerate(columns.values()) if kind == "at" and not self._sqlite]
+        names = {each: quoted(database, each) for each in columns}
+        changes = ", ".join(f"{name} = excluded.{name}" for each, name in names.items() if each not in key)
+        head = f"INSERT INTO {quoted(database, table)} ({', '.join(names.values())})"
+        tail = f"ON CONFLICT ({', '.join(names[each] for each in key)}) DO UPDATE SET {changes}"
+        # Numbers and JSON are sent as texts.
+        sent = [f"%b::{'text' if kind in ('number', 'json') else _TYPES[kind][0]}[]" for kind in columns.values()]
+        cast = ", ".join(f"c{at}::{_TYPES[kind][0]}" for at, kind in enumerate(columns.values()))
+        given = f"unnest({', '.join(sent)}) AS given({', '.join(f'c{at}' for at in range(len(columns)))})"
+        values = f"VALUES ({', '.join('?' * len(columns))})"
+        self._statement = f"{head} {values if self._sqlite else f'SELECT {cast} FROM {given}'} {tail}"
+
+    def rows(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """A key may occur once."""
+        if not rows:
+            return
+        if self._sqlite:
+            connection.exec_driver_sql(self._statement, list(map(tuple, rows)))
+            return
+        lists = list(map(list, zip(*rows, strict=True)))
+        for at in self._times:
+            lists[at] = [None if each is None else _EPOCH + timedelta(milliseconds=each) for each in lists[at]]
+        connection.exec_driver_sql(self._statement, tuple(lists))
+
+
+class Among:
+    """Statements about rows whose column has one of some values, however many they are."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def where(self, column: str) -> str:
+        name = quoted(self._database, column)
+        return (
+            f"{name} IN (SELECT value FROM json_each(?))" if self._database.is_sqlite else f"{name} = ANY(%s::text[])"
+        )
+
+    def values(self, keys: Iterable[str]) -> tuple[Any]:
+        return (to_json(list(keys)),) if self._database.is_sqlite else (list(keys),)
+
+    def delete(self, connection: Connection, table: str, keys: Collection[str], column: str = "instance_id") -> None:
+        if keys:
+            statement = f"DELETE FROM {quoted(self._database, table)} WHERE {self.where(column)}"
+            connection.exec_driver_sql(statement, self.values(keys))

@@ -1,0 +1,50 @@
+"""``taskbridge land`` against the real Kafka and registry: what is on the topics is in the tables, once."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from taskbridge.cli.program import app
+from taskbridge.runtime.kafka import client_config
+from taskbridge.schemas.codec import form_codec, form_data_codec
+from taskbridge.schemas.events import Form, FormData, FormField, form_key
+from taskbridge.schemas.topics import FORM_DATA, FORMS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskbridge.cli.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+def land(connection: Connection, target: Path) -> None:
+    where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
+    done = CliRunner().invoke(
+        app, ["land", "--to", f"sqlite:///{target}", "--once", *where], env={"LAND_PORT": "0"}, catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+
+
+def test_what_is_on_the_topics_lands_once(connection: Connection, tmp_path: Path) -> None:
+    corp_id, form_uuid, instance_id = f"ding-{uuid.uuid4()}", f"FORM-{uuid.uuid4().hex.upper()}", str(uuid.uuid4())
+    form = Form(form_uuid, "采购", {"amount": "金额"}, (FormField("amount", "NumberField"),))
+    values = FormData(corp_id, "APP_1", form_uuid, instance_id, 1_700_000_000_000, "scan", data={"amount": "12.5"})
+    producer = Producer(client_config(connection.bootstrap_servers))
+    producer.produce(FORMS.name, form_codec(connection.registry).encode(form), form_key(corp_id, form_uuid))
+    encode = form_data_codec(connection.registry).encode
+    producer.produce(FORM_DATA.name, encode(values), instance_id.encode())
+    producer.flush()
+    target = tmp_path / "target.db"
+    for _ in range(2):
+        land(connection, target)
+    with sqlite3.connect(target) as database:
+        [table] = database.execute("SELECT table_name FROM forms WHERE form_uuid = ?", (form_uuid,)).fetchone()
+        assert database.execute(f'SELECT instance_id, "金额" FROM "v_{table}"').fetchall() == [(instance_id, 12.5)]  # noqa: S608
+    database.close()
