@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
-from typer.testing import CliRunner
 
-from taskbridge.cli.program import app
+from support.forked import COMMAND, run_forked
 from taskbridge.runtime.kafka import client_config
 from taskbridge.schemas.codec import form_codec, form_data_codec
 from taskbridge.schemas.events import Form, FormData, FormField, form_key
@@ -26,10 +26,11 @@ pytestmark = pytest.mark.integration
 
 def land(connection: Connection, target: Path) -> None:
     where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
-    done = CliRunner().invoke(
-        app, ["land", "--to", f"sqlite:///{target}", "--once", *where], env={"LAND_PORT": "0"}, catch_exceptions=False
+    arguments = ["land", "--to", f"sqlite:///{target}", "--once", *where]
+    done = run_forked(
+        COMMAND, environment={**os.environ, "LAND_PORT": "0"}, arguments=["taskbridge", *arguments], timeout=120
     )
-    assert done.exit_code == 0, done.output
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_on_the_topics_lands_once(connection: Connection, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens on the way, the tables equal the source: ten seeds, in PostgreSQL and SQLite.
+"""After any sequence of changes and kills, the tables equal the source: ten seeds, in PostgreSQL and SQLite.
 
 Instances are filled, edited, read twice, deleted and forgotten; definitions come before and after values, and fields
 are added, renamed, removed and change their kinds. The processes that land them read in any order, share a target, and

@@ -108,6 +108,13 @@ def test_a_value_that_does_not_fit_is_kept_as_it_came(kind: Kind, text: str) -> 
 @pytest.mark.parametrize("text", ['[{"size":1,"downloadUrl":"https://x?sign=SECRET"}]', "https://x?sign=SECRET", "[1]"])
 def test_no_address_of_a_file_is_kept(text: str) -> None:
     assert "SECRET" not in str(read(Kind.FILES, text))
+    if text.startswith("["):
+        found = typed(
+            {"unknown": text, "t": json.dumps([text, {"rows": json.loads(text)}])},
+            {(None, "t"): Field("t", Kind.SUBFORM)},
+            nothing,
+        )
+        assert "SECRET" not in found.raw["unknown"]
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from taskbridge.runtime.database import Database
-    from taskbridge.schemas.events import Form, FormData, PersonRecord, TaskState
+    from taskbridge.schemas.events import FormData, PersonRecord, TaskState
     from taskbridge.schemas.registry import Registry
 
 _FORM, _STATE = "form", "state"
@@ -175,74 +175,77 @@ def _raw(found: Typed) -> str | None:
     return to_json(found.raw) if found.raw else None
 
 
-class Definitions(FollowedTopic):
+class _Directory(FollowedTopic):
+    """A topic whose keys are corp, slash, id, with a table of such a key."""
+
+    table: str
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        super().__init__(database, registry)
+        columns, self._key = TABLES[self.table]
+        self._put = Put(database, self.table, columns, self._key)
+        self.mark = "?" if database.is_sqlite else "%s"
+
+    def read(self, message: Message) -> tuple[str, Any]:
+        key, value = key_of(message), message.value()
+        corp_id, _, its_id = key.partition("/")
+        if not corp_id or not its_id:
+            raise Undecodable("its key names no corp and no id in it")
+        return key, None if value is None else self.codec.decode(value)
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        latest = {tuple(each.key.split("/", 1)): each for each in records}
+        for key, each in latest.items():
+            if each.value is None:
+                where = " AND ".join(f"{name} = {self.mark}" for name in self._key)
+                connection.exec_driver_sql(f"DELETE FROM {self.table} WHERE {where}", key)
+        present = sorted((key, each) for key, each in latest.items() if each.value is not None)
+        self._put.rows(connection, [self.row(key, each) for key, each in present])
+        return latest
+
+    def row(self, key: tuple[str, ...], record: Record) -> tuple[object, ...]:
+        raise NotImplementedError
+
+    def drop(self, connection: Connection, partition: int, /) -> None:
+        connection.exec_driver_sql(f"DELETE FROM {self.table} WHERE _partition = {self.mark}", (partition,))
+
+
+class Definitions(_Directory):
     """What forms have: their tables follow."""
 
-    topic, make_codec = FORMS, form_codec
+    topic, make_codec, table = FORMS, form_codec, "definitions"
 
     def __init__(self, database: Database, registry: Registry, shapes: Shapes) -> None:
         super().__init__(database, registry)
         self._shapes = shapes
-        self._put = Put(database, "definitions", *TABLES["definitions"])
-        self._mark = "?" if database.is_sqlite else "%s"
 
-    def read(self, message: Message) -> tuple[str, Form | None]:
-        key, value = key_of(message), message.value()
-        return _directory_key(key), None if value is None else self.codec.decode(value)
+    def row(self, key: tuple[str, ...], record: Record) -> tuple[object, ...]:
+        return (*key, record.partition, plain(msgspec.json.encode(record.value).decode()))
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
         self.database.lock(connection, WRITER)
         self._shapes.refresh(connection)
-        latest = {each.key: each for each in records}
-        for each in latest.values():
-            corp_id, _, form_uuid = each.key.partition("/")
-            if each.value is None:
-                where = f"corp_id = {self._mark} AND form_uuid = {self._mark}"
-                connection.exec_driver_sql(f"DELETE FROM definitions WHERE {where}", (corp_id, form_uuid))
-            else:
-                text = plain(msgspec.json.encode(each.value).decode())
-                self._put.rows(connection, [(corp_id, form_uuid, each.partition, text)])
-            form = self._shapes.forms.get((corp_id, form_uuid))
+        for key in super().write(connection, records):
+            form = self._shapes.forms.get(key)
             if form is not None and self._shapes.define(connection, form):
                 # The values that are there are in other columns, or raw: all are read again.
-                again = f"UPDATE positions SET next_offset = 0 WHERE topic = {self._mark}"
+                again = f"UPDATE positions SET next_offset = 0 WHERE topic = {self.mark}"
                 connection.exec_driver_sql(again, (FORM_DATA.name,))
         return ()
 
-    def drop(self, connection: Connection, partition: int, /) -> None:
-        connection.exec_driver_sql(f"DELETE FROM definitions WHERE partition = {self._mark}", (partition,))
 
-
-class People(FollowedTopic):
+class People(_Directory):
     """Names of people and their departments, for queries that join them."""
 
-    topic, make_codec = PEOPLE, person_codec
+    topic, make_codec, table = PEOPLE, person_codec, "people"
 
-    def __init__(self, database: Database, registry: Registry) -> None:
-        super().__init__(database, registry)
-        self._put = Put(database, "people", *TABLES["people"])
-        self._mark = "?" if database.is_sqlite else "%s"
-
-    def read(self, message: Message) -> tuple[str, PersonRecord | None]:
-        key, value = key_of(message), message.value()
-        return _directory_key(key), None if value is None else self.codec.decode(value)
+    def row(self, key: tuple[str, ...], record: Record) -> tuple[object, ...]:
+        person: PersonRecord = record.value
+        return (*key, *map(_plain, (person.name, person.department, person.employee_number)), record.partition)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
-        latest = {each.key: each for each in records}
-        rows: list[tuple[object, ...]] = []
-        for key, each in sorted(latest.items()):
-            corp_id, _, user_id = key.partition("/")
-            if (person := each.value) is None:
-                where = f"corp_id = {self._mark} AND user_id = {self._mark}"
-                connection.exec_driver_sql(f"DELETE FROM people WHERE {where}", (corp_id, user_id))
-            else:
-                texts = map(_plain, (person.name, person.department, person.employee_number))
-                rows.append((corp_id, user_id, *texts, each.partition))
-        self._put.rows(connection, rows)
+        super().write(connection, records)
         return ()
-
-    def drop(self, connection: Connection, partition: int, /) -> None:
-        connection.exec_driver_sql(f"DELETE FROM people WHERE _partition = {self._mark}", (partition,))
 
 
 class States(_Landed):
@@ -296,10 +299,3 @@ class States(_Landed):
 
 def _plain(text: str | None) -> str | None:
     return None if text is None else plain(text)
-
-
-def _directory_key(key: str) -> str:
-    corp_id, _, its_id = key.partition("/")
-    if not corp_id or not its_id:
-        raise Undecodable("its key names no corp and no id in it")
-    return key

@@ -266,7 +266,7 @@ class Shapes:
     def _describe(self, connection: Connection, form: LandedForm) -> None:
         """Write the rows and views about a form."""
         corp_id, form_uuid = form.key
-        row = (form_uuid, form.app_type, corp_id, form.label, form.main.name, form.process_code)
+        row = (corp_id, form_uuid, form.app_type, form.label, form.main.name, form.process_code)
         self._put["forms"].rows(connection, [row])
         for table in form.tables:
             rows = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from taskbridge.landing.values import to_json
 from taskbridge.runtime.follow.tables import EPOCH
@@ -36,98 +36,29 @@ WRITER = 0x6C616E64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Columns = dict[str, Type]
-TABLES: Mapping[str, tuple[Columns, Sequence[str]]] = {
-    "forms": (
-        {
-            "form_uuid": "text",
-            "app_type": "text",
-            "corp_id": "text",
-            "label": "text",
-            "table_name": "text",
-            "process_code": "text",
-        },
-        ["corp_id", "form_uuid"],
+
+
+def _table(columns: str, *, key: int) -> tuple[Columns, list[str]]:
+    """Columns, texts where they name no type, and the key: the first ones."""
+    parts = [each.partition(":") for each in columns.split()]
+    return {name: cast("Type", kind or "text") for name, _, kind in parts}, [name for name, *_ in parts[:key]]
+
+
+TABLES: Mapping[str, tuple[Columns, list[str]]] = {
+    "forms": _table("corp_id form_uuid app_type label table_name process_code", key=2),
+    "form_columns": _table(
+        "table_name column_name field_id label type position:int parent_field_id dropped:flag", key=2
     ),
-    "form_columns": (
-        {
-            "table_name": "text",
-            "column_name": "text",
-            "field_id": "text",
-            "label": "text",
-            "type": "text",
-            "position": "int",
-            "parent_field_id": "text",
-            "dropped": "flag",
-        },
-        ["table_name", "column_name"],
+    "instances": _table(
+        "instance_id corp_id app_type source title originator_id began_at:at finished_at:at result", key=1
     ),
-    "instances": (
-        {
-            "instance_id": "text",
-            "corp_id": "text",
-            "app_type": "text",
-            "source": "text",
-            "title": "text",
-            "originator_id": "text",
-            "began_at": "at",
-            "finished_at": "at",
-            "result": "text",
-        },
-        ["instance_id"],
-    ),
-    "tasks": (
-        {
-            "instance_id": "text",
-            "task_id": "text",
-            "assignee_id": "text",
-            "step_name": "text",
-            "created_at": "at",
-            "due_at": "at",
-            "status": "text",
-        },
-        ["instance_id", "task_id", "assignee_id"],
-    ),
-    "decisions": (
-        {
-            "instance_id": "text",
-            "task_id": "text",
-            "actor_id": "text",
-            "outcome": "text",
-            "remark": "text",
-            "decided_by": "text",
-            "decided_at": "at",
-            "step_name": "text",
-        },
-        ["instance_id", "task_id"],
-    ),
-    "people": (
-        {
-            "corp_id": "text",
-            "user_id": "text",
-            "name": "text",
-            "department": "text",
-            "employee_number": "text",
-            "_partition": "int",
-        },
-        ["corp_id", "user_id"],
-    ),
+    "tasks": _table("instance_id task_id assignee_id step_name created_at:at due_at:at status", key=3),
+    "decisions": _table("instance_id task_id actor_id outcome remark decided_by decided_at:at step_name", key=2),
+    "people": _table("corp_id user_id name department employee_number _partition:int", key=2),
     # Ours: which record each row is from, definitions of forms, and the tables of their sub-forms.
-    "landed": (
-        {
-            "kind": "text",
-            "instance_id": "text",
-            "partition": "int",
-            "corp_id": "text",
-            "form_uuid": "text",
-            "read_at": "int",
-        },
-        ["kind", "instance_id"],
-    ),
-    "definitions": (
-        {"corp_id": "text", "form_uuid": "text", "partition": "int", "definition": "text"},
-        ["corp_id", "form_uuid"],
-    ),
-    "line_tables": ({"table_name": "text", "form_table": "text", "field_id": "text"}, ["table_name"]),
+    "landed": _table("kind instance_id partition:int corp_id form_uuid read_at:int", key=2),
+    "definitions": _table("corp_id form_uuid _partition:int definition", key=2),
+    "line_tables": _table("table_name form_table field_id", key=1),
 }
 
 

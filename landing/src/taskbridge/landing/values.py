@@ -69,11 +69,10 @@ _KINDS = {
     "address": Kind.ADDRESS,
     "attachment": Kind.FILES,
     "image": Kind.FILES,
+    "digitalsignature": Kind.FILES,
     "table": Kind.SUBFORM,
 }
-_TEXTS = frozenset(
-    ("text", "textarea", "serialnumber", "editor", "associationform", "countryselect", "location", "digitalsignature")
-)
+_TEXTS = frozenset(("text", "textarea", "serialnumber", "editor", "associationform", "countryselect", "location"))
 _ID = re.compile(r"([a-z]+)field_.", re.IGNORECASE)
 
 
@@ -146,7 +145,7 @@ def typed(
             if its in data and (about in known or guess(about) is not None):
                 continue  # the ids of the people that it names, or the value of an option
             if (field := guess((parent, name))) is None:
-                found.raw[name] = plain(text)
+                found.raw[name] = _raw(text)
                 continue
         try:
             if field.kind is Kind.SUBFORM:
@@ -154,7 +153,7 @@ def typed(
             elif (values := _READ[field.kind](text, data.get(given + _IDS))) is not None:
                 found.values[name] = values
         except (_Unfit, ValueError, OverflowError, RecursionError):
-            found.raw[name] = _without_addresses(text) if field.kind is Kind.FILES else plain(text)
+            found.raw[name] = _raw(text, field.kind)
     return found
 
 
@@ -289,19 +288,24 @@ def _file(given: object) -> dict[str, object]:
     return {"name": name, "size": int(cast("int", size)) if is_size else None, "id": its_id}
 
 
-def _without_addresses(text: str) -> str:
-    """Of files that could not be read: their records without addresses, or nothing."""
+def _raw(text: str, kind: Kind | None = None) -> str:
+    """The value as it came, without the addresses of files: nothing of files that cannot be read."""
     try:
-        found = _parsed(text)
+        found = _parsed(text) if text.lstrip()[:1] in ("[", "{") else None
+        if found is None or found == (bare := _without_addresses(found)):
+            return "" if kind is Kind.FILES and found is None else plain(text)
+        return to_json(bare)
     except (ValueError, RecursionError):
-        return ""
-    records = cast("list[object]", found) if isinstance(found, list) else [found]
-    kept = [
-        {name: value for name, value in cast("dict[str, object]", each).items() if not name.lower().endswith("url")}
-        for each in records
-        if isinstance(each, dict)
-    ]
-    return to_json(kept)
+        return "" if kind is Kind.FILES else plain(text)
+
+
+def _without_addresses(value: object) -> object:
+    if isinstance(value, list):
+        return [_without_addresses(each) for each in cast("list[object]", value)]
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value).items()
+        return {name: _without_addresses(each) for name, each in fields if not name.lower().endswith("url")}
+    return value
 
 
 def _list(text: str) -> list[str]:
