@@ -2,7 +2,7 @@
 
 Instances are filled, edited, read twice, deleted and forgotten; definitions come before and after values, and fields
 are added, renamed, removed and change their kinds. The processes that land them read in any order, share a target, and
-are killed before any statement.
+are killed before any statement, or go on after it, as after an error of the database.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class World:
         self.newest: dict[str, tuple[FormData, dict[str, Value], list[dict[str, Value]]]] = {}
         self.states: dict[str, TaskState] = {}
         self.written: list[FormData] = []
+        self.processes = [LandProcess(target, *self.source.topics)]
 
     def move(self) -> None:
         moves = [self.fill] * 6 + [self.read_again, self.delete, self.forget, self.define, self.define, self.decide]
@@ -151,11 +152,15 @@ class World:
         self.source.move(self.states[instance_id])
 
     def land(self, *, calm: bool) -> None:
-        """By processes that are killed; ``calm``: until everything has landed."""
+        """By processes that are killed, or whose connection is; ``calm``: until everything has landed."""
         for attempt in range(1000 if calm else 3):
-            processes = [LandProcess(self.target, *self.source.topics) for _ in range(self.chance.choice([1, 1, 2]))]
+            if self.chance.random() < 0.5:
+                self.processes = [
+                    LandProcess(self.target, *self.source.topics) for _ in range(self.chance.choice([1, 1, 2]))
+                ]
             with suppress(Killed, PositionLost), killed_before(self.target, self.chance.randrange(20 + 40 * attempt)):
-                for each in processes:
+                for each in self.processes:
+                    each.assign({*each.assigned})
                     each.follow(batch=self.chance.choice([1, 3, 1000]), chance=self.chance)
             if calm and self.source.has_landed(self.target):
                 return

@@ -18,7 +18,7 @@ from taskbridge.landing.values import Field, Kind, Place, fields_of, guessed, pl
 from taskbridge.schemas.events import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -168,17 +168,20 @@ class Shapes:
         """The form, whose tables are created where they are missing."""
         form = self.forms.get(key)
         if form is None:
+            self._renew(connection)
             name = table_name(key[1], self._taken)
             form = self.forms[key] = LandedForm(key, LandedTable(name, None), app_type, process_code, None)
             self._create(connection, form.main)
             self.define(connection, form)
         elif process_code is not None and process_code != form.process_code:
+            self._renew(connection)
             form.process_code = process_code
             self._describe(connection, form)
         return form
 
     def define(self, connection: Connection, form: LandedForm) -> bool:
         """Let the form's tables follow its definition; whether fields got other columns than their values are in."""
+        self._renew(connection)
         definition = self.definition_of(connection, form.key)
         before = dict(form.fields)
         fields = {} if definition is None else fields_of(definition)
@@ -200,8 +203,11 @@ class Shapes:
         query = f"SELECT 1 FROM {quoted(self._database, table.name)} WHERE {where} LIMIT 1"
         return connection.exec_driver_sql(query, (its.field_id,)).first() is not None
 
-    def add(self, connection: Connection, form: LandedForm, fields: Iterable[Field]) -> None:
+    def add(self, connection: Connection, form: LandedForm, fields: Collection[Field]) -> None:
         """Give these fields columns, or tables, of their kinds."""
+        if not fields:
+            return
+        self._renew(connection)
         changed = list[LandedTable]()
         for each in fields:
             if each.kind is Kind.SUBFORM:
@@ -231,7 +237,6 @@ class Shapes:
         first, last = table.ours
         create_table(self._database, connection, table.name, {**first, **last}, table.key)
         self._taken |= {table.name, f"v_{table.name}"}
-        self._renew(connection)
 
     def _add_columns(self, connection: Connection, table: LandedTable, its: Field) -> bool:
         """False if they are there, or there is no room."""
@@ -243,7 +248,6 @@ class Shapes:
             connection.exec_driver_sql(alter)
             table.columns.append(Column(name, its, None, len(table.columns) + 1, dropped=False))
         table.put = None
-        self._renew(connection)
         return True
 
     def _settle(self, form: LandedForm, definition: Form | None) -> None:
@@ -276,7 +280,6 @@ class Shapes:
             ]  # fmt: skip
             self._put["form_columns"].rows(connection, rows)
             self._show(connection, table)
-        self._renew(connection)
 
     def _show(self, connection: Connection, table: LandedTable) -> None:
         """The view with labels as names. In PostgreSQL it is never dropped: people have grants on it."""
@@ -317,6 +320,7 @@ class Shapes:
             connection.exec_driver_sql(f"ALTER TABLE {view} RENAME COLUMN {old_name} TO {new_name}")
 
     def _renew(self, connection: Connection) -> None:
+        """Before each change, also of this object: after a rollback, the database has another revision than this."""
         self._revision = secrets.token_hex(8)
         self._put_about.rows(connection, [(_REVISION, self._revision)])
 
