@@ -218,7 +218,7 @@ class _Questions:
             calls += [partial(api.instances_by_id, [instance_id]), partial(api.running_tasks_of, [instance_id])]
             calls += [
                 partial(anext, api.copies(user_id, now_ms), None),
-                partial(organisation.labels, api.app, form_uuid),
+                partial(organisation.form, api.app, form_uuid, None),
                 partial(api.operation_logs, form_uuid, instance_id),
                 partial(api.previewed_steps, form_uuid, {}, process_code=None, user_id=user_id),
                 partial(api.remarks, form_uuid, [instance_id]),
