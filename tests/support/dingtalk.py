@@ -84,6 +84,8 @@ class Faults:
     """Forms and instances that do not exist: a call that names one of them is refused."""
     broken: set[str] = field(default_factory=set[str])
     """Instances that cannot be read by their id: DingTalk has a fault."""
+    garbled: set[str] = field(default_factory=set[str])
+    """Instances whose values nobody understands: neither an answer for several that has one of them."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -142,6 +144,8 @@ class FaultyDingTalk(FakeDingTalk):
     def _instances_by_id(self, given: Given) -> wire.InstanceList:
         if self.faults.absent & {*given.fields["processInstanceIds"].split(",")}:
             raise Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
+        if self.faults.garbled & {*given.fields["processInstanceIds"].split(",")}:
+            return wire.InstanceList([wire.Instance("?", data=5)])  # pyright: ignore[reportArgumentType]
         return super()._instances_by_id(given)
 
     def _listed(self, app_type: str) -> list[TrueInstance]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from support.reconcile import FakeApi
     from taskbridge.schemas.events import TaskEvent
 
+DAY_S = 86_400
 WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
 
 
@@ -70,7 +71,7 @@ async def test_rows_that_disappear_on_every_page_end_the_read() -> None:
         assert fake.dingtalk.calls[wire.GetInstances.path] == 12
 
 
-async def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_status(
+async def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_creation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(api_module.wire, "QUERY_ROWS", 100)
@@ -144,11 +145,32 @@ async def test_a_query_that_dingtalk_ends_after_5000_rows_is_read_by_fewer_days(
         assert again == calls - 1, "the limit is known, so no page is refused"
 
 
-async def test_more_rows_of_a_day_and_status_than_dingtalk_lists_are_an_error() -> None:
-    async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(150))) as fake:
+@pytest.mark.parametrize("is_process", [True, False])
+async def test_of_more_rows_of_one_day_the_oldest_and_the_newest_come_before_the_error(
+    monkeypatch: pytest.MonkeyPatch, *, is_process: bool
+) -> None:
+    monkeypatch.setattr(api_module.wire, "SEARCH_ROWS", 100)
+    younger = [filed(f"J-{n:03}", NOW + DAY_MS) for n in range(60)]
+    older = [filed(f"I-{n:03}", NOW + n) for n in range(150)]
+    edited = [filed(f"I-{n:03}", NOW + DAY_MS, event_id=f"edit {n}", created_at=NOW + n) for n in range(150)]
+    async with fake_api(*younger, *older, *edited) as fake:
+        fake.clock.pass_s(DAY_S)
         fake.dingtalk.search_rows = 100
+        fake.dingtalk.ordinary_forms |= set() if is_process else {FORM}
+        came = set[str]()
+
+        async def read() -> None:
+            async for rows in fake.client.instances(FORM, Days("2026-09-22", "2026-09-22"), is_process=is_process):
+                came.update(each.process_instance_id for each in rows)
+
+        await read()
+        assert len(came) == 60 + 150
+        for n in range(150, 300):
+            fake.company.happened(filed(f"I-{n:03}", NOW + DAY_MS, created_at=NOW + n))
+        came.clear()
         with pytest.raises(TooMuch, match="cursorExceedFiveThousand"):
-            await listed(fake)
+            await read()
+        assert len(came) == 60 + 200
 
 
 def lives_of(count: int) -> list[TaskEvent]:

@@ -147,6 +147,12 @@ def test_an_error_is_one_line_without_secrets(tmp_path: Path, text: str, problem
     assert [each for each in ("the-app-secret", "the-system-token", "the-other-secret") if each in shown] == []
 
 
+def test_forms_without_a_process_and_protected_fields_are_of_their_app(tmp_path: Path) -> None:
+    text = CORP + APP + 'ordinary_forms = ["FORM-9"]\nomit_fields = ["id_*", "明细.电话"]\nhash_fields = ["姓名"]\n'
+    [app] = read_apps(written(tmp_path, text))
+    assert (app.ordinary_forms, app.omit_fields, app.hash_fields) == (("FORM-9",), ("id_*", "明细.电话"), ("姓名",))
+
+
 def test_an_app_shows_no_secret(tmp_path: Path) -> None:
     shown = repr(read_apps(written(tmp_path, CORP + APP)))
     assert "APP_1" in shown

@@ -69,6 +69,8 @@ _WITHOUT = {
     wire.ListOperationLogs.path: "the details do not say who changed a form, and when",
     wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
     wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
+    wire.SearchFormDataSecondGeneration.path: "values of forms without a process are not read",
+    wire.BatchGetFormDataByIdList.path: "deletions in forms without a process are not found",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "agents at Yida are neither shown nor written",
     GetNotifyMe.path: "recovered copies have no time and no page",
@@ -223,6 +225,9 @@ class _Questions:
                 partial(api.previewed_steps, form_uuid, {}, process_code=None, user_id=user_id),
                 partial(api.remarks, form_uuid, [instance_id]),
             ]
+            for each in api.app.ordinary_forms[:1]:
+                calls.append(partial(api.count, each, self._days(), is_process=False))
+                calls.append(partial(api.instances_by_id, [instance_id], form_uuid=each))
             if has_corp_token:
                 calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))
         # Last: people may be at another address.

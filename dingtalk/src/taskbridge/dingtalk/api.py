@@ -6,6 +6,7 @@ import math
 import re
 from contextlib import suppress
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.apps import App
     from taskbridge.dingtalk.calls import Allowed, Calls
     from taskbridge.runtime.clock import Clock
+
+    _ByTime = wire.GetInstances | wire.SearchFormDataSecondGeneration
 
 T = TypeVar("T")
 
@@ -39,6 +42,8 @@ _PATH = re.compile(r"/(ossFileHandle|fileHandle|o/[\w./-]+)", re.ASCII)
 _NEVER = re.compile(r"""[ #"<>\\^`{|}]""")
 _NO_APP = "default_tianshu_app"
 """In the place of an app, in published forms."""
+_FIRST_DAY = "2015-01-01"
+"""No instance of Yida is older."""
 _SHRINKS = 5
 """How often one query may go back to a page that was read. Each time costs two more calls."""
 
@@ -100,7 +105,9 @@ class YidaApi:
         request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
         return self._calls.pages(request, wire.FormList)
 
-    async def instances(self, form_uuid: str, days: Days) -> AsyncIterator[list[wire.Instance]]:
+    async def instances(
+        self, form_uuid: str, days: Days, *, is_process: bool = True
+    ) -> AsyncIterator[list[wire.Instance]]:
         """The form's instances that were modified in these days, one page at a time.
 
         An instance may come twice. DingTalk compares whole days of its own clock: request one day more at both ends,
@@ -110,7 +117,7 @@ class YidaApi:
             Unreachable: Fewer instances came than DingTalk counts, or rows disappeared on page after page. Those that
                 came are right; nothing is known of the others.
         """
-        request = self._query(form_uuid, days)
+        request = self._query(form_uuid, days, is_process=is_process)
         first = await self._page(request, 1)
         is_read = first.total_count <= self._rows_per_query
         if is_read:
@@ -123,18 +130,17 @@ class YidaApi:
             return
         if days.first < days.last:
             for half in _halves(days):
-                async for rows in self.instances(form_uuid, half):
+                async for rows in self.instances(form_uuid, half, is_process=is_process):
                     yield rows
-        else:
-            # One day has more than a query returns. Each status may have fewer.
-            for status in (wire.RUNNING, wire.COMPLETED, wire.TERMINATED, wire.ERROR):
-                narrower = self._query(form_uuid, days, status)
-                async for rows in self._pages(narrower, await self._page(narrower, 1)):
-                    yield rows
+            return
+        # One day has more than a query returns.
+        async for rows in self._by_creation(form_uuid, days, Days(_FIRST_DAY, days.last), is_process=is_process):
+            yield rows
 
-    async def count(self, form_uuid: str, days: Days) -> int:
+    async def count(self, form_uuid: str, days: Days, *, is_process: bool = True) -> int:
         """How many instances such a query returns. It costs one call."""
-        return (await self._page(self._query(form_uuid, days), 1)).total_count
+        request = self._query(form_uuid, days, is_process=is_process)
+        return (await self._page(request, 1)).total_count
 
     async def instance(self, instance_id: str) -> wire.Instance:
         """One instance.
@@ -145,12 +151,29 @@ class YidaApi:
         request = wire.GetInstanceById(**self._credentials())
         return await self._calls.get(request, wire.Instance, path_end=quote(instance_id, safe=""))
 
-    async def instances_by_id(self, ids: Iterable[str]) -> dict[str, wire.Instance]:
-        """The instances that DingTalk returns, without their times. An instance that is not returned may exist."""
-        return {
-            each.process_instance_id: each
-            for each in await self._in_lists(self._listed_instances, [*dict.fromkeys(ids)])
-        }
+    async def instances_by_id(self, ids: Iterable[str], *, form_uuid: str = "") -> dict[str, wire.Instance]:
+        """The instances that DingTalk returns, without their times. An instance that is not returned may exist.
+
+        ``form_uuid``: the form without a process that they belong to.
+        """
+        call = partial(self._form_rows, form_uuid) if form_uuid else self._listed_instances
+        return {each.process_instance_id: each for each in await self._in_lists(call, [*dict.fromkeys(ids)])}
+
+    async def exists(self, instance_id: str, *, form_uuid: str = "") -> bool:
+        """Whether DingTalk has this instance; ``form_uuid`` as of ``instances_by_id``."""
+        try:
+            if form_uuid:
+                return bool(await self._form_rows(form_uuid, [instance_id]))
+            await self.instance(instance_id)
+        except Absent:
+            return False
+        return True
+
+    async def _form_rows(self, form_uuid: str, ids: Sequence[str]) -> list[wire.Instance]:
+        request = wire.BatchGetFormDataByIdList(
+            **self._credentials(), form_uuid=form_uuid, form_instance_id_list=[*ids], need_form_instance_value=False
+        )
+        return [each.as_instance() for each in (await self._calls.post(request, wire.FormRowList)).result]
 
     async def _listed_instances(self, ids: Sequence[str]) -> list[wire.Instance]:
         request = wire.GetInstancesByIdList(**self._credentials(), process_instance_ids=",".join(ids))
@@ -310,7 +333,47 @@ class YidaApi:
         named = {"process_instance_id": task.instance_id, "task_id": task.task_id, "user_id": task.user_id}
         return {**self._credentials(), **named}
 
-    async def _pages(self, request: wire.GetInstances, first: wire.InstancePage) -> AsyncIterator[list[wire.Instance]]:
+    async def _by_creation(
+        self, form_uuid: str, day: Days, created: Days, *, is_process: bool
+    ) -> AsyncIterator[list[wire.Instance]]:
+        """The instances that were modified on this day, by fewer and fewer days of their creation.
+
+        Of more that were created on one day too, the oldest and the newest come before the error.
+        """
+        request = self._query(form_uuid, day, created, is_process=is_process)
+        first = await self._page(request, 1)
+        if first.total_count <= self._rows_per_query:
+            async for rows in self._pages(request, first):
+                yield rows
+            return
+        if created.first == created.last:
+            async for rows in self._from_both_ends(request, first.total_count):
+                yield rows
+            return
+        problem: TooMuch | None = None
+        for half in _halves(created):
+            try:
+                async for rows in self._by_creation(form_uuid, day, half, is_process=is_process):
+                    yield rows
+            except TooMuch as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    async def _from_both_ends(self, request: _ByTime, total: int) -> AsyncIterator[list[wire.Instance]]:
+        came, problem = set[str](), None
+        for order in (wire.OLDEST_FIRST, wire.NEWEST_FIRST):
+            ordered = msgspec.structs.replace(request, order_config_json=order)
+            try:
+                async for rows in self._pages(ordered, await self._page(ordered, 1)):
+                    came.update(each.process_instance_id for each in rows)
+                    yield rows
+            except (TooMuch, Unreachable) as error:
+                problem = error
+        if problem is not None and len(came) < total:
+            raise problem
+
+    async def _pages(self, request: _ByTime, first: wire.InstancePage) -> AsyncIterator[list[wire.Instance]]:
         answer, page, shrunk = first, 1, 0
         came = set[str]()
         while True:
@@ -331,8 +394,12 @@ class YidaApi:
                 total = answer.total_count
         self._check_complete(len(came), answer.total_count, "instances")
 
-    async def _page(self, request: wire.GetInstances, page: int) -> wire.InstancePage:
-        return await self._calls.post(request, wire.InstancePage, page=page)
+    async def _page(self, request: _ByTime, page: int) -> wire.InstancePage:
+        if isinstance(request, wire.GetInstances):
+            return await self._calls.post(request, wire.InstancePage, page=page)
+        numbered = msgspec.structs.replace(request, page_number=page, page_size=wire.PAGE_ROWS)
+        found = await self._calls.post(numbered, wire.FormRowPage)
+        return wire.InstancePage([each.as_instance() for each in found.data], found.total_count)
 
     def _check_complete(self, came: int, total: int, what: str) -> None:
         if came < total:
@@ -342,13 +409,15 @@ class YidaApi:
         retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS
         raise Unreachable(f"{self.app.app_type}: {why}", retry_at_ms=retry_at_ms)
 
-    def _query(self, form_uuid: str, days: Days, status: str | None = None) -> wire.GetInstances:
-        return wire.GetInstances(
+    def _query(self, form_uuid: str, days: Days, created: Days | None = None, *, is_process: bool = True) -> _ByTime:
+        kind = wire.GetInstances if is_process else wire.SearchFormDataSecondGeneration
+        return kind(
             **self._credentials(),
             form_uuid=form_uuid,
+            create_from_time=created and created.first,
+            create_to_time=created and created.last,
             modified_from_time=days.first,
             modified_to_time=days.last,
-            instance_status=status,
             order_config_json=wire.OLDEST_FIRST,
         )
 

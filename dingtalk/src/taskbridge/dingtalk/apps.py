@@ -67,6 +67,9 @@ class _App(FileModel):
     system_token_file: NotBlank | None = None
     user_id: NotBlank | None = None
     forms: tuple[NotBlank, ...] = ()
+    ordinary_forms: tuple[NotBlank, ...] = ()
+    omit_fields: tuple[NotBlank, ...] = ()
+    hash_fields: tuple[NotBlank, ...] = ()
     url: Annotated[str, Field(pattern=r"^https?://.*\{instance_id\}")] | None = None
 
 
@@ -108,6 +111,12 @@ class App:
     """The forms to read. Empty: all that start a process."""
     url: str | None = None
     """The URL of an instance's page, with `{instance_id}` for its id: DingTalk's API does not return it."""
+    ordinary_forms: tuple[str, ...] = ()
+    """Forms without a process whose values are published."""
+    omit_fields: tuple[str, ...] = ()
+    """Shell patterns of field ids and labels whose values are not published; a sub-form's field is `SUBFORM.FIELD`."""
+    hash_fields: tuple[str, ...] = ()
+    """Those whose values are published as hashes."""
 
     @property
     def corp_id(self) -> str:
@@ -198,7 +207,15 @@ class AppsFile(ReloadedFile[Apps]):
             if (corp_id, each.app_type) in found:
                 raise FileBroken(f"apps.{at}: an app_type occurs twice with the same corp_id")
             found[corp_id, each.app_type] = App(
-                corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
+                corps[corp_id],
+                each.app_type,
+                token,
+                each.user_id or users[corp_id],
+                each.forms,
+                each.url,
+                each.ordinary_forms,
+                each.omit_fields,
+                each.hash_fields,
             )
         return Apps(organisations, tuple(found.values()))
 

@@ -34,7 +34,7 @@ SEARCH_ROWS = 5000
 PROCESS = "process"
 """The type of a form that starts a process."""
 
-OLDEST_FIRST = '{"gmt_create":"+"}'
+OLDEST_FIRST, NEWEST_FIRST = '{"gmt_create":"+"}', '{"gmt_create":"-"}'
 """By creation, so that a change of an instance never moves it to another page."""
 
 BY_MANAGER = "y"
@@ -69,7 +69,8 @@ class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
     path: ClassVar[str] = "/v2.0/yida/processes/instances"
 
     form_uuid: str
-    instance_status: str | None = None
+    create_from_time: str | None = field(default=None, name="createFromTimeGMT")
+    create_to_time: str | None = field(default=None, name="createToTimeGMT")
     modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
     modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
     order_config_json: str | None = None
@@ -221,6 +222,33 @@ class SaveFormRemark(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Whom DingTalk notifies of it."""
 
 
+class SearchFormDataSecondGeneration(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the instances of a form without a process, with their sub-forms. Times as of ``GetInstances``."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/instances/advances/queryAll"
+
+    form_uuid: str
+    create_from_time: str | None = field(default=None, name="createFromTimeGMT")
+    create_to_time: str | None = field(default=None, name="createToTimeGMT")
+    modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
+    modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
+    order_config_json: str | None = None
+    page_number: int = 0
+    page_size: int = 0
+    """In the body, unlike those of other lists."""
+
+
+class BatchGetFormDataByIdList(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: several instances of a form without a process. The documents give no limit for their number."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/instances/ids/query"
+
+    form_uuid: str
+    form_instance_id_list: list[str]
+    need_form_instance_value: bool
+    """Whether to return the values once more, as components."""
+
+
 class ListFormRemarks(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: the comments on several instances of a form. The documents give no limit for their number."""
 
@@ -354,6 +382,28 @@ class InstancePage(Struct, frozen=True, rename="camel"):
 
 class InstanceList(Struct, frozen=True):
     result: list[Instance]
+
+
+class FormRow(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An instance of a form without a process."""
+
+    form_instance_id: str
+    form_uuid: str | None = None
+    modified_time: str | int | None = field(default=None, name="modifiedTimeGMT")
+    form_data: dict[str, Any] | None = None
+
+    def as_instance(self) -> Instance:
+        its = self.modified_time, self.form_data
+        return Instance(self.form_instance_id, self.form_uuid, modified_time=its[0], data=its[1])
+
+
+class FormRowPage(Struct, frozen=True, rename="camel"):
+    data: list[FormRow]
+    total_count: int
+
+
+class FormRowList(Struct, frozen=True):
+    result: list[FormRow]
 
 
 class FormTitle(Struct, frozen=True, omit_defaults=True):

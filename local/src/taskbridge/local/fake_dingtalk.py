@@ -373,6 +373,8 @@ class FakeDingTalk:
         self.calls: Counter[str] = Counter()
         self.remarks: list[wire.Remark] = []
         """Comments on instances, oldest first."""
+        self.ordinary_forms: set[str] = set()
+        """Forms without a process. Calls for processes do not return their instances."""
         self.changes: list[wire.Request] = []
         """What it carried out, in this order."""
         self.opened: list[tuple[str, str]] = []
@@ -407,6 +409,8 @@ class FakeDingTalk:
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
+                self._route(wire.SearchFormDataSecondGeneration.path, self._search_form, "POST"),
+                self._route(wire.BatchGetFormDataByIdList.path, self._form_rows, "POST"),
                 self._route(wire.SaveFormRemark.path, self._save_remark, "POST"),
                 self._route(wire.ListFormRemarks.path, self._list_remarks, "POST"),
                 self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
@@ -482,25 +486,31 @@ class FakeDingTalk:
 
     def _forms(self, given: Given) -> wire.FormList:
         request = self._read(given, wire.GetFormListInApp)
-        names = {each.form_uuid: each.process_name for each in self._known(request.app_type) if each.form_uuid}
+        names = {each.form_uuid: each.process_name for each in self._processes(request.app_type) if each.form_uuid}
         rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
         found = self._cut(rows, given)
         return wire.FormList(wire.FormPage(found, len(rows)))
 
     def _instances(self, given: Given) -> wire.InstancePage:
         request = self._read(given, wire.GetInstances)
-        known = sorted(self._listed(request.app_type), key=lambda each: (each.created_ms, each.instance_id))
-        rows = [instance_answer(each, self._time) for each in known if self._matches(each, request)]
+        rows = [instance_answer(each, self._time) for each in self._found(request)]
         found = self._cut(rows, given)
         return wire.InstancePage(found, len(rows))
 
-    def _matches(self, known: TrueInstance, request: wire.GetInstances) -> bool:
-        modified = day_of(known.modified_ms)
-        return (
-            known.form_uuid == request.form_uuid
-            and request.instance_status in (None, known.status)
-            and (request.modified_from_time or modified) <= modified <= (request.modified_to_time or modified)
-        )
+    def _found(self, request: wire.GetInstances | wire.SearchFormDataSecondGeneration) -> list[TrueInstance]:
+        """The instances of the form that were created and modified in these days."""
+        first, last = request.create_from_time or "", request.create_to_time or "9"
+        modified_first, modified_last = request.modified_from_time or "", request.modified_to_time or "9"
+        known = [
+            each
+            for each in self._listed(request.app_type)
+            if each.form_uuid == request.form_uuid
+            and (each.form_uuid in self.ordinary_forms) != isinstance(request, wire.GetInstances)
+            and first <= day_of(each.created_ms) <= last
+            and modified_first <= day_of(each.modified_ms) <= modified_last
+        ]
+        newest_first = request.order_config_json == wire.NEWEST_FIRST
+        return sorted(known, key=lambda each: (each.created_ms, each.instance_id), reverse=newest_first)
 
     def _instance(self, given: Given) -> wire.Instance:
         request = self._read(given, wire.GetInstanceById)
@@ -508,13 +518,33 @@ class FakeDingTalk:
 
     def _instances_by_id(self, given: Given) -> wire.InstanceList:
         request = self._read(given, wire.GetInstancesByIdList)
-        known = {each.instance_id: each for each in self._known(request.app_type)}
+        known = {each.instance_id: each for each in self._processes(request.app_type)}
         found = [
             instance_answer(known[each], self._time)
             for each in request.process_instance_ids.split(",")
             if each in known
         ]
         return wire.InstanceList([_without_times(each) for each in found])
+
+    def _search_form(self, given: Given) -> wire.FormRowPage:
+        request = self._read(given, wire.SearchFormDataSecondGeneration)
+        rows = [self._form_row(each) for each in self._found(request)]
+        return wire.FormRowPage(self._cut(rows, given), len(rows))
+
+    def _form_rows(self, given: Given) -> wire.FormRowList:
+        request = self._read(given, wire.BatchGetFormDataByIdList)
+        if len(request.form_instance_id_list) > self.ids_per_call:
+            raise Refused(400, "invalidParameter.parameter.arrayLengthExceed", "ARRAY类型超长")
+        known = {each.instance_id: each for each in self._known(request.app_type)}
+        rows = [known[each] for each in request.form_instance_id_list if each in known]
+        return wire.FormRowList([self._form_row(each) for each in rows if each.form_uuid == request.form_uuid])
+
+    def _form_row(self, known: TrueInstance) -> wire.FormRow:
+        modified = self._time(known.modified_ms)
+        return wire.FormRow(known.instance_id, known.form_uuid, modified, dict(known.form_data))
+
+    def _processes(self, app_type: str) -> list[TrueInstance]:
+        return [each for each in self._known(app_type) if each.form_uuid not in self.ordinary_forms]
 
     def _running_tasks(self, given: Given) -> wire.RunningTaskList:
         request = self._read(given, wire.GetRunningTasks)
