@@ -24,13 +24,13 @@ from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import free_port
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.schemas.cloudevents import headers_of
-from taskbridge.schemas.codec import task_event_codec, task_state_codec
+from taskbridge.schemas.codec import form_data_codec, task_event_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent, View
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.topics import FORM_DATA, TASK_EVENTS, TASK_STATES
 from taskbridge.schemas.views import views
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
@@ -52,7 +52,8 @@ def life(instance_id: str, app_type: str, start_ms: int) -> list[TaskEvent]:
         "app_type": app_type,
         "instance_id": instance_id,
     }
-    facts = {"title": instance_id, "originator": Person("u-zhang", "张红"), "form_uuid": f"FORM-{app_type}"}
+    facts: dict[str, Any] = {"title": instance_id, "originator": Person("u-zhang", "张红")}
+    facts |= {"form_uuid": f"FORM-{app_type}", "form_data": {"text_1": f"of {instance_id}"}}
     events: list[dict[str, Any]] = [
         {"action": Action.CREATED, **facts},
         {"action": Action.CREATED, "task_id": f"{instance_id}-1", "recipient_ids": ("u-li",), **facts},
@@ -111,6 +112,14 @@ def states(connection: Connection) -> dict[bytes, TaskState]:
     return {key or b"": decode(value) for key, value in latest.items() if value is not None}
 
 
+def form_values(connection: Connection, instance_id: bytes) -> list[tuple[str, Mapping[str, str | None]]]:
+    """The cause and the values of each record of this instance."""
+    records = [each for each in read_topic(connection, FORM_DATA.name) if each.key() == instance_id]
+    assert {dict(headers_of(each))["ce_type"] for each in records} <= {b"taskbridge.form-data.changed.v1"}
+    decoded = map(form_data_codec(connection.registry).decode, (each.value() for each in records))
+    return [(each.cause, each.data) for each in decoded]
+
+
 def pending(connection: Connection, user_id: str) -> set[str | None]:
     """The tasks that this person of the corp must decide."""
     return {
@@ -153,6 +162,7 @@ def test_lost_callbacks_and_history_are_published_once(
         eventually(lambda: pending(connection, "u-wang") == {"R-lately-2"}, what="the repair is folded")
         assert ran(given, "reconcile", "run")["repairs"] == []
 
+        assert form_values(connection, b"R-lately") == [("scan", {"text_1": "of R-lately"})], "once, by two runs"
         copies = ran(given, "reconcile", "copies", "--app", APP, "--since", "2026-01-01", "--user", "u-chen")
         assert copies["repairs"] == [{"app_type": APP, "kind": "copy", "events": 1}]
 
@@ -183,6 +193,7 @@ def test_lost_callbacks_and_history_are_published_once(
 
         scraped, logs = watch_service(given, tmp_path / "reconcile.log", eventually)
         assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
+        assert "taskbridge_reconcile_form_scan_age_seconds" in scraped
         assert "pass_ended" not in logs, "that of the command counts"
 
         given["RECONCILE_DATA_DIR"] = str(tmp_path / "another")
@@ -206,6 +217,7 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> tup
         assert service.wait(60) == 0, log_path.read_text()
         logs = log_path.read_text()
         assert "never retrieved" not in logs, "no task is left"
+        assert "values of forms" not in logs, "they have no problem"
         assert not [each for each in SECRETS if each in logs]
         return scraped, logs
     finally:

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from msgspec import structs
 
 from support.dingtalk import FakeClock
 from taskbridge.reconcile import kafka
-from taskbridge.reconcile.kafka import GROUP, StatesTopic
+from taskbridge.reconcile.kafka import GROUP, KafkaOutbox, StatesTopic
 from taskbridge.reconcile.states import States, StatesBehind
 from taskbridge.runtime import partition_reader
 from taskbridge.runtime.partition_reader import PartitionReader
+from taskbridge.schemas.codec import form_data_codec
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import FormData
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import FORM_DATA, MAX_MESSAGE_BYTES, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
 NOW = 1_790_000_000_000
 
@@ -144,3 +147,40 @@ def test_unreadable_positions_end_the_run(run: CatchUp, code: int, message: str)
     with pytest.raises(OperatorError, match=message):
         run.catch_up()
     assert run.states.current_ms == 0
+
+
+class Producer:
+    def __init__(self) -> None:
+        self.produced: list[tuple[str, bytes, bytes | None, dict[str, bytes]]] = []
+        self.error: OperatorError | None = None
+
+    def produce(
+        self, topic: str, *, key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> asyncio.Future[None]:
+        self.produced.append((topic, key, value, dict(headers)))
+        delivery = asyncio.get_running_loop().create_future()
+        delivery.set_result(None) if self.error is None else delivery.set_exception(self.error)
+        return delivery
+
+
+async def test_form_data_is_written_with_its_headers_and_one_that_is_too_large_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producer = Producer()
+
+    def connect(*_: object) -> Producer:
+        return producer
+
+    monkeypatch.setattr(kafka.AsyncProducer, "connect", connect)
+    outbox = KafkaOutbox("none", {}, FakeRegistry(), FakeClock(NOW))  # pyright: ignore[reportArgumentType]
+    record = FormData("ding1", "APP_1", "FORM-1", "I-1", NOW, "event", data={"text_1": "x"})
+    large = structs.replace(record, instance_id="I-2", data={"text_1": "x" * MAX_MESSAGE_BYTES})
+    await outbox.write_forms([large, record], ["I-3"])
+    [tombstone, written] = producer.produced
+    assert tombstone == (FORM_DATA.name, b"I-3", None, {})
+    assert written[:2] == (FORM_DATA.name, b"I-1")
+    assert form_data_codec(FakeRegistry()).decode(written[2]) == record
+    assert written[3]["ce_type"] == b"taskbridge.form-data.changed.v1"
+    producer.error = OperatorError("Kafka does not accept the record")
+    with pytest.raises(OperatorError, match="does not accept"):
+        await outbox.write_forms([record])

@@ -86,7 +86,9 @@ def reconcile_run(
     service: Service = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Find and repair callbacks lost since the last run; exit code 1 if not all could be checked.
+    """Find and repair callbacks lost since the last run, and publish the values of forms that changed.
+
+    Exit code 1 if not all could be checked.
 
     Configured by RECONCILE_* in the environment. The next run checks the rest.
     """
@@ -132,6 +134,7 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{each['corp_id']}: {apps} synced {each['synced_at']}; absent in DingTalk: {absent}"
     for each in found["names"]:
         yield f"{each['corp_id']}: {each['names']:>6} {each['kind']}s in tasks, record {each['record']}"
+    yield from (f"{each['corp_id']}: values of {each['waiting']} instances wait" for each in found["form_data"])
     for each in found["problems"]:
         yield f"{each['work']}, {each['since']}: {each['problem']}"
     for each in found["absences"]:

@@ -18,8 +18,8 @@ from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.dingtalk.organisation import OrganisationApi
-from taskbridge.reconcile.app import LOCK, replay_rejected, run, store_pass
-from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
+from taskbridge.reconcile.app import FORM_DATA_WORK, LOCK, replay_rejected, run, store_pass
+from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_form_reader, open_reconciler
 from taskbridge.reconcile.runs import Backfill, Copies, estimate, make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
@@ -124,6 +124,12 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
                 await found.names.catch_up()
             except TaskbridgeError as error:
                 problems["names"] = str(error)
+        if settings.form_wait_seconds:
+            try:
+                async with open_form_reader(settings, found.data) as reader:
+                    await reader.run()
+            except TaskbridgeError as error:
+                problems[FORM_DATA_WORK] = str(error)
         return _outcome(report.tally, problems, retry_at_ms)
 
     return _run(environment, work, lock=LOCK)

@@ -14,7 +14,7 @@ import structlog
 
 from taskbridge.dingtalk.calls import Absent, NotOffered
 from taskbridge.dingtalk.organisation import OrganisationApi
-from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
+from taskbridge.reconcile.assembly import app_sync, form_rules, open_calls, open_data, open_form_reader, open_reconciler
 from taskbridge.reconcile.runs import make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Replay = Callable[[Collection[str]], int]
 
 LOCK = "reconcile.lock"
+FORM_DATA_WORK = "values of forms"
 _PASSES = "passes"
 """The work of passes, among the stored problems."""
 _RETRY_S = 60.0
@@ -55,6 +56,7 @@ class Service:
     def __init__(self, settings: ReconcileSettings, data: LocalData, replay: Replay | None = None) -> None:
         """``replay`` is that of ``replay_rejected``."""
         self._settings, self._data, self._replay = settings, data, replay
+        form_rules(settings)  # a wrong key ends the start
         self._clock = data.clock
         self.metrics = Metrics(data, self._clock)
         self._problems: dict[str, str | None] = {}
@@ -69,7 +71,8 @@ class Service:
         return self._failure or self._pass_problem
 
     async def start(self) -> list[Coroutine[Any, Any, None]]:
-        return [self.work(), self.follow_apps()]
+        forms = [self.follow_forms()] if self._settings.form_wait_seconds else []
+        return [self.work(), self.follow_apps(), *forms]
 
     async def work(self) -> None:
         """Make passes when they are due, and between them read-backs and readings of names, for ever."""
@@ -127,6 +130,20 @@ class Service:
             changed = await reconciler.names.run(reconciler.organisations, self._data.apps)
             if changed:
                 _log.info("names_changed", names=changed)
+
+    async def follow_forms(self) -> None:
+        """Publish the values of forms, for ever."""
+        on_call, wait_s = self.metrics.count_call, self._settings.form_wait_seconds
+        while True:
+            with self._reported(FORM_DATA_WORK):
+                async with open_form_reader(
+                    self._settings, self._data, on_call=on_call, on_written=self.metrics.count_form
+                ) as reader:
+                    while True:
+                        with self._reported(FORM_DATA_WORK):
+                            await reader.run()
+                        await self._clock.sleep(wait_s)
+            await self._clock.sleep(_RETRY_S)
 
     async def follow_apps(self) -> None:
         """Bring the credentials file up to date with DingTalk's list every hour, for ever."""

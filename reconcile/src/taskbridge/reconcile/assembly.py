@@ -12,8 +12,10 @@ from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import AppsFile
 from taskbridge.dingtalk.calls import calls_by_corp
 from taskbridge.dingtalk.organisation import OrganisationApi
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.applications import AppSync
 from taskbridge.reconcile.budget import Allowance, Budget
+from taskbridge.reconcile.form_data import FormRules, FormSync, FormTopics
 from taskbridge.reconcile.kafka import GROUP, KafkaOutbox, StatesTopic
 from taskbridge.reconcile.name_sync import NameSync, NameTopic
 from taskbridge.reconcile.names import FORM, PERSON
@@ -24,9 +26,10 @@ from taskbridge.runtime.bounded_http import open_http
 from taskbridge.runtime.clock import SystemClock
 from taskbridge.runtime.kafka import consumer_config, read_kafka_config
 from taskbridge.runtime.partition_reader import PartitionReader
+from taskbridge.schemas.codec import form_data_codec, task_event_head_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS
+from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.calls import Calls
     from taskbridge.reconcile.settings import ReconcileSettings
     from taskbridge.runtime.clock import Clock
+    from taskbridge.schemas.events import FormData
 
     CallsOf = Callable[[Corp], Calls]
     OnCall = Callable[[str, str], None]
@@ -46,6 +50,7 @@ CALLS_PER_SECOND = 10.0
 CALL_TIMEOUT_S = 20.0
 CALL_ATTEMPTS = 5
 """After a rate limit, a server error or a network error."""
+_KEY_BYTES = 16
 _INCLUDED = {"standard": 5_000, "professional": 200_000}
 """Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
@@ -152,6 +157,70 @@ async def open_calls(
         yield calls_by_corp(http, data.budget, data.clock, attempts=CALL_ATTEMPTS, on_call=on_call)
 
 
+@dataclass(frozen=True)
+class FormReader:
+    data: LocalData
+    calls: CallsOf
+    sync: FormSync
+
+    async def run(self) -> None:
+        """Publish the values that are due, of the apps in the file now. Raises as ``FormSync.run``."""
+        self.data.file.reload_if_changed()
+        apis = [YidaApi(self.calls(each.corp), each, self.data.clock) for each in self.data.apps]
+        await self.sync.run(apis, [OrganisationApi(self.calls(each.corp), each) for each in self.data.organisations])
+
+
+def form_rules(settings: ReconcileSettings) -> FormRules:
+    """Raises ConfigurationError if the key of hashes cannot be used."""
+    key = b""
+    if settings.hash_key_file is not None:
+        try:
+            key = settings.hash_key_file.read_bytes().strip()
+        except OSError as error:
+            raise ConfigurationError(f"RECONCILE_HASH_KEY_FILE: {error}") from error
+        if len(key) < _KEY_BYTES:
+            raise ConfigurationError(f"RECONCILE_HASH_KEY_FILE: the key must have {_KEY_BYTES} bytes or more")
+    return FormRules(
+        wait_ms=int(settings.form_wait_seconds * 1000),
+        scan_ms=int(settings.form_scan_hours * 60 * _MINUTE_MS),
+        since_ms=settings.form_since_days * DAY_MS,
+        check_ms=int(settings.form_deletion_days * DAY_MS),
+        hash_key=key,
+    )
+
+
+@asynccontextmanager
+async def open_form_reader(
+    settings: ReconcileSettings,
+    data: LocalData,
+    *,
+    on_call: OnCall | None = None,
+    on_written: Callable[[FormData], None] = lambda _: None,
+) -> AsyncGenerator[FormReader]:
+    """Open the clients of DingTalk and Kafka; raises as ``open_reconciler``. ``on_written`` gets each record."""
+    servers, extra, rules = (
+        settings.kafka_bootstrap_servers,
+        read_kafka_config(settings.kafka_config_file),
+        form_rules(settings),
+    )
+    registry = Registry(
+        settings.schema_registry_url, ids_path=settings.data_dir / "form-schema-ids.json", properties=extra
+    )
+    async with AsyncExitStack() as stack:
+        stack.callback(registry.close)
+        if not registry.knows([TASK_EVENTS, FORM_DATA]):
+            await asyncio.to_thread(registry.register, [TASK_EVENTS, FORM_DATA])
+        calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
+        outbox = KafkaOutbox(servers, extra, registry, data.clock)
+        stack.push_async_callback(outbox.close)
+        reader = PartitionReader({**consumer_config(servers, GROUP, extra), "auto.offset.reset": "error"})
+        stack.callback(reader.close)
+        codecs = task_event_head_codec(registry, with_form=True), form_data_codec(registry)
+        topics = FormTopics(reader, *codecs, outbox)
+        sync = FormSync(data.store, topics, data.budget, data.clock, rules, on_written=on_written)
+        yield FormReader(data, calls, sync)
+
+
 @asynccontextmanager
 async def open_reconciler(
     settings: ReconcileSettings, data: LocalData, *, on_call: OnCall | None = None
@@ -187,5 +256,6 @@ async def open_reconciler(
             remarks=settings.remarks,
             copies=settings.copies,
             read_back_ms=int(settings.read_back_quiet * 1000),
+            forms=settings.form_wait_seconds > 0,
         )
         yield Reconciler(data, calls, Context(data.store, outbox, clock, rules, states.catch_up), names)

@@ -86,9 +86,9 @@ class Budget(Pace):
         used = self.used(corp_id)
         return max(0, min(self.allowance.per_day - used.day, self.allowance.per_month - used.month))
 
-    def may_spend(self, corp_id: str) -> bool:
-        """Whether more than half of the day's calls are left: passes come first, other work has the other half."""
-        return 2 * self.left(corp_id) > self.allowance.per_day
+    def may_spend(self, corp_id: str, *, above: float = 0.5) -> bool:
+        """Whether more than this share of the day's calls is left: passes come first, other work has the other half."""
+        return self.left(corp_id) > above * self.allowance.per_day
 
     def used(self, corp_id: str) -> Used:
         now = self._clock.now_ms()

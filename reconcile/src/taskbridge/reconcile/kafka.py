@@ -20,11 +20,11 @@ from taskbridge.runtime.kafka import (
 )
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.runtime.producer import AsyncProducer
-from taskbridge.schemas.cloudevents import event_headers
-from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
+from taskbridge.schemas.cloudevents import event_headers, form_data_headers
+from taskbridge.schemas.codec import Codec, Undecodable, form_data_codec, task_event_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import TaskState
-from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.topics import FORM_DATA, FORMS, MAX_MESSAGE_BYTES, PEOPLE, TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskbridge.reconcile.states import States
     from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.cloudevents import Header
-    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.schemas.events import FormData, TaskEvent
     from taskbridge.schemas.registry import Registry
 
 GROUP = "taskbridge-streams"
@@ -49,9 +49,12 @@ RECONCILE = (
     *PASSES,
     *(Acl("Read", "topic", each.name, "sees which names were imported or deleted") for each in (PEOPLE, FORMS)),
     *(Acl("Write", "topic", each.name, "names that DingTalk has") for each in (PEOPLE, FORMS)),
+    Acl("Read", "topic", FORM_DATA.name, "sees the last record of each instance"),
     Acl("Write", "topic", FORM_DATA.name, "the values of forms"),
 )
 _POSITIONS_S = 10
+_LARGEST_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+"""Of a value: its batch has headers too."""
 _WORKERS_S = 30.0
 """How long a run waits for the workers to process all events. After that the next pass tries again."""
 _POLL_S = 0.5
@@ -73,7 +76,7 @@ class KafkaOutbox:
         clock: Clock,
     ) -> None:
         self._producer = AsyncProducer.connect(bootstrap_servers, properties)
-        self._codec = task_event_codec(registry)
+        self._codec, self._forms = task_event_codec(registry), form_data_codec(registry)
         self._clock = clock
         self._free_at_s = 0.0
 
@@ -101,6 +104,19 @@ class KafkaOutbox:
         await _delivered(
             [self._producer.produce(topic, key=key, value=value, headers=headers) for key, value in values.items()]
         )
+
+    async def write_forms(self, records: Sequence[FormData], tombstones: Sequence[str] = ()) -> None:
+        """Return once all in-sync replicas have these, and the tombstones of these instances; raises as ``publish``."""
+        deliveries = [self._producer.produce(FORM_DATA.name, key=each.encode(), value=None) for each in tombstones]
+        for each in records:
+            value = self._forms.encode(each)
+            if len(value) > _LARGEST_BYTES:
+                # It would fail for ever, and stop all others.
+                _log.error("form_record_too_large", instance_id=each.instance_id, bytes=len(value))
+                continue
+            key, headers = each.instance_id.encode(), form_data_headers(each)
+            deliveries.append(self._producer.produce(FORM_DATA.name, key=key, value=value, headers=headers))
+        await _delivered(deliveries)
 
     async def close(self) -> None:
         await self._producer.close()

@@ -88,6 +88,14 @@ class Names:
             rows,
         )
 
+    def see_form(self, corp_id: str, app_type: str, form_uuid: str, *, now_ms: int, is_new: bool) -> None:
+        """Record a form whose values were read; ``is_new``: with a field that it did not have, so it is read again."""
+        self._database.execute(
+            "INSERT INTO names (kind, corp_id, id, app_type, seen_ms) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE"
+            " SET seen_ms = max(seen_ms, ?5), app_type = ?4, read_ms = CASE WHEN ?6 THEN 0 ELSE read_ms END",
+            (FORM, corp_id, form_uuid, app_type, now_ms, is_new),
+        )
+
     def due(self, kind: str, corp_id: str, *, now_ms: int) -> list[Due]:
         """Those to read now: new ones, then those that were seen again more than a day after they were read."""
         rows = self._database.execute(

@@ -53,6 +53,8 @@ class Rules:
     copies: bool = False
     read_back_ms: int = 0
     """The quiet time after which an open instance is read between passes. 0: never."""
+    forms: bool = False
+    """Whether the values of forms are published."""
     ids_per_pass: int = 200
     """How many unlisted instances of an app a pass reads by id."""
 
@@ -94,6 +96,7 @@ class Repairer:
         """``on_progress`` gets the tally after each page."""
         self.api, self.store, self.clock, self.rules = api, context.store, context.clock, context.rules
         self.work, self.tally = work, tally
+        self.publishes_forms = self.rules.forms and work == RECONCILE
         self._key = api.app.corp_id, api.app.app_type
         self._outbox = context.outbox
         self._on_progress = on_progress
@@ -115,7 +118,10 @@ class Repairer:
         """
         for each in rows:
             self._check_corp(each.process_instance_id)
-        self.store.states.mark_seen((each.process_instance_id for each in rows), now_ms=self.clock.now_ms())
+        now_ms = self.clock.now_ms()
+        self.store.states.mark_seen((each.process_instance_id for each in rows), now_ms=now_ms)
+        if self.publishes_forms:
+            self.store.forms.schedule_changed(self.api.app, rows, now_ms=now_ms)
         for each in rows:
             self.tally.rows += 1
             self.store.absences.delete(*self._key, each.process_instance_id)

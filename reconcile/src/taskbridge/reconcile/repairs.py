@@ -210,7 +210,7 @@ def _of_instance(snapshot: Snapshot, state: TaskState | None) -> Iterator[_Diffe
             "process_name": snapshot.process_name,
             "form_uuid": instance.form_uuid,
             "created_at": None if snapshot.created is None else snapshot.created.first,
-            "form_data": _form(instance.data),
+            "form_data": form_texts(instance.data),
         }
     yield (Kind.INSTANCE if is_unknown else Kind.END), fields
 
@@ -325,7 +325,7 @@ def _originator(instance: wire.Instance) -> Person | None:
     return Person(user_id, member.name)
 
 
-def _form(data: dict[str, Any] | None) -> dict[str, str | None]:
+def form_texts(data: Mapping[str, Any] | None) -> dict[str, str | None]:
     """A form's values by field id: texts and nulls as they are, all others as JSON text, as in callbacks."""
     return {
         name: value if value is None or isinstance(value, str) else _json_text(value)

@@ -14,6 +14,7 @@ from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.dingtalk.calls import Absent, Later, NotOffered, Refused, TooMuch, Unexpected, Unreachable
 from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.reconcile.form_store import WORK
 from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
 from taskbridge.reconcile.repairs import copied, deletion
 from taskbridge.reconcile.states import GONE, StatesBehind
@@ -35,7 +36,7 @@ _SLICE_DAYS = 28
 _LONG_DAYS = 7
 _SLICE_ROWS = 2000
 """A slice with more rows is halved, because an interrupted slice is read from its beginning again."""
-_SUSPICIOUS = 10
+SUSPICIOUS = 10
 """If none of so many instances is returned, the user probably lost access to them."""
 _READ_BACK_S = 60.0
 
@@ -326,25 +327,28 @@ async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None
     cursor = repairer.store.cursors.find(key)
     if cursor is None or cursor.since_ms > since_ms:
         cursor = Cursor(since_ms, since_ms)
-    first = day_of(cursor.until_ms - DAY_MS)
-    last = day_of(repairer.clock.now_ms() + DAY_MS)
+    began_ms, first_ms = repairer.clock.now_ms(), cursor.until_ms
+    first = day_of(first_ms - DAY_MS)
+    last = day_of(began_ms + DAY_MS)
     while first <= last:
-        days = await _slice(repairer, form, Days(first, last))
+        days = await slice_of(repairer.api, form.form_uuid, Days(first, last))
         async for rows in repairer.api.instances(form.form_uuid, days):
             await repairer.repair_page(rows, title, key)
         until_ms = min(day_start_ms(days.last), settled_ms)
         cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
         await repairer.reach(key, cursor)
-        first = _plus(days.last, 1)
+        first = plus_days(days.last, 1)
+    if repairer.publishes_forms:
+        repairer.store.cursors.extend(key._replace(work=WORK), first_ms, until_ms=began_ms)
 
 
-async def _slice(repairer: Repairer, form: wire.Form, days: Days) -> Days:
+async def slice_of(api: YidaApi, form_uuid: str, days: Days, *, is_process: bool = True) -> Days:
     """The first of these days, as many as are read in one go."""
-    last = min(days.last, _plus(days.first, _SLICE_DAYS - 1))
+    last = min(days.last, plus_days(days.first, _SLICE_DAYS - 1))
     while _length(days.first, last) > _LONG_DAYS:
-        if await repairer.api.count(form.form_uuid, Days(days.first, last)) <= _SLICE_ROWS:
+        if await api.count(form_uuid, Days(days.first, last), is_process=is_process) <= _SLICE_ROWS:
             break
-        last = _plus(days.first, _length(days.first, last) // 2 - 1)
+        last = plus_days(days.first, _length(days.first, last) // 2 - 1)
     return Days(days.first, last)
 
 
@@ -352,7 +356,7 @@ def _length(first: str, last: str) -> int:
     return (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
 
 
-def _plus(day: str, days: int) -> str:
+def plus_days(day: str, days: int) -> str:
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
 
 
@@ -372,7 +376,7 @@ async def _find_deletions(repairer: Repairer) -> None:
     store.states.mark_seen(returned, now_ms=now_ms)
     for instance_id in returned:
         store.absences.delete(app.corp_id, app.app_type, instance_id)
-    if not returned and len(ids) >= _SUSPICIOUS:
+    if not returned and len(ids) >= SUSPICIOUS:
         _log.warning("no_instances_visible", app_type=app.app_type, instances=len(ids), user_id=app.user_id)
         return
     for instance_id in ids:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from taskbridge.reconcile.applications import ABSENT, WITHOUT_TOKEN
+from taskbridge.reconcile.form_store import WORK
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.reconcile.store import Store
     from taskbridge.runtime.clock import Clock
+    from taskbridge.schemas.events import FormData
 
 
 def status_of(data: LocalData) -> dict[str, Any]:
@@ -69,6 +72,7 @@ def status_of(data: LocalData) -> dict[str, Any]:
             }
             for ended_ms, report in store.app_tokens.last()
         ],
+        "form_data": [{"corp_id": each, "waiting": count} for each, count in store.forms.waiting()],
         "names": [each._asdict() for each in store.names.counts()],
         "problems": [
             {"work": work, "since": iso(at_ms), "problem": problem} for work, at_ms, problem in store.problems.all()
@@ -89,7 +93,17 @@ class Metrics:
             ["api", "answer"],
             registry=self.registry,
         )
+        self._forms = Counter(
+            "taskbridge_reconcile_form_records",
+            "Records of form data written, by app and cause: create, event, scan, backfill, deleted.",
+            ["app_type", "cause"],
+            registry=self.registry,
+        )
         self.registry.register(_StoreCollector(data, clock))
+
+    def count_form(self, record: FormData) -> None:
+        cause = "deleted" if record.deleted else record.cause
+        self._forms.labels(record.app_type, cause).inc()
 
     def count_call(self, path: str, answer: str) -> None:
         self.calls += 1
@@ -164,6 +178,7 @@ class _StoreCollector(Collector):
         for corp_id, kind, record, count in store.names.counts():
             names.add_metric([corp_id, kind, record], count)
         yield names
+        yield from self._of_forms(store)
         age = GaugeMetricFamily(
             "taskbridge_reconcile_last_whole_pass_age_seconds",
             "Time since the last complete pass ended. No sample before the first.",
@@ -171,6 +186,29 @@ class _StoreCollector(Collector):
         if (last_ms := store.findings.last_pass_ms(whole=True)) is not None:
             age.add_metric([], (self._clock.now_ms() - last_ms) / 1000)
         yield age
+
+    def _of_forms(self, store: Store) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "taskbridge_reconcile_form_reads_waiting",
+            "Instances whose values are to be read.",
+            labels=["corp_id"],
+        )
+        for corp_id, count in store.forms.waiting():
+            waiting.add_metric([corp_id], count)
+        yield waiting
+        scanned = GaugeMetricFamily(
+            "taskbridge_reconcile_form_scan_age_seconds",
+            "Time since which a form of the app was not scanned for changed values, of the oldest scan.",
+            labels=["corp_id", "app_type"],
+        )
+        oldest = dict[tuple[str, str], int]()
+        for key, cursor in store.cursors.all():
+            if key.work == WORK:
+                its = key.corp_id, key.app_type
+                oldest[its] = min(cursor.until_ms, oldest.get(its, cursor.until_ms))
+        for its, until_ms in oldest.items():
+            scanned.add_metric(its, (self._clock.now_ms() - until_ms) / 1000)
+        yield scanned
 
 
 def _iso(at_ms: int | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.dingtalk.times import DAY_MS, day_of
 from taskbridge.reconcile.applications import AppTokens
+from taskbridge.reconcile.form_store import FormStore
 from taskbridge.reconcile.names import transaction
 from taskbridge.reconcile.repairs import LOST, Kind
 from taskbridge.reconcile.states import States
@@ -79,7 +80,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
 
 
 class CursorKey(NamedTuple):
-    """A form, and the work that reads it: ``reconcile`` or ``backfill``."""
+    """A form, and the work that reads it: ``reconcile``, ``backfill`` or ``form-data``."""
 
     work: str
     corp_id: str
@@ -109,8 +110,17 @@ class Cursors(_Rows):
     def move(self, key: CursorKey, cursor: Cursor) -> None:
         self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?)", (*key, *cursor))
 
+    def extend(self, key: CursorKey, first_ms: int, *, until_ms: int) -> None:
+        """Another work checked all changes from ``first_ms`` until then: of use to one that is as far as that."""
+        cursor = self.find(key)
+        if cursor is not None and first_ms <= cursor.until_ms < until_ms:
+            self.move(key, Cursor(cursor.since_ms, until_ms))
+
     def delete(self, key: CursorKey) -> None:
         self._database.execute("DELETE FROM cursors WHERE (work, corp_id, app_type, form_uuid) = (?, ?, ?, ?)", key)
+
+    def delete_work(self, work: str) -> None:
+        self._database.execute("DELETE FROM cursors WHERE work = ?", (work,))
 
     def all(self) -> list[tuple[CursorKey, Cursor]]:
         rows = self._database.execute(
@@ -299,6 +309,7 @@ class Store:
         self.states = States(database)
         self.callbacks, self.open_instances = self.states.callbacks, self.states.open_instances
         self.names = self.states.names
+        self.forms = FormStore(database)
         self.app_tokens = AppTokens(database)
         self.cursors = Cursors(database)
         self.compared = Compared(database)

@@ -1,0 +1,255 @@
+"""The last record of each instance on the topic of form data, and the instances that are to be read."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from taskbridge.dingtalk.times import DAY_MS, span_of
+from taskbridge.reconcile.names import transaction
+from taskbridge.schemas.events import AHEAD_MS
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from taskbridge.dingtalk import wire
+    from taskbridge.dingtalk.apps import App
+    from taskbridge.schemas.events import FormData
+
+SCAN = "scan"
+WORK = "form-data"
+"""The work of scans, among the cursors."""
+SECOND_MS = 2 * 60 * 1000
+"""When an instance is read once more: DingTalk's times are minutes, and its search may be behind."""
+DELETED_MS = 30 * DAY_MS
+"""How long the record of a deleted instance stays before its tombstone."""
+_LATE_MS = 10 * 60 * 1000
+"""A change so long ago is read once."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS form_records (
+    instance_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, ordinary TEXT NOT NULL,
+    form_uuid TEXT NOT NULL, process_code TEXT, digest BLOB NOT NULL, read_ms INTEGER NOT NULL,
+    as_of_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL, absent_ms INTEGER, is_deleted INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS form_records_due ON form_records (corp_id, app_type, ordinary, is_deleted, due_ms);
+CREATE INDEX IF NOT EXISTS form_records_deleted ON form_records (due_ms) WHERE is_deleted;
+CREATE TABLE IF NOT EXISTS form_reads (
+    instance_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, ordinary TEXT NOT NULL,
+    event_id TEXT, changed_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL, is_second INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS form_reads_newest ON form_reads (corp_id, app_type, ordinary, changed_ms);
+CREATE TABLE IF NOT EXISTS form_fields (
+    corp_id TEXT NOT NULL, form_uuid TEXT NOT NULL, fields BLOB NOT NULL, PRIMARY KEY (corp_id, form_uuid)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS form_positions (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+"""
+
+
+class Target(NamedTuple):
+    """The instances that one call reads: those of the processes of an app, or of one form without a process."""
+
+    corp_id: str
+    app_type: str
+    ordinary: str = ""
+    """That form; empty for those of processes."""
+
+
+class Known(NamedTuple):
+    """The last record of an instance."""
+
+    form_uuid: str
+    process_code: str | None
+    digest: bytes
+    read_ms: int
+    as_of_ms: int
+    """The values were right at this time. Earlier readings say nothing new. 0: not known."""
+    absent_ms: int | None
+    """When DingTalk first did not return the instance."""
+    is_deleted: bool
+
+
+class Due(NamedTuple):
+    instance_id: str
+    event_id: str | None
+    """None: a scan found the change."""
+    changed_ms: int
+    is_second: bool
+
+
+class FormStore:
+    """Survives restarts. The topic has the same digests: after a loss they are read from there."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.executescript(_TABLES)
+
+    def find(self, instance_id: str) -> Known | None:
+        row = self._database.execute(
+            "SELECT form_uuid, process_code, digest, read_ms, as_of_ms, absent_ms, is_deleted FROM form_records"
+            " WHERE instance_id = ?",
+            (instance_id,),
+        ).fetchone()
+        return None if row is None else Known(*row)
+
+    def store(self, record: FormData, target: Target, *, as_of_ms: int, due_ms: int) -> None:
+        """Store the last record of an instance; ``due_ms``: when to check that the instance exists."""
+        row = (record.instance_id, *target, record.form_uuid, record.process_code, digest_of(record))
+        self._database.execute(
+            "INSERT OR REPLACE INTO form_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+            (*row, record.read_at, as_of_ms, due_ms, record.deleted),
+        )
+
+    def confirm(self, instance_id: str, *, as_of_ms: int, due_ms: int) -> None:
+        """The values are the same at this time."""
+        self._database.execute(
+            "UPDATE form_records SET as_of_ms = max(as_of_ms, ?), due_ms = ?, absent_ms = NULL WHERE instance_id = ?",
+            (as_of_ms, due_ms, instance_id),
+        )
+
+    def postpone(self, ids: Iterable[str], *, due_ms: int, absent_ms: int | None = None) -> None:
+        """Check these then; ``absent_ms``: DingTalk did not return them at that time."""
+        self._database.executemany(
+            "UPDATE form_records SET due_ms = ?, absent_ms = ifnull(absent_ms, ?) WHERE instance_id = ?",
+            [(due_ms, absent_ms, each) for each in ids],
+        )
+
+    def to_check(self, target: Target, *, now_ms: int, most: int) -> list[str]:
+        """Instances that were not read for long, or were absent a day ago."""
+        rows = self._database.execute(
+            "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
+            " AND due_ms <= ? ORDER BY due_ms LIMIT ?",
+            (*target, now_ms, most),
+        )
+        return [each for (each,) in rows.fetchall()]
+
+    def expired(self, *, now_ms: int, most: int) -> list[str]:
+        """Deleted instances whose record has been on the topic for long."""
+        rows = self._database.execute(
+            "SELECT instance_id FROM form_records WHERE is_deleted AND due_ms <= ? ORDER BY due_ms LIMIT ?",
+            (now_ms, most),
+        )
+        return [each for (each,) in rows.fetchall()]
+
+    def delete(self, ids: Iterable[str]) -> None:
+        self._database.executemany("DELETE FROM form_records WHERE instance_id = ?", [(each,) for each in ids])
+
+    def schedule(
+        self,
+        instance_id: str,
+        target: Target,
+        *,
+        changed_ms: int,
+        due_ms: int,
+        event_id: str | None = None,
+        is_late: bool = False,
+    ) -> None:
+        """Read an instance that changed at ``changed_ms``: at ``due_ms``, or sooner if it waits already.
+
+        ``is_late``: the change was long ago, so the first reading has it.
+        """
+        self._database.execute(
+            "INSERT INTO form_reads VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET"
+            " event_id = CASE WHEN ?6 >= changed_ms THEN ?5 ELSE event_id END, changed_ms = max(changed_ms, ?6),"
+            " due_ms = min(due_ms, ?7), is_second = min(is_second, ?8)",
+            (instance_id, *target, event_id, changed_ms, due_ms, is_late),
+        )
+
+    def schedule_changed(self, app: App, rows: Sequence[wire.Instance], *, now_ms: int) -> None:
+        """Read the listed instances of processes that changed after they were read."""
+        target = Target(app.corp_id, app.app_type)
+        with self.transaction():
+            for row in rows:
+                if not self.is_read(row):
+                    modified = span_of(row.modified_time)
+                    changed_ms = now_ms if modified is None else modified.first
+                    late = is_late(changed_ms, now_ms=now_ms)
+                    its_id = row.process_instance_id
+                    self.schedule(its_id, target, changed_ms=changed_ms, due_ms=now_ms, is_late=late)
+
+    def is_read(self, row: wire.Instance) -> bool:
+        """Whether the listed instance did not change after its values were read."""
+        known, modified = self.find(row.process_instance_id), span_of(row.modified_time)
+        return known is not None and modified is not None and modified.end + AHEAD_MS <= known.as_of_ms
+
+    def due(self, target: Target, *, now_ms: int, most: int) -> list[Due]:
+        """Instances to read now, those of the newest changes first."""
+        rows = self._database.execute(
+            "SELECT instance_id, event_id, changed_ms, is_second FROM form_reads"
+            " WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND due_ms <= ? ORDER BY changed_ms DESC LIMIT ?",
+            (*target, now_ms, most),
+        )
+        return [Due(*row) for row in rows.fetchall()]
+
+    def was_read(self, due: Due, *, now_ms: int) -> None:
+        """Read it once more later, or never, if that was the second time; unless it changed meanwhile."""
+        its = due.instance_id, due.changed_ms
+        if due.is_second:
+            self._database.execute("DELETE FROM form_reads WHERE (instance_id, changed_ms) = (?, ?)", its)
+        else:
+            self._database.execute(
+                "UPDATE form_reads SET due_ms = ?, is_second = 1 WHERE (instance_id, changed_ms) = (?, ?)",
+                (now_ms + SECOND_MS, *its),
+            )
+
+    def forget(self, instance_id: str) -> None:
+        """Do not read this instance: it was deleted."""
+        self._database.execute("DELETE FROM form_reads WHERE instance_id = ?", (instance_id,))
+
+    def forget_others(self, targets: Collection[Target]) -> None:
+        """Read no instances of apps and forms that the apps file does not name any more."""
+        rows = self._database.execute("SELECT DISTINCT corp_id, app_type, ordinary FROM form_reads").fetchall()
+        for each in {Target(*row) for row in rows} - {*targets}:
+            self._database.execute("DELETE FROM form_reads WHERE (corp_id, app_type, ordinary) = (?, ?, ?)", each)
+
+    def add_fields(self, corp_id: str, form_uuid: str, fields: set[str]) -> bool:
+        """Return whether one of these fields is new for the form."""
+        row = self._database.execute(
+            "SELECT fields FROM form_fields WHERE (corp_id, form_uuid) = (?, ?)", (corp_id, form_uuid)
+        ).fetchone()
+        known = set[str]() if row is None else msgspec.msgpack.decode(row[0], type=set[str])
+        if row is not None and fields <= known:
+            return False
+        self._database.execute(
+            "INSERT OR REPLACE INTO form_fields VALUES (?, ?, ?)",
+            (corp_id, form_uuid, msgspec.msgpack.encode(known | fields)),
+        )
+        return True
+
+    def positions(self, topic: str) -> dict[int, int]:
+        return dict(
+            self._database.execute("SELECT partition, offset FROM form_positions WHERE topic = ?", (topic,)).fetchall()
+        )
+
+    def save_positions(self, topic: str, positions: Mapping[int, int]) -> None:
+        self._database.executemany(
+            "INSERT OR REPLACE INTO form_positions VALUES (?, ?, ?)", [(topic, *each) for each in positions.items()]
+        )
+
+    def clear(self, topic: str, *, records: bool) -> None:
+        """The topic was recreated: its positions, and with ``records`` what was known to be on it, mean nothing."""
+        self._database.execute("DELETE FROM form_positions WHERE topic = ?", (topic,))
+        if records:
+            self._database.execute("DELETE FROM form_records")
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._database)
+
+    def waiting(self) -> list[tuple[str, int]]:
+        """By corp, how many instances wait to be read."""
+        return self._database.execute("SELECT corp_id, count(*) FROM form_reads GROUP BY 1 ORDER BY 1").fetchall()
+
+
+def is_late(changed_ms: int, *, now_ms: int) -> bool:
+    return changed_ms + _LATE_MS < now_ms
+
+
+def digest_of(record: FormData) -> bytes:
+    """Of what a reader sees change."""
+    seen = [record.form_uuid, sorted(record.data.items()), record.deleted]
+    return hashlib.sha256(msgspec.msgpack.encode(seen)).digest()
