@@ -16,7 +16,6 @@ from taskbridge.dingtalk.organisation import (
     PEOPLE_PER_CALL,
     BatchGetUser,
     Component,
-    GetFormComponentDefinitionList,
     OrganisationApi,
     User,
 )
