@@ -95,6 +95,7 @@ def environment(connection: Connection, folder: Path, url: str) -> dict[str, str
         "RECONCILE_DATA_DIR": str(folder / "reconcile"),
         "RECONCILE_API_URL": url,
         "RECONCILE_LOG_LEVEL": "DEBUG",
+        "RECONCILE_FORM_WAIT_SECONDS": "10",
     }
 
 

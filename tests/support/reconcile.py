@@ -84,7 +84,6 @@ def settings_in(folder: Path, **more: object) -> ReconcileSettings:
         'corp_token = "fake-corp-token"\n'
     )
     nowhere = {"kafka_bootstrap_servers": "127.0.0.1:9", "schema_registry_url": "http://127.0.0.1:9"}
-    more = {"form_wait_seconds": 0, **more}
     files = {"apps_file": folder / "apps.toml", "data_dir": folder / "reconcile"}
     return ReconcileSettings.model_validate({**nowhere, **files, **more})
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client import generate_latest
 
 from support.dingtalk import FakeClock
@@ -13,9 +14,9 @@ from support.reconcile import CORP_ID, settings_in
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.app import Service, pause_s
-from taskbridge.reconcile.assembly import open_calls, open_data
+from taskbridge.reconcile.assembly import open_calls, open_data, open_form_reader
 from taskbridge.reconcile.status import status_of
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -32,6 +33,25 @@ def test_while_dingtalk_does_not_answer_the_pause_doubles() -> None:
     assert pauses[:4] == [60, 120, 240, 480]
     assert pauses == sorted(pauses)
     assert pauses[-1] == pause_s(0, now_ms=0, failures=100_000, every_s=DAY_S) == DAY_S
+
+
+async def test_values_of_forms_are_not_read_unless_a_setting_says_so(tmp_path: Path) -> None:
+    for more, works in (({}, 2), ({"form_wait_seconds": 10}, 3)):
+        settings = settings_in(tmp_path, **more)
+        with open_data(settings, FakeClock(NOW)) as data:
+            started = await Service(settings, data).start()
+            assert len(started) == works
+            for each in started:
+                each.close()
+
+
+async def test_a_missing_key_of_hashes_stops_only_the_values_of_forms(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, form_wait_seconds=10, hash_key_file=tmp_path / "absent")
+    with open_data(settings, FakeClock(NOW)) as data:
+        assert Service(settings, data).problem == "no pass has completed yet"
+        with pytest.raises(ConfigurationError, match="RECONCILE_HASH_KEY_FILE"):
+            async with open_form_reader(settings, data):
+                pass
 
 
 @dataclass

@@ -14,7 +14,7 @@ import structlog
 
 from taskbridge.dingtalk.calls import Absent, NotOffered
 from taskbridge.dingtalk.organisation import OrganisationApi
-from taskbridge.reconcile.assembly import app_sync, form_rules, open_calls, open_data, open_form_reader, open_reconciler
+from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_form_reader, open_reconciler
 from taskbridge.reconcile.runs import make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
@@ -56,7 +56,6 @@ class Service:
     def __init__(self, settings: ReconcileSettings, data: LocalData, replay: Replay | None = None) -> None:
         """``replay`` is that of ``replay_rejected``."""
         self._settings, self._data, self._replay = settings, data, replay
-        form_rules(settings)  # a wrong key ends the start
         self._clock = data.clock
         self.metrics = Metrics(data, self._clock)
         self._problems: dict[str, str | None] = {}

@@ -56,10 +56,11 @@ class ReconcileSettings(ServiceSettings):
     copies: bool = False
     """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
     If `true`, these people see the instance."""
-    form_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    form_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
     """Seconds for which events are collected before the values of their instances are read and published, 50 instances
-    by a call, while half of the day's calls are left; each is read once more two minutes later. `0`: no values are read
-    and published."""
+    by a call, while more than 60 % of the day's calls are left; each is read once more two minutes later. Start with
+    `10`, once the topic of form data exists and `omit_fields` names the fields that nobody may see. `0`: no values are
+    read and published."""
     form_scan_hours: Annotated[float, Field(ge=1, le=8760)] = 24.0
     """Hours between two scans for changed values that no event announced. A pass does the work for forms with a
     process."""
@@ -67,10 +68,10 @@ class ReconcileSettings(ServiceSettings):
     """How many days back the first scan of a form goes."""
     form_deletion_days: Annotated[float, Field(ge=1, le=3650)] = 7.0
     """Days after which an instance whose values were not read is looked up, because nobody may have announced its
-    deletion: a call for 50 instances, while three quarters of the day's calls are left."""
+    deletion: a call for 50 instances, while more than 85 % of the day's calls are left."""
     hash_key_file: FileOrNone = None
-    """File with the secret key of the hashes of `hash_fields` in the apps file: 16 bytes or more. With another key, all
-    hashes change."""
+    """File with the secret key of the hashes of `hash_fields` in the apps file: 16 bytes or more. Without it, these
+    fields are left out. With another key, all hashes change."""
     names: bool = True
     """Whether the service reads the names of people and the labels of forms that occur in tasks. It does so while half
     of the day's calls are left: one call for 50 people or for a form, again after a day if they occur again."""
