@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -106,7 +107,15 @@ class Forms:
         self.store = Store(database or open_database(folder or self.folder))
         reader = cast("PartitionReader", self.topics)
         topics = FormTopics(reader, task_event_head_codec(REGISTRY, with_form=True), RECORDS, self.topics)
-        self.sync = FormSync(self.store, topics, self.api.budget, self.api.clock, self.rules)
+        self.left_out = Counter[str]()
+        self.sync = FormSync(
+            self.store,
+            topics,
+            self.api.budget,
+            self.api.clock,
+            self.rules,
+            on_left_out=lambda app, count: self.left_out.update({app: count}),
+        )
 
     @property
     def forms(self) -> FormStore:

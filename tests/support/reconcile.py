@@ -6,6 +6,7 @@ import random
 import sqlite3
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -73,7 +74,7 @@ async def fake_api(
     budget = Budget(database or sqlite3.connect(":memory:", isolation_level=None), allowed, clock)
     with served(dingtalk) as url:
         async with open_http(url, timeout_s=10) as http:
-            calls = Calls(http, corp, budget, clock, attempts=attempts)
+            calls = Calls(http, corp, budget, clock, attempts=attempts, float_hook=Decimal)
             yield FakeApi(YidaApi(calls, app, clock), calls, budget, clock, company, dingtalk)
 
 
@@ -216,7 +217,7 @@ async def reconciled(
     with served(fake) as url:
         corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret), yida_url=url if is_cluster else "")
         async with open_http("http://127.0.0.1:1" if is_cluster else url, timeout_s=30) as http:
-            calls = Calls(http, corp, budget, clock, attempts=3)
+            calls = Calls(http, corp, budget, clock, attempts=3, float_hook=Decimal)
             apis = [
                 YidaApi(
                     calls,

@@ -39,6 +39,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetOpenUrl: "yida_1_0.GetOpenUrl",
     wire.SearchFormDataSecondGeneration: "yida_1_0.SearchFormDataSecondGeneration",
     wire.BatchGetFormDataByIdList: "yida_1_0.BatchGetFormDataByIdList",
+    wire.GetFormDataById: "yida_1_0.GetFormDataByID",
     wire.SaveFormRemark: "yida_1_0.SaveFormRemark",
     wire.ListFormRemarks: "yida_1_0.ListFormRemarks",
     wire.GetToken: "oauth2_1_0.GetToken",
@@ -58,6 +59,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
 }
 PATH_ENDS: dict[type[msgspec.Struct], str] = {
     wire.GetInstanceById: "{id}",
+    wire.GetFormDataById: "{id}",
     wire.GetOpenUrl: "{app_type}",
     organisation.GetFormComponentDefinitionList: "{app_type}/{form_uuid}",
     organisation.GetNotifyMe: "{user_id}",
@@ -115,6 +117,7 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "yida_1_0.SearchFormDataSecondGenerationResponseBodyData",
         "yida_1_0.BatchGetFormDataByIdListResponseBodyResult",
     ),
+    wire.FormRowById: ("yida_1_0.GetFormDataByIDResponseBody",),
     wire.RemarkMap: ("yida_1_0.ListFormRemarksResponseBody",),
     wire.OpenUrl: ("yida_1_0.GetOpenUrlResponseBody",),
     workflow.ApprovalAnswer: ("workflow_1_0.GetProcessInstanceResponseBody",),

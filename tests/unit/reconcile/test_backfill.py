@@ -99,7 +99,7 @@ async def test_the_cursor_stays_before_an_incomplete_slice() -> None:
 
 
 async def test_a_day_with_more_rows_than_dingtalk_lists_stops_no_other_form() -> None:
-    many = [filed(f"I-{at:03}", BEGIN, form_uuid="FORM-A") for at in range(101)]
+    many = [filed(f"I-{at:03}", BEGIN, form_uuid="FORM-A") for at in range(201)]
     other = filed("I-OTHER", BEGIN, form_uuid="FORM-B")
     clock = FakeClock(BEGIN + HOUR_MS)
     async with reconciled(Company([*many, other]), clock) as found:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from support.form_topics import HOUR_MS, ORDINARY, RULES, forms, truth, values
 from support.reconcile import APP_TYPE, CORP_ID, FORM, MINUTE_MS, NOW, Streams, filed, happened
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.organisation import GetFormComponentDefinitionList
-from taskbridge.dingtalk.times import DAY_MS
+from taskbridge.dingtalk.api import YidaApi
+from taskbridge.dingtalk.apps import Organisation
+from taskbridge.dingtalk.organisation import GetFormComponentDefinitionList, OrganisationApi
+from taskbridge.dingtalk.times import DAY_MS, next_month_ms
+from taskbridge.local.fake_answers import Refused
+from taskbridge.local.fake_dingtalk import FakeDingTalk
 from taskbridge.reconcile.budget import Allowance
-from taskbridge.reconcile.form_store import WORK, FormStore
+from taskbridge.reconcile.form_store import WORK, FormStore, Target
 from taskbridge.reconcile.names import FORM as FORM_NAME
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import make_pass
@@ -27,6 +33,7 @@ from taskbridge.schemas.topics import FORM_DATA, TASK_EVENTS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from taskbridge.local.fake_dingtalk import TrueInstance
     from taskbridge.schemas.events import TaskEvent
 
 DAY_S = 86_400
@@ -156,7 +163,7 @@ async def test_a_deletion_is_a_record_without_values_and_later_a_tombstone(tmp_p
         assert found.topics.newest().keys() == {"I-1", "I-2"}
         await found.run(2 * DAY_S)
         assert found.topics.written("I-1")[-1] is None
-        assert found.forms.find("I-1") is None
+        assert found.forms.find("I-1", now_ms=NOW) is None
 
 
 async def test_a_list_that_is_behind_replaces_no_newer_values(tmp_path: Path) -> None:
@@ -245,8 +252,8 @@ async def test_calls_for_events_last_until_the_end_of_the_day_and_the_month(tmp_
             await found.run(60)
             read += [each] * (found.calls() - calls)
         assert read[0] == 0, "the first is read at once"
-        # 1,250 calls for nine and a half days.
-        assert {second - first for first, second in pairwise(read)} == {11}
+        # 1,000 calls for nine and a half days.
+        assert {second - first for first, second in pairwise(read)} == {14}
         await found.run(3600)
         assert values(found) == truth(found)
 
@@ -305,12 +312,71 @@ async def test_protected_values_are_not_published_before_the_labels_are_known(tm
         assert found.calls() == calls
 
 
-async def test_hashes_need_a_key(tmp_path: Path) -> None:
-    async with forms(tmp_path, rules=replace(RULES, hash_key=b""), hash_fields=("x",)) as found:
+async def test_a_field_is_published_once_its_label_is_known(tmp_path: Path) -> None:
+    async with forms(tmp_path, omit_fields=("身份证*",)) as found:
+        labels = {"number_1": "金额"}
+        found.api.dingtalk.organisation.labels[FORM] = labels
         found.happen(created())
+        await found.run(20)
+        assert values(found) == {"I-1": {"number_1": "100"}}
+        # Ten minutes later the form has two more fields; the definition has one of them an hour later still.
+        labels |= {"text_8": "备注", "text_9": "身份证号"}
+        data = {"number_1": "1", "text_7": "late", "text_8": "new", "text_9": "110101199001011234"}
+        found.happen(created("I-2", at=NOW + 10 * MINUTE_MS, form_data=data))
+        await found.run(620)
+        assert values(found)["I-2"] == {"number_1": "1", "text_8": "new"}
+        assert found.left_out[APP_TYPE] == 1
+        definitions = found.api.dingtalk.calls[GetFormComponentDefinitionList.path]
+        found.happen(created("I-3", at=found.api.clock.now_ms(), form_data=data))
+        await found.run()
+        assert values(found)["I-3"] == {"number_1": "1", "text_8": "new"}
+        assert found.api.dingtalk.calls[GetFormComponentDefinitionList.path] == definitions
+        labels["text_7"] = "日期"
+        await found.run(3600)
+        assert values(found)["I-3"] == values(found)["I-2"] == {"number_1": "1", "text_8": "new", "text_7": "late"}
+
+
+async def test_a_form_without_a_definition_stops_no_other(tmp_path: Path) -> None:
+    async with forms(tmp_path, omit_fields=("身份证*",), scanned=(FORM, ORDINARY, "FORM-2")) as found:
+        found.api.dingtalk.organisation.labels["FORM-2"] = {"number_1": "金额"}
+        found.happen(created("I-2", form_uuid="FORM-2"), created("I-1", NOW + 5000))
+        with pytest.raises(OperatorError, match="pageInstanceNotFound"):
+            await found.run(20)
+        for day in range(3):
+            at = found.api.clock.now_ms()
+            found.edit("I-2", number_1=str(day))
+            found.happen(agreed("I-2", at))
+            await found.run(20)
+            assert values(found) == {"I-2": {"number_1": str(day)}}
+            with suppress(OperatorError):
+                await found.run(DAY_S)
+        found.api.dingtalk.organisation.labels[FORM] = {"number_1": "金额"}
+        for _ in range(2):
+            with suppress(OperatorError):
+                await found.run(DAY_S)
+        assert values(found) == truth(found)
+
+
+async def test_without_a_key_hashed_fields_are_left_out_and_nothing_else(tmp_path: Path) -> None:
+    async with forms(tmp_path, rules=replace(RULES, hash_key=b""), hash_fields=("text_*",)) as found:
+        found.api.dingtalk.organisation.labels[FORM] = {"number_1": "金额", "text_1": "姓名"}
+        found.happen(created(form_data={"number_1": "1", "text_1": "王芳"}))
         with pytest.raises(OperatorError, match="RECONCILE_HASH_KEY_FILE"):
-            await found.run()
-        assert found.topics.written() == []
+            await found.run(20)
+        assert values(found) == {"I-1": {"number_1": "1"}}
+
+
+async def test_numbers_have_the_digits_that_dingtalk_sends(tmp_path: Path) -> None:
+    exact = '[{"number_2":12345678901234567.89,"number_3":1.10}]'
+    async with forms(tmp_path, ordinary_forms=(ORDINARY,)) as found:
+        row_of = found.api.dingtalk._form_row  # pyright: ignore[reportPrivateUsage]
+        raw = msgspec.Raw(exact.encode())
+        found.api.dingtalk._form_row = lambda known: msgspec.structs.replace(  # pyright: ignore[reportPrivateUsage]
+            row_of(known), form_data={"table_1": raw, "number_1": msgspec.Raw(b"12345678901234567.89")}
+        )
+        found.happen(row(text_1="a"), announced=False)
+        await found.run(DAY_S)
+        assert values(found)["R-1"] == {"table_1": exact, "number_1": "12345678901234567.89"}
 
 
 async def test_only_forms_of_the_apps_file_are_published(tmp_path: Path) -> None:
@@ -343,16 +409,118 @@ async def test_a_recreated_topic_is_filled_again(tmp_path: Path) -> None:
         assert values(found) == truth(found)
 
 
-async def test_if_no_instance_is_visible_nothing_is_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [3, 57])
+async def test_lost_access_to_a_form_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    hidden = {FORM, ORDINARY}
+    known = FakeDingTalk._known  # pyright: ignore[reportPrivateUsage]
+
+    def visible(self: FakeDingTalk, app_type: str, **more: Any) -> list[TrueInstance]:
+        return [each for each in known(self, app_type, **more) if each.form_uuid not in hidden]
+
     async with forms(tmp_path, ordinary_forms=(ORDINARY,)) as found:
-        found.happen(*(row(f"R-{each}", text_1="a") for each in range(12)), announced=False)
+        found.happen(*(row(f"R-{each}", text_1="a") for each in range(rows)), announced=False)
+        found.happen(*(created(f"I-{each}") for each in range(rows)))
         await found.run(DAY_S)
-        assert len(values(found)) == 12
-        for each in range(12):
-            found.happen(happened(Action.DELETED, NOW + 2 * DAY_MS, instance_id=f"R-{each}"), announced=False)
-        for _ in range(10):
-            await found.run(2 * DAY_S)
-        assert len(values(found)) == 12, "the user may have lost the right to see them"
+        before = values(found)
+        assert len(before) == 2 * rows
+        with monkeypatch.context() as patched:
+            patched.setattr(FakeDingTalk, "_known", visible)
+            patched.setattr(FakeDingTalk, "_one", _refuse)
+            for _ in range(12):
+                await found.run(DAY_S)
+            assert values(found) == before
+            # Nor if instances of another form are visible.
+            hidden -= {FORM}
+            for _ in range(12):
+                with suppress(OperatorError):
+                    await found.run(DAY_S)
+            assert values(found) == before
+        for _ in range(9):
+            await found.run(DAY_S)
+        assert values(found) == truth(found)
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
+
+
+async def test_an_instance_that_is_not_returned_and_exists_is_not_deleted(tmp_path: Path) -> None:
+    async with forms(tmp_path) as found:
+        found.happen(created(), created("I-2"))
+        await found.run(DAY_S)
+        found.api.dingtalk._processes = lambda app_type: [  # pyright: ignore[reportPrivateUsage]
+            each
+            for each in found.api.company.instances(at_ms=found.api.clock.now_ms())
+            if (each.app_type, each.instance_id) != (app_type, "I-2")
+        ]
+        for _ in range(20):
+            await found.run(DAY_S)
+        assert values(found) == truth(found)
+
+
+async def test_a_large_day_is_listed_within_the_calls_of_several_days(tmp_path: Path) -> None:
+    few = Allowance(per_second=10, per_day=12, per_month=100_000)
+    async with forms(tmp_path, allowance=few, ordinary_forms=(ORDINARY,)) as found:
+        found.happen(*(row(f"R-{each:04}", NOW + each, text_1="a") for each in range(1500)), announced=False)
+        for day in range(1, 8):
+            await found.run(DAY_S)
+            assert found.calls() <= 3, "a quarter of the day's calls"
+            assert len(values(found)) >= min(1500, 200 * day)
+            found.restart()
+        assert values(found) == truth(found)
+
+
+async def test_apps_take_turns(tmp_path: Path) -> None:
+    few = Allowance(per_second=10, per_day=12, per_month=100_000)
+    async with forms(tmp_path, allowance=few, scanned=()) as found:
+        other = replace(found.app, app_type="APP_2")
+        found.api.dingtalk.system_tokens["APP_2"] = other.system_token.get_secret_value()
+        apis = [found.client, YidaApi(found.api.calls, other, found.api.clock)]
+        organisations = [OrganisationApi(found.api.calls, Organisation(found.app.corp, found.app.user_id))]
+        await found.sync.run(apis, organisations)
+        for day in range(4):
+            now_ms = found.api.clock.now_ms()
+            found.happen(*(created(f"I-{day}-{each}", now_ms + each, form_data={}) for each in range(400)))
+            found.happen(structs.replace(created(f"J-{day}", now_ms, form_data={}), app_type="APP_2"))
+            found.api.clock.pass_s(DAY_S)
+            await found.sync.run(apis, organisations)
+            assert found.forms.due(Target(CORP_ID, "APP_2"), now_ms=found.api.clock.now_ms(), most=1) == []
+
+
+async def test_the_values_of_forms_leave_calls_for_repairs(tmp_path: Path) -> None:
+    few = Allowance(per_second=10, per_day=40, per_month=400)
+    async with forms(tmp_path, allowance=few) as found:
+        budget, clock = found.api.budget, found.api.clock
+        found.happen(*(created(f"I-{each}", form_data={}) for each in range(2000)))
+        await found.run(60)
+        assert budget.used(CORP_ID).day == 16
+        assert budget.may_spend(CORP_ID), "read-backs"
+        clock.pass_s((next_month_ms(clock.now_ms()) - clock.now_ms()) / 1000 + 1)
+        for _ in range(30 * 24):
+            for above in (0.6, 0.75, 0.85):
+                while budget.may_spend(CORP_ID, above=above, of_month=True):
+                    await budget.acquire(CORP_ID)
+            if clock.now_ms() // HOUR_MS % 3 == 0:
+                await budget.acquire(CORP_ID)  # a pass: Spent is never raised
+            clock.pass_s(3600)
+
+
+async def test_a_clock_that_was_ahead_hides_no_change(tmp_path: Path) -> None:
+    async with forms(tmp_path, ordinary_forms=(ORDINARY,)) as found:
+        clock = found.api.clock
+        found.happen(created(), row(text_1="a"), announced=False)
+        clock.set_by_s(3 * DAY_S)
+        found.topics.arrive(created(), agreed(at=clock.now_ms()))
+        await found.run(11)
+        assert values(found) == truth(found)
+        clock.set_by_s(-3 * DAY_S)
+        found.edit("I-1", number_1="2")
+        found.edit("R-1", text_1="b")
+        found.happen(agreed())
+        await found.run(3600)
+        assert values(found) == truth(found)
 
 
 @pytest.mark.parametrize(

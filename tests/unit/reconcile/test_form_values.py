@@ -7,16 +7,26 @@ import hmac
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.reconcile.form_values import Protection, fields_of, protected, unlabelled
+from taskbridge.reconcile.form_values import Definition, Protection, fields_of, protected
+from taskbridge.schemas.events import Form, FormField
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEY = b"the key of this company"
-LABELS = {"text_1": "身份证号", "number_1": "金额", "table_1": "明细", "text_9": "电话"}
+LABELS = {
+    "text_1": "身份证号",
+    "number_1": "金额",
+    "table_1": "明细",
+    "text_9": "电话",
+    "number_2": "",
+    "other": "其他",
+}
+FORM = Definition(LABELS)
 
 
 def hashed(value: str) -> str:
@@ -24,7 +34,7 @@ def hashed(value: str) -> str:
 
 
 def published(data: Mapping[str, str | None], *, omit: str = "", hash: str = "") -> dict[str, str | None]:  # noqa: A002
-    return protected(data, LABELS, Protection(tuple(omit.split()), tuple(hash.split()), KEY))
+    return protected(data, FORM, Protection(tuple(omit.split()), tuple(hash.split()), KEY)).data
 
 
 def test_without_patterns_values_are_as_they_came() -> None:
@@ -58,14 +68,52 @@ def test_fields_of_a_sub_form_are_named_with_it() -> None:
     ]
 
 
-def test_what_looks_like_lines_and_cannot_be_read_is_not_published() -> None:
-    assert published({"table_1": '[{"text_9": "139'}, omit="*.电话") == {"table_1": None}
+ODD = (
+    '[{"text_9": "139',
+    '{"text_9":"139"}',
+    '"[{\\"text_9\\":\\"139\\"}]"',
+    '[[{"text_9":"139"}]]',
+    '["{\\"text_9\\":\\"139\\"}"]',
+    '[{"text_9":"139"},"139"]',
+)
 
 
-def test_fields_without_a_label_are_named_once() -> None:
+@pytest.mark.parametrize("value", ODD)
+def test_where_a_rule_may_concern_a_value_of_an_odd_shape_it_is_left_out(value: str) -> None:
+    for rule in ("table_1.text_9", "明细.电话", "*.电话", "明?.*", "*_9"):
+        found = protected({"table_1": value}, FORM, Protection((rule,)))
+        assert (found.data, found.unclear) == ({}, 1)
+    for rule in ("text_9", "电话", "table_2.text_9", "明细"[:1]):
+        assert published({"table_1": value}, omit=rule) == {"table_1": value}
+    assert published({"table_1": value}, hash="*.电话") == {}
+    plain = Definition(LABELS, frozenset({"table_1"}))
+    assert protected({"table_1": value}, plain, Protection(("*.电话",))).data == {"table_1": value}, "no sub-form"
+
+
+def test_empty_lines_texts_and_choices_have_no_odd_shape() -> None:
+    assert published({"table_1": '[null, {"text_9":"139"}]'}, omit="*.电话") == {"table_1": "[null,{}]"}
+    data = {"table_1": "[]", "text_1": "plain", "number_1": "1.50", "other": '["a","b"]', "text_9": ""}
+    assert published(data, omit="*.电话") == data
+
+
+def test_numbers_of_lines_stay_as_they_are_written() -> None:
+    line = '[{"text_9":"139","number_1":12345678901234567.89,"number_2":1.10}]'
+    found = published({"table_1": line}, omit="*.电话", hash="*.number_2")
+    assert found == {"table_1": f'[{{"number_1":12345678901234567.89,"number_2":"{hashed("1.10")}"}}]'}
+
+
+def test_fields_of_which_the_definition_has_nothing_are_left_out() -> None:
     data = {"text_1_id": "x", "text_2": "y", "text_2_id": "z", "table_1": '[{"text_9": "1", "text_8": "2"}]'}
+    found = protected(data, FORM, Protection(("*.number_1",)))
+    assert found.data == {"text_1_id": "x", "table_1": '[{"text_9":"1"}]'}
+    assert found.unknown == {"text_2", "text_2_id", "text_8"}
     assert fields_of(data) == {"text_1_id", "text_2", "table_1", "text_9", "text_8"}
-    assert unlabelled(data, LABELS) == {"text_2", "text_8"}
+
+
+def test_a_definition_has_fields_without_a_label_and_what_is_no_sub_form() -> None:
+    fields = FormField("text_5", "TextField"), FormField("table_1", "TableField")
+    found = Definition.of(Form("FORM-1", None, {"table_1": "明细"}, fields))
+    assert found == Definition({"text_5": "", "table_1": "明细"}, frozenset({"text_5"}))
 
 
 def test_the_key_is_not_shown() -> None:
@@ -76,4 +124,4 @@ def test_the_key_is_not_shown() -> None:
 def test_hostile_texts_raise_nothing_and_reveal_nothing(data: dict[str, str | None]) -> None:
     found = published(data, omit="text_1 *.电话")
     assert "text_1" not in found
-    assert found.keys() == data.keys() - {"text_1"}
+    assert found.keys() | {"table_1", "other"} >= data.keys() - {"text_1"}

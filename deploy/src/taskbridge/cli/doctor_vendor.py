@@ -70,6 +70,7 @@ _WITHOUT = {
     wire.PreviewPublishedProcess.path: "the details do not show the steps to come",
     wire.ListFormRemarks.path: "comments are neither shown nor written in the task center, and nobody is urged",
     wire.SearchFormDataSecondGeneration.path: "values of forms without a process are not read",
+    wire.GetFormDataById.path: "deletions in forms without a process are not found",
     wire.BatchGetFormDataByIdList.path: "deletions in forms without a process are not found",
     ListApplication.path: "taskbridge apps sync has no list: enter apps and tokens by hand",
     GetAgentTasks.path: "agents at Yida are neither shown nor written",
@@ -228,6 +229,7 @@ class _Questions:
             for each in api.app.ordinary_forms[:1]:
                 calls.append(partial(api.count, each, self._days(), is_process=False))
                 calls.append(partial(api.instances_by_id, [instance_id], form_uuid=each))
+                calls.append(partial(api.exists, instance_id, form_uuid=each))
             if has_corp_token:
                 calls.append(partial(organisation.copies, api.app.app_type, user_id, now_ms))
         # Last: people may be at another address.

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
@@ -55,6 +55,29 @@ class Days(NamedTuple):
     last: str
 
 
+class Part(NamedTuple):
+    """A query of the instances that were modified in these days, from a page on. It can be stored, as it is."""
+
+    modified: Days
+    created: Days | None = None
+    page: int = 1
+    total: int = 0
+    """What DingTalk counted with the page before."""
+    came: int = 0
+    """Rows of the pages before."""
+    shrunk: int = 0
+    newest_first: bool = False
+    """The oldest were read."""
+
+
+class PartRead(NamedTuple):
+    rows: list[wire.Instance]
+    left: list[Part]
+    """What is to be read instead of the part; the last one comes first."""
+    problem: Unreachable | TooMuch | None = None
+    """Why some rows did not come."""
+
+
 class Task(NamedTuple):
     """An open task of a person."""
 
@@ -83,7 +106,8 @@ class YidaApi:
         async for answer in self._listed_forms():
             total = answer.total_count
             found |= {each.form_uuid: each for each in answer.data}
-        self._check_complete(len(found), total, "forms")
+        if len(found) < total:
+            raise self._incomplete(f"DingTalk returned {len(found)} of {total} forms")
         return [*found.values()]
 
     async def startable(self, most: int) -> tuple[list[wire.Form], bool]:
@@ -108,39 +132,69 @@ class YidaApi:
     async def instances(
         self, form_uuid: str, days: Days, *, is_process: bool = True
     ) -> AsyncIterator[list[wire.Instance]]:
-        """The form's instances that were modified in these days, one page at a time.
-
-        An instance may come twice. DingTalk compares whole days of its own clock: request one day more at both ends,
-        and check the times of each instance.
+        """The form's instances that were modified in these days, one page at a time, as of ``read_part``.
 
         Raises:
-            Unreachable: Fewer instances came than DingTalk counts, or rows disappeared on page after page. Those that
-                came are right; nothing is known of the others.
+            Unreachable, TooMuch: After all others, if some did not come. Those that came are right.
         """
-        request = self._query(form_uuid, days, is_process=is_process)
-        first = await self._page(request, 1)
-        is_read = first.total_count <= self._rows_per_query
-        if is_read:
-            try:
-                async for rows in self._pages(request, first):
-                    yield rows
-            except TooMuch:
-                is_read, self._rows_per_query = False, wire.SEARCH_ROWS
-        if is_read:
-            return
-        if days.first < days.last:
-            for half in _halves(days):
-                async for rows in self.instances(form_uuid, half, is_process=is_process):
-                    yield rows
-            return
-        # One day has more than a query returns.
-        async for rows in self._by_creation(form_uuid, days, Days(_FIRST_DAY, days.last), is_process=is_process):
-            yield rows
+        left, problem = [Part(days)], None
+        while left:
+            read = await self.read_part(form_uuid, left.pop(), is_process=is_process)
+            left += read.left
+            problem = read.problem or problem
+            if read.rows or not (read.left or read.problem):
+                yield read.rows
+        if problem is not None:
+            raise problem
+
+    async def read_part(self, form_uuid: str, part: Part, *, is_process: bool = True) -> PartRead:
+        """Make one call: the rows of a page, and what is left to read instead of the part.
+
+        An instance may come twice. DingTalk compares whole days of its own clock: request one day more at both ends,
+        and check the times of each instance. Of more rows than a query returns, fewer days are read, then those that
+        were created on fewer days, and of one such day the oldest and the newest.
+        """
+        try:
+            answer = await self._page(self._query(form_uuid, part, is_process=is_process), part.page)
+        except TooMuch as error:
+            if part.page == 1:
+                raise
+            self._rows_per_query = wire.SEARCH_ROWS
+            left = _narrower(part) or _newest(part)
+            return PartRead([], left, None if left else error)
+        if part.page == 1 and answer.total_count > self._rows_per_query and (left := _narrower(part)):
+            return PartRead([], left)
+        if answer.total_count < part.total:
+            return self._again(part, answer.total_count)
+        return self._rest(part, answer.data, answer.total_count)
+
+    def _again(self, part: Part, total: int) -> PartRead:
+        """Rows were deleted or modified meanwhile. Later rows moved up, onto pages that were read already."""
+        if part.shrunk == _SHRINKS:
+            return PartRead([], [], self._incomplete("rows disappeared while they were read"))
+        page = max(1, part.page - math.ceil((part.total - total) / wire.PAGE_ROWS))
+        came = min(part.came, (page - 1) * wire.PAGE_ROWS)
+        return PartRead([], [part._replace(page=page, total=total, came=came, shrunk=part.shrunk + 1)])
+
+    def _rest(self, part: Part, rows: list[wire.Instance], total: int) -> PartRead:
+        # Rows that come twice push others behind the last page that DingTalk counts. So that page must be short.
+        read, came = part.page * wire.PAGE_ROWS, part.came + len(rows)
+        is_last = read >= min(total, self._rows_per_query) or (part.newest_first and came >= total)
+        is_end = len(rows) < wire.PAGE_ROWS or read >= self._rows_per_query or part.newest_first
+        if rows and not (is_last and is_end):
+            return PartRead(rows, [part._replace(page=part.page + 1, total=total, came=came)])
+        if came >= total:
+            return PartRead(rows, [])
+        problem = f"DingTalk returned {came} of {total} instances"
+        if total <= self._rows_per_query:
+            return PartRead(rows, [], self._incomplete(problem))
+        left = _newest(part._replace(came=came))
+        why = f"{self.app.app_type}: {problem} that were created on one day, and modified on one day"
+        return PartRead(rows, left, None if left else TooMuch(why))
 
     async def count(self, form_uuid: str, days: Days, *, is_process: bool = True) -> int:
         """How many instances such a query returns. It costs one call."""
-        request = self._query(form_uuid, days, is_process=is_process)
-        return (await self._page(request, 1)).total_count
+        return (await self._page(self._query(form_uuid, Part(days), is_process=is_process), 1)).total_count
 
     async def instance(self, instance_id: str) -> wire.Instance:
         """One instance.
@@ -160,11 +214,13 @@ class YidaApi:
         return {each.process_instance_id: each for each in await self._in_lists(call, [*dict.fromkeys(ids)])}
 
     async def exists(self, instance_id: str, *, form_uuid: str = "") -> bool:
-        """Whether DingTalk has this instance; ``form_uuid`` as of ``instances_by_id``."""
+        """False if DingTalk says that there is no such instance; ``form_uuid`` as of ``instances_by_id``."""
         try:
             if form_uuid:
-                return bool(await self._form_rows(form_uuid, [instance_id]))
-            await self.instance(instance_id)
+                request, path_end = wire.GetFormDataById(**self._credentials()), quote(instance_id, safe="")
+                await self._calls.get(request, wire.FormRowById, path_end=path_end)
+            else:
+                await self.instance(instance_id)
         except Absent:
             return False
         return True
@@ -333,67 +389,6 @@ class YidaApi:
         named = {"process_instance_id": task.instance_id, "task_id": task.task_id, "user_id": task.user_id}
         return {**self._credentials(), **named}
 
-    async def _by_creation(
-        self, form_uuid: str, day: Days, created: Days, *, is_process: bool
-    ) -> AsyncIterator[list[wire.Instance]]:
-        """The instances that were modified on this day, by fewer and fewer days of their creation.
-
-        Of more that were created on one day too, the oldest and the newest come before the error.
-        """
-        request = self._query(form_uuid, day, created, is_process=is_process)
-        first = await self._page(request, 1)
-        if first.total_count <= self._rows_per_query:
-            async for rows in self._pages(request, first):
-                yield rows
-            return
-        if created.first == created.last:
-            async for rows in self._from_both_ends(request, first.total_count):
-                yield rows
-            return
-        problem: TooMuch | None = None
-        for half in _halves(created):
-            try:
-                async for rows in self._by_creation(form_uuid, day, half, is_process=is_process):
-                    yield rows
-            except TooMuch as error:
-                problem = error
-        if problem is not None:
-            raise problem
-
-    async def _from_both_ends(self, request: _ByTime, total: int) -> AsyncIterator[list[wire.Instance]]:
-        came, problem = set[str](), None
-        for order in (wire.OLDEST_FIRST, wire.NEWEST_FIRST):
-            ordered = msgspec.structs.replace(request, order_config_json=order)
-            try:
-                async for rows in self._pages(ordered, await self._page(ordered, 1)):
-                    came.update(each.process_instance_id for each in rows)
-                    yield rows
-            except (TooMuch, Unreachable) as error:
-                problem = error
-        if problem is not None and len(came) < total:
-            raise problem
-
-    async def _pages(self, request: _ByTime, first: wire.InstancePage) -> AsyncIterator[list[wire.Instance]]:
-        answer, page, shrunk = first, 1, 0
-        came = set[str]()
-        while True:
-            came.update(each.process_instance_id for each in answer.data)
-            yield answer.data
-            # Rows that come twice push others behind the last page that DingTalk counts. So that page must be short.
-            is_last = page * wire.PAGE_ROWS >= min(answer.total_count, wire.QUERY_ROWS)
-            is_end = len(answer.data) < wire.PAGE_ROWS or page * wire.PAGE_ROWS >= wire.QUERY_ROWS
-            if (is_last and is_end) or not answer.data:
-                break
-            page, total = page + 1, answer.total_count
-            while (answer := await self._page(request, page)).total_count < total:
-                # Rows were deleted or modified meanwhile. Later rows moved up, onto pages that were read already.
-                shrunk += 1
-                if shrunk > _SHRINKS:
-                    self._incomplete("rows disappeared while they were read")
-                page = max(1, page - math.ceil((total - answer.total_count) / wire.PAGE_ROWS))
-                total = answer.total_count
-        self._check_complete(len(came), answer.total_count, "instances")
-
     async def _page(self, request: _ByTime, page: int) -> wire.InstancePage:
         if isinstance(request, wire.GetInstances):
             return await self._calls.post(request, wire.InstancePage, page=page)
@@ -401,24 +396,20 @@ class YidaApi:
         found = await self._calls.post(numbered, wire.FormRowPage)
         return wire.InstancePage([each.as_instance() for each in found.data], found.total_count)
 
-    def _check_complete(self, came: int, total: int, what: str) -> None:
-        if came < total:
-            self._incomplete(f"DingTalk returned {came} of {total} {what}")
-
-    def _incomplete(self, why: str) -> NoReturn:
+    def _incomplete(self, why: str) -> Unreachable:
         retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS
-        raise Unreachable(f"{self.app.app_type}: {why}", retry_at_ms=retry_at_ms)
+        return Unreachable(f"{self.app.app_type}: {why}", retry_at_ms=retry_at_ms)
 
-    def _query(self, form_uuid: str, days: Days, created: Days | None = None, *, is_process: bool = True) -> _ByTime:
+    def _query(self, form_uuid: str, part: Part, *, is_process: bool = True) -> _ByTime:
         kind = wire.GetInstances if is_process else wire.SearchFormDataSecondGeneration
         return kind(
             **self._credentials(),
             form_uuid=form_uuid,
-            create_from_time=created and created.first,
-            create_to_time=created and created.last,
-            modified_from_time=days.first,
-            modified_to_time=days.last,
-            order_config_json=wire.OLDEST_FIRST,
+            create_from_time=part.created and part.created.first,
+            create_to_time=part.created and part.created.last,
+            modified_from_time=part.modified.first,
+            modified_to_time=part.modified.last,
+            order_config_json=wire.NEWEST_FIRST if part.newest_first else wire.OLDEST_FIRST,
         )
 
     def _credentials(self) -> dict[str, Any]:
@@ -462,7 +453,21 @@ def _names_only(app_type: str, file: str) -> bool:
     return not others and named <= {app_type, _NO_APP}
 
 
+def _narrower(part: Part) -> list[Part]:
+    """The same rows by fewer days of their modification, or else of their creation; none if these are single days."""
+    if part.modified.first < part.modified.last:
+        return [Part(each) for each in _halves(part.modified)]
+    created = part.created or Days(_FIRST_DAY, part.modified.last)
+    return [Part(part.modified, each) for each in _halves(created)] if created.first < created.last else []
+
+
+def _newest(part: Part) -> list[Part]:
+    """The other end of a query of which the oldest rows came."""
+    return [] if part.newest_first else [Part(part.modified, part.created, came=part.came, newest_first=True)]
+
+
 def _halves(days: Days) -> tuple[Days, Days]:
+    """The later one is the first."""
     first, last = date.fromisoformat(days.first), date.fromisoformat(days.last)
     middle = first + (last - first) // 2
-    return Days(days.first, middle.isoformat()), Days((middle + timedelta(days=1)).isoformat(), days.last)
+    return Days((middle + timedelta(days=1)).isoformat(), days.last), Days(days.first, middle.isoformat())

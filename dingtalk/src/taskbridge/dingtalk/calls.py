@@ -228,12 +228,13 @@ def calls_by_corp(
     *,
     attempts: int,
     on_call: Callable[[str, str], None] | None = None,
+    float_hook: Callable[[str], Any] | None = None,
 ) -> Callable[[Corp], Calls]:
     """The calls of each corp, whose access token is used again; parameters as of ``Calls``."""
 
     @cache
     def calls(corp: Corp) -> Calls:
-        return Calls(http, corp, pace, clock, attempts=attempts, on_call=on_call)
+        return Calls(http, corp, pace, clock, attempts=attempts, on_call=on_call, float_hook=float_hook)
 
     return calls
 
@@ -250,14 +251,18 @@ class Calls:
         *,
         attempts: int,
         on_call: Callable[[str, str], None] | None = None,
+        float_hook: Callable[[str], Any] | None = None,
     ) -> None:
-        """``on_call`` gets the path of each call, and ``ok`` or the name of its error."""
+        """``on_call`` gets the path of each call, and ``ok`` or the name of its error.
+
+        ``float_hook`` makes of the text of a number with a fraction what values of forms have; the default is a float.
+        """
         self._http = http
         self.corp = corp
         self._pace = pace
         self._clock = clock
         self._attempts = attempts
-        self._on_call = on_call
+        self._on_call, self._float_hook = on_call, float_hook
         self._tokens: dict[str, tuple[str, float]] = {}
         """By base: an access token, and until when it is used."""
         self._not_offered: dict[str, tuple[str, float]] = {}
@@ -459,7 +464,7 @@ class Calls:
     def _answer_of(self, call: _Call, response: httpx2.Response, answer: type[T]) -> T:
         try:
             # A change is answered without a body.
-            found = msgspec.json.decode(response.content or b"null", type=answer)
+            found = msgspec.json.Decoder(answer, float_hook=self._float_hook).decode(response.content or b"null")
         except NOT_JSON as error:
             raise Unexpected(f"{call.path}: the response is not a valid {answer.__name__}: {error}") from None
         if isinstance(found, wire.OldAnswer) and found.errcode != 0:

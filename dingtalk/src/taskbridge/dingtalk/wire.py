@@ -249,6 +249,12 @@ class BatchGetFormDataByIdList(Request, frozen=True, kw_only=True, omit_defaults
     """Whether to return the values once more, as components."""
 
 
+class GetFormDataById(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: an instance of a form without a process. The path ends with its id."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms/instances/"
+
+
 class ListFormRemarks(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: the comments on several instances of a form. The documents give no limit for their number."""
 
@@ -395,6 +401,10 @@ class FormRow(Struct, frozen=True, rename="camel", omit_defaults=True):
     def as_instance(self) -> Instance:
         its = self.modified_time, self.form_data
         return Instance(self.form_instance_id, self.form_uuid, modified_time=its[0], data=its[1])
+
+
+class FormRowById(Struct, frozen=True, rename="camel"):
+    form_inst_id: str
 
 
 class FormRowPage(Struct, frozen=True, rename="camel"):

@@ -411,6 +411,7 @@ class FakeDingTalk:
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
                 self._route(wire.SearchFormDataSecondGeneration.path, self._search_form, "POST"),
                 self._route(wire.BatchGetFormDataByIdList.path, self._form_rows, "POST"),
+                self._route(f"{wire.GetFormDataById.path}{{id:path}}", self._form_row_by_id, "GET"),
                 self._route(wire.SaveFormRemark.path, self._save_remark, "POST"),
                 self._route(wire.ListFormRemarks.path, self._list_remarks, "POST"),
                 self._route(f"{wire.GetOpenUrl.path}{{id:path}}", self._open_url, "GET"),
@@ -538,6 +539,10 @@ class FakeDingTalk:
         known = {each.instance_id: each for each in self._known(request.app_type)}
         rows = [known[each] for each in request.form_instance_id_list if each in known]
         return wire.FormRowList([self._form_row(each) for each in rows if each.form_uuid == request.form_uuid])
+
+    def _form_row_by_id(self, given: Given) -> wire.FormRowById:
+        request = self._read(given, wire.GetFormDataById)
+        return wire.FormRowById(self._one(request.app_type, given.path_end).instance_id)
 
     def _form_row(self, known: TrueInstance) -> wire.FormRow:
         modified = self._time(known.modified_ms)

@@ -136,7 +136,11 @@ class Service:
         while True:
             with self._reported(FORM_DATA_WORK):
                 async with open_form_reader(
-                    self._settings, self._data, on_call=on_call, on_written=self.metrics.count_form
+                    self._settings,
+                    self._data,
+                    on_call=on_call,
+                    on_written=self.metrics.count_form,
+                    on_left_out=self.metrics.count_left_out,
                 ) as reader:
                     while True:
                         with self._reported(FORM_DATA_WORK):

@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import AppsFile
@@ -154,7 +155,7 @@ async def open_calls(
 ) -> AsyncGenerator[CallsOf]:
     """Open the client of DingTalk. ``on_call`` gets the path and the result of each call."""
     async with open_http(settings.api_url, timeout_s=CALL_TIMEOUT_S) as http:
-        yield calls_by_corp(http, data.budget, data.clock, attempts=CALL_ATTEMPTS, on_call=on_call)
+        yield calls_by_corp(http, data.budget, data.clock, attempts=CALL_ATTEMPTS, on_call=on_call, float_hook=Decimal)
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,9 @@ async def open_form_reader(
     *,
     on_call: OnCall | None = None,
     on_written: Callable[[FormData], None] = lambda _: None,
+    on_left_out: Callable[[str, int], None] = lambda _app_type, _values: None,
 ) -> AsyncGenerator[FormReader]:
-    """Open the clients of DingTalk and Kafka; raises as ``open_reconciler``. ``on_written`` gets each record."""
+    """Open the clients of DingTalk and Kafka; raises as ``open_reconciler``. ``on_…``: as of ``FormSync``."""
     servers, extra, rules = (
         settings.kafka_bootstrap_servers,
         read_kafka_config(settings.kafka_config_file),
@@ -217,7 +219,8 @@ async def open_form_reader(
         stack.callback(reader.close)
         codecs = task_event_head_codec(registry, with_form=True), form_data_codec(registry)
         topics = FormTopics(reader, *codecs, outbox)
-        sync = FormSync(data.store, topics, data.budget, data.clock, rules, on_written=on_written)
+        callbacks: dict[str, Any] = {"on_written": on_written, "on_left_out": on_left_out}
+        sync = FormSync(data.store, topics, data.budget, data.clock, rules, **callbacks)
         yield FormReader(data, calls, sync)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.dingtalk.calls import Pace, Spent
-from taskbridge.dingtalk.times import day_of, month_of, next_day_ms, next_month_ms
+from taskbridge.dingtalk.times import day_of, day_start_ms, month_of, next_day_ms, next_month_ms
 
 if TYPE_CHECKING:
     import sqlite3
@@ -86,9 +86,19 @@ class Budget(Pace):
         used = self.used(corp_id)
         return max(0, min(self.allowance.per_day - used.day, self.allowance.per_month - used.month))
 
-    def may_spend(self, corp_id: str, *, above: float = 0.5) -> bool:
-        """Whether more than this share of the day's calls is left: passes come first, other work has the other half."""
-        return self.left(corp_id) > above * self.allowance.per_day
+    def may_spend(self, corp_id: str, *, above: float = 0.5, of_month: bool = False) -> bool:
+        """Whether more than this share of the day's calls is left: passes come first, other work has the other half.
+
+        ``of_month``: also more than this share of those calls of the month that the rest of it has, so that work that
+        can wait leaves calls for its last days.
+        """
+        if self.left(corp_id) <= above * self.allowance.per_day:
+            return False
+        now = self._clock.now_ms()
+        end = next_month_ms(now)
+        rest = (end - now) / (end - day_start_ms(f"{month_of(now)}-01"))
+        left = self.allowance.per_month - self.used(corp_id).month
+        return not of_month or left > above * rest * self.allowance.per_month
 
     def used(self, corp_id: str) -> Used:
         now = self._clock.now_ms()

@@ -7,21 +7,22 @@ the topic. Positions and digests are stored after the delivery: a kill in betwee
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.api import IDS_PER_CALL, Days
+from taskbridge.dingtalk.api import IDS_PER_CALL, Days, Part
 from taskbridge.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected
-from taskbridge.dingtalk.times import DAY_MS, day_of, day_start_ms, next_day_ms, next_month_ms, span_of
-from taskbridge.reconcile.form_store import DELETED_MS, SCAN, WORK, Target, digest_of, is_late
-from taskbridge.reconcile.form_values import Protection, fields_of, protected, unlabelled
+from taskbridge.dingtalk.times import DAY_MS, day_of, next_day_ms, next_month_ms, span_of
+from taskbridge.reconcile.form_store import DELETED_MS, SCAN, WORK, Defined, Scan, Target, digest_of, is_late
+from taskbridge.reconcile.form_values import Definition, Protection, fields_of, protected
 from taskbridge.reconcile.repairer import BACKFILL, RECONCILE
 from taskbridge.reconcile.repairs import form_texts
-from taskbridge.reconcile.runs import SUSPICIOUS, plus_days, slice_of
 from taskbridge.reconcile.store import Cursor, CursorKey
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
@@ -29,7 +30,7 @@ from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, FormData, T
 from taskbridge.schemas.topics import FORM_DATA, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -43,10 +44,15 @@ if TYPE_CHECKING:
     from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.codec import Codec
 
+    Key = tuple[str, ...]
+    """Of a work: its corp, its app, and more."""
+    Step = Callable[[], Awaitable[bool]]
+    """Makes a call, or a few, and returns whether there is more to do."""
+
 CREATE, EVENT = "create", "event"
 """Causes of a record, besides ``SCAN``, and ``BACKFILL`` for the create of a backfill."""
-_FOR_EVENTS, _FOR_SCANS, _FOR_CHECKS = 0.5, 0.6, 0.75
-"""The share of the day's calls above which each is made: events come before scans, and these before deletions."""
+_FOR_EVENTS, _FOR_SCANS, _FOR_CHECKS = 0.6, 0.75, 0.85
+"""The share of the calls above which each is made: repairs and names come first, then events, then scans."""
 _CHECK = "check"
 _HOUR_MS = 60 * 60 * 1000
 _INDEXED_MS = 2 * _HOUR_MS
@@ -55,6 +61,7 @@ _PASS_FIRST_MS = _HOUR_MS
 """How much later than its time a scan of a process begins: a pass may do its work."""
 _REFUSED_MS = _HOUR_MS
 """How long a work that DingTalk refuses is not tried again."""
+_WITNESSES = 5
 _STALLED_S = 30.0
 _DECIDED = (Action.COMPLETED, Action.CANCELLED)
 _TOMBSTONES = 500
@@ -109,25 +116,28 @@ class FormSync:
         rules: FormRules,
         *,
         on_written: Callable[[FormData], None] = lambda _: None,
+        on_left_out: Callable[[str, int], None] = lambda _app_type, _values: None,
     ) -> None:
+        """``on_left_out`` gets an app, and how many values were left out because their labels or shapes are unknown."""
         self._store, self._forms = store, store.forms
         self._reader, self._events, self._records, self._writer = topics
-        self._budget, self._clock, self._rules, self._on_written = budget, clock, rules, on_written
-        self._labels: dict[tuple[str, str], tuple[int, Mapping[str, str]]] = {}
-        """By corp and form: when its definition was read, and its labels."""
-        self._not_before: dict[tuple[str, ...], int] = {}
+        self._budget, self._clock, self._rules = budget, clock, rules
+        self._on_written, self._on_left_out = on_written, on_left_out
+        self._not_before: dict[Key, int] = {}
         """By corp, or by what DingTalk refused: when calls are made again."""
         self._next_ms: dict[str, int] = {}
         """By corp: when instances are read again because of events."""
         self._ordinary = set[Target]()
+        self._problems: list[str] = []
+        self._runs = 0
 
     async def run(self, apis: Sequence[YidaApi], organisations: Sequence[OrganisationApi]) -> None:
-        """Write what the events have, then read what is due, while enough of the day's calls are left.
+        """Write what the events have, then read what is due, while enough of the calls of the day and month are left.
 
         Raises:
             OperatorError: Kafka or the registry does not answer, or DingTalk refuses a call.
         """
-        problems = list[str]()
+        self._problems, self._runs = [], self._runs + 1
         self._ordinary = {target for api in apis for target in targets_of(api.app) if target.ordinary}
         await self._follow_records()
         await self._follow_events({(each.app.corp_id, each.app.app_type): each.app for each in apis})
@@ -135,21 +145,21 @@ class FormSync:
         every = [(_App(each, by_corp[each.app.corp_id]), target) for each in apis for target in targets_of(each.app)]
         self._forms.forget_others([target for _, target in every])
         now_ms, used = self._clock.now_ms(), {each: self._budget.used(each).day for each in by_corp}
-        for app, target in every:
-            if self._next_ms.get(target.corp_id, 0) <= now_ms:
-                await self._attempt((*target, EVENT), self._read_due(app, target), problems)
+        # Another one is the first each time, also if each run is a process of its own.
+        first = (now_ms // DAY_MS + self._runs) % max(1, len(every))
+        every = every[first:] + every[:first]
+        ready = [each for each in every if self._next_ms.get(each[1].corp_id, 0) <= now_ms]
+        await self._by_turns(_FOR_EVENTS, [((*each[1], EVENT), partial(self._read_due, *each)) for each in ready])
         self._space(used)
-        for app, target in every:
-            for form_uuid in self._to_scan(app.api.app, target):
-                await self._attempt((*target, form_uuid), self._scan(app, target, form_uuid), problems)
-        for app, target in every:
-            await self._attempt((*target, _CHECK), self._check_due(app, target), problems)
+        scans = [(*each, form_uuid) for each in every for form_uuid in self._to_scan(each[0].api.app, each[1])]
+        await self._by_turns(_FOR_SCANS, [((*each[1], each[2]), partial(self._scan, *each)) for each in scans])
+        await self._by_turns(_FOR_CHECKS, [((*each[1], _CHECK), partial(self._check, *each)) for each in every])
         while ids := self._forms.expired(now_ms=self._clock.now_ms(), most=_TOMBSTONES):
             await self._writer.write_forms([], ids)
             with self._forms.transaction():
                 self._forms.delete(ids)
-        if problems:
-            raise OperatorError("; ".join(dict.fromkeys(problems)))
+        if self._problems:
+            raise OperatorError("; ".join(dict.fromkeys(self._problems)))
 
     def _space(self, used: Mapping[str, int]) -> None:
         """Let the calls for events last until the end of the day and the month: what waits is read by one call."""
@@ -158,25 +168,37 @@ class FormSync:
             now_used = self._budget.used(corp_id)
             if (made := now_used.day - before) > 0:
                 today = max(1, (1 - _FOR_EVENTS) * allowance.per_day - now_used.day)
-                month = max(1, _FOR_EVENTS * (allowance.per_month - now_used.month))
+                month = max(1, (1 - _FOR_EVENTS) * (allowance.per_month - now_used.month))
                 each_ms = max((next_day_ms(now_ms) - now_ms) / today, (next_month_ms(now_ms) - now_ms) / month)
                 self._next_ms[corp_id] = min(next_day_ms(now_ms), now_ms + int(made * each_ms))
 
-    async def _attempt(self, key: tuple[str, ...], work: Awaitable[None], problems: list[str]) -> None:
-        """Await the work. What DingTalk refuses stops no other work, and is not repeated at once."""
+    async def _by_turns(self, above: float, steps: Iterable[tuple[Key, Step]]) -> None:
+        """Make one step of each work in turn, while enough calls are left and it has more to do."""
+        left = deque(steps)
+        while left:
+            key, step = left.popleft()
+            if self._may(key, above=above) and await self._attempt(key, step()):
+                left.append((key, step))
+
+    async def _attempt(self, key: Key, step: Awaitable[bool]) -> bool:
+        """Await the step. What DingTalk refuses stops no other work, and is not repeated at once."""
         try:
-            await work
+            return await step
         except Later as error:
             self._not_before[key[:1]] = error.retry_at_ms
-            problems.append(str(error))
+            self._problems.append(str(error))
         except (Refused, Unexpected, Absent) as error:
-            pause_ms = DAY_MS if isinstance(error, Absent) else _REFUSED_MS
-            self._not_before[key] = self._clock.now_ms() + pause_ms
-            problems.append(f"{key[1]}: {error}")
+            self._refused(key, error)
+        return False
 
-    def _may(self, target: Target, work: str, *, above: float) -> bool:
-        closed_ms = max(self._not_before.get(each, 0) for each in (target[:1], (*target, work)))
-        return closed_ms <= self._clock.now_ms() and self._budget.may_spend(target.corp_id, above=above)
+    def _refused(self, key: Key, error: Exception) -> None:
+        pause_ms = DAY_MS if isinstance(error, Absent) else _REFUSED_MS
+        self._not_before[key] = self._clock.now_ms() + pause_ms
+        self._problems.append(f"{key[1]}: {error}")
+
+    def _may(self, key: Key, *, above: float) -> bool:
+        closed_ms = max(self._not_before.get(each, 0) for each in (key[:1], key))
+        return closed_ms <= self._clock.now_ms() and self._budget.may_spend(key[0], above=above, of_month=True)
 
     async def _follow(self, topic: str, *, from_start: bool) -> AsyncGenerator[list[Message]]:
         """The records since the stored positions, which the caller stores with what it makes of a batch."""
@@ -217,7 +239,8 @@ class FormSync:
                     self._forms.save_positions(FORM_DATA.name, self._reader.reached)
 
     def _learn(self, record: FormData) -> None:
-        known, now_ms = self._forms.find(record.instance_id), self._clock.now_ms()
+        now_ms = self._clock.now_ms()
+        known = self._forms.find(record.instance_id, now_ms=now_ms)
         if known is not None and known.digest == digest_of(record):
             return
         ordinary = Target(record.corp_id, record.app_type, record.form_uuid)
@@ -245,7 +268,8 @@ class FormSync:
 
     def _sort(self, event: TaskEvent, app: App, new: dict[str, tuple[FormData, int]], changed: list[TaskEvent]) -> None:
         """Add what the event says to the new records, each with the time of its values, or to the changes to read."""
-        known, (record, _) = self._forms.find(event.instance_id), new.get(event.instance_id, (None, 0))
+        known = self._forms.find(event.instance_id, now_ms=self._clock.now_ms())
+        record, _ = new.get(event.instance_id, (None, 0))
         if (known is not None and known.is_deleted) or (record is not None and record.deleted):
             return
         if event.action is Action.DELETED:
@@ -271,18 +295,23 @@ class FormSync:
 
     def _created(self, event: TaskEvent, app: App) -> FormData | None:
         """The values of a create; None if it has none, or if the labels that protect them were not read."""
-        protection, labels = self._protection(app), self._labels.get((app.corp_id, event.form_uuid or ""))
-        if not event.form_data or not event.form_uuid or (protection.needs_labels and labels is None):
+        protection = self._protection(app)
+        if not event.form_data or not event.form_uuid:
             return None
-        if labels is not None and unlabelled(event.form_data, labels[1]):
+        defined = self._forms.defined(app.corp_id, app.app_type, event.form_uuid)
+        if protection.needs_labels and (defined is None or defined.due_ms <= self._clock.now_ms()):
             return None
+        found = protected(event.form_data, Definition() if defined is None else defined.definition, protection)
+        if defined is not None and found.unknown - defined.unknown:
+            return None
+        self._count(app, len(found.unknown) + found.unclear)
         return FormData(
             corp_id=event.corp_id,
             app_type=event.app_type,
             form_uuid=event.form_uuid,
             process_code=event.process_code,
             instance_id=event.instance_id,
-            data=protected(event.form_data, {} if labels is None else labels[1], protection),
+            data=found.data,
             read_at=event.received_at,
             cause=BACKFILL if event.recovered_by == BACKFILL else CREATE,
             event_id=event.event_id,
@@ -303,44 +332,56 @@ class FormSync:
         )
 
     def _schedule(self, event: TaskEvent) -> None:
+        now_ms = self._clock.now_ms()
         self._forms.schedule(
             event.instance_id,
             Target(event.corp_id, event.app_type),
             event_id=event.event_id,
             changed_ms=event.occurred_at,
-            due_ms=event.received_at + self._rules.wait_ms,
-            is_late=is_late(event.occurred_at, now_ms=self._clock.now_ms()),
+            due_ms=min(event.received_at, now_ms) + self._rules.wait_ms,
+            is_late=is_late(event.occurred_at, now_ms=now_ms),
         )
 
-    async def _read_due(self, app: _App, target: Target) -> None:
-        """Read the instances that events or scans announced, those of the newest changes first."""
-        while self._may(target, EVENT, above=_FOR_EVENTS):
-            due = self._forms.due(target, now_ms=self._clock.now_ms(), most=IDS_PER_CALL)
-            if not due:
-                break
-            by_id = {each.instance_id: each for each in due}
-            await self._read(app, target, [*by_id], by_id)
-            with self._forms.transaction():
-                for each in due:
-                    self._forms.was_read(each, now_ms=self._clock.now_ms())
+    async def _read_due(self, app: _App, target: Target) -> bool:
+        """Read instances that events or scans announced, those of the newest changes first; or an outdated definition.
 
-    async def _read(self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due]) -> set[str]:
-        """Publish the values of these instances, and return those that DingTalk returned, or cannot answer for."""
+        One call reads many instances.
+        """
+        now_ms = self._clock.now_ms()
+        if not target.ordinary and (form_uuid := self._forms.to_define(*target[:2], now_ms=now_ms)) is not None:
+            await self._define(app, form_uuid, set())
+            return True
+        due = {each.instance_id: each for each in self._forms.due(target, now_ms=now_ms, most=IDS_PER_CALL)}
+        if not due:
+            return False
+        _, held = await self._read(app, target, [*due], due)
+        with self._forms.transaction():
+            for each in due.keys() - held:
+                self._forms.was_read(due[each], now_ms=self._clock.now_ms())
+        return True
+
+    async def _read(
+        self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due]
+    ) -> tuple[set[str], set[str]]:
+        """Publish the values of these instances.
+
+        Returns those that DingTalk has, or cannot answer for, and of these the ones that cannot be published now.
+        """
         now_ms = self._clock.now_ms()
         try:
             found = await app.api.instances_by_id(ids, form_uuid=target.ordinary)
         except Unexpected as error:
             if len(ids) == 1:
                 _log.error("form_not_readable", app_type=target.app_type, instance_id=ids[0], problem=str(error))
-                return {*ids}
+                return {*ids}, set()
             half = len(ids) // 2
-            return {each for some in (ids[:half], ids[half:]) for each in await self._read(app, target, some, due)}
+            parts = [await self._read(app, target, some, due) for some in (ids[:half], ids[half:])]
+            return parts[0][0] | parts[1][0], parts[0][1] | parts[1][1]
         readings = list[_Reading]()
         for each, instance in found.items():
             event_id = due[each].event_id if each in due else None
             readings.append(_Reading(instance, now_ms, SCAN if event_id is None else EVENT, event_id))
-        await self._publish(app, target, readings)
-        return {*found}
+        return {*found}, await self._publish(app, target, readings)
 
     def _to_scan(self, app: App, target: Target) -> list[str]:
         """The forms that were not listed for long. A pass that listed one spared this."""
@@ -350,73 +391,100 @@ class FormSync:
             keys = (key for key, _ in self._store.cursors.all() if key[:3] == (RECONCILE, *target[:2]))
             forms = {each.form_uuid for each in keys} - {*app.ordinary_forms}
             forms &= {*app.forms} or forms
-        cursors = {each: self._store.cursors.find(CursorKey(WORK, *target[:2], each)) for each in sorted(forms)}
+        keys = {each: CursorKey(WORK, *target[:2], each) for each in sorted(forms)}
         now_ms = self._clock.now_ms()
-        return [each for each, cursor in cursors.items() if cursor is None or cursor.until_ms + late_ms <= now_ms]
+        return [
+            each for each, key in keys.items() if self._forms.scan(*key[1:]) or self._scanned(key) + late_ms <= now_ms
+        ]
 
-    async def _scan(self, app: _App, target: Target, form_uuid: str) -> None:
-        """Read the lists of a form, of the instances that were modified since the last time."""
-        key, now_ms, is_process = CursorKey(WORK, *target[:2], form_uuid), self._clock.now_ms(), not target.ordinary
-        cursor = self._store.cursors.find(key) or Cursor(*[now_ms - self._rules.since_ms] * 2)
-        first, last, is_large = day_of(cursor.until_ms - DAY_MS), day_of(now_ms + DAY_MS), False
-        while first <= last and self._may(target, form_uuid, above=_FOR_SCANS):
-            days = Days(first, first)
-            if not is_large:
-                days = await slice_of(app.api, form_uuid, Days(first, last), is_process=is_process)
-            try:
-                async for rows in app.api.instances(form_uuid, days, is_process=is_process):
-                    await self._take(app, target, form_uuid, rows)
-            except TooMuch as error:
-                # A day has more than DingTalk lists. What it listed was taken; go on after that day.
-                _log.error("form_not_listed", form_uuid=form_uuid, **days._asdict(), problem=str(error))
-                if days.first < days.last:
-                    is_large = True
-                    continue
-            cursor = Cursor(cursor.since_ms, max(cursor.until_ms, min(day_start_ms(days.last), now_ms)))
-            self._store.cursors.move(key, cursor)
-            first = plus_days(days.last, 1)
+    def _scanned(self, key: CursorKey) -> int:
+        """Until when all changes are known. A time to come is of a clock that was wrong: nothing is known."""
+        cursor, now_ms = self._store.cursors.find(key), self._clock.now_ms()
+        return now_ms - self._rules.since_ms if cursor is None or cursor.until_ms > now_ms else cursor.until_ms
+
+    async def _scan(self, app: _App, target: Target, form_uuid: str) -> bool:
+        """Read a page of the lists of a form, of the instances that were modified since the last scan."""
+        key, now_ms = CursorKey(WORK, *target[:2], form_uuid), self._clock.now_ms()
+        if self._protection(app.api.app).needs_labels:
+            await self._definition(app, form_uuid)  # without it, nothing would be published
+        scan = self._forms.scan(*key[1:])
+        if scan is None or scan.began_ms > now_ms:
+            scan = Scan(now_ms, [Part(Days(day_of(self._scanned(key) - DAY_MS), day_of(now_ms + DAY_MS)))])
+        read = await app.api.read_part(form_uuid, scan.parts.pop(), is_process=not target.ordinary)
+        await self._take(app, target, form_uuid, read.rows)
+        scan.parts += read.left
+        if read.problem is not None:
+            _log.error("form_not_listed", form_uuid=form_uuid, problem=str(read.problem))
+            # What DingTalk never lists, no repetition finds.
+            scan.is_whole &= isinstance(read.problem, TooMuch)
+        if scan.parts:
+            self._forms.save_scan(*key[1:], scan)
+            return True
+        with self._forms.transaction():
+            self._forms.end_scan(*key[1:])
+            if scan.is_whole:
+                self._store.cursors.move(key, Cursor(scan.began_ms, scan.began_ms))
+        if not scan.is_whole:
+            raise Unexpected(f"form {form_uuid} was not listed completely")
+        return False
 
     async def _take(self, app: _App, target: Target, form_uuid: str, rows: Sequence[wire.Instance]) -> None:
         """Publish a page of a list. Where the list may be behind a reading by id, read the instance once more."""
         now_ms, readings = self._clock.now_ms(), list[_Reading]()
         with self._forms.transaction():
             for row in rows:
-                known, modified = self._forms.find(row.process_instance_id), span_of(row.modified_time)
-                if self._forms.is_read(row):
+                known = self._forms.find(row.process_instance_id, now_ms=now_ms)
+                if self._forms.is_read(row, now_ms=now_ms):
                     continue
-                first_ms = 0 if modified is None else modified.first
-                is_newer = known is None or (not known.is_deleted and first_ms > known.as_of_ms + AHEAD_MS)
-                if is_newer:
-                    as_of_ms = max(first_ms, now_ms - _INDEXED_MS)
-                    readings.append(_Reading(row, as_of_ms, SCAN))
+                modified = span_of(row.modified_time)
+                first_ms = 0 if modified is None else min(modified.first, now_ms)
+                if known is None or (not known.is_deleted and first_ms > known.as_of_ms + AHEAD_MS):
+                    readings.append(_Reading(row, max(first_ms, now_ms - _INDEXED_MS), SCAN))
                 else:
                     its_id, changed_ms = row.process_instance_id, first_ms or now_ms
                     self._forms.schedule(its_id, target, changed_ms=changed_ms, due_ms=now_ms, is_late=True)
         await self._publish(app, target, readings, form_uuid)
 
-    async def _check_due(self, app: _App, target: Target) -> None:
-        """Find deletions that no event announced: an instance that is absent twice, at least a day apart."""
-        while self._may(target, _CHECK, above=_FOR_CHECKS):
-            now_ms = self._clock.now_ms()
-            ids = self._forms.to_check(target, now_ms=now_ms, most=IDS_PER_CALL)
-            if not ids:
-                break
-            found = await self._read(app, target, ids, {})
-            missing = [each for each in ids if each not in found]
-            if len(missing) == len(ids) >= SUSPICIOUS:
-                _log.warning("no_instances_visible", app_type=target.app_type, instances=len(ids))
-                self._forms.postpone(ids, due_ms=now_ms + DAY_MS)
-                break
-            self._forms.postpone(found & {*ids}, due_ms=now_ms + self._rules.check_ms)
-            for each in missing:
-                await self._check_absence(app, target, each)
+    async def _check(self, app: _App, target: Target) -> bool:
+        """Find deletions that no event announced, among the instances that were not read for long.
 
-    async def _check_absence(self, app: _App, target: Target, instance_id: str) -> None:
-        known, now_ms = self._forms.find(instance_id), self._clock.now_ms()
-        if known is None or known.absent_ms is None or known.absent_ms + DAY_MS > now_ms:
-            self._forms.postpone([instance_id], due_ms=now_ms + DAY_MS, absent_ms=now_ms)
-        elif await app.api.exists(instance_id, form_uuid=target.ordinary):
-            self._forms.confirm(instance_id, as_of_ms=0, due_ms=now_ms + self._rules.check_ms)
+        A deletion needs two answers, at least a day apart, that there is no such instance, while DingTalk returns
+        others of the same form. That it does not return one proves nothing.
+        """
+        now_ms = self._clock.now_ms()
+        ids = self._forms.to_check(target, now_ms=now_ms, most=IDS_PER_CALL)
+        if not ids:
+            return False
+        found, _ = await self._read(app, target, ids, {})
+        self._forms.postpone(found, due_ms=now_ms + self._rules.check_ms)
+        missing = {each: known for each in ids if (known := self._known(each)) is not None and each not in found}
+        for form_uuid in {each.form_uuid for each in missing.values()}:
+            its = [each for each, known in missing.items() if known.form_uuid == form_uuid]
+            others = [each for each in ids if (known := self._known(each)) and known.form_uuid == form_uuid]
+            if found.isdisjoint(others):
+                others = [
+                    each for each in self._forms.lately_read(target, form_uuid, most=len(ids)) if each not in missing
+                ]
+                if not others or not (await self._read(app, target, others[:_WITNESSES], {}))[0]:
+                    _log.warning("no_instances_visible", form_uuid=form_uuid, instances=len(its))
+                    self._forms.postpone(its, due_ms=now_ms + DAY_MS)
+                    continue
+            for each in its:
+                if not self._may((*target, _CHECK), above=_FOR_CHECKS):
+                    return False
+                await self._look_up(app, target, each, missing[each])
+        return True
+
+    def _known(self, instance_id: str) -> Known | None:
+        return self._forms.find(instance_id, now_ms=self._clock.now_ms())
+
+    async def _look_up(self, app: _App, target: Target, instance_id: str, known: Known) -> None:
+        now_ms = self._clock.now_ms()
+        if await app.api.exists(instance_id, form_uuid=target.ordinary):
+            self._forms.postpone([instance_id], due_ms=now_ms + self._rules.check_ms)
+        elif known.absent_ms is None or known.absent_ms + DAY_MS > now_ms:
+            first_ms = min(known.absent_ms or now_ms, now_ms)
+            self._forms.postpone([instance_id], due_ms=first_ms + DAY_MS, absent_ms=first_ms)
         else:
             record = FormData(
                 *target[:2],
@@ -432,63 +500,116 @@ class FormSync:
 
     async def _publish(
         self, app: _App, target: Target, readings: Sequence[_Reading], form_uuid: str | None = None
-    ) -> None:
-        """Write those that differ from the last record of their instance."""
-        changed, same = list[tuple[FormData, int]](), list[tuple[FormData, int]]()
+    ) -> set[str]:
+        """Write those that differ from the last record of their instance.
+
+        Those whose form has no readable definition, where one is needed, are returned, and read again later.
+        """
+        changed, same, held = list[tuple[FormData, int]](), list[tuple[FormData, int]](), set[str]()
         for each in readings:
-            known = self._forms.find(each.instance.process_instance_id)
-            record = await self._record(app, target, each, known, form_uuid)
+            known = self._known(each.instance.process_instance_id)
+            record = await self._record(app, target, each, form_uuid, held=held)
             if record is None or (known is not None and known.as_of_ms > each.as_of_ms):
                 continue
             is_same = known is not None and known.digest == digest_of(record)
             (same if is_same else changed).append((record, each.as_of_ms))
         await self._write([record for record, _ in changed])
+        now_ms = self._clock.now_ms()
         with self._forms.transaction():
             for record, as_of_ms in same:
-                due_ms = self._clock.now_ms() + self._rules.check_ms
+                due_ms = now_ms + self._rules.check_ms
                 self._forms.confirm(record.instance_id, as_of_ms=as_of_ms, due_ms=due_ms)
             for record, as_of_ms in changed:
                 self._store_record(record, target, as_of_ms)
+            self._forms.hold(held, target, now_ms=now_ms, due_ms=now_ms + _REFUSED_MS)
+        return held
 
     async def _record(
-        self, app: _App, target: Target, reading: _Reading, before: Known | None, form_uuid: str | None
+        self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: set[str]
     ) -> FormData | None:
-        """None: the form is unknown, or its values were not returned or are not published."""
+        """None: the form is unknown, or its values were not returned, or are not published, or are held."""
         instance, its = reading.instance, app.api.app
+        before, modified = self._known(instance.process_instance_id), span_of(instance.modified_time)
         if instance.data is None:
             return None
         form_uuid = target.ordinary or instance.form_uuid or form_uuid or (before.form_uuid if before else None)
         if not form_uuid or (its.forms and not target.ordinary and form_uuid not in its.forms):
             return None
-        data, labels = form_texts(instance.data), dict[str, str]()
-        protection, modified = self._protection(its), span_of(instance.modified_time)
-        if protection.needs_labels:
-            labels = await self._labels_of(app, form_uuid, data)
+        data, modified = (
+            await self._protected(app, form_uuid, form_texts(instance.data)),
+            span_of(instance.modified_time),
+        )
+        if data is None:
+            held.add(instance.process_instance_id)
+            return None
         return FormData(
             *target[:2],
             form_uuid=form_uuid,
             process_code=instance.process_code or (before.process_code if before else None),
             instance_id=instance.process_instance_id,
-            data=protected(data, labels, protection),
+            data=data,
             modified_at=None if modified is None else modified.first,
             read_at=self._clock.now_ms(),
             cause=reading.cause,
             event_id=reading.event_id,
         )
 
-    async def _labels_of(self, app: _App, form_uuid: str, data: Mapping[str, str | None]) -> Mapping[str, str]:
-        """The form's labels: read daily, and once more for fields that they lack. Raises what calls raise."""
-        key, now_ms = (app.api.app.corp_id, form_uuid), self._clock.now_ms()
-        read_ms, labels = self._labels.get(key, (0, dict[str, str]()))
-        if read_ms + DAY_MS <= now_ms or (read_ms + _HOUR_MS <= now_ms and unlabelled(data, labels)):
-            labels = (await app.organisation.form(app.api.app, form_uuid, None)).labels
-            self._labels[key] = now_ms, labels
-        return labels
+    async def _protected(
+        self, app: _App, form_uuid: str, data: Mapping[str, str | None]
+    ) -> Mapping[str, str | None] | None:
+        """The values that may be published; None if the form's definition, which says so, cannot be read now.
+
+        A field that the definition lacks may be new: then it is read at once. If it lacks it still, the field is left
+        out.
+        """
+        protection, key = self._protection(app.api.app), (app.api.app.corp_id, app.api.app.app_type, form_uuid)
+        if not protection.needs_labels:
+            return data
+        if self._not_before.get(key, 0) > self._clock.now_ms():
+            return None
+        try:
+            defined = await self._definition(app, form_uuid)
+            found = protected(data, defined.definition, protection)
+            if found.unknown - defined.unknown:
+                defined = await self._define(app, form_uuid, found.unknown)
+                found = protected(data, defined.definition, protection)
+        except (Refused, Unexpected, Absent) as error:
+            self._refused(key, error)
+            return None
+        self._count(app.api.app, len(found.unknown) + found.unclear)
+        return found.data
+
+    async def _definition(self, app: _App, form_uuid: str) -> Defined:
+        its = app.api.app
+        defined = self._forms.defined(its.corp_id, its.app_type, form_uuid)
+        if defined is None or not 0 < defined.due_ms - self._clock.now_ms() <= DAY_MS:
+            return await self._define(app, form_uuid, set())
+        return defined
+
+    async def _define(self, app: _App, form_uuid: str, unknown: set[str]) -> Defined:
+        """Read the form's definition: daily, and an hour after it lacked another field. Raises what calls raise."""
+        its, now_ms = app.api.app, self._clock.now_ms()
+        definition = Definition.of(await app.organisation.form(its, form_uuid, None))
+        before = self._forms.defined(its.corp_id, its.app_type, form_uuid) or Defined(definition, 0, set())
+        left = {each for each in before.unknown | unknown if not definition.knows(each)}
+        if left - before.unknown:
+            _log.warning("form_fields_unknown", form_uuid=form_uuid, fields=sorted(left))
+        found = Defined(definition, now_ms + (_HOUR_MS if left - before.unknown else DAY_MS), left)
+        with self._forms.transaction():
+            self._forms.define(its.corp_id, its.app_type, form_uuid, found)
+            if before.unknown - left:
+                self._forms.check_all(its.corp_id, its.app_type, form_uuid, now_ms=now_ms)
+        return found
 
     def _protection(self, app: App) -> Protection:
         if app.hash_fields and not self._rules.hash_key:
-            raise OperatorError(f"{app.app_type}: hash_fields requires RECONCILE_HASH_KEY_FILE")
+            self._problems.append(f"{app.app_type}: hash_fields are left out without RECONCILE_HASH_KEY_FILE")
+            return Protection((*app.omit_fields, *app.hash_fields))
         return Protection(app.omit_fields, app.hash_fields, self._rules.hash_key)
+
+    def _count(self, app: App, left_out: int) -> None:
+        if left_out:
+            self._on_left_out(app.app_type, left_out)
 
     async def _write(self, records: Sequence[FormData]) -> None:
         await self._writer.write_forms(records)

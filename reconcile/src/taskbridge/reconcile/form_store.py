@@ -1,4 +1,4 @@
-"""The last record of each instance on the topic of form data, and the instances that are to be read."""
+"""The last record of each instance on the topic of form data, what is to be read, and what is known of forms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from taskbridge.dingtalk.api import Part  # noqa: TC001 - msgspec needs it
 from taskbridge.dingtalk.times import DAY_MS, span_of
+from taskbridge.reconcile.form_values import Definition
 from taskbridge.reconcile.names import transaction
 from taskbridge.schemas.events import AHEAD_MS
 
@@ -45,6 +47,14 @@ CREATE INDEX IF NOT EXISTS form_reads_newest ON form_reads (corp_id, app_type, o
 CREATE TABLE IF NOT EXISTS form_fields (
     corp_id TEXT NOT NULL, form_uuid TEXT NOT NULL, fields BLOB NOT NULL, PRIMARY KEY (corp_id, form_uuid)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS form_definitions (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, form_uuid TEXT NOT NULL, due_ms INTEGER NOT NULL,
+    definition BLOB NOT NULL, unknown BLOB NOT NULL, PRIMARY KEY (corp_id, app_type, form_uuid)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS form_scans (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, form_uuid TEXT NOT NULL, scan BLOB NOT NULL,
+    PRIMARY KEY (corp_id, app_type, form_uuid)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS form_positions (
     topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (topic, partition)
 ) WITHOUT ROWID;
@@ -70,7 +80,7 @@ class Known(NamedTuple):
     as_of_ms: int
     """The values were right at this time. Earlier readings say nothing new. 0: not known."""
     absent_ms: int | None
-    """When DingTalk first did not return the instance."""
+    """When DingTalk first said that there is no such instance."""
     is_deleted: bool
 
 
@@ -82,6 +92,23 @@ class Due(NamedTuple):
     is_second: bool
 
 
+class Defined(NamedTuple):
+    """A form's definition as it was read, the time of the next reading, and the fields of values that it lacks."""
+
+    definition: Definition
+    due_ms: int
+    unknown: set[str]
+
+
+class Scan(msgspec.Struct):
+    """A reading of a form's lists, which may take days."""
+
+    began_ms: int
+    parts: list[Part]
+    is_whole: bool = True
+    """No rows are missing."""
+
+
 class FormStore:
     """Survives restarts. The topic has the same digests: after a loss they are read from there."""
 
@@ -89,11 +116,12 @@ class FormStore:
         self._database = database
         database.executescript(_TABLES)
 
-    def find(self, instance_id: str) -> Known | None:
+    def find(self, instance_id: str, *, now_ms: int) -> Known | None:
         row = self._database.execute(
-            "SELECT form_uuid, process_code, digest, read_ms, as_of_ms, absent_ms, is_deleted FROM form_records"
-            " WHERE instance_id = ?",
-            (instance_id,),
+            # A time to come is of a clock that was wrong.
+            "SELECT form_uuid, process_code, digest, read_ms, as_of_ms * (as_of_ms <= ?), absent_ms, is_deleted"
+            " FROM form_records WHERE instance_id = ?",
+            (now_ms, instance_id),
         ).fetchone()
         return None if row is None else Known(*row)
 
@@ -108,19 +136,35 @@ class FormStore:
     def confirm(self, instance_id: str, *, as_of_ms: int, due_ms: int) -> None:
         """The values are the same at this time."""
         self._database.execute(
-            "UPDATE form_records SET as_of_ms = max(as_of_ms, ?), due_ms = ?, absent_ms = NULL WHERE instance_id = ?",
+            "UPDATE form_records SET as_of_ms = ?, due_ms = ?, absent_ms = NULL WHERE instance_id = ?",
             (as_of_ms, due_ms, instance_id),
         )
 
     def postpone(self, ids: Iterable[str], *, due_ms: int, absent_ms: int | None = None) -> None:
-        """Check these then; ``absent_ms``: DingTalk did not return them at that time."""
+        """Check these then; ``absent_ms``: since when DingTalk says that they do not exist."""
         self._database.executemany(
-            "UPDATE form_records SET due_ms = ?, absent_ms = ifnull(absent_ms, ?) WHERE instance_id = ?",
+            "UPDATE form_records SET due_ms = ?, absent_ms = ? WHERE instance_id = ?",
             [(due_ms, absent_ms, each) for each in ids],
         )
 
+    def check_all(self, corp_id: str, app_type: str, form_uuid: str, *, now_ms: int) -> None:
+        """Read all instances of the form again."""
+        self._database.execute(
+            "UPDATE form_records SET due_ms = ? WHERE (corp_id, app_type, form_uuid) = (?, ?, ?) AND is_deleted = 0",
+            (now_ms, corp_id, app_type, form_uuid),
+        )
+
+    def lately_read(self, target: Target, form_uuid: str, *, most: int) -> list[str]:
+        """Instances of the form that were not absent, the last ones first that were read."""
+        rows = self._database.execute(
+            "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
+            " AND form_uuid = ? AND absent_ms IS NULL ORDER BY due_ms DESC LIMIT ?",
+            (*target, form_uuid, most),
+        )
+        return [each for (each,) in rows.fetchall()]
+
     def to_check(self, target: Target, *, now_ms: int, most: int) -> list[str]:
-        """Instances that were not read for long, or were absent a day ago."""
+        """Instances that were not read for long, or are to be looked up again."""
         rows = self._database.execute(
             "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND due_ms <= ? ORDER BY due_ms LIMIT ?",
@@ -165,16 +209,16 @@ class FormStore:
         target = Target(app.corp_id, app.app_type)
         with self.transaction():
             for row in rows:
-                if not self.is_read(row):
+                if not self.is_read(row, now_ms=now_ms):
                     modified = span_of(row.modified_time)
                     changed_ms = now_ms if modified is None else modified.first
                     late = is_late(changed_ms, now_ms=now_ms)
                     its_id = row.process_instance_id
                     self.schedule(its_id, target, changed_ms=changed_ms, due_ms=now_ms, is_late=late)
 
-    def is_read(self, row: wire.Instance) -> bool:
+    def is_read(self, row: wire.Instance, *, now_ms: int) -> bool:
         """Whether the listed instance did not change after its values were read."""
-        known, modified = self.find(row.process_instance_id), span_of(row.modified_time)
+        known, modified = self.find(row.process_instance_id, now_ms=now_ms), span_of(row.modified_time)
         return known is not None and modified is not None and modified.end + AHEAD_MS <= known.as_of_ms
 
     def due(self, target: Target, *, now_ms: int, most: int) -> list[Due]:
@@ -196,6 +240,14 @@ class FormStore:
                 "UPDATE form_reads SET due_ms = ?, is_second = 1 WHERE (instance_id, changed_ms) = (?, ?)",
                 (now_ms + SECOND_MS, *its),
             )
+
+    def hold(self, ids: Iterable[str], target: Target, *, now_ms: int, due_ms: int) -> None:
+        """Read these then, and not before: they cannot be published now."""
+        self._database.executemany(
+            "INSERT INTO form_reads VALUES (?, ?, ?, ?, NULL, ?, ?, 0)"
+            " ON CONFLICT DO UPDATE SET due_ms = excluded.due_ms",
+            [(each, *target, now_ms, due_ms) for each in ids],
+        )
 
     def forget(self, instance_id: str) -> None:
         """Do not read this instance: it was deleted."""
@@ -221,6 +273,46 @@ class FormStore:
         )
         return True
 
+    def defined(self, corp_id: str, app_type: str, form_uuid: str) -> Defined | None:
+        row = self._database.execute(
+            "SELECT definition, due_ms, unknown FROM form_definitions WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)",
+            (corp_id, app_type, form_uuid),
+        ).fetchone()
+        decode = msgspec.msgpack.decode
+        return row and Defined(decode(row[0], type=Definition), row[1], decode(row[2], type=set[str]))
+
+    def define(self, corp_id: str, app_type: str, form_uuid: str, found: Defined) -> None:
+        row = found.due_ms, *map(msgspec.msgpack.encode, (found.definition, found.unknown))
+        self._database.execute(
+            "INSERT OR REPLACE INTO form_definitions VALUES (?, ?, ?, ?, ?, ?)", (corp_id, app_type, form_uuid, *row)
+        )
+
+    def to_define(self, corp_id: str, app_type: str, *, now_ms: int) -> str | None:
+        """A form whose values have fields that its definition lacks: perhaps a later one has them."""
+        row = self._database.execute(
+            "SELECT form_uuid FROM form_definitions WHERE (corp_id, app_type) = (?, ?) AND due_ms <= ? AND unknown != ?"
+            " LIMIT 1",
+            (corp_id, app_type, now_ms, msgspec.msgpack.encode(())),
+        ).fetchone()
+        return row and row[0]
+
+    def scan(self, corp_id: str, app_type: str, form_uuid: str) -> Scan | None:
+        row = self._database.execute(
+            "SELECT scan FROM form_scans WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)",
+            (corp_id, app_type, form_uuid),
+        ).fetchone()
+        return row and msgspec.msgpack.decode(row[0], type=Scan)
+
+    def save_scan(self, corp_id: str, app_type: str, form_uuid: str, scan: Scan) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO form_scans VALUES (?, ?, ?, ?)",
+            (corp_id, app_type, form_uuid, msgspec.msgpack.encode(scan)),
+        )
+
+    def end_scan(self, corp_id: str, app_type: str, form_uuid: str) -> None:
+        its = corp_id, app_type, form_uuid
+        self._database.execute("DELETE FROM form_scans WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)", its)
+
     def positions(self, topic: str) -> dict[int, int]:
         return dict(
             self._database.execute("SELECT partition, offset FROM form_positions WHERE topic = ?", (topic,)).fetchall()
@@ -236,6 +328,7 @@ class FormStore:
         self._database.execute("DELETE FROM form_positions WHERE topic = ?", (topic,))
         if records:
             self._database.execute("DELETE FROM form_records")
+            self._database.execute("DELETE FROM form_scans")
 
     def transaction(self) -> AbstractContextManager[None]:
         return transaction(self._database)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:reconcile:v1")
 """The namespace of the ids of repairs, which are never the id of a callback."""
+_EXACT = msgspec.json.Encoder(decimal_format="number")
 _PASSED_ON = frozenset({wire.FORWARD, wire.RESTART, wire.REDIRECT})
 _ACTIONS = {Status.COMPLETED: Action.COMPLETED, Status.CANCELLED: Action.CANCELLED}
 
@@ -334,8 +335,8 @@ def form_texts(data: Mapping[str, Any] | None) -> dict[str, str | None]:
 
 
 def _json_text(value: Any) -> str | None:
-    """None if it is nested too deeply."""
+    """With the digits that DingTalk sent. None if it is nested too deeply."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _EXACT.encode(value).decode()
     except RecursionError:
         return None

@@ -331,24 +331,24 @@ async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None
     first = day_of(first_ms - DAY_MS)
     last = day_of(began_ms + DAY_MS)
     while first <= last:
-        days = await slice_of(repairer.api, form.form_uuid, Days(first, last))
+        days = await _slice_of(repairer.api, form.form_uuid, Days(first, last))
         async for rows in repairer.api.instances(form.form_uuid, days):
             await repairer.repair_page(rows, title, key)
         until_ms = min(day_start_ms(days.last), settled_ms)
         cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
         await repairer.reach(key, cursor)
-        first = plus_days(days.last, 1)
+        first = _plus_days(days.last, 1)
     if repairer.publishes_forms:
         repairer.store.cursors.extend(key._replace(work=WORK), first_ms, until_ms=began_ms)
 
 
-async def slice_of(api: YidaApi, form_uuid: str, days: Days, *, is_process: bool = True) -> Days:
+async def _slice_of(api: YidaApi, form_uuid: str, days: Days) -> Days:
     """The first of these days, as many as are read in one go."""
-    last = min(days.last, plus_days(days.first, _SLICE_DAYS - 1))
+    last = min(days.last, _plus_days(days.first, _SLICE_DAYS - 1))
     while _length(days.first, last) > _LONG_DAYS:
-        if await api.count(form_uuid, Days(days.first, last), is_process=is_process) <= _SLICE_ROWS:
+        if await api.count(form_uuid, Days(days.first, last)) <= _SLICE_ROWS:
             break
-        last = plus_days(days.first, _length(days.first, last) // 2 - 1)
+        last = _plus_days(days.first, _length(days.first, last) // 2 - 1)
     return Days(days.first, last)
 
 
@@ -356,7 +356,7 @@ def _length(first: str, last: str) -> int:
     return (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
 
 
-def plus_days(day: str, days: int) -> str:
+def _plus_days(day: str, days: int) -> str:
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
 
 

@@ -93,6 +93,12 @@ class Metrics:
             ["api", "answer"],
             registry=self.registry,
         )
+        self._left_out = Counter(
+            "taskbridge_reconcile_form_values_left_out",
+            "Values of forms that were left out, by app: a rule may concern them, and their label or shape is unknown.",
+            ["app_type"],
+            registry=self.registry,
+        )
         self._forms = Counter(
             "taskbridge_reconcile_form_records",
             "Records of form data written, by app and cause: create, event, scan, backfill, deleted.",
@@ -100,6 +106,9 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_StoreCollector(data, clock))
+
+    def count_left_out(self, app_type: str, values: int) -> None:
+        self._left_out.labels(app_type).inc(values)
 
     def count_form(self, record: FormData) -> None:
         cause = "deleted" if record.deleted else record.cause
