@@ -44,6 +44,10 @@ TO_CHECK = (
 TO_READ = (
     "SELECT 1 FROM form_reads WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND due_ms <= 4 ORDER BY changed_ms DESC"
 )
+LATELY = (
+    "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND is_deleted = 0 AND form_uuid = 4"
+    " AND absent_ms IS NULL ORDER BY due_ms DESC"
+)
 BY_ID = wire.GetInstancesByIdList.path
 
 
@@ -357,6 +361,22 @@ async def test_a_form_without_a_definition_stops_no_other(tmp_path: Path) -> Non
         assert values(found) == truth(found)
 
 
+async def test_a_definition_that_is_gone_later_stops_no_other_form(tmp_path: Path) -> None:
+    async with forms(tmp_path, omit_fields=("身份证*",), scanned=(FORM, ORDINARY, "FORM-2")) as found:
+        labels = found.api.dingtalk.organisation.labels
+        labels |= {FORM: {"number_1": "金额"}, "FORM-2": {"number_1": "金额"}}
+        found.happen(created(form_data={"number_1": "1", "text_7": "of a field that was removed"}))
+        await found.run(20)
+        labels.pop(FORM)
+        for day in range(3):
+            with suppress(OperatorError):
+                await found.run(DAY_S)
+            found.happen(created(f"J-{day}", found.api.clock.now_ms(), form_uuid="FORM-2", form_data={}))
+            found.edit(f"J-{day}", number_1="5")
+            await found.run(20)
+            assert values(found)[f"J-{day}"] == {"number_1": "5"}
+
+
 async def test_without_a_key_hashed_fields_are_left_out_and_nothing_else(tmp_path: Path) -> None:
     async with forms(tmp_path, rules=replace(RULES, hash_key=b""), hash_fields=("text_*",)) as found:
         found.api.dingtalk.organisation.labels[FORM] = {"number_1": "金额", "text_1": "姓名"}
@@ -531,6 +551,7 @@ async def test_a_clock_that_was_ahead_hides_no_change(tmp_path: Path) -> None:
         (TO_READ, "form_reads_newest"),
         ("SELECT corp_id, count(*) FROM form_reads GROUP BY 1 ORDER BY 1", "form_reads_newest"),
         ("SELECT DISTINCT corp_id, app_type, ordinary FROM form_reads", "form_reads_newest"),
+        (LATELY, "form_records_due"),
     ],
 )
 async def test_an_index_serves_each_query(tmp_path: Path, query: str, index: str) -> None:

@@ -30,7 +30,7 @@ from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, FormData, T
 from taskbridge.schemas.topics import FORM_DATA, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -149,7 +149,8 @@ class FormSync:
         first = (now_ms // DAY_MS + self._runs) % max(1, len(every))
         every = every[first:] + every[:first]
         ready = [each for each in every if self._next_ms.get(each[1].corp_id, 0) <= now_ms]
-        await self._by_turns(_FOR_EVENTS, [((*each[1], EVENT), partial(self._read_due, *each)) for each in ready])
+        reads = [((*each[1], EVENT), partial(self._read_due, *each)) for each in ready]
+        await self._by_turns(_FOR_EVENTS, [*self._to_define(ready), *reads])
         self._space(used)
         scans = [(*each, form_uuid) for each in every for form_uuid in self._to_scan(each[0].api.app, each[1])]
         await self._by_turns(_FOR_SCANS, [((*each[1], each[2]), partial(self._scan, *each)) for each in scans])
@@ -342,15 +343,20 @@ class FormSync:
             is_late=is_late(event.occurred_at, now_ms=now_ms),
         )
 
-    async def _read_due(self, app: _App, target: Target) -> bool:
-        """Read instances that events or scans announced, those of the newest changes first; or an outdated definition.
+    def _to_define(self, apps: Iterable[tuple[_App, Target]]) -> Iterator[tuple[Key, Step]]:
+        """The forms whose values have fields that their definitions lack: perhaps later ones have them."""
+        for app, target in apps:
+            if not target.ordinary:
+                for form_uuid in self._forms.to_define(*target[:2], now_ms=self._clock.now_ms()):
+                    yield (*target[:2], form_uuid), partial(self._redefine, app, form_uuid)
 
-        One call reads many instances.
-        """
+    async def _redefine(self, app: _App, form_uuid: str) -> bool:
+        await self._define(app, form_uuid, set())
+        return False
+
+    async def _read_due(self, app: _App, target: Target) -> bool:
+        """Read instances that events or scans announced, those of the newest changes first."""
         now_ms = self._clock.now_ms()
-        if not target.ordinary and (form_uuid := self._forms.to_define(*target[:2], now_ms=now_ms)) is not None:
-            await self._define(app, form_uuid, set())
-            return True
         due = {each.instance_id: each for each in self._forms.due(target, now_ms=now_ms, most=IDS_PER_CALL)}
         if not due:
             return False
@@ -405,12 +411,14 @@ class FormSync:
     async def _scan(self, app: _App, target: Target, form_uuid: str) -> bool:
         """Read a page of the lists of a form, of the instances that were modified since the last scan."""
         key, now_ms = CursorKey(WORK, *target[:2], form_uuid), self._clock.now_ms()
-        if self._protection(app.api.app).needs_labels:
-            await self._definition(app, form_uuid)  # without it, nothing would be published
+        if await self._protected(app, form_uuid, {}) is None:
+            return False  # nothing would be published
         scan = self._forms.scan(*key[1:])
         if scan is None or scan.began_ms > now_ms:
             scan = Scan(now_ms, [Part(Days(day_of(self._scanned(key) - DAY_MS), day_of(now_ms + DAY_MS)))])
-        read = await app.api.read_part(form_uuid, scan.parts.pop(), is_process=not target.ordinary)
+        # A scan may take days, in which rows always disappear.
+        part = scan.parts.pop()._replace(shrunk=0)
+        read = await app.api.read_part(form_uuid, part, is_process=not target.ordinary)
         await self._take(app, target, form_uuid, read.rows)
         scan.parts += read.left
         if read.problem is not None:
@@ -423,7 +431,9 @@ class FormSync:
         with self._forms.transaction():
             self._forms.end_scan(*key[1:])
             if scan.is_whole:
-                self._store.cursors.move(key, Cursor(scan.began_ms, scan.began_ms))
+                before = self._store.cursors.find(key)
+                since_ms = self._scanned(key) if before is None else before.since_ms
+                self._store.cursors.move(key, Cursor(since_ms, scan.began_ms))
         if not scan.is_whole:
             raise Unexpected(f"form {form_uuid} was not listed completely")
         return False
@@ -505,7 +515,7 @@ class FormSync:
 
         Those whose form has no readable definition, where one is needed, are returned, and read again later.
         """
-        changed, same, held = list[tuple[FormData, int]](), list[tuple[FormData, int]](), set[str]()
+        changed, same, held = list[tuple[FormData, int]](), list[tuple[FormData, int]](), dict[str, int]()
         for each in readings:
             known = self._known(each.instance.process_instance_id)
             record = await self._record(app, target, each, form_uuid, held=held)
@@ -521,11 +531,11 @@ class FormSync:
                 self._forms.confirm(record.instance_id, as_of_ms=as_of_ms, due_ms=due_ms)
             for record, as_of_ms in changed:
                 self._store_record(record, target, as_of_ms)
-            self._forms.hold(held, target, now_ms=now_ms, due_ms=now_ms + _REFUSED_MS)
-        return held
+            self._forms.hold(held, target, now_ms=now_ms)
+        return {*held}
 
     async def _record(
-        self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: set[str]
+        self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: dict[str, int]
     ) -> FormData | None:
         """None: the form is unknown, or its values were not returned, or are not published, or are held."""
         instance, its = reading.instance, app.api.app
@@ -540,7 +550,7 @@ class FormSync:
             span_of(instance.modified_time),
         )
         if data is None:
-            held.add(instance.process_instance_id)
+            held[instance.process_instance_id] = self._not_before[*target[:2], form_uuid]
             return None
         return FormData(
             *target[:2],

@@ -241,12 +241,12 @@ class FormStore:
                 (now_ms + SECOND_MS, *its),
             )
 
-    def hold(self, ids: Iterable[str], target: Target, *, now_ms: int, due_ms: int) -> None:
-        """Read these then, and not before: they cannot be published now."""
+    def hold(self, due_ms: Mapping[str, int], target: Target, *, now_ms: int) -> None:
+        """Read each of these then, and not before: it cannot be published now."""
         self._database.executemany(
             "INSERT INTO form_reads VALUES (?, ?, ?, ?, NULL, ?, ?, 0)"
             " ON CONFLICT DO UPDATE SET due_ms = excluded.due_ms",
-            [(each, *target, now_ms, due_ms) for each in ids],
+            [(each, *target, now_ms, due_ms[each]) for each in due_ms],
         )
 
     def forget(self, instance_id: str) -> None:
@@ -287,14 +287,14 @@ class FormStore:
             "INSERT OR REPLACE INTO form_definitions VALUES (?, ?, ?, ?, ?, ?)", (corp_id, app_type, form_uuid, *row)
         )
 
-    def to_define(self, corp_id: str, app_type: str, *, now_ms: int) -> str | None:
-        """A form whose values have fields that its definition lacks: perhaps a later one has them."""
-        row = self._database.execute(
-            "SELECT form_uuid FROM form_definitions WHERE (corp_id, app_type) = (?, ?) AND due_ms <= ? AND unknown != ?"
-            " LIMIT 1",
+    def to_define(self, corp_id: str, app_type: str, *, now_ms: int) -> list[str]:
+        """The forms to define again whose definition lacks fields."""
+        rows = self._database.execute(
+            "SELECT form_uuid FROM form_definitions"
+            " WHERE (corp_id, app_type) = (?, ?) AND due_ms <= ? AND unknown != ?",
             (corp_id, app_type, now_ms, msgspec.msgpack.encode(())),
-        ).fetchone()
-        return row and row[0]
+        )
+        return [each for (each,) in rows.fetchall()]
 
     def scan(self, corp_id: str, app_type: str, form_uuid: str) -> Scan | None:
         row = self._database.execute(
