@@ -107,6 +107,9 @@ class FollowedTopic(ABC):
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
         """Change the rows; returns whom or what ``on_change`` of the follower gets."""
 
+    def lock(self, connection: Connection, /) -> None:  # noqa: B027 - most topics need none
+        """Called first in a transaction, for a lock that comes before those of positions and rows."""
+
     def drop(self, connection: Connection, partition: int, /) -> None:  # noqa: B027 - most topics have rows of no partition
         """Delete the rows of a partition that will be read again from its beginning.
 
@@ -150,6 +153,8 @@ def write_batch(
     completed = {each.place[0] for each, end in ends.items() if not each.is_complete and end >= each.stored.fill_end}
     # To adapt a topic may take minutes, at the end of a filling.
     with database.write(within_s=None if completed else _BATCH_S) as connection:
+        for name in sorted(readable):
+            topics[name].lock(connection)
         if not advance(connection, moves):
             raise PositionLost
         for name in sorted(readable):

@@ -38,7 +38,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_BATCH = 1000
+_BATCH, _BATCH_BYTES = 1000, 4 << 20
+"""A batch ends with the record that reaches one of these: its rows are written in seconds."""
 _POLL_S = 0.5
 _ANSWER_S = 10.0
 _EVERY_S = {"health": 1.0, "topics": 5.0, "renewal": 600.0, "purge": 3600.0}
@@ -237,8 +238,9 @@ class Follower:
 
     def _drop(self, connection: Connection, place: Place) -> None:
         log.warning("rows_dropped", topic=place[0], partition=place[1])
-        self._topics[place[0]].drop(connection, place[1])
+        self._topics[place[0]].lock(connection)
         drop_position(connection, place)
+        self._topics[place[0]].drop(connection, place[1])
 
     def _topic_ids(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
         found = self._answered(self._describe(topics))
@@ -265,11 +267,14 @@ class Follower:
         # One first: a larger number would wait for all of them, or for the whole time.
         first = self._consumer.poll(_POLL_S)
         if first is not None:
-            records = [*self._read(first)]
+            records, size = [*self._read(first)], len(first.value() or b"")
             for message in self._consumer.consume(_BATCH - 1, 0):
                 records += self._read(message)
-            # The first one is read again where its partition was assigned again in between.
-            self._store([each for each in records if self._assigned.get(each.assigned.place) is each.assigned])
+                size += len(message.value() or b"")
+                if size >= _BATCH_BYTES:
+                    self._store_assigned(records)
+                    records, size = [], 0
+            self._store_assigned(records)
         # The end of a filling may be offsets without records.
         ended = [each for each in self._assigned.values() if not each.is_complete]
         self._move([each for each in ended if each.reached >= each.stored.fill_end])
@@ -303,6 +308,10 @@ class Follower:
     def _restart(self, place: Place) -> None:
         with self._database.write() as connection:
             self._drop(connection, place)
+
+    def _store_assigned(self, records: Sequence[Record]) -> None:
+        """The first one of a batch is read again where its partition was assigned again in between."""
+        self._store([each for each in records if self._assigned.get(each.assigned.place) is each.assigned])
 
     def _store(self, records: Sequence[Record]) -> None:
         """Write a batch. A record that the database refuses is found by writing halves, and skipped."""
