@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskbridge.landing.values import LINES_MAX, Field, Kind, Place, field_of, guessed, typed
-
-
-def nothing(_place: object) -> None:
-    """Guess nothing."""
-
+from taskbridge.landing.values import LINES_MAX, Field, Kind, Place, field_of, guessed, guesses, typed
 
 DAY = 1_719_417_600_000
 """2024-06-27 00:00 in China."""
@@ -21,7 +16,7 @@ DAY = 1_719_417_600_000
 
 def read(kind: Kind, text: str, **more: str) -> tuple[Any, ...] | str | None:
     """The values, or the raw text, or None."""
-    found = typed({"f": text, **more}, {(None, "f"): Field("f", kind)}, nothing)
+    found = typed({"f": text, **more}, {(None, "f"): Field("f", kind)})
     assert not (found.values and found.raw)
     return found.values.get("f", found.raw.get("f"))
 
@@ -45,6 +40,7 @@ def read(kind: Kind, text: str, **more: str) -> tuple[Any, ...] | str | None:
         (Kind.CHOICES, '["A", "B"]', '["A","B"]'),
         (Kind.CHOICES, "A", '["A"]'),
         (Kind.CHOICES, '["\\ud83d"]', '["\ufffd"]'),
+        (Kind.FILES, '[{"name":"a\\u0000b","id":"\\u0000"}]', '[{"name":"a\ufffdb","size":null,"id":"\ufffd"}]'),
         (Kind.ADDRESS, "文一西路969号", "文一西路969号"),
         (
             Kind.ADDRESS,
@@ -112,7 +108,6 @@ def test_no_address_of_a_file_is_kept(text: str) -> None:
         found = typed(
             {"unknown": text, "t": json.dumps([text, {"rows": json.loads(text)}])},
             {(None, "t"): Field("t", Kind.SUBFORM)},
-            nothing,
         )
         assert "SECRET" not in found.raw["unknown"]
 
@@ -122,7 +117,7 @@ def test_nothing_is_no_value(kind: Kind) -> None:
     for text in (
         ("", " ", "[]") if kind not in (Kind.TEXT, Kind.NUMBER, Kind.DATE, Kind.DATETIME, Kind.ADDRESS) else ("", " ")
     ):
-        found = typed({"f": text}, {(None, "f"): Field("f", kind)}, nothing)
+        found = typed({"f": text}, {(None, "f"): Field("f", kind)})
         assert not found.values
         if kind is not Kind.DATE_RANGE:
             assert not found.raw
@@ -134,7 +129,7 @@ def test_the_lines_of_a_sub_form_have_fields_of_their_own() -> None:
         ("t", "n"): Field("n", Kind.NUMBER, "t"),
         (None, "n"): Field("n", Kind.TEXT),
     }
-    found = typed({"n": "1", "t": '[{"n":1.50,"who":"?"},{"n":"x"},{}]'}, fields, nothing)
+    found = typed({"n": "1", "t": '[{"n":1.50,"who":"?"},{"n":"x"},{}]'}, fields)
     assert found.values == {"n": ("1",)}
     assert [(each.values, each.raw) for each in found.lines["t"]] == [
         ({"n": ("1.50",)}, {"who": "?"}),
@@ -143,16 +138,44 @@ def test_the_lines_of_a_sub_form_have_fields_of_their_own() -> None:
     ]
 
 
+LINE = {"n": "12345678901234567.89"}
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ('[{"n":12345678901234567.89}]', [LINE]),
+        ('{"n":12345678901234567.89}', [LINE]),
+        ('[null,{"n":12345678901234567.89}]', [{}, LINE]),
+        ('["{\\"n\\":12345678901234567.89}"]', [LINE]),
+        ('"[{\\"n\\":12345678901234567.89}]"', [LINE]),
+        ("null", []),
+    ],
+)
+def test_lines_in_other_shapes(given: str, lines: list[dict[str, str]]) -> None:
+    fields: dict[Place, Field] = {(None, "t"): Field("t", Kind.SUBFORM), ("t", "n"): Field("n", Kind.NUMBER, "t")}
+    found = typed({"t": given}, fields)
+    assert not found.raw
+    assert [each.values for each in found.lines["t"]] == [
+        {name: (text,) for name, text in line.items()} for line in lines
+    ]
+
+
 def test_values_of_unknown_fields_are_raw_but_not_those_about_a_known_field() -> None:
     data = {"x": "1", "x_id": "2", "numberField_1": "3", "numberField_1_value": "3", "y": "4", "y_id": "5", "z_id": "6"}
-    found = typed(data, {(None, "y"): Field("y", Kind.TEXT)}, lambda place: guessed(place[1]))
+    known: dict[Place, Field] = {(None, "y"): Field("y", Kind.TEXT)}
+    found = typed(data, known)
+    assert found.raw == {"x": "1", "x_id": "2", "numberField_1": "3", "numberField_1_value": "3", "z_id": "6"}
+    [guess] = guesses(found)
+    found = typed(data, {**known, guess.place: guess})
     assert found.values == {"numberField_1": ("3",), "y": ("4",)}
     assert found.raw == {"x": "1", "x_id": "2", "z_id": "6"}
+    assert not typed({"employeeField_1": "", "employeeField_1_id": "[]"}, {}).raw
 
 
 def test_a_field_may_have_the_name_of_another_ones_ids() -> None:
     fields: dict[Place, Field] = {(None, each): Field(each, Kind.TEXT) for each in ("dept", "dept_id")}
-    assert typed({"dept": "研发部", "dept_id": "42"}, fields, nothing).values == {
+    assert typed({"dept": "研发部", "dept_id": "42"}, fields).values == {
         "dept": ("研发部",),
         "dept_id": ("42",),
     }

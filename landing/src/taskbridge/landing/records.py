@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskbridge.landing.shapes import LandedForm, Shapes, put_of, row_of
+from taskbridge.landing.shapes import LandedForm, Shapes, put_of, read_values_again, row_of
 from taskbridge.landing.tables import TABLES, WRITER, Among, Put
-from taskbridge.landing.values import Typed, plain, to_json, typed
+from taskbridge.landing.values import Field, Place, Typed, guesses, plain, to_json, typed
 from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.schemas.codec import Undecodable, form_codec, form_data_codec, person_codec, task_state_codec
@@ -27,11 +28,30 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import FormData, PersonRecord, TaskState
     from taskbridge.schemas.registry import Registry
 
+_IDLE_S = 1.0
 _FORM, _STATE = "form", "state"
 """Of ``landed``: which record a row is from."""
 
 Unfit = tuple[str, str, int]
 """Table, instance and the number of its values that are raw."""
+
+
+class Filled:
+    """The values of an instance, typed before the transaction that writes them, and again where fields changed."""
+
+    def __init__(self, record: FormData, shapes: Shapes) -> None:
+        self.record, self.read_at = record, record.read_at
+        self.key = plain(record.corp_id), plain(record.form_uuid)
+        self._fields: Mapping[Place, Field] | None = None
+        self._typed = Typed({}, {}, {})
+        self.by({} if (form := shapes.forms.get(self.key)) is None else form.fields)
+
+    def by(self, fields: Mapping[Place, Field]) -> Typed:
+        if self._fields is not fields:
+            if self._fields != fields:
+                self._typed = typed(self.record.data, fields)
+            self._fields = fields
+        return self._typed
 
 
 class _Landed(FollowedTopic):
@@ -70,16 +90,21 @@ class Values(_Landed):
         super().__init__(database, registry)
         self._shapes = shapes
 
-    def read(self, message: Message) -> tuple[str, FormData | None]:
+    def lock(self, connection: Connection, /) -> None:
+        self.database.lock(connection, WRITER)
+
+    def read(self, message: Message) -> tuple[str, Filled | None]:
         key, value = key_of(message), message.value()
         record: FormData | None = None if value is None else self.codec.decode(value)
         if record is not None and clean(record.instance_id) != key:
             raise Undecodable("it is about another instance than its key")
-        return key, record
+        return key, None if record is None else Filled(record, self._shapes)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Unfit]:
-        self.database.lock(connection, WRITER)
-        self._shapes.refresh(connection)
+        with self._shapes.used(connection):
+            return self._write(connection, records)
+
+    def _write(self, connection: Connection, records: Sequence[Record]) -> Collection[Unfit]:
         before = self.landed(connection, {each.key for each in records})
         newest: dict[str, Record] = {}
         read_at = {key: each.read_at for key, each in before.items()}
@@ -94,10 +119,10 @@ class Values(_Landed):
         self._clear(connection, newest, before)
         by_form: dict[LandedForm, list[Record]] = defaultdict(list)
         for each in newest.values():
-            if (value := each.value) is not None:
-                key = plain(value.corp_id), plain(value.form_uuid)
-                process_code = None if value.process_code is None else plain(value.process_code)
-                by_form[self._shapes.form_of(connection, key, plain(value.app_type), process_code)].append(each)
+            if each.value is not None:
+                its: FormData = each.value.record
+                process_code, app_type = _plain(its.process_code), plain(its.app_type)
+                by_form[self._shapes.form_of(connection, each.value.key, app_type, process_code)].append(each)
         unfit = [found for form, its in by_form.items() for found in self._put(connection, form, its)]
         self.forget(connection, [key for key, each in newest.items() if each.value is None and key in before])
         landed = [
@@ -109,11 +134,10 @@ class Values(_Landed):
         return unfit
 
     def drop(self, connection: Connection, partition: int, /) -> None:
-        self.database.lock(connection, WRITER)
-        self._shapes.refresh(connection)
-        keys = self.of_partition(connection, partition)
-        self._delete(connection, keys, self.landed(connection, keys))
-        self.forget(connection, keys)
+        with self._shapes.used(connection):
+            keys = self.of_partition(connection, partition)
+            self._delete(connection, keys, self.landed(connection, keys))
+            self.forget(connection, keys)
 
     def _clear(self, connection: Connection, newest: Mapping[str, Record], before: Mapping[str, Any]) -> None:
         """Delete the rows that are replaced, but those of forms: their former columns stay."""
@@ -122,8 +146,8 @@ class Values(_Landed):
             key
             for key, value in known.items()
             if value is not None
-            and not value.deleted
-            and (plain(value.corp_id), plain(value.form_uuid)) == (before[key].corp_id, before[key].form_uuid)
+            and not value.record.deleted
+            and value.key == (before[key].corp_id, before[key].form_uuid)
         }
         self._delete(connection, known.keys() - stays, before)
         self._delete(connection, stays, before, lines_only=True)
@@ -140,14 +164,14 @@ class Values(_Landed):
                 self.among.delete(connection, table.name, its)
 
     def _put(self, connection: Connection, form: LandedForm, records: Sequence[Record]) -> list[Unfit]:
-        found = [(each, typed(each.value.data, form.fields, form.guess)) for each in records]
-        new = {field: None for _, each in found for field in _fields(form, each)}
-        self._shapes.add(connection, form, new)
+        # Of a sub-form that gets a table, the lines may have fields that get columns.
+        while self._shapes.add(connection, form, self._guesses(connection, form, records)):
+            pass
         rows: list[tuple[object, ...]] = []
         lines: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         unfit: list[Unfit] = []
-        for record, its in found:
-            value: FormData = record.value
+        for record in records:
+            value, its = record.value.record, record.value.by(form.fields)
             first = record.key, plain(value.corp_id), plain(value.app_type)
             last = value.modified_at, value.read_at, value.deleted, _raw(its)
             rows.append((*first, *row_of(form.main, its.values), *last))
@@ -163,12 +187,15 @@ class Values(_Landed):
             put_of(self.database, form.lines[name]).rows(connection, its_lines)
         return unfit
 
-
-def _fields(form: LandedForm, found: Typed) -> list[Any]:
-    """Those that have no column yet, although they have values here."""
-    places = [(None, name) for name in (*found.values, *found.lines)]
-    places += [(name, each) for name, lines in found.lines.items() for line in lines for each in line.values]
-    return [form.guess(place) for place in dict.fromkeys(places) if place not in form.fields]
+    def _guesses(self, connection: Connection, form: LandedForm, records: Sequence[Record]) -> list[Field]:
+        """With a statement from time to time: PostgreSQL ends a transaction that is idle for ten seconds."""
+        found, at = dict[Field, None](), time.monotonic()
+        for each in records:
+            found.update(dict.fromkeys(guesses(each.value.by(form.fields))))
+            if time.monotonic() - at > _IDLE_S:
+                connection.exec_driver_sql("SELECT 1")
+                at = time.monotonic()
+        return [*found]
 
 
 def _raw(found: Typed) -> str | None:
@@ -222,15 +249,18 @@ class Definitions(_Directory):
     def row(self, key: tuple[str, ...], record: Record) -> tuple[object, ...]:
         return (*key, record.partition, plain(msgspec.json.encode(record.value).decode()))
 
-    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+    def lock(self, connection: Connection, /) -> None:
         self.database.lock(connection, WRITER)
-        self._shapes.refresh(connection)
-        for key in super().write(connection, records):
-            form = self._shapes.forms.get(key)
-            if form is not None and self._shapes.define(connection, form):
-                # The values that are there are in other columns, or raw: all are read again.
-                again = f"UPDATE positions SET next_offset = 0 WHERE topic = {self.mark}"
-                connection.exec_driver_sql(again, (FORM_DATA.name,))
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        with self._shapes.used(connection):
+            latest: Any = super().write(connection, records)
+            for key, each in latest.items():
+                form = self._shapes.forms.get(key)
+                if form is None or form.definition == each.value:
+                    continue
+                if self._shapes.define(connection, form, each.value):
+                    read_values_again(self.database, connection)
         return ()
 
 

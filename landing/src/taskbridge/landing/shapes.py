@@ -7,26 +7,35 @@ is changed in the transaction that writes the rows, by one process at a time.
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import structlog
 
 from taskbridge.landing.names import column_names, ends_of, line_table_name, table_name, view_names
 from taskbridge.landing.tables import SCHEMA, TABLES, Columns, Put, Type, create_table, quoted, type_of
-from taskbridge.landing.values import Field, Kind, Place, fields_of, guessed, plain
+from taskbridge.landing.values import Field, Kind, Place, fields_of, plain, to_json
 from taskbridge.schemas.events import Form
+from taskbridge.schemas.topics import FORM_DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from taskbridge.landing.values import Values
     from taskbridge.runtime.database import Database
 
-COLUMNS_MAX, LINE_TABLES_MAX = 1_000, 200
-"""Columns of fields in a table, and sub-forms of a form. PostgreSQL has 1,600 columns at most. Further ones are raw."""
+log = structlog.get_logger(__name__)
+
+COLUMNS_MAX, LINE_TABLES_MAX = 400, 200
+"""Columns of fields in a table, and sub-forms of a form; values of others are raw.
+
+A row of PostgreSQL is within a page, where each long value leaves 18 bytes.
+"""
 _REVISION = "shapes"
 """In ``about``: changed with every change of a table, so that another process reads all of them again."""
 _FORM: Columns = {"instance_id": "text", "corp_id": "text", "app_type": "text"}
@@ -86,6 +95,10 @@ class LandedTable:
     def names_of(self, its: Field) -> list[str]:
         return [each.name for each in self.columns if each.field == its]
 
+    @property
+    def view(self) -> str:
+        return f"v_{self.name}"
+
 
 @dataclass(eq=False)
 class LandedForm:
@@ -96,33 +109,45 @@ class LandedForm:
     label: str | None
     lines: dict[str, LandedTable] = field(default_factory=dict[str, LandedTable])
     fields: dict[Place, Field] = field(default_factory=dict[Place, Field])
-    """Those that have a column, or a table, of their kind of today."""
+    """Those that have a column, or a table, of their kind of today. Replaced where they change."""
+    definition: Form | None = None
 
     @property
     def tables(self) -> list[LandedTable]:
         return [self.main, *self.lines.values()]
 
-    def guess(self, place: Place) -> Field | None:
-        """A field that is not in the definition, by its id, where there is room for it."""
-        return guessed(place[1], place[0]) if self._has_room(place[0]) else None
-
-    def _has_room(self, parent: str | None) -> bool:
+    def may_have(self, its: Field) -> bool:
+        """Whether the field has no column, or table, and there is room for one."""
+        parent = its.field_id if its.kind is Kind.SUBFORM else its.parent
         table = self.main if parent is None else self.lines.get(parent)
-        return len(self.lines) < LINE_TABLES_MAX if table is None else table.has_room
+        if table is None:
+            return len(self.lines) < LINE_TABLES_MAX
+        return its.kind is not Kind.SUBFORM and table.has_room and not table.names_of(its)
 
 
 class Shapes:
-    """All forms of the target, as they are in the database. ``refresh`` begins each use, in a transaction."""
+    """All forms of the target, as they are in the database. Changed by what ``lock`` lets in."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._mark = "?" if database.is_sqlite else "%s"
         self._revision: str | None = None
         self.forms: dict[FormKey, LandedForm] = {}
         self._taken: set[str] = set()
         self._put = {name: Put(database, name, *TABLES[name]) for name in ("forms", "form_columns", "line_tables")}
         self._put_about = Put(database, "about", {"name": "text", "value": "text"}, ["name"])
 
-    def refresh(self, connection: Connection) -> None:
+    @contextmanager
+    def used(self, connection: Connection) -> Generator[None]:
+        """Each use in a transaction. After an error, what an administrator dropped is looked for."""
+        try:
+            self._refresh(connection)
+            yield
+        except Exception:
+            self._revision = None
+            raise
+
+    def _refresh(self, connection: Connection) -> None:
         """Read the forms again if any process has changed one, or a change of this one was rolled back."""
         found = self._rows(connection, f"SELECT value FROM about WHERE name = '{_REVISION}'")
         revision = found[0][0] if found else ""
@@ -148,19 +173,49 @@ class Shapes:
             form, table = by_table[name]
             its = Field(field_id, Kind(kind), parent)
             table.columns.append(Column(column, its, label, position, bool(dropped)))
-        relations = (
-            "SELECT name FROM sqlite_master"
-            if self._database.is_sqlite
-            else f"SELECT relname FROM pg_class WHERE relnamespace = '{SCHEMA}'::regnamespace"
-        )
-        self._taken = {each[0] for each in self._rows(connection, relations)}
-        for form in self.forms.values():
-            self._settle(form, self.definition_of(connection, form.key))
         self._revision = revision
+        relations = (
+            "SELECT m.name, c.name FROM sqlite_master AS m"
+            " LEFT JOIN pragma_table_info(CASE m.type WHEN 'table' THEN m.name END) AS c"
+            if self._database.is_sqlite
+            else "SELECT relname, attname FROM pg_class LEFT JOIN pg_attribute"
+            " ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
+            f" WHERE relnamespace = '{SCHEMA}'::regnamespace"
+        )
+        there = defaultdict[str, set[str]](set)
+        for name, column in self._rows(connection, relations):
+            there[name].add(column)
+        self._taken = {*there}
+        for form in self.forms.values():
+            form.definition = self._definition_of(connection, form.key)
+            self._settle(form)
+            if any(
+                each.view not in there or not there.get(each.name, set()) >= {column.name for column in each.columns}
+                for each in form.tables
+            ):
+                self._repair(connection, form, there)
 
-    def definition_of(self, connection: Connection, key: FormKey) -> Form | None:
-        mark = "?" if self._database.is_sqlite else "%s"
-        query = f"SELECT definition FROM definitions WHERE corp_id = {mark} AND form_uuid = {mark}"
+    def _repair(self, connection: Connection, form: LandedForm, there: Mapping[str, set[str]]) -> None:
+        """Make what was dropped again, and read all values again."""
+        log.warning("dropped_tables_made_again", table=form.main.name)
+        self._renew(connection)
+        gone = list[Field]()
+        for table in form.tables:
+            if table.name not in there:
+                self._create(connection, table)
+            lost = [each for each in table.columns if each.name not in there.get(table.name, ())]
+            where = f"table_name = {self._mark} AND column_name = {self._mark}"
+            for each in lost:
+                connection.exec_driver_sql(f"DELETE FROM form_columns WHERE {where}", (table.name, each.name))
+            gone += [each.field for each in lost if each in table.in_use]
+            table.columns = [each for each in table.columns if each not in lost]
+        self._add(connection, form, dict.fromkeys(gone))
+        self._settle(form)
+        self._describe(connection, form)
+        read_values_again(self._database, connection)
+
+    def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
+        query = f"SELECT definition FROM definitions WHERE corp_id = {self._mark} AND form_uuid = {self._mark}"
         found = connection.exec_driver_sql(query, key).scalar()
         return None if found is None else msgspec.json.decode(found, type=Form)
 
@@ -172,100 +227,109 @@ class Shapes:
             name = table_name(key[1], self._taken)
             form = self.forms[key] = LandedForm(key, LandedTable(name, None), app_type, process_code, None)
             self._create(connection, form.main)
-            self.define(connection, form)
+            self.define(connection, form, self._definition_of(connection, key))
         elif process_code is not None and process_code != form.process_code:
             self._renew(connection)
             form.process_code = process_code
             self._describe(connection, form)
         return form
 
-    def define(self, connection: Connection, form: LandedForm) -> bool:
+    def define(self, connection: Connection, form: LandedForm, definition: Form | None) -> bool:
         """Let the form's tables follow its definition; whether fields got other columns than their values are in."""
         self._renew(connection)
-        definition = self.definition_of(connection, form.key)
-        before = dict(form.fields)
-        fields = {} if definition is None else fields_of(definition)
-        self.add(connection, form, fields.values())
-        self._settle(form, definition)
+        before, form.definition = form.fields, definition
+        self._add(connection, form, {} if definition is None else fields_of(definition).values())
+        self._settle(form)
         if definition is not None:
             form.label = None if definition.title is None else plain(definition.title)
         self._describe(connection, form)
-        return any(
-            each != before.get(place) and (place in before or self._is_raw(connection, form, each))
-            for place, each in form.fields.items()
+        changed = [each for place, each in form.fields.items() if each != before.get(place)]
+        return any(each.place in before for each in changed) or any(
+            self._has_raw(connection, table, [each.field_id for each in changed if each.parent == table.parent])
+            for table in form.tables
         )
 
-    def _is_raw(self, connection: Connection, form: LandedForm, its: Field) -> bool:
-        """Whether any row has a raw value of the field."""
-        table = form.main if its.parent is None else form.lines[its.parent]
-        has_key = "EXISTS (SELECT 1 FROM json_each(_raw) WHERE key = ?)"
-        where = has_key if self._database.is_sqlite else "jsonb_exists(_raw, %s)"
+    def _has_raw(self, connection: Connection, table: LandedTable, field_ids: list[str]) -> bool:
+        """Whether any row has a raw value of these fields."""
+        if not field_ids:
+            return False
+        is_sqlite = self._database.is_sqlite
+        has_key = "EXISTS (SELECT 1 FROM json_each(_raw) WHERE key IN (SELECT value FROM json_each(?)))"
+        where = has_key if is_sqlite else "jsonb_exists_any(_raw, %s::text[])"
         query = f"SELECT 1 FROM {quoted(self._database, table.name)} WHERE {where} LIMIT 1"
-        return connection.exec_driver_sql(query, (its.field_id,)).first() is not None
+        return connection.exec_driver_sql(query, (to_json(field_ids) if is_sqlite else field_ids,)).first() is not None
 
-    def add(self, connection: Connection, form: LandedForm, fields: Collection[Field]) -> None:
-        """Give these fields columns, or tables, of their kinds."""
-        if not fields:
-            return
-        self._renew(connection)
-        changed = list[LandedTable]()
-        for each in fields:
-            if each.kind is Kind.SUBFORM:
-                self._line_table(connection, form, each.field_id)
-            else:
-                table = form.main if each.parent is None else self._line_table(connection, form, each.parent)
-                if table is None or not self._add_columns(connection, table, each):
-                    continue
-                if table not in changed:
-                    changed.append(table)
-            form.fields[each.place] = each
-        if changed:
-            self._settle(form, self.definition_of(connection, form.key))
+    def add(self, connection: Connection, form: LandedForm, fields: Iterable[Field]) -> bool:
+        """Give these fields columns, or tables, where there is room; whether any got one."""
+        new = [each for each in fields if form.may_have(each)]
+        if new:
+            self._renew(connection)
+            self._add(connection, form, new)
+            self._settle(form)
             self._describe(connection, form)
+        return bool(new)
 
-    def _line_table(self, connection: Connection, form: LandedForm, field_id: str) -> LandedTable | None:
+    def _add(self, connection: Connection, form: LandedForm, fields: Iterable[Field]) -> None:
+        for each in fields:
+            parent = each.field_id if each.kind is Kind.SUBFORM else each.parent
+            if form.may_have(each):
+                table = form.main if parent is None else self._line_table(connection, form, parent)
+                if each.kind is not Kind.SUBFORM:
+                    self._add_columns(connection, table, each)
+
+    def _line_table(self, connection: Connection, form: LandedForm, field_id: str) -> LandedTable:
         table = form.lines.get(field_id)
-        if table is None and len(form.lines) < LINE_TABLES_MAX:
+        if table is None:
             name = line_table_name(form.main.name, field_id, self._taken)
             table = form.lines[field_id] = LandedTable(name, field_id)
             self._create(connection, table)
             self._put["line_tables"].rows(connection, [(name, form.main.name, field_id)])
-            form.fields[None, field_id] = Field(field_id, Kind.SUBFORM)
         return table
 
     def _create(self, connection: Connection, table: LandedTable) -> None:
         first, last = table.ours
         create_table(self._database, connection, table.name, {**first, **last}, table.key)
-        self._taken |= {table.name, f"v_{table.name}"}
+        self._taken.add(table.name)
 
-    def _add_columns(self, connection: Connection, table: LandedTable, its: Field) -> bool:
-        """False if they are there, or there is no room."""
-        if table.names_of(its) or not table.has_room:
-            return False
+    def _lock(self, connection: Connection, table: LandedTable) -> None:
+        """The view first and then its table, as those who read it.
+
+        After a second, PostgreSQL looks at one who waits: it ends an automatic vacuum that is in the way, and of two
+        that wait for each other the one that it looks at. For further locks this waits long enough to be that one, and
+        not so long that a reader who comes later is.
+        """
+        if table.view in self._taken and not self._database.is_sqlite:
+            view = quoted(self._database, table.view)
+            connection.exec_driver_sql(f"LOCK TABLE {view} IN ACCESS EXCLUSIVE MODE")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '1500ms'")
+
+    def _add_columns(self, connection: Connection, table: LandedTable, its: Field) -> None:
+        self._lock(connection, table)
         kind = type_of(self._database, _OF_KIND.get(its.kind, "text"))
         for name in column_names(its.field_id, its.kind, {each.name for each in table.columns}):
             alter = f"ALTER TABLE {quoted(self._database, table.name)} ADD COLUMN {quoted(self._database, name)} {kind}"
             connection.exec_driver_sql(alter)
-            table.columns.append(Column(name, its, None, len(table.columns) + 1, dropped=False))
-        table.put = None
-        return True
+            last = table.columns[-1].position if table.columns else 0
+            table.columns.append(Column(name, its, None, last + 1, dropped=False))
 
-    def _settle(self, form: LandedForm, definition: Form | None) -> None:
+    def _settle(self, form: LandedForm) -> None:
         """Which columns are in use, and their labels: those of the definition, else the latest of each field."""
+        definition = form.definition
         defined = {} if definition is None else fields_of(definition)
         labels = {} if definition is None else {plain(each): plain(text) for each, text in definition.labels.items()}
-        form.fields = {(None, each): Field(each, Kind.SUBFORM) for each in form.lines}
+        fields: dict[Place, Field] = {(None, each): Field(each, Kind.SUBFORM) for each in form.lines}
         for table in form.tables:
             used = {each.field.place: each.field for each in table.columns}
             # The kind of today may be an older one again. It has no column where there was no room.
             used |= {place: its for place, its in defined.items() if place in used}
-            form.fields |= {place: its for place, its in used.items() if table.names_of(its)}
+            fields |= {place: its for place, its in used.items() if table.names_of(its)}
             for at, each in enumerate(table.columns):
                 place, label = each.field.place, labels.get(each.field.field_id)
                 gone = used[place] != each.field or (bool(defined) and place not in defined)
                 table.columns[at] = each._replace(label=each.label if label is None else label, dropped=gone)
             table.in_use = [each for each in table.columns if used[each.field.place] == each.field]
             table.put = None
+        form.fields = fields
 
     def _describe(self, connection: Connection, form: LandedForm) -> None:
         """Write the rows and views about a form."""
@@ -295,29 +359,36 @@ class Shapes:
         names = view_names((each.label or each.field.field_id, end) for each, end in order)
         by_column = {each.name: name for (each, _), name in zip(order, names, strict=True)}
         shown = [(each, each) for each in ours] + [(each.name, by_column[each.name]) for each in table.columns]
-        quote, view = self._database, quoted(self._database, f"v_{table.name}")
+        quote, view = self._database, quoted(self._database, table.view)
         selected = ", ".join(f"{quoted(quote, column)} AS {quoted(quote, name)}" for column, name in shown)
         replace = ""
         if self._database.is_sqlite:
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")
         else:
             replace = "OR REPLACE "
-            self._rename(connection, table, view, [name for _, name in shown])
+            if self._rename(connection, table, view, [name for _, name in shown]):
+                return
         select = f"SELECT {selected} FROM {quoted(quote, table.name)}"
         connection.exec_driver_sql(f"CREATE {replace}VIEW {view} AS {select}")
+        self._taken.add(table.view)
 
-    def _rename(self, connection: Connection, table: LandedTable, view: str, names: Sequence[str]) -> None:
+    def _rename(self, connection: Connection, table: LandedTable, view: str, names: Sequence[str]) -> bool:
+        """Give the columns that the view has these names; whether it has all of them."""
         columns = (
             "SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped AND attrelid = "
             f"(SELECT oid FROM pg_class WHERE relnamespace = '{SCHEMA}'::regnamespace AND relname = %s) ORDER BY attnum"
         )
-        there = [each[0] for each in connection.exec_driver_sql(columns, (f"v_{table.name}",))]
+        there = [each[0] for each in connection.exec_driver_sql(columns, (table.view,))]
+        if there == names:
+            return True
+        self._lock(connection, table)
         changed = [(at, old) for at, old in enumerate(there[: len(names)]) if old != names[at]]
-        # By other names first: two labels may change places.
-        steps = [(old, f"_{at}") for at, old in changed] + [(f"_{at}", names[at]) for at, _ in changed]
-        for old, new in steps:
+        # By names that nothing has first: two labels may change places.
+        steps = [(old, f"{self._revision}_{at}") for at, old in changed]
+        for old, new in [*steps, *((between, names[at]) for (at, _), (_, between) in zip(changed, steps, strict=True))]:
             old_name, new_name = quoted(self._database, old), quoted(self._database, new)
             connection.exec_driver_sql(f"ALTER TABLE {view} RENAME COLUMN {old_name} TO {new_name}")
+        return len(there) == len(names)
 
     def _renew(self, connection: Connection) -> None:
         """Before each change, also of this object: after a rollback, the database has another revision than this."""
@@ -326,6 +397,12 @@ class Shapes:
 
     def _rows(self, connection: Connection, query: str) -> Sequence[Any]:
         return connection.exec_driver_sql(query).all()
+
+
+def read_values_again(database: Database, connection: Connection) -> None:
+    """Where values are in other columns than they should be, or raw."""
+    mark = "?" if database.is_sqlite else "%s"
+    connection.exec_driver_sql(f"UPDATE positions SET next_offset = 0 WHERE topic = {mark}", (FORM_DATA.name,))
 
 
 def put_of(database: Database, table: LandedTable) -> Put:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from taskbridge.landing.values import to_json
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 Type = Literal["text", "number", "at", "json", "flag", "int"]
 _TYPES: Mapping[Type, tuple[str, str]] = {
     "text": ("text", "TEXT"),
-    "number": ("numeric", "NUMERIC"),
+    # SQLite changes no value of a column without a type; as NUMERIC, it would round.
+    "number": ("numeric", ""),
     "at": ("timestamptz", "INTEGER"),
     "json": ("jsonb", "TEXT"),
     "flag": ("boolean", "BOOLEAN"),
@@ -34,6 +36,7 @@ SCHEMA = "taskbridge"
 WRITER = 0x6C616E64
 """PostgreSQL's advisory lock of the process that writes, or changes tables: one at a time, as in SQLite."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SQLITE_INTEGERS = 1 << 63
 
 Columns = dict[str, Type]
 
@@ -115,7 +118,8 @@ class Put:
 
     def __init__(self, database: Database, table: str, columns: Columns, key: Sequence[str]) -> None:
         self._sqlite = database.is_sqlite
-        self._times = [at for at, kind in enumerate(columns.values()) if kind == "at" and not self._sqlite]
+        kind, self._convert = ("number", _exact) if self._sqlite else ("at", _time)
+        self._converted = [at for at, each in enumerate(columns.values()) if each == kind]
         names = {each: quoted(database, each) for each in columns}
         changes = ", ".join(f"{name} = excluded.{name}" for each, name in names.items() if each not in key)
         head = f"INSERT INTO {quoted(database, table)} ({', '.join(names.values())})"
@@ -131,13 +135,24 @@ class Put:
         """A key may occur once."""
         if not rows:
             return
-        if self._sqlite:
-            connection.exec_driver_sql(self._statement, list(map(tuple, rows)))
-            return
         lists = list(map(list, zip(*rows, strict=True)))
-        for at in self._times:
-            lists[at] = [None if each is None else _EPOCH + timedelta(milliseconds=each) for each in lists[at]]
-        connection.exec_driver_sql(self._statement, tuple(lists))
+        for at in self._converted:
+            lists[at] = [None if each is None else self._convert(each) for each in lists[at]]
+        # SQLite gets rows, PostgreSQL columns.
+        connection.exec_driver_sql(self._statement, list(zip(*lists, strict=True)) if self._sqlite else tuple(lists))
+
+
+def _time(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def _exact(text: str) -> float | str:
+    """A number of SQLite, or the text where that would be another one."""
+    number = Decimal(text)
+    if abs(number) < _SQLITE_INTEGERS and number == number.to_integral_value():
+        return int(number)
+    found = float(number)
+    return found if Decimal(repr(found)) == number else text
 
 
 class Among:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from taskbridge.schemas.events import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from taskbridge.schemas.events import Form
 
@@ -126,35 +126,43 @@ def guessed(field_id: str, parent: str | None = None) -> Field | None:
     return field_of(field_id, name, parent) if name in _KINDS or name in _TEXTS else None
 
 
-def typed(
-    data: Mapping[str, str | None],
-    known: Mapping[Place, Field],
-    guess: Callable[[Place], Field | None],
-    *,
-    parent: str | None = None,
-) -> Typed:
-    """The values of known fields, and of those that ``guess`` knows; values of others are raw."""
+def typed(data: Mapping[str, str | None], known: Mapping[Place, Field], *, parent: str | None = None) -> Typed:
+    """The values of known fields; those of others are raw."""
     found = Typed({}, {}, {})
     for given, text in data.items():
         if text is None or not text.strip():
             continue
         name = plain(given)
         if (field := known.get((parent, name))) is None:
-            its = next((given.removesuffix(end) for end in (_IDS, _VALUE) if given.endswith(end)), "")
-            about = parent, plain(its)
-            if its in data and (about in known or guess(about) is not None):
-                continue  # the ids of the people that it names, or the value of an option
-            if (field := guess((parent, name))) is None:
+            # The ids of the people that another field names, or the value of its option, are in the columns of that.
+            if (about := _about(given)) not in data or not (
+                (parent, plain(about)) in known or (guessed(about) is not None and not (data[about] or "").strip())
+            ):
                 found.raw[name] = _raw(text)
-                continue
+            continue
         try:
             if field.kind is Kind.SUBFORM:
-                found.lines[name] = [typed(_texts(each), known, guess, parent=name) for each in _lines(text)]
+                found.lines[name] = [typed(_texts(each), known, parent=name) for each in _lines(text)]
             elif (values := _READ[field.kind](text, data.get(given + _IDS))) is not None:
                 found.values[name] = values
         except (_Unfit, ValueError, OverflowError, RecursionError):
             found.raw[name] = _raw(text, field.kind)
     return found
+
+
+def guesses(found: Typed, parent: str | None = None) -> Iterator[Field]:
+    """The fields of raw values, where ids tell their kinds."""
+    for name in found.raw:
+        if _about(name) not in found.raw and (its := guessed(name, parent)) is not None:
+            yield its
+    for name, lines in found.lines.items():
+        for line in lines:
+            yield from guesses(line, name)
+
+
+def _about(name: str) -> str:
+    """The field whose ids, or plain value, a field of this name may have, if any."""
+    return next((name.removesuffix(end) for end in (_IDS, _VALUE) if name.endswith(end)), "")
 
 
 def plain(text: str) -> str:
@@ -174,13 +182,19 @@ def _texts(line: Mapping[str, object]) -> dict[str, str | None]:
 
 
 def _lines(text: str) -> list[dict[str, object]]:
-    found = _parsed(text)
-    if not isinstance(found, list) or len(cast("list[object]", found)) > LINES_MAX:
+    """A line may stand alone, or be null; it, and all of them, may be a text of JSON."""
+    found = _unpacked(_parsed(text))
+    lines: Any = [found] if isinstance(found, dict) else found or []
+    if not isinstance(lines, list) or len(cast("list[object]", lines)) > LINES_MAX:
         raise _Unfit
-    lines = cast("list[object]", found)
+    lines = [{} if each is None else _unpacked(each) for each in cast("list[object]", lines)]
     if not all(isinstance(each, dict) for each in lines):
         raise _Unfit
     return cast("list[dict[str, object]]", lines)
+
+
+def _unpacked(value: Any) -> Any:
+    return _parsed(value) if isinstance(value, str) else value
 
 
 def _text(text: str, _ids: str | None) -> Values:
@@ -285,7 +299,8 @@ def _file(given: object) -> dict[str, object]:
     if its_id is None and isinstance(address := record.get("downloadUrl"), str):
         its_id = next(iter(parse_qs(urlsplit(address).query).get("fileName", [])), None)
     is_size = isinstance(size, int) or (isinstance(size, str) and size.isascii() and size.isdigit())
-    return {"name": name, "size": int(cast("int", size)) if is_size else None, "id": its_id}
+    its_id = None if its_id is None else plain(cast("str", its_id))
+    return {"name": plain(name), "size": int(cast("int", size)) if is_size else None, "id": its_id}
 
 
 def _raw(text: str, kind: Kind | None = None) -> str:
@@ -304,8 +319,8 @@ def _without_addresses(value: object) -> object:
         return [_without_addresses(each) for each in cast("list[object]", value)]
     if isinstance(value, dict):
         fields = cast("dict[str, object]", value).items()
-        return {name: _without_addresses(each) for name, each in fields if not name.lower().endswith("url")}
-    return value
+        return {plain(name): _without_addresses(each) for name, each in fields if not name.lower().endswith("url")}
+    return _raw(value) if isinstance(value, str) else value
 
 
 def _list(text: str) -> list[str]:
