@@ -48,6 +48,10 @@ LATELY = (
     "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND is_deleted = 0 AND form_uuid = 4"
     " AND absent_ms IS NULL ORDER BY due_ms DESC"
 )
+SEEN = (
+    "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND is_deleted = 0 AND due_ms >= 4"
+    " AND form_uuid = 5 AND as_of_ms >= 6"
+)
 BY_ID = wire.GetInstancesByIdList.path
 
 
@@ -457,6 +461,13 @@ async def test_lost_access_to_a_form_deletes_nothing(
                 with suppress(OperatorError):
                     await found.run(DAY_S)
             assert values(found) == before
+            # Nor if nobody understands the answers.
+            found.api.dingtalk.faults.garbled |= {f"I-{each}" for each in range(rows - 1)}
+            found.happen(happened(Action.DELETED, NOW, instance_id=f"I-{rows - 1}"), announced=False)
+            for _ in range(20):
+                await found.run(DAY_S)
+            assert values(found) == before
+            found.api.dingtalk.faults.garbled.clear()
         for _ in range(9):
             await found.run(DAY_S)
         assert values(found) == truth(found)
@@ -552,6 +563,7 @@ async def test_a_clock_that_was_ahead_hides_no_change(tmp_path: Path) -> None:
         ("SELECT corp_id, count(*) FROM form_reads GROUP BY 1 ORDER BY 1", "form_reads_newest"),
         ("SELECT DISTINCT corp_id, app_type, ordinary FROM form_reads", "form_reads_newest"),
         (LATELY, "form_records_due"),
+        (SEEN, "form_records_due"),
     ],
 )
 async def test_an_index_serves_each_query(tmp_path: Path, query: str, index: str) -> None:

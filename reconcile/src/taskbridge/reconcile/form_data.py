@@ -62,6 +62,7 @@ _PASS_FIRST_MS = _HOUR_MS
 _REFUSED_MS = _HOUR_MS
 """How long a work that DingTalk refuses is not tried again."""
 _WITNESSES = 5
+"""How many other instances of a form are read to see whether any is visible."""
 _STALLED_S = 30.0
 _DECIDED = (Action.COMPLETED, Action.CANCELLED)
 _TOMBSTONES = 500
@@ -240,8 +241,7 @@ class FormSync:
                     self._forms.save_positions(FORM_DATA.name, self._reader.reached)
 
     def _learn(self, record: FormData) -> None:
-        now_ms = self._clock.now_ms()
-        known = self._forms.find(record.instance_id, now_ms=now_ms)
+        known, now_ms = self._known(record.instance_id), self._clock.now_ms()
         if known is not None and known.digest == digest_of(record):
             return
         ordinary = Target(record.corp_id, record.app_type, record.form_uuid)
@@ -269,8 +269,7 @@ class FormSync:
 
     def _sort(self, event: TaskEvent, app: App, new: dict[str, tuple[FormData, int]], changed: list[TaskEvent]) -> None:
         """Add what the event says to the new records, each with the time of its values, or to the changes to read."""
-        known = self._forms.find(event.instance_id, now_ms=self._clock.now_ms())
-        record, _ = new.get(event.instance_id, (None, 0))
+        known, (record, _) = self._known(event.instance_id), new.get(event.instance_id, (None, 0))
         if (known is not None and known.is_deleted) or (record is not None and record.deleted):
             return
         if event.action is Action.DELETED:
@@ -360,34 +359,29 @@ class FormSync:
         due = {each.instance_id: each for each in self._forms.due(target, now_ms=now_ms, most=IDS_PER_CALL)}
         if not due:
             return False
-        _, held = await self._read(app, target, [*due], due)
+        await self._read(app, target, [*due], due)
         with self._forms.transaction():
-            for each in due.keys() - held:
-                self._forms.was_read(due[each], now_ms=self._clock.now_ms())
+            for each in due.values():
+                self._forms.was_read(each, now_ms=now_ms)
         return True
 
-    async def _read(
-        self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due]
-    ) -> tuple[set[str], set[str]]:
-        """Publish the values of these instances.
-
-        Returns those that DingTalk has, or cannot answer for, and of these the ones that cannot be published now.
-        """
+    async def _read(self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due]) -> set[str]:
+        """Publish the values of these instances, and return those that DingTalk has, or cannot answer for."""
         now_ms = self._clock.now_ms()
         try:
             found = await app.api.instances_by_id(ids, form_uuid=target.ordinary)
         except Unexpected as error:
             if len(ids) == 1:
                 _log.error("form_not_readable", app_type=target.app_type, instance_id=ids[0], problem=str(error))
-                return {*ids}, set()
+                return {*ids}
             half = len(ids) // 2
-            parts = [await self._read(app, target, some, due) for some in (ids[:half], ids[half:])]
-            return parts[0][0] | parts[1][0], parts[0][1] | parts[1][1]
+            return {each for some in (ids[:half], ids[half:]) for each in await self._read(app, target, some, due)}
         readings = list[_Reading]()
         for each, instance in found.items():
             event_id = due[each].event_id if each in due else None
             readings.append(_Reading(instance, now_ms, SCAN if event_id is None else EVENT, event_id))
-        return {*found}, await self._publish(app, target, readings)
+        await self._publish(app, target, readings)
+        return {*found}
 
     def _to_scan(self, app: App, target: Target) -> list[str]:
         """The forms that were not listed for long. A pass that listed one spared this."""
@@ -443,7 +437,7 @@ class FormSync:
         now_ms, readings = self._clock.now_ms(), list[_Reading]()
         with self._forms.transaction():
             for row in rows:
-                known = self._forms.find(row.process_instance_id, now_ms=now_ms)
+                known = self._known(row.process_instance_id)
                 if self._forms.is_read(row, now_ms=now_ms):
                     continue
                 modified = span_of(row.modified_time)
@@ -465,25 +459,29 @@ class FormSync:
         ids = self._forms.to_check(target, now_ms=now_ms, most=IDS_PER_CALL)
         if not ids:
             return False
-        found, _ = await self._read(app, target, ids, {})
+        found = await self._read(app, target, ids, {})
         self._forms.postpone(found, due_ms=now_ms + self._rules.check_ms)
-        missing = {each: known for each in ids if (known := self._known(each)) is not None and each not in found}
+        missing = {each: known for each in ids if each not in found and (known := self._known(each)) is not None}
         for form_uuid in {each.form_uuid for each in missing.values()}:
             its = [each for each, known in missing.items() if known.form_uuid == form_uuid]
-            others = [each for each in ids if (known := self._known(each)) and known.form_uuid == form_uuid]
-            if found.isdisjoint(others):
-                others = [
-                    each for each in self._forms.lately_read(target, form_uuid, most=len(ids)) if each not in missing
-                ]
-                if not others or not (await self._read(app, target, others[:_WITNESSES], {}))[0]:
-                    _log.warning("no_instances_visible", form_uuid=form_uuid, instances=len(its))
-                    self._forms.postpone(its, due_ms=now_ms + DAY_MS)
-                    continue
+            if not await self._is_visible(app, target, form_uuid, since_ms=now_ms):
+                _log.warning("no_instances_visible", form_uuid=form_uuid, instances=len(its))
+                self._forms.postpone(its, due_ms=now_ms + DAY_MS)
+                continue
             for each in its:
                 if not self._may((*target, _CHECK), above=_FOR_CHECKS):
                     return False
                 await self._look_up(app, target, each, missing[each])
         return True
+
+    async def _is_visible(self, app: _App, target: Target, form_uuid: str, *, since_ms: int) -> bool:
+        """Whether DingTalk returns the values of an instance of the form, or did so since that time."""
+        seen = partial(
+            self._forms.is_visible, target, form_uuid, since_ms=since_ms, due_ms=since_ms + self._rules.check_ms
+        )
+        if not seen():
+            await self._read(app, target, self._forms.lately_read(target, form_uuid, most=_WITNESSES), {})
+        return seen()
 
     def _known(self, instance_id: str) -> Known | None:
         return self._forms.find(instance_id, now_ms=self._clock.now_ms())
@@ -510,10 +508,10 @@ class FormSync:
 
     async def _publish(
         self, app: _App, target: Target, readings: Sequence[_Reading], form_uuid: str | None = None
-    ) -> set[str]:
+    ) -> None:
         """Write those that differ from the last record of their instance.
 
-        Those whose form has no readable definition, where one is needed, are returned, and read again later.
+        Those whose form has no readable definition, where one is needed, are read again later.
         """
         changed, same, held = list[tuple[FormData, int]](), list[tuple[FormData, int]](), dict[str, int]()
         for each in readings:
@@ -532,7 +530,6 @@ class FormSync:
             for record, as_of_ms in changed:
                 self._store_record(record, target, as_of_ms)
             self._forms.hold(held, target, now_ms=now_ms)
-        return {*held}
 
     async def _record(
         self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: dict[str, int]
@@ -545,10 +542,7 @@ class FormSync:
         form_uuid = target.ordinary or instance.form_uuid or form_uuid or (before.form_uuid if before else None)
         if not form_uuid or (its.forms and not target.ordinary and form_uuid not in its.forms):
             return None
-        data, modified = (
-            await self._protected(app, form_uuid, form_texts(instance.data)),
-            span_of(instance.modified_time),
-        )
+        data = await self._protected(app, form_uuid, form_texts(instance.data))
         if data is None:
             held[instance.process_instance_id] = self._not_before[*target[:2], form_uuid]
             return None

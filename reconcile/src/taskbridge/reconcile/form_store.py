@@ -163,6 +163,15 @@ class FormStore:
         )
         return [each for (each,) in rows.fetchall()]
 
+    def is_visible(self, target: Target, form_uuid: str, *, since_ms: int, due_ms: int) -> bool:
+        """Whether the values of an instance of the form were read since that time, so that its check is due later."""
+        row = self._database.execute(
+            "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
+            " AND due_ms >= ? AND form_uuid = ? AND as_of_ms >= ? LIMIT 1",
+            (*target, due_ms, form_uuid, since_ms),
+        ).fetchone()
+        return row is not None
+
     def to_check(self, target: Target, *, now_ms: int, most: int) -> list[str]:
         """Instances that were not read for long, or are to be looked up again."""
         rows = self._database.execute(
@@ -231,15 +240,15 @@ class FormStore:
         return [Due(*row) for row in rows.fetchall()]
 
     def was_read(self, due: Due, *, now_ms: int) -> None:
-        """Read it once more later, or never, if that was the second time; unless it changed meanwhile."""
-        its = due.instance_id, due.changed_ms
-        if due.is_second:
-            self._database.execute("DELETE FROM form_reads WHERE (instance_id, changed_ms) = (?, ?)", its)
-        else:
-            self._database.execute(
-                "UPDATE form_reads SET due_ms = ?, is_second = 1 WHERE (instance_id, changed_ms) = (?, ?)",
-                (now_ms + SECOND_MS, *its),
-            )
+        """Read it once more later, or never, if that was the second time; unless it changed meanwhile, or is held."""
+        its = {"id": due.instance_id, "changed": due.changed_ms, "now": now_ms, "next": now_ms + SECOND_MS}
+        self._database.execute(
+            "DELETE FROM form_reads WHERE instance_id = :id AND changed_ms = :changed AND due_ms <= :now"
+            if due.is_second
+            else "UPDATE form_reads SET due_ms = :next, is_second = 1"
+            " WHERE instance_id = :id AND changed_ms = :changed AND due_ms <= :now",
+            its,
+        )
 
     def hold(self, due_ms: Mapping[str, int], target: Target, *, now_ms: int) -> None:
         """Read each of these then, and not before: it cannot be published now."""
