@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 CORP, APP, FORM = "ding1", "APP_1", "FORM-AB12CD34"
 TABLE = "f_formab12cd34"
-_encode_form, _encode_values = form_codec(REGISTRY).encode, form_data_codec(REGISTRY).encode
-_encode_person = person_codec(REGISTRY).encode
+encode_form, _encode_values = form_codec(REGISTRY).encode, form_data_codec(REGISTRY).encode
+encode_person = person_codec(REGISTRY).encode
 
 
 def new_target(databases: Databases, dialect: str) -> Database:
@@ -109,10 +109,10 @@ class Source:
             parent, _, its_id = name.rpartition("/")
             made.append(FormField(its_id, component, parent or None))
         found = Form(form, title, labels or {}, tuple(made))
-        self.forms.append(form_key(CORP, form), _encode_form(found))
+        self.forms.append(form_key(CORP, form), encode_form(found))
 
     def name(self, person: PersonRecord) -> None:
-        self.people.append(notification_key(CORP, person.user_id), _encode_person(person))
+        self.people.append(notification_key(CORP, person.user_id), encode_person(person))
 
     def move(self, state: TaskState) -> None:
         self.states.append(state.instance_id.encode(), encode_state(state))
