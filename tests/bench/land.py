@@ -1,4 +1,4 @@
-"""How fast form data lands, and in how much memory: ``python tests/bench/land.py [INSTANCES]``.
+"""How fast form data lands, and in how much memory: ``python tests/bench/land.py [INSTANCES [DIALECT]]``.
 
 No Kafka: records are decoded and written in batches as a follower does. Each instance has ten fields and a sub-form of
 two lines. PostgreSQL is of our own, with its data in memory; SQLite is a file in a temporary folder.
@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.center import Databases
-from support.landing import FORM, LandProcess, Source, new_target, rows_of
+from support.landing import FORM, LandProcess, Source, new_target
 
 BATCH = 1000
+_SHOWN = 100_000
 FIELDS = {
     **{f"textField_{at}": "TextField" for at in range(4)},
     **{f"numberField_{at}": "NumberField" for at in range(2)},
@@ -48,12 +49,12 @@ def main() -> None:
     instances = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with TemporaryDirectory() as folder:
         databases = Databases(Path(folder))
-        for dialect in ("sqlite", "postgresql"):
+        for dialect in sys.argv[2:] or ("sqlite", "postgresql"):
             target, source = new_target(databases, dialect), Source()
             source.define(FIELDS)
             process = LandProcess(target, *source.topics)
             process.follow()
-            spent, written = 0.0, 0
+            spent, written, memory = 0.0, 0, 0
             while written < instances:
                 source.values.records.clear()
                 for _ in range(BATCH):
@@ -63,8 +64,11 @@ def main() -> None:
                 began = time.perf_counter()
                 process.write(messages)
                 spent += time.perf_counter() - began
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            count = len(rows_of(target, "landed"))
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+                if written % _SHOWN == 0:
+                    print(f"{dialect}: {written} so far, {written / spent:.0f}/s, {memory} MiB", flush=True)  # noqa: T201
+            with target.read() as connection:
+                count = connection.exec_driver_sql("SELECT count(*) FROM landed").scalar_one()
             print(f"{dialect}: {count} instances of {FORM}, {count / spent:.0f}/s, {memory} MiB at most")  # noqa: T201
             target.close()
         databases.close()
