@@ -11,6 +11,7 @@ import yaml
 from taskbridge.center.settings import settings_class
 from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.landing.settings import LandSettings
 from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
@@ -42,6 +43,7 @@ def test_kafka_and_the_registry_have_the_settings_of_the_local_stack() -> None:
         ("reconcile", ReconcileSettings),
         ("webhooks", WebhooksSettings),
         ("approvals", ApprovalsSettings),
+        ("land", LandSettings),
     ],
 )
 def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
@@ -52,10 +54,10 @@ def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     given: dict[str, str] = composed["environment"]
     assert given.keys() <= {prefix + name.upper() for name in settings.model_fields}
     # Those that need files of their own are profiles.
-    profiles = {"reconcile", "webhooks", "approvals"}
+    profiles = {"reconcile", "webhooks", "approvals", "land"}
     assert composed.get("profiles") == ([service] if service in profiles else None)
-    if service == "approvals":
-        assert not {"volumes", "ports"} & composed.keys(), "it stores nothing, and nobody connects to it"
+    if service in ("approvals", "land"):
+        assert not {"volumes", "ports"} & composed.keys(), "it stores nothing here, and nobody connects to it"
         return
     assert composed["volumes"][0] == f"{service}:/var/lib/taskbridge"
     assert service in file["volumes"]
