@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import shlex
+import sqlite3
 import subprocess
 import time
 from contextlib import closing, contextmanager
@@ -54,9 +55,10 @@ from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
+from taskbridge.schemas.codec import form_data_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
+from taskbridge.schemas.events import SOURCE_YIDA, Action, FormData, Person, TaskEvent
+from taskbridge.schemas.topics import FORM_DATA, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
@@ -334,6 +336,25 @@ def test_task_center_webhooks_and_commands_need_each_of_their_acls(
     del edge  # it brings ACLs and topics
     with without(outside, role, acl):
         wait_until(lambda: refusal(acl, as_user(cluster, role)), what="a refusal names the ACL")
+
+
+@pytest.mark.parametrize("acl", one_of_each(ROLES["land"], privilege), ids=str)
+def test_land_needs_each_of_its_acls_and_nothing_else(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_path: Path, acl: Acl
+) -> None:
+    del edge
+    values = FormData("corp", "APP", "FORM-1", "landed", 1_700_000_000_000, "scan", data={"numberField_1": "1"})
+    producer = Producer(producer_config(outside.bootstrap_servers))
+    producer.produce(FORM_DATA.name, key=b"landed", value=form_data_codec(outside.registry).encode(values))
+    assert producer.flush(30) == 0
+    land = as_user(cluster, "land")
+    with without(outside, "land", acl):
+        wait_until(lambda: refusal(acl, land), what="a refusal names the ACL")
+    target = tmp_path / "target.db"
+    given = {"LAND_KAFKA_CONFIG_FILE": cluster.config_file("land"), "LAND_PORT": "0"}
+    taskbridge(land, cluster.config_file("land"), "land", "--to", f"sqlite:///{target}", "--once", **given)
+    with closing(sqlite3.connect(target)) as database:
+        assert database.execute("SELECT instance_id, numberfield_1 FROM f_form1").fetchall() == [("landed", 1)]
 
 
 @pytest.mark.parametrize("acl", one_of_each(ROLES["subscriber"], privilege), ids=str)
