@@ -32,6 +32,8 @@ from taskbridge.dingtalk.approvals.settings import ApprovalsSettings
 from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.landing import app as land_app
+from taskbridge.landing.settings import LandSettings
 from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server
@@ -59,7 +61,7 @@ PARTS = ("edge", "streams")
 """Those with a volume for each pod."""
 KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment", "webhooks": "Deployment"}
 """Of the parts with several replicas; webhooks where they are enabled."""
-SINGLE = ("reconcile", "approvals")
+SINGLE = ("reconcile", "approvals", "land")
 """Those that have one replica, where they are enabled."""
 COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 """Those of operators, which Kubernetes' own schemas do not have."""
@@ -114,6 +116,7 @@ EXTENDED = merged(
         "credentials": {"existingSecret": "approvals"},
         "settings": {"APPROVALS_API_URL": "https://api.dingtalk.io"},
     },
+    land={"enabled": True, "database": {"existingSecret": "warehouse"}},
     center__settings={
         "CENTER_PUBLIC_URL": "https://tasks.example",
         "CENTER_OIDC_ISSUER": "https://login.example:8443/realms/company",
@@ -135,9 +138,15 @@ EVERYTHING = merged(
     MINIMAL,
     edge__credentials={"text": TEXTS["credentials"]},
     center__apiTokens={"text": TEXTS["apiTokens"]},
-    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*KINDS, "reconcile", "setup")},
+    **{
+        f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]}
+        for part in (*KINDS, "reconcile", "land", "setup")
+    },
     **{f"reconcile__{name}": value for name, value in PLACED.items() if name != "service"},
     **{f"approvals__{name}": value for name, value in PLACED.items() if name not in ("service", "volume")},
+    **{f"land__{name}": value for name, value in PLACED.items() if name not in ("service", "volume")},
+    land__enabled=True,
+    land__database__existingSecret="warehouse",
     approvals__enabled=True,
     approvals__credentials__existingSecret="approvals",
     approvals__settings={"APPROVALS_API_URL": "http://dingtalk-relay:8443"},
@@ -244,7 +253,7 @@ def env(container: Document) -> dict[str, str | None]:
 
 
 def kind_of(part: str) -> str:
-    return {**KINDS, "approvals": "Deployment"}.get(part, "StatefulSet")
+    return {**KINDS, "approvals": "Deployment", "land": "Deployment"}.get(part, "StatefulSet")
 
 
 def ports(container: Document) -> dict[str, int]:
@@ -293,7 +302,7 @@ def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered
         "Pod",
     }
     assert [*running(charts["minimal"])] == ["edge", "streams", "center"]
-    off = ("webhooks", "approvals")
+    off = ("webhooks", "approvals", "land")
     assert not [each for each in charts["minimal"].documents if each["metadata"]["name"].endswith(off)]
     kinds = {each["kind"] for each in charts["everything"].documents}
     assert kinds >= {"Secret", "Job", "ConfigMap", "Ingress", "HorizontalPodAutoscaler", *COMPANION_KINDS}
@@ -337,6 +346,8 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
         ({"approvals__enabled": True}, "approvals.credentials.existingSecret: it says who"),
         ({"approvals__settings__APPROVALS_APP_SECRET": "x"}, "'APPROVALS_APP_SECRET' not allowed"),
+        ({"land__enabled": True}, "land.database.existingSecret: it says which database"),
+        ({"land__settings__LAND_TO": "x"}, "'LAND_TO' not allowed"),
         ({"center__autoscaling__enabled": True}, "center.database.existingSecret: several replicas need PostgreSQL"),
         *(
             ({f"{part}__replicas": 7, f"{part}__{scaler}__enabled": True, "center__database__existingSecret": "db"},
@@ -462,6 +473,7 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},
         "approvals": {f"APPROVALS_{name.upper()}" for name in ApprovalsSettings.model_fields},
+        "land": {f"LAND_{name.upper()}" for name in LandSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
         "test": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS", "API_TOKEN"
         )} | {"EDGE_CREDENTIALS_FILE", "EDGE_BEARER_TOKENS"},
@@ -494,7 +506,8 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         "taskbridge-edge-credentials": [TEXTS["credentials"]],
         "taskbridge-center-api-tokens": [TEXTS["apiTokens"]],
         **{
-            f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*KINDS, "reconcile", "setup")
+            f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]]
+            for part in (*KINDS, "reconcile", "land", "setup")
         },
         "taskbridge-reconcile-apps": [TEXTS["apps"]],
         "taskbridge-webhooks-endpoints": [TEXTS["endpoints"]],
@@ -633,6 +646,22 @@ def test_approvals_are_one_replica_with_their_secrets_from_one_that_is_there(cha
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= approvals_app._END_S + 10  # pyright: ignore[reportPrivateUsage]
 
 
+def test_land_is_one_replica_whose_database_is_in_a_secret_that_is_there(chart: Rendered) -> None:
+    if not chart.of("Deployment", component="land"):
+        assert not [each for each in chart.documents if "land" in each["metadata"]["name"]]
+        return
+    spec = chart.one("Deployment", "land")["spec"]
+    assert spec["replicas"] == 1
+    assert selects(spec["selector"], spec["template"]["metadata"]["labels"])
+    (container,) = spec["template"]["spec"]["containers"]
+    references = {each["name"]: each["valueFrom"] for each in container["env"] if "valueFrom" in each}
+    assert references == {"LAND_TO": {"secretKeyRef": {"name": "warehouse", "key": "database-url"}}}
+    (service,) = chart.of("Service", component="land")
+    (port,) = service["spec"]["ports"]
+    assert ports(container)[port["targetPort"]] == port["port"] == int(env(container)["LAND_PORT"] or 0)
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= land_app._END_S + 10  # pyright: ignore[reportPrivateUsage]
+
+
 def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
     for part in running(chart):
         budget = chart.one("PodDisruptionBudget", part)["spec"]
@@ -706,6 +735,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
             8600,
             8610,
             8700,
+            8720,
             9092,
             9093,
             9094,
@@ -744,7 +774,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     relay = {(end, 8443) for end in ends}
     assert database == {("outside", 5432), *companions.items()} | relay | probed, "reminders and decisions go out too"
     for name in ("extended", "everything"):
-        for part, port in {**companions, "approvals": 8610}.items():
+        for part, port in {**companions, "approvals": 8610, "land": 8720}.items():
             assert passing(name, part, "from") == {(end, port) for end in observers}
     provider = {(end, 8443) for end in ends}
     assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()} | provider
@@ -752,6 +782,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert passing("extended", part, "to") == own | {(end, 443) for end in ends}
     assert passing("extended", "approvals", "to") == names | {("edge", 8400)} | {(end, 443) for end in ends}
     assert ("outside", 8443) in passing("everything", "approvals", "to"), "the address in APPROVALS_API_URL"
+    assert passing("extended", "land", "to") == own | {(end, 5432) for end in ends}
     receivers = passing("everything", "webhooks", "to") - passing("everything", "edge", "to")
     assert receivers == {("outside", 5432), ("outside", 8443)}, "those that the operator names"
     assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
@@ -959,6 +990,7 @@ class Pod:
         given |= {name: "127.0.0.1:1" for name in given if name.endswith("_BOOTSTRAP_SERVERS")}
         given |= {name: "http://127.0.0.1:1" for name in given if name.endswith(("_REGISTRY_URL", "_API_URL"))}
         secrets = {"APPROVALS_APP_KEY": "key", "APPROVALS_APP_SECRET": "s", "APPROVALS_SOURCE_SECRET": new_secret()}
+        secrets["LAND_TO"] = f"sqlite:///{folder}/target.db"
         given |= {name: value for name, value in secrets.items() if name in env(container)}
         write_credentials(folder / "files" / "credentials.toml", SYSTEM_TOKEN)
         (folder / "files" / "api-tokens.toml").write_text(
@@ -967,7 +999,7 @@ class Pod:
         for name in ("apps", "endpoints"):
             (folder / "files" / f"{name}.toml").write_text(TEXTS[name])
         (folder / "files" / "erp").write_text(new_secret())
-        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_", "WEBHOOKS_", "APPROVALS_")
+        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_", "WEBHOOKS_", "APPROVALS_", "LAND_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -999,7 +1031,15 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
     # Without Kafka the edge stores callbacks in its spool, a worker has no states, the center no lists.
-    ready = {"edge": 200, "streams": 503, "center": 503, "reconcile": 200, "webhooks": 503, "approvals": 200}
+    ready = {
+        "edge": 200,
+        "streams": 503,
+        "center": 503,
+        "reconcile": 200,
+        "webhooks": 503,
+        "approvals": 200,
+        "land": 200,
+    }
     assert pod.probe("readinessProbe") == ready[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
     assert pod.get("operator" if part == "edge" else "http", endpoint["path"]) == 200

@@ -12,7 +12,8 @@
 {{- if .reconcile.enabled }}{{ include "taskbridge.one" (list "reconcile.apps" .reconcile.apps "it says whom to ask, and in whose name") }}{{ end -}}
 {{- if .webhooks.enabled }}{{ include "taskbridge.one" (list "webhooks.endpoints" .webhooks.endpoints "it says who gets notifications") }}{{ end -}}
 {{- if and .approvals.enabled (not .approvals.credentials.existingSecret) }}{{ fail "approvals.credentials.existingSecret: it says who receives DingTalk's approvals, and signs them for the edge" }}{{ end -}}
-{{- range $part := list "edge" "streams" "center" "reconcile" "webhooks" "setup" -}}
+{{- if and .land.enabled (not .land.database.existingSecret) }}{{ fail "land.database.existingSecret: it says which database gets your data" }}{{ end -}}
+{{- range $part := list "edge" "streams" "center" "reconcile" "webhooks" "land" "setup" -}}
 {{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
 {{- end -}}
 {{- range $part := list "center" "webhooks" -}}

@@ -1,6 +1,6 @@
 {{/* Maps that a null removes, or that --reuse-values after an older chart leaves out, are empty: first in each template. */}}
 {{- define "taskbridge.complete" -}}
-{{- $parts := list "edge" "streams" "center" "reconcile" "webhooks" "approvals" "setup" "test" -}}
+{{- $parts := list "edge" "streams" "center" "reconcile" "webhooks" "approvals" "land" "setup" "test" -}}
 {{- $maps := list "settings" "kafkaProperties" "database" "credentials" "bearerTokens" "apiTokens" "apiToken" "webhooksToken" "signInSecret" "apps" "reminders" "endpoints" "autoscaling" "keda" -}}
 {{- $paths := list "image" "kafka" "schemaRegistry" "tracing" "routes" "ingress" "gateway" "monitoring.serviceMonitor" "monitoring.prometheusRule" "monitoring.dashboards" -}}
 {{- range $part := $parts }}{{ range $maps }}{{ $paths = append $paths (printf "%s.%s" $part .) }}{{ end }}{{ end -}}
@@ -23,12 +23,12 @@
 
 {{/* What runs all the time, in one line. */}}
 {{- define "taskbridge.parts" -}}
-edge streams center{{ if .Values.reconcile.enabled }} reconcile{{ end }}{{ if .Values.webhooks.enabled }} webhooks{{ end }}{{ if .Values.approvals.enabled }} approvals{{ end }}
+edge streams center{{ if .Values.reconcile.enabled }} reconcile{{ end }}{{ if .Values.webhooks.enabled }} webhooks{{ end }}{{ if .Values.approvals.enabled }} approvals{{ end }}{{ if .Values.land.enabled }} land{{ end }}
 {{- end -}}
 
 {{/* Of a part: where its metrics and its health are. */}}
 {{- define "taskbridge.operatorPort" -}}
-{{- get (dict "edge" "8401" "streams" "8510" "center" "8500" "reconcile" "8600" "webhooks" "8700" "approvals" "8610") . -}}
+{{- get (dict "edge" "8401" "streams" "8510" "center" "8500" "reconcile" "8600" "webhooks" "8700" "approvals" "8610" "land" "8720") . -}}
 {{- end -}}
 
 {{/* Of a part: (list $ "edge"). */}}

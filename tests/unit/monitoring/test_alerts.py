@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 FILES = {
     service: (ROOT / "deploy" / "alerts" / f"taskbridge-{service}.rules.yml").read_text("utf-8")
-    for service in ("edge", "streams", "center", "webhooks", "reconcile", "approvals")
+    for service in ("edge", "streams", "center", "webhooks", "reconcile", "approvals", "land")
 }
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 

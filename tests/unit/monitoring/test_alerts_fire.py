@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
@@ -19,7 +19,10 @@ from taskbridge.dingtalk.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import fingerprint
+from taskbridge.landing.app import PREFIX
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
+from taskbridge.runtime.follow.follower import FollowerHealth, PartitionHealth
+from taskbridge.runtime.follow.metrics import FollowerCollector
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Snapshot
@@ -29,8 +32,8 @@ from taskbridge.webhooks.store import Waiting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE, APPROVALS = (
-    f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile", "approvals")
+EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE, APPROVALS, LAND = (
+    f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile", "approvals", "land")
 )
 DAY = 24 * 60
 PARTITIONS = 12
@@ -70,30 +73,32 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         edge[f"taskbridge_edge_{name}"] = (told, 1)
     # What no test changes and is one of hundreds alike, such as a reason's counter, would only take time.
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
-    told_by = edge, streams, center_series(), webhooks_series(), reconcile_series(), approvals_series()
+    told_by = edge, streams, center_series(), webhooks_series(), reconcile_series(), approvals_series(), land_series()
     return {told: rest for each in told_by for told, rest in each.items() if "{" not in told or told in used}
 
 
 def center_series() -> dict[str, tuple[str, float]]:
     """What a task center exposes whose followers write, and whose queries are answered."""
     with a_center() as center:
-        followed = SimpleNamespace(topic=TASK_STATES.name, partition=0, next_offset=7, end=7)
-        health = SimpleNamespace(
-            group="lists",
-            running=True,
-            problem=None,
-            partitions=[followed],
-            records={TASK_STATES.name: 7},
-            skipped={TASK_STATES.name: 0},
-            retries=0,
-            last_commit_at=1,
-        )
-        cast("Any", center).followers = [SimpleNamespace(health=lambda: health)]
+        cast("Any", center).followers = [SimpleNamespace(health=lambda: well_followed("lists"))]
         center.metrics.filled.set_function(lambda: 1)
         center.metrics.reminders.labels("email", "digest", "given_up")
         for status in (200, 503):
             center.metrics.queries.labels("/v1/tasks", status).observe(0.01)
         return series_of(generate_latest(center.metrics.registry).decode(), job=CENTER)
+
+
+def well_followed(group: str) -> FollowerHealth:
+    followed, counts = PartitionHealth(TASK_STATES.name, 0, 7, 7, complete=True), {TASK_STATES.name: 7}
+    return FollowerHealth(group, running=True, problem=None, partitions=(followed,), records=counts,
+                          skipped={TASK_STATES.name: 0}, retries=0, last_commit_at=1)  # fmt: skip
+
+
+def land_series() -> dict[str, tuple[str, float]]:
+    """What land exposes whose followers write."""
+    registry = CollectorRegistry()
+    registry.register(FollowerCollector(PREFIX, lambda: [well_followed("names"), well_followed("values")]))
+    return series_of(generate_latest(registry).decode(), job=LAND)
 
 
 def webhooks_series() -> dict[str, tuple[str, float]]:
@@ -192,6 +197,10 @@ OUTAGES = {
     ),
     "DingTalk refuses the connection": outage("ApprovalsNotReceived", values={"taskbridge_approvals_connected": 0}),
     "the service for approvals is gone": outage("ApprovalsNotReceived", values={f'up{{job="{APPROVALS}"}}': 0}),
+    "the database of land is away": outage(
+        "LandNotFollowing", minutes=15, values={PREFIX + 'follower_running{group="values"}': 0}
+    ),
+    "land is gone": outage("LandNotFollowing", minutes=15, values={f'up{{job="{LAND}"}}': 0}),
     "a worker is gone": outage("StreamsDown", values={f'up{{job="{STREAMS}"}}': 0}),
     "a topic was lost": outage(
         "StreamsPositionsLost", rises={f'taskbridge_streams_positions_lost_total{{reason="{RECREATED}"}}': 1}

@@ -59,6 +59,7 @@ NOT_RECORDED = {
             "CenterRemindersBroken",
             "CenterRemindersNotSent",
             "CenterTokensBroken",
+            "LandNotFollowing",
             "WebhooksDeliveriesLate",
             "WebhooksDown",
             "WebhooksEndpointDisabled",
