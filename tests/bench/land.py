@@ -1,7 +1,7 @@
 """How fast form data lands, and in how much memory: ``python tests/bench/land.py [INSTANCES [DIALECT]]``.
 
 No Kafka: records are decoded and written in batches as a follower does. Each instance has ten fields and a sub-form of
-two lines. PostgreSQL is of our own, with its data in memory; SQLite is a file in a temporary folder.
+two lines. PostgreSQL is of our own, and does not wait for its disk; SQLite is a file in a temporary folder.
 """
 
 from __future__ import annotations
