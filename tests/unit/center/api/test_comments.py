@@ -243,6 +243,7 @@ def test_a_failure_of_the_vendor_breaks_nothing(
     [
         ("@Bob  Is the date\nright?", "ann", True),
         ("<p>Is the&nbsp;date right?</p>", "ann", True),
+        ("<p>Is the</p><p>date <a href='/d'>right</a>?</p>", "ann", True),
         ("Is the date right?", "", True),
         ("Is the date right?", "bob", False),
         ("Is another date right?", "ann", False),

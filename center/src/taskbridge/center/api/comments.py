@@ -7,6 +7,7 @@ Lists read none. What was read is shown to all who may see the instance, for a m
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from html import unescape
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 OFFERED, NOT_OFFERED, NOT_NOW, LIMITED = "read", "not_offered", "failed", "limited"
 """Results of reading, for the metric."""
+_TAG = re.compile("<[^<>]*>")
 _HOUR_S = 3600.0
 _OF_CALLER = 120
 """Instances of which a caller may have comments read in an hour."""
@@ -218,17 +220,22 @@ def _said(action: Action) -> models.SaidOut:
 
 
 def _is_among(action: Action, comments: Iterable[Comment]) -> bool:
-    """Whether the system shows it among its comments already: perhaps with markup, or the name of who is notified."""
-    said = _plain(action.remark)
+    """Whether the system shows it among its comments already."""
     # Of a delegate or operator, the vendor names the app's user.
     writers = {action.actor_id, ""} if action.actor_id == action.user_id else None
     return action.status == DONE and any(
-        (said in _plain(each.text) if said else each.text.strip() == action.remark)
+        _says(each.text, action.remark)
         and (each.notified_id or action.recipient_id) == action.recipient_id
         and (writers is None or each.user_id in writers)
         and each.written_at > action.requested_at - _SKEW_MS
         for each in comments
     )
+
+
+def _says(text: str, remark: str) -> bool:
+    """Whether a system shows the remark by this text: perhaps with markup, or the name of who is notified."""
+    said = _plain(remark)
+    return any(said in _plain(each) for each in (text, _TAG.sub("", text))) if said else text.strip() == remark
 
 
 def _plain(text: str) -> str:
