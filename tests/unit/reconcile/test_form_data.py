@@ -344,6 +344,22 @@ async def test_a_field_is_published_once_its_label_is_known(tmp_path: Path) -> N
         assert values(found)["I-3"] == values(found)["I-2"] == {"number_1": "1", "text_8": "new", "text_7": "late"}
 
 
+async def test_names_of_fields_that_never_end_cost_few_calls(tmp_path: Path) -> None:
+    async with forms(tmp_path, omit_fields=("身份证*",)) as found:
+        labels = found.api.dingtalk.organisation.labels
+        labels[FORM] = {"number_1": "金额"}
+        for each in range(60):
+            data = {"number_1": "1", f"text_{each}": "x"}
+            found.happen(created(f"I-{each}", found.api.clock.now_ms(), form_data=data))
+            await found.run(60)
+        await found.run(60)
+        assert {tuple(each) for each in values(found).values()} == {("number_1",)}
+        assert found.api.dingtalk.calls[GetFormComponentDefinitionList.path] <= 7
+        labels[FORM] |= {f"text_{each}": "later" for each in range(60)}
+        await found.run(2 * 3600)
+        assert values(found) == truth(found)
+
+
 async def test_a_form_without_a_definition_stops_no_other(tmp_path: Path) -> None:
     async with forms(tmp_path, omit_fields=("身份证*",), scanned=(FORM, ORDINARY, "FORM-2")) as found:
         found.api.dingtalk.organisation.labels["FORM-2"] = {"number_1": "金额"}

@@ -61,6 +61,7 @@ _PASS_FIRST_MS = _HOUR_MS
 """How much later than its time a scan of a process begins: a pass may do its work."""
 _REFUSED_MS = _HOUR_MS
 """How long a work that DingTalk refuses is not tried again."""
+_DEFINED_MS = 10 * 60 * 1000
 _WITNESSES = 5
 """How many other instances of a form are read to see whether any is visible."""
 _STALLED_S = 30.0
@@ -126,6 +127,8 @@ class FormSync:
         self._on_written, self._on_left_out = on_written, on_left_out
         self._not_before: dict[Key, int] = {}
         """By corp, or by what DingTalk refused: when calls are made again."""
+        self._defined_ms: dict[Key, int] = {}
+        """By corp, app and form: when its definition was read."""
         self._next_ms: dict[str, int] = {}
         """By corp: when instances are read again because of events."""
         self._ordinary = set[Target]()
@@ -591,18 +594,27 @@ class FormSync:
         return defined
 
     async def _define(self, app: _App, form_uuid: str, unknown: set[str]) -> Defined:
-        """Read the form's definition: daily, and an hour after it lacked another field. Raises what calls raise."""
+        """Read the form's definition: daily, and an hour after it lacked another field. Raises what calls raise.
+
+        If it lacks another one within minutes, it is not read at once: names of fields that never end cost no calls.
+        """
         its, now_ms = app.api.app, self._clock.now_ms()
-        definition = Definition.of(await app.organisation.form(its, form_uuid, None))
-        before = self._forms.defined(its.corp_id, its.app_type, form_uuid) or Defined(definition, 0, set())
+        key = its.corp_id, its.app_type, form_uuid
+        before = self._forms.defined(*key)
+        if before is not None and now_ms - self._defined_ms.get(key, 0) < _DEFINED_MS:
+            definition = before.definition
+        else:
+            definition = Definition.of(await app.organisation.form(its, form_uuid, None))
+            self._defined_ms[key] = now_ms
+        before = before or Defined(definition, 0, set())
         left = {each for each in before.unknown | unknown if not definition.knows(each)}
         if left - before.unknown:
             _log.warning("form_fields_unknown", form_uuid=form_uuid, fields=sorted(left))
         found = Defined(definition, now_ms + (_HOUR_MS if left - before.unknown else DAY_MS), left)
         with self._forms.transaction():
-            self._forms.define(its.corp_id, its.app_type, form_uuid, found)
+            self._forms.define(*key, found)
             if before.unknown - left:
-                self._forms.check_all(its.corp_id, its.app_type, form_uuid, now_ms=now_ms)
+                self._forms.check_all(*key, now_ms=now_ms)
         return found
 
     def _protection(self, app: App) -> Protection:
