@@ -393,3 +393,10 @@ async def test_an_error_in_place_of_people_is_no_empty_list() -> None:
         organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", None)
         with pytest.raises(Unexpected, match="UserList"):
             await OrganisationApi(calls, organisation).people(["u-li"])
+
+
+async def test_no_value_of_a_form_is_taken_for_the_page_of_a_limited_address() -> None:
+    """Anybody could stop all calls for five minutes, and again by each answer that has the values."""
+    values = {"text_1": "punish", "text_2": "x5", "text_3": '{"punish":"x5"}'}
+    async with fake_api(filed(form_data=values)) as fake:
+        assert (await fake.client.instance("I-1")).data == values

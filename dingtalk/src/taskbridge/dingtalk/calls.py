@@ -61,6 +61,12 @@ _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _NO_SUCH_CALL = (404, 405, 501)
 _OF_FORMS = frozenset({wire.GetOpenUrl.path, wire.SaveFormRemark.path, wire.PreviewPublishedProcess.path})
+_HALF = re.compile(
+    rb"(?<!\\)((?:\\\\)*)\\u(?:d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f]..)", re.IGNORECASE | re.DOTALL
+)
+"""Half of a character of two, in JSON: what is left of an emoji where a program cut a text."""
+_PUNISH = re.compile(rb'"punish"\s*:')
+"""A key of an answer: values may be anything that somebody wrote into a form."""
 """Calls with a value that anybody may have written: a gateway may answer a page for what it takes for an attack."""
 _NOT_OFFERED_S = 3600.0
 """How long a call that is not offered is not tried again: a cluster may have been upgraded."""
@@ -529,4 +535,4 @@ def _is_page(response: httpx2.Response) -> bool:
 
 
 def _is_punishment(response: httpx2.Response) -> bool:
-    return b'"punish"' in response.content and b'"x5"' in response.content
+    return b'"x5"' in response.content and _PUNISH.search(response.content) is not None
