@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import traceback
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -400,3 +401,30 @@ async def test_no_value_of_a_form_is_taken_for_the_page_of_a_limited_address() -
     values = {"text_1": "punish", "text_2": "x5", "text_3": '{"punish":"x5"}'}
     async with fake_api(filed(form_data=values)) as fake:
         assert (await fake.client.instance("I-1")).data == values
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (rb"a\ud83d", "a\ufffd"),
+        (rb"\uD83Db\ude00", "\ufffdb\ufffd"),
+        (rb"\ud83d\ude00\ude00\ud83d\ud83d\ude00", "😀\ufffd\ufffd😀"),
+        (rb"\\ud83d\\\ud83d", "\\ud83d\\\ufffd"),
+        (b"a\xed\xa0\xbd", "a\ufffd\ufffd\ufffd"),
+    ],
+)
+async def test_half_a_character_hides_no_answer(sent: bytes, text: str) -> None:
+    content = b'{"result":[{"processInstanceId":"I-1","data":{"text_1":"' + sent + b'"}}]}'
+    request = wire.GetInstancesByIdList(app_type="APP_1", system_token="t", user_id="u", process_instance_ids="I-1")
+    async with calls_to(httpx2.Response(200, content=content)) as (calls, _, _):
+        [found] = (await calls.get(request, wire.InstanceList)).result
+        assert found.data == {"text_1": text}
+
+
+async def test_a_number_beyond_all_bounds_is_an_answer_that_is_not_understood() -> None:
+    content = b'{"result":[{"processInstanceId":"I-1","data":{"number_1":1e9999999999999999999}}]}'
+    request = wire.GetInstancesByIdList(app_type="APP_1", system_token="t", user_id="u", process_instance_ids="I-1")
+    async with calls_to(httpx2.Response(200, content=content)) as (calls, _, _):
+        calls._float_hook = Decimal  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(Unexpected, match="InstanceList"):
+            await calls.get(request, wire.InstanceList)

@@ -21,6 +21,7 @@ TaskbridgeError
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
@@ -60,13 +61,13 @@ _AFTER_DIGITS = 5
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 _NO_SUCH_CALL = (404, 405, 501)
-_OF_FORMS = frozenset({wire.GetOpenUrl.path, wire.SaveFormRemark.path, wire.PreviewPublishedProcess.path})
 _HALF = re.compile(
     rb"(?<!\\)((?:\\\\)*)\\u(?:d[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..\\u)d[c-f]..)", re.IGNORECASE | re.DOTALL
 )
 """Half of a character of two, in JSON: what is left of an emoji where a program cut a text."""
 _PUNISH = re.compile(rb'"punish"\s*:')
 """A key of an answer: values may be anything that somebody wrote into a form."""
+_OF_FORMS = frozenset({wire.GetOpenUrl.path, wire.SaveFormRemark.path, wire.PreviewPublishedProcess.path})
 """Calls with a value that anybody may have written: a gateway may answer a page for what it takes for an attack."""
 _NOT_OFFERED_S = 3600.0
 """How long a call that is not offered is not tried again: a cluster may have been upgraded."""
@@ -470,14 +471,22 @@ class Calls:
     def _answer_of(self, call: _Call, response: httpx2.Response, answer: type[T]) -> T:
         try:
             # A change is answered without a body.
-            found = msgspec.json.Decoder(answer, float_hook=self._float_hook).decode(response.content or b"null")
-        except NOT_JSON as error:
+            found = self._decoded(response.content or b"null", answer)
+        except (*NOT_JSON, ArithmeticError) as error:
             raise Unexpected(f"{call.path}: the response is not a valid {answer.__name__}: {error}") from None
         if isinstance(found, wire.OldAnswer) and found.errcode != 0:
             raise self._old_error(call, found)
         if isinstance(found, wire.Outcome) and not found.success:
             raise self._error_of(call, response)
         return found
+
+    def _decoded(self, content: bytes, answer: type[T]) -> T:
+        decoder = msgspec.json.Decoder(answer, float_hook=self._float_hook)
+        try:
+            return decoder.decode(content)
+        except NOT_JSON:
+            # One text of a hundred rows must not hide the others.
+            return decoder.decode(_HALF.sub(rb"\1\\ufffd", content.decode(errors="replace").encode()))
 
     def _old_error(self, call: _Call, found: wire.OldAnswer) -> Exception:
         message = _printable(masked(found.errmsg or "", call.secrets())[:_MESSAGE_CHARACTERS])
