@@ -17,8 +17,8 @@ from support.center_records import NOW_MS
 from support.landing import APP, CORP, FORM, TABLE, LandProcess, Source, rows_of
 from taskbridge.landing import records as landing_records
 from taskbridge.landing.shapes import COLUMNS_MAX, LINE_TABLES_MAX
-from taskbridge.landing.tables import prepare
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.landing.tables import SCHEMA, prepare
+from taskbridge.runtime.database import DatabaseUnavailable, open_target
 from taskbridge.runtime.follow.batch import PositionLost, write_batch
 from taskbridge.schemas.events import Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState
 
@@ -513,3 +513,11 @@ def test_a_deleted_state_is_no_instance(source: Source, target: Database) -> Non
 
 def test_a_target_is_prepared_once_and_has_an_id_of_its_own(target: Database) -> None:
     assert prepare(target) == prepare(target)
+
+
+@pytest.mark.parametrize("end", ["", "?password=SECRET", "?password=SECRET&none=SECRET"])
+def test_no_error_shows_the_password_of_a_target(end: str) -> None:
+    with pytest.raises(DatabaseUnavailable) as raised:
+        prepare(open_target(f"postgresql://land:SECRET@127.0.0.1:9/warehouse{end}", schema=SCHEMA))
+    assert "SECRET" not in str(raised.value)
+    assert "land" in str(raised.value)

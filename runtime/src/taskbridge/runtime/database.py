@@ -246,7 +246,9 @@ class Database:
                 f"the database {self.engine.url.database} is damaged ({line}). Of the task center: stop it and run"
                 " 'taskbridge center --rebuild', which sets the file aside and reads the topics again"
             )
-        where = self.engine.url.database if self.is_sqlite else self.engine.url.render_as_string(hide_password=True)
+        # The query may have a password too.
+        url = self.engine.url.set(query={})
+        where = url.database if self.is_sqlite else url.render_as_string(hide_password=True)
         found = DatabaseUnavailable(f"the database {where}: {line}")
         found.is_conflict = code in _BUSY or getattr(cause, "sqlstate", None) in _CONFLICTS
         return found
