@@ -515,6 +515,36 @@ def test_a_target_is_prepared_once_and_has_an_id_of_its_own(target: Database) ->
     assert prepare(target) == prepare(target)
 
 
+@pytest.mark.parametrize("renamed", ["COLUMN amount TO theirs", "TO theirs"])
+def test_a_view_shows_no_former_values_of_what_an_administrator_renamed(
+    source: Source, target: Database, renamed: str
+) -> None:
+    source.define({"amount": "NumberField"}, LABELS)
+    source.fill("I-1", {"amount": "1"})
+    source.land(target)
+    with target.write() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {TABLE} RENAME {renamed}")
+    source.fill("I-1", {"amount": "2"})
+    for _ in range(2):
+        with suppress(DatabaseUnavailable, PositionLost):
+            source.land(target)
+    assert [each["金额"] for each in rows_of(target, f"v_{TABLE}")] == [2]
+
+
+def test_a_column_of_an_administrator_is_no_column_of_a_field(source: Source, target: Database) -> None:
+    source.fill("I-1", {"textField_1": "a"})
+    source.land(target)
+    with target.write() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {TABLE} ADD COLUMN note text")
+    source.define({"textField_1": "TextField", "note": "TextField"})
+    source.fill("I-1", {"textField_1": "b", "note": "c"})
+    with suppress(DatabaseUnavailable):
+        source.land(target)
+    source.land(target)
+    [row] = rows_of(target, TABLE)
+    assert (row["textfield_1"], row["note"], row["note_2"]) == ("b", None, "c")
+
+
 @pytest.mark.parametrize("end", ["", "?password=SECRET", "?password=SECRET&none=SECRET"])
 def test_no_error_shows_the_password_of_a_target(end: str) -> None:
     with pytest.raises(DatabaseUnavailable) as raised:

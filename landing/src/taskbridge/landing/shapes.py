@@ -134,6 +134,8 @@ class Shapes:
         self._revision: str | None = None
         self.forms: dict[FormKey, LandedForm] = {}
         self._taken: set[str] = set()
+        self._there: Mapping[str, set[str]] = {}
+        """The columns of tables in the database, in lower case: also those that an administrator added."""
         self._put = {name: Put(database, name, *TABLES[name]) for name in ("forms", "form_columns", "line_tables")}
         self._put_about = Put(database, "about", {"name": "text", "value": "text"}, ["name"])
 
@@ -184,8 +186,8 @@ class Shapes:
         )
         there = defaultdict[str, set[str]](set)
         for name, column in self._rows(connection, relations):
-            there[name].add(column)
-        self._taken = {*there}
+            there[name].add((column or "").lower())
+        self._taken, self._there = {*there}, there
         for form in self.forms.values():
             form.definition = self._definition_of(connection, form.key)
             self._settle(form)
@@ -211,7 +213,7 @@ class Shapes:
             table.columns = [each for each in table.columns if each not in lost]
         self._add(connection, form, dict.fromkeys(gone))
         self._settle(form)
-        self._describe(connection, form)
+        self._describe(connection, form, anew=True)
         read_values_again(self._database, connection)
 
     def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
@@ -306,7 +308,8 @@ class Shapes:
     def _add_columns(self, connection: Connection, table: LandedTable, its: Field) -> None:
         self._lock(connection, table)
         kind = type_of(self._database, _OF_KIND.get(its.kind, "text"))
-        for name in column_names(its.field_id, its.kind, {each.name for each in table.columns}):
+        taken = {*self._there.get(table.name, ()), *(each.name for each in table.columns)}
+        for name in column_names(its.field_id, its.kind, taken):
             alter = f"ALTER TABLE {quoted(self._database, table.name)} ADD COLUMN {quoted(self._database, name)} {kind}"
             connection.exec_driver_sql(alter)
             last = table.columns[-1].position if table.columns else 0
@@ -331,8 +334,8 @@ class Shapes:
             table.put = None
         form.fields = fields
 
-    def _describe(self, connection: Connection, form: LandedForm) -> None:
-        """Write the rows and views about a form."""
+    def _describe(self, connection: Connection, form: LandedForm, *, anew: bool = False) -> None:
+        """Write the rows and views about a form; ``anew``: views too whose names are right."""
         corp_id, form_uuid = form.key
         row = (corp_id, form_uuid, form.app_type, form.label, form.main.name, form.process_code)
         self._put["forms"].rows(connection, [row])
@@ -343,10 +346,13 @@ class Shapes:
                 for each in table.columns
             ]  # fmt: skip
             self._put["form_columns"].rows(connection, rows)
-            self._show(connection, table)
+            self._show(connection, table, anew=anew)
 
-    def _show(self, connection: Connection, table: LandedTable) -> None:
-        """The view with labels as names. In PostgreSQL it is never dropped: people have grants on it."""
+    def _show(self, connection: Connection, table: LandedTable, *, anew: bool) -> None:
+        """The view with labels as names. In PostgreSQL it is never dropped: people have grants on it.
+
+        One with the right names may show what an administrator renamed, so it is replaced where that was made again.
+        """
         first, last = table.ours
         ours = [*first, *last]
         ends: dict[Field, int] = {}
@@ -366,7 +372,7 @@ class Shapes:
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")
         else:
             replace = "OR REPLACE "
-            if self._rename(connection, table, view, [name for _, name in shown]):
+            if self._rename(connection, table, view, [name for _, name in shown]) and not anew:
                 return
         select = f"SELECT {selected} FROM {quoted(quote, table.name)}"
         connection.exec_driver_sql(f"CREATE {replace}VIEW {view} AS {select}")
