@@ -305,13 +305,15 @@ def _file(given: object) -> dict[str, object]:
 
 def _raw(text: str, kind: Kind | None = None) -> str:
     """The value as it came, without the addresses of files: nothing of files that cannot be read."""
+    if kind is Kind.FILES:
+        return ""
     try:
         found = _parsed(text) if text.lstrip()[:1] in ("[", "{") else None
         if found is None or found == (bare := _without_addresses(found)):
-            return "" if kind is Kind.FILES and found is None else plain(text)
+            return plain(text)
         return to_json(bare)
     except (ValueError, RecursionError):
-        return "" if kind is Kind.FILES else plain(text)
+        return plain(text)
 
 
 def _without_addresses(value: object) -> object:
