@@ -297,6 +297,20 @@ async def test_a_form_gets_its_labels_again_when_a_value_has_a_new_field(tmp_pat
         assert [each.id for each in names.due(FORM_NAME, CORP_ID, now_ms=NOW)] == [FORM]
 
 
+async def test_a_text_that_looks_like_lines_has_no_new_field(tmp_path: Path) -> None:
+    """Each new field costs a call, and anybody may write such a text."""
+    async with forms(tmp_path) as found:
+        found.happen(created())
+        await found.run()
+        found.store.names.was_read(FORM_NAME, CORP_ID, [FORM], now_ms=NOW)
+        found.happen(created("I-2", form_data={"number_1": '[{"new_1":1}]'}))
+        await found.run()
+        assert found.store.names.due(FORM_NAME, CORP_ID, now_ms=NOW) == []
+        found.happen(created("I-3", form_data={"tableField_1": '[{"new_1":1}]'}))
+        await found.run()
+        assert len(found.store.names.due(FORM_NAME, CORP_ID, now_ms=NOW)) == 1
+
+
 async def test_protected_values_are_not_published_before_the_labels_are_known(tmp_path: Path) -> None:
     async with forms(tmp_path, omit_fields=("身份证*",), hash_fields=("text_2",)) as found:
         data = {"number_1": "100", "text_1": "110101", "text_1_id": "110101", "text_2": "王芳"}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _COMPANIONS = ("_id", "_value")
 """DingTalk returns the ids of people and options in fields of their own, which have no label."""
-_TABLE = "TableField"
+_TABLE, _TABLE_ID = "TableField", "tablefield"
+"""The component of a sub-form, and the beginning of the ids that DingTalk gives to them, in lower case."""
 _NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 _LINES = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None])
 _CHOICES = msgspec.json.Decoder(list[str | float | bool | None])
@@ -100,8 +101,12 @@ def protected(data: Mapping[str, str | None], form: Definition, protection: Prot
 
 
 def fields_of(data: Mapping[str, str | None]) -> set[str]:
-    """The ids of all fields, those of sub-forms too, without the companions of others."""
-    inner = {name for value in data.values() for line in _parsed(value or "") or () for name in line or ()}
+    """The ids of all fields, those of sub-forms too, without the companions of others.
+
+    A text that looks like lines has none: anybody may write one, and a form is read again for each new field.
+    """
+    tables = [value or "" for field_id, value in data.items() if field_id.lower().startswith(_TABLE_ID)]
+    inner = {name for value in tables for line in _parsed(value) or () for name in line or ()}
     every = {*data, *inner}
     return {each for each in every if not any(base in every for base in _bases(each)[1:])}
 
