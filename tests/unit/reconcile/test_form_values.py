@@ -90,6 +90,24 @@ def test_where_a_rule_may_concern_a_value_of_an_odd_shape_it_is_left_out(value: 
     assert protected({"table_1": value}, plain, Protection(("*.电话",))).data == {"table_1": value}, "no sub-form"
 
 
+def test_lines_within_lines_are_left_out_where_a_rule_may_concern_them() -> None:
+    for inner in ([{"text_9": "139"}], '[{"text_9":"139"}]'):
+        value = json.dumps([{"number_1": 1, "other": inner}])
+        found = protected({"table_1": value}, FORM, Protection(("*.电话",)))
+        assert (found.data, found.unclear) == ({}, 1)
+        assert published({"table_1": value}, omit="*.other") == {"table_1": '[{"number_1":1}]'}
+        assert published({"table_1": value}, omit="text_9") == {"table_1": value}
+    assert published({"table_1": '[{"other":["a","b"]}]'}, omit="*.电话") == {"table_1": '[{"other":["a","b"]}]'}
+
+
+def test_a_label_with_brackets_is_its_own_pattern() -> None:
+    form = Definition({"text_1": "电话[内部]", "table_1": "明细[1]", "text_9": "[2]"})
+    for rule, data in (("电话[[]内部]", {"text_1": "139"}), ("电话[内部]", {"text_1": "139"})):
+        assert protected(data, form, Protection((rule,))).data == {}
+    found = protected({"table_1": '[{"text_9":"139"}]'}, form, Protection(("明细[1].[2]",)))
+    assert found.data == {"table_1": "[{}]"}
+
+
 def test_empty_lines_texts_and_choices_have_no_odd_shape() -> None:
     assert published({"table_1": '[null, {"text_9":"139"}]'}, omit="*.电话") == {"table_1": "[null,{}]"}
     data = {"table_1": "[]", "text_1": "plain", "number_1": "1.50", "other": '["a","b"]', "text_9": ""}
@@ -104,6 +122,7 @@ def test_numbers_of_lines_stay_as_they_are_written() -> None:
 
 def test_fields_of_which_the_definition_has_nothing_are_left_out() -> None:
     data = {"text_1_id": "x", "text_2": "y", "text_2_id": "z", "table_1": '[{"text_9": "1", "text_8": "2"}]'}
+    assert fields_of({"tableField_1": data["table_1"]}) == {"tableField_1", "text_9", "text_8"}
     found = protected(data, FORM, Protection(("*.number_1",)))
     assert found.data == {"text_1_id": "x", "table_1": '[{"text_9":"1"}]'}
     assert found.unknown == {"text_2", "text_2_id", "text_8"}
@@ -122,7 +141,6 @@ def test_the_key_is_not_shown() -> None:
 
 @given(st.dictionaries(st.sampled_from(["text_1", "table_1", "other"]), st.none() | st.text(max_size=30)))
 def test_hostile_texts_raise_nothing_and_reveal_nothing(data: dict[str, str | None]) -> None:
-    assert fields_of({"tableField_1": data["table_1"]}) == {"tableField_1", "text_9", "text_8"}
     found = published(data, omit="text_1 *.电话")
     assert "text_1" not in found
     assert found.keys() | {"table_1", "other"} >= data.keys() - {"text_1"}

@@ -112,7 +112,10 @@ def fields_of(data: Mapping[str, str | None]) -> set[str]:
 
 
 def _lines(value: str, names: Sequence[str], form: Definition, protection: Protection, unknown: set[str]) -> str | None:
-    """A sub-form's text, with each line's fields as protected as others; None if these are no lines."""
+    """A sub-form's text, with each line's fields as protected as others; None if these are no lines.
+
+    None too if a line has lines: a pattern may concern their fields.
+    """
     lines = _parsed(value)
     if lines is None:
         return None
@@ -127,6 +130,8 @@ def _lines(value: str, names: Sequence[str], form: Definition, protection: Prote
                 unknown.add(field_id)
             elif _matches(whole, protection.hash) and (text := _text(raw)) is not None:
                 kept[field_id] = _hash(text, protection)
+            elif form.plain.isdisjoint(_bases(field_id)) and not _is_no_table(_text(raw) or ""):
+                return None
             else:
                 kept[field_id] = raw
         changed.append(None if line is None else kept)
@@ -162,7 +167,7 @@ def _is_no_table(value: str) -> bool:
 def _concerns_lines(names: Sequence[str], protection: Protection) -> bool:
     """Whether a pattern may match a field of this sub-form: its beginning matches the sub-form's name and the dot."""
     return any(
-        fnmatchcase(f"{name}.", pattern[:end])
+        pattern[:end] == f"{name}." or fnmatchcase(f"{name}.", pattern[:end])
         for name in names
         for pattern in (*protection.omit, *protection.hash)
         for end, last in enumerate(pattern, 1)
@@ -175,7 +180,8 @@ def _bases(field_id: str) -> list[str]:
 
 
 def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    """A label with brackets, such as ``电话[内部]``, is a pattern that does not match itself."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _hash(value: str, protection: Protection) -> str:
