@@ -521,6 +521,23 @@ async def test_an_instance_that_is_not_returned_and_exists_is_not_deleted(tmp_pa
         assert values(found) == truth(found)
 
 
+async def test_a_look_up_without_an_answer_holds_up_no_other(tmp_path: Path) -> None:
+    async with forms(tmp_path) as found:
+        found.happen(*(created(f"I-{each}") for each in range(4)))
+        await found.run()
+        found.api.dingtalk.faults.broken.add("I-0")
+        gone = (happened(Action.DELETED, NOW, instance_id=f"I-{each}") for each in range(3))
+        found.happen(*gone, announced=False)
+        for _ in range(12):
+            with suppress(OperatorError):
+                await found.run(DAY_S)
+        assert values(found).keys() == {"I-0", "I-3"}
+        found.api.dingtalk.faults.broken.clear()
+        for _ in range(3):
+            await found.run(DAY_S)
+        assert values(found).keys() == {"I-3"}
+
+
 async def test_a_large_day_is_listed_within_the_calls_of_several_days(tmp_path: Path) -> None:
     few = Allowance(per_second=10, per_day=12, per_month=100_000)
     async with forms(tmp_path, allowance=few, ordinary_forms=(ORDINARY,)) as found:

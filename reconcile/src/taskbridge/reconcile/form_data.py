@@ -501,6 +501,8 @@ class FormSync:
                 *target[:2],
                 form_uuid=known.form_uuid,
                 process_code=known.process_code,
+        # If it has no answer, others come first the next time.
+        self._forms.postpone([instance_id], due_ms=now_ms + DAY_MS, absent_ms=known.absent_ms)
                 instance_id=instance_id,
                 read_at=now_ms,
                 cause=SCAN,
