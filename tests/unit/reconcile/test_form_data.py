@@ -567,6 +567,24 @@ async def test_apps_take_turns(tmp_path: Path) -> None:
             assert found.forms.due(Target(CORP_ID, "APP_2"), now_ms=found.api.clock.now_ms(), most=1) == []
 
 
+async def test_an_app_says_nothing_about_instances_of_another(tmp_path: Path) -> None:
+    async with forms(tmp_path) as found:
+        other = replace(found.app, app_type="APP_2")
+        found.api.dingtalk.system_tokens["APP_2"] = other.system_token.get_secret_value()
+        apis = [found.client, YidaApi(found.api.calls, other, found.api.clock)]
+        organisations = [OrganisationApi(found.api.calls, Organisation(found.app.corp, found.app.user_id))]
+        found.happen(created())
+        await found.sync.run(apis, organisations)
+        deleted = happened(Action.DELETED, NOW + MINUTE_MS)
+        found.topics.arrive(*(structs.replace(each, app_type="APP_2") for each in (agreed(), deleted)))
+        await found.sync.run(apis, organisations)
+        found.edit("I-1", number_1="2")
+        found.happen(agreed())
+        found.api.clock.pass_s(75)
+        await found.sync.run(apis, organisations)
+        assert values(found) == truth(found)
+
+
 async def test_the_values_of_forms_leave_calls_for_repairs(tmp_path: Path) -> None:
     few = Allowance(per_second=10, per_day=40, per_month=400)
     async with forms(tmp_path, allowance=few) as found:

@@ -279,6 +279,8 @@ class FormSync:
             new[event.instance_id] = self._deleted(event, known), self._clock.now_ms()
         elif event.action is Action.CREATED and known is None and record is None:
             if (created := self._created(event, app)) is not None:
+        if any((each.corp_id, each.app_type) != (event.corp_id, event.app_type) for each in (known, record) if each):
+            return  # another app says this, and streams believe it as little
                 new[event.instance_id] = created, event.occurred_at
             else:
                 changed.append(event)

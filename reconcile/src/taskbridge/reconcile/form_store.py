@@ -73,6 +73,8 @@ class Target(NamedTuple):
 class Known(NamedTuple):
     """The last record of an instance."""
 
+    corp_id: str
+    app_type: str
     form_uuid: str
     process_code: str | None
     digest: bytes
@@ -119,8 +121,8 @@ class FormStore:
     def find(self, instance_id: str, *, now_ms: int) -> Known | None:
         row = self._database.execute(
             # A time to come is of a clock that was wrong.
-            "SELECT form_uuid, process_code, digest, read_ms, as_of_ms * (as_of_ms <= ?), absent_ms, is_deleted"
-            " FROM form_records WHERE instance_id = ?",
+            "SELECT corp_id, app_type, form_uuid, process_code, digest, read_ms, as_of_ms * (as_of_ms <= ?), absent_ms,"
+            " is_deleted FROM form_records WHERE instance_id = ?",
             (now_ms, instance_id),
         ).fetchone()
         return None if row is None else Known(*row)
