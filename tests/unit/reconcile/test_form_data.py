@@ -235,6 +235,42 @@ async def test_what_another_process_wrote_is_not_written_again_and_an_older_read
         assert values(found) == truth(found)
 
 
+async def test_an_older_reading_is_read_again_also_if_both_come_at_once(tmp_path: Path) -> None:
+    async with forms(tmp_path) as found:
+        found.happen(created())
+        await found.run()
+        [old] = found.topics.written()
+        assert old is not None
+        found.edit("I-1", number_1="3")
+        new, older = ({"data": {"number_1": each}, "read_at": old.read_at + int(each)} for each in ("2", "1"))
+        await found.topics.write_forms([structs.replace(old, **new), structs.replace(old, **older)])
+        await found.run(60)
+        assert values(found) == truth(found)
+
+
+async def test_a_later_reading_has_a_later_time_whatever_the_clocks_say(tmp_path: Path) -> None:
+    """Who follows the topic keeps the later one of two readings."""
+    async with forms(tmp_path) as found:
+        clock = found.api.clock
+        found.happen(created(received_at=NOW + HOUR_MS), created("I-2", form_data={}))
+        clock.set_by_s(3 * DAY_S)
+        found.happen(agreed("I-2", clock.now_ms()))
+        await found.run(75)
+        clock.set_by_s(-3 * DAY_S)
+        for each in ("I-1", "I-2"):
+            found.edit(each, number_1="2")
+            found.happen(agreed(each))
+        await found.run(3600)
+        assert values(found) == truth(found)
+        for each in ("I-1", "I-2"):
+            found.happen(happened(Action.DELETED, clock.now_ms(), instance_id=each))
+        await found.run(3600)
+        for each in ("I-1", "I-2"):
+            [first, second, last] = [record for record in found.topics.written(each) if record is not None]
+            assert first.read_at < second.read_at < last.read_at
+            assert last.deleted
+
+
 async def test_when_calls_are_short_events_come_first_the_newest_before_others(tmp_path: Path) -> None:
     few = Allowance(per_second=10, per_day=4, per_month=1000)
     async with forms(tmp_path, allowance=few, ordinary_forms=(ORDINARY,)) as found:

@@ -152,7 +152,7 @@ class FormSync:
         # Another one is the first each time, also if each run is a process of its own.
         first = (now_ms // DAY_MS + self._runs) % max(1, len(every))
         every = every[first:] + every[:first]
-        ready = [each for each in every if self._next_ms.get(each[1].corp_id, 0) <= now_ms]
+        ready = [each for each in every if not self._waits(self._next_ms.get(each[1].corp_id, 0))]
         reads = [((*each[1], EVENT), partial(self._read_due, *each)) for each in ready]
         await self._by_turns(_FOR_EVENTS, [*self._to_define(ready), *reads])
         self._space(used)
@@ -202,8 +202,12 @@ class FormSync:
         self._problems.append(f"{key[1]}: {error}")
 
     def _may(self, key: Key, *, above: float) -> bool:
-        closed_ms = max(self._not_before.get(each, 0) for each in (key[:1], key))
-        return closed_ms <= self._clock.now_ms() and self._budget.may_spend(key[0], above=above, of_month=True)
+        is_closed = any(self._waits(self._not_before.get(each, 0)) for each in (key[:1], key))
+        return not is_closed and self._budget.may_spend(key[0], above=above, of_month=True)
+
+    def _waits(self, until_ms: int) -> bool:
+        """Whether that time is to come. One in more than two days is of a clock that was wrong."""
+        return 0 < until_ms - self._clock.now_ms() <= 2 * DAY_MS
 
     async def _follow(self, topic: str, *, from_start: bool) -> AsyncGenerator[list[Message]]:
         """The records since the stored positions, which the caller stores with what it makes of a batch."""
@@ -231,9 +235,9 @@ class FormSync:
         """Learn what another process wrote, and what this one wrote before it was killed."""
         async with aclosing(self._follow(FORM_DATA.name, from_start=True)) as batches:
             async for batch in batches:
-                latest = {(each.key() or b"").decode("utf-8", "replace"): each.value() for each in batch}
                 with self._forms.transaction():
-                    for instance_id, value in latest.items():
+                    for each in batch:
+                        instance_id, value = (each.key() or b"").decode("utf-8", "replace"), each.value()
                         if value is None:
                             self._forms.delete([instance_id])
                             continue
@@ -275,12 +279,12 @@ class FormSync:
         known, (record, _) = self._known(event.instance_id), new.get(event.instance_id, (None, 0))
         if (known is not None and known.is_deleted) or (record is not None and record.deleted):
             return
+        if any((each.corp_id, each.app_type) != (event.corp_id, event.app_type) for each in (known, record) if each):
+            return  # another app says this, and streams believe it as little
         if event.action is Action.DELETED:
             new[event.instance_id] = self._deleted(event, known), self._clock.now_ms()
         elif event.action is Action.CREATED and known is None and record is None:
             if (created := self._created(event, app)) is not None:
-        if any((each.corp_id, each.app_type) != (event.corp_id, event.app_type) for each in (known, record) if each):
-            return  # another app says this, and streams believe it as little
                 new[event.instance_id] = created, event.occurred_at
             else:
                 changed.append(event)
@@ -330,7 +334,7 @@ class FormSync:
             form_uuid="" if known is None else known.form_uuid,
             process_code=known and known.process_code,
             instance_id=event.instance_id,
-            read_at=self._clock.now_ms(),
+            read_at=self._read_at(known),
             cause=EVENT,
             event_id=event.event_id,
             deleted=True,
@@ -491,8 +495,14 @@ class FormSync:
     def _known(self, instance_id: str) -> Known | None:
         return self._forms.find(instance_id, now_ms=self._clock.now_ms())
 
+    def _read_at(self, known: Known | None) -> int:
+        """Now, and after the last reading, whatever clock that was by: who follows the topic keeps the later one."""
+        return max(self._clock.now_ms(), 0 if known is None else known.read_ms + 1)
+
     async def _look_up(self, app: _App, target: Target, instance_id: str, known: Known) -> None:
         now_ms = self._clock.now_ms()
+        # If it has no answer, others come first the next time.
+        self._forms.postpone([instance_id], due_ms=now_ms + DAY_MS, absent_ms=known.absent_ms)
         if await app.api.exists(instance_id, form_uuid=target.ordinary):
             self._forms.postpone([instance_id], due_ms=now_ms + self._rules.check_ms)
         elif known.absent_ms is None or known.absent_ms + DAY_MS > now_ms:
@@ -503,10 +513,8 @@ class FormSync:
                 *target[:2],
                 form_uuid=known.form_uuid,
                 process_code=known.process_code,
-        # If it has no answer, others come first the next time.
-        self._forms.postpone([instance_id], due_ms=now_ms + DAY_MS, absent_ms=known.absent_ms)
                 instance_id=instance_id,
-                read_at=now_ms,
+                read_at=self._read_at(known),
                 cause=SCAN,
                 deleted=True,
             )
@@ -560,7 +568,7 @@ class FormSync:
             instance_id=instance.process_instance_id,
             data=data,
             modified_at=None if modified is None else modified.first,
-            read_at=self._clock.now_ms(),
+            read_at=self._read_at(before),
             cause=reading.cause,
             event_id=reading.event_id,
         )
@@ -576,7 +584,7 @@ class FormSync:
         protection, key = self._protection(app.api.app), (app.api.app.corp_id, app.api.app.app_type, form_uuid)
         if not protection.needs_labels:
             return data
-        if self._not_before.get(key, 0) > self._clock.now_ms():
+        if self._waits(self._not_before.get(key, 0)):
             return None
         try:
             defined = await self._definition(app, form_uuid)
@@ -605,7 +613,7 @@ class FormSync:
         its, now_ms = app.api.app, self._clock.now_ms()
         key = its.corp_id, its.app_type, form_uuid
         before = self._forms.defined(*key)
-        if before is not None and now_ms - self._defined_ms.get(key, 0) < _DEFINED_MS:
+        if before is not None and self._waits(self._defined_ms.get(key, 0) + _DEFINED_MS):
             definition = before.definition
         else:
             definition = Definition.of(await app.organisation.form(its, form_uuid, None))
