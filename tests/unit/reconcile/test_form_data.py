@@ -488,6 +488,23 @@ async def test_an_instance_that_cannot_be_read_holds_up_no_other(tmp_path: Path)
         assert values(found).keys() == {"I-0", "I-1", "I-3"}
 
 
+async def test_instances_that_do_not_exist_hide_no_other(tmp_path: Path) -> None:
+    ids = [f"I-{each:02}" for each in range(50)]
+    gone = {*ids[::5]}
+    async with forms(tmp_path) as found:
+        found.happen(*(created(each) for each in ids))
+        await found.run()
+        for each in ids:
+            found.edit(each, number_1="2")
+            found.happen(agreed(each))
+        found.api.dingtalk.faults.absent |= gone
+        for _ in range(5):
+            await found.run(75)
+        assert {key for key, each in values(found).items() if each == {"number_1": "2"}} == {*ids} - gone
+        assert found.forms.waiting() == []
+        assert found.calls() < 10 * 12 * 2, "for each that does not exist, twice up to a dozen calls"
+
+
 async def test_a_recreated_topic_is_filled_again(tmp_path: Path) -> None:
     async with forms(tmp_path) as found:
         found.happen(created())

@@ -205,13 +205,17 @@ class YidaApi:
         request = wire.GetInstanceById(**self._credentials())
         return await self._calls.get(request, wire.Instance, path_end=quote(instance_id, safe=""))
 
-    async def instances_by_id(self, ids: Iterable[str], *, form_uuid: str = "") -> dict[str, wire.Instance]:
+    async def instances_by_id(
+        self, ids: Iterable[str], *, form_uuid: str = "", unread: set[str] | None = None
+    ) -> dict[str, wire.Instance]:
         """The instances that DingTalk returns, without their times. An instance that is not returned may exist.
 
-        ``form_uuid``: the form without a process that they belong to.
+        ``form_uuid``: the form without a process that they belong to. ``unread`` gets the ids that were not asked for
+        in the end, because too many others do not exist.
         """
         call = partial(self._form_rows, form_uuid) if form_uuid else self._listed_instances
-        return {each.process_instance_id: each for each in await self._in_lists(call, [*dict.fromkeys(ids)])}
+        rows = await self._in_lists(call, [*dict.fromkeys(ids)], unread)
+        return {each.process_instance_id: each for each in rows}
 
     async def exists(self, instance_id: str, *, form_uuid: str = "") -> bool:
         """False if DingTalk says that there is no such instance; ``form_uuid`` as of ``instances_by_id``."""
@@ -266,7 +270,9 @@ class YidaApi:
         except (Refused, Unexpected):
             return []
 
-    async def _in_lists(self, call: Callable[[Sequence[str]], Awaitable[list[T]]], ids: Sequence[str]) -> list[T]:
+    async def _in_lists(
+        self, call: Callable[[Sequence[str]], Awaitable[list[T]]], ids: Sequence[str], unread: set[str] | None = None
+    ) -> list[T]:
         """What the call returns for lists of these ids; nothing follows from an id that is not returned.
 
         A list is refused if one of its ids does not exist, or if there are too many: then its halves are tried.
@@ -284,6 +290,7 @@ class YidaApi:
                     half = len(some) // 2
                     lists += [some[half:], some[:half]]
                 else:
+                    (set[str]() if unread is None else unread).update(some)
                     _log.warning("ids_not_read", app_type=self.app.app_type, ids=len(some), problem=str(error))
         return found
 

@@ -368,23 +368,32 @@ class FormSync:
         due = {each.instance_id: each for each in self._forms.due(target, now_ms=now_ms, most=IDS_PER_CALL)}
         if not due:
             return False
-        await self._read(app, target, [*due], due)
+        unread = set[str]()
+        await self._read(app, target, [*due], due, unread)
         with self._forms.transaction():
             for each in due.values():
-                self._forms.was_read(each, now_ms=now_ms)
+                if each.instance_id not in unread:
+                    self._forms.was_read(each, now_ms=now_ms)
         return True
 
-    async def _read(self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due]) -> set[str]:
-        """Publish the values of these instances, and return those that DingTalk has, or cannot answer for."""
+    async def _read(
+        self, app: _App, target: Target, ids: Sequence[str], due: Mapping[str, Due], unread: set[str] | None = None
+    ) -> set[str]:
+        """Publish the values of these instances, and return those that DingTalk has, or cannot answer for.
+
+        ``unread``: as of ``YidaApi.instances_by_id``.
+        """
         now_ms = self._clock.now_ms()
         try:
-            found = await app.api.instances_by_id(ids, form_uuid=target.ordinary)
+            found = await app.api.instances_by_id(ids, form_uuid=target.ordinary, unread=unread)
         except Unexpected as error:
             if len(ids) == 1:
                 _log.error("form_not_readable", app_type=target.app_type, instance_id=ids[0], problem=str(error))
                 return {*ids}
             half = len(ids) // 2
-            return {each for some in (ids[:half], ids[half:]) for each in await self._read(app, target, some, due)}
+            return {
+                each for some in (ids[:half], ids[half:]) for each in await self._read(app, target, some, due, unread)
+            }
         readings = list[_Reading]()
         for each, instance in found.items():
             event_id = due[each].event_id if each in due else None
