@@ -248,7 +248,7 @@ async def test_an_older_reading_is_read_again_also_if_both_come_at_once(tmp_path
         assert values(found) == truth(found)
 
 
-async def test_a_later_reading_has_a_later_time_whatever_the_clocks_say(tmp_path: Path) -> None:
+async def test_a_later_reading_has_a_later_time_by_any_clock(tmp_path: Path) -> None:
     """Who follows the topic keeps the later one of two readings."""
     async with forms(tmp_path) as found:
         clock = found.api.clock

@@ -213,7 +213,7 @@ class Shapes:
             table.columns = [each for each in table.columns if each not in lost]
         self._add(connection, form, dict.fromkeys(gone))
         self._settle(form)
-        self._describe(connection, form, anew=True)
+        self._describe(connection, form, again=True)
         read_values_again(self._database, connection)
 
     def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
@@ -334,8 +334,8 @@ class Shapes:
             table.put = None
         form.fields = fields
 
-    def _describe(self, connection: Connection, form: LandedForm, *, anew: bool = False) -> None:
-        """Write the rows and views about a form; ``anew``: views too whose names are right."""
+    def _describe(self, connection: Connection, form: LandedForm, *, again: bool = False) -> None:
+        """Write the rows and views about a form; ``again``: views too whose names are right."""
         corp_id, form_uuid = form.key
         row = (corp_id, form_uuid, form.app_type, form.label, form.main.name, form.process_code)
         self._put["forms"].rows(connection, [row])
@@ -346,9 +346,9 @@ class Shapes:
                 for each in table.columns
             ]  # fmt: skip
             self._put["form_columns"].rows(connection, rows)
-            self._show(connection, table, anew=anew)
+            self._show(connection, table, again=again)
 
-    def _show(self, connection: Connection, table: LandedTable, *, anew: bool) -> None:
+    def _show(self, connection: Connection, table: LandedTable, *, again: bool) -> None:
         """The view with labels as names. In PostgreSQL it is never dropped: people have grants on it.
 
         One with the right names may show what an administrator renamed, so it is replaced where that was made again.
@@ -372,7 +372,7 @@ class Shapes:
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")
         else:
             replace = "OR REPLACE "
-            if self._rename(connection, table, view, [name for _, name in shown]) and not anew:
+            if self._rename(connection, table, view, [name for _, name in shown]) and not again:
                 return
         select = f"SELECT {selected} FROM {quoted(quote, table.name)}"
         connection.exec_driver_sql(f"CREATE {replace}VIEW {view} AS {select}")

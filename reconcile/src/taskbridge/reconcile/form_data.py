@@ -505,7 +505,7 @@ class FormSync:
         return self._forms.find(instance_id, now_ms=self._clock.now_ms())
 
     def _read_at(self, known: Known | None) -> int:
-        """Now, and after the last reading, whatever clock that was by: who follows the topic keeps the later one."""
+        """Now, and after the last reading, by any clock: who follows the topic keeps the later one."""
         return max(self._clock.now_ms(), 0 if known is None else known.read_ms + 1)
 
     async def _look_up(self, app: _App, target: Target, instance_id: str, known: Known) -> None:
