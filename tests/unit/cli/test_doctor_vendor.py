@@ -281,6 +281,12 @@ async def test_approvals_that_cannot_be_asked_about_are_one_line() -> None:
     assert "fake-app-secret" not in finding.says
 
 
+def test_of_a_company_with_approvals_alone_nothing_else_is_asked() -> None:
+    found: list[Finding] = []
+    doctor_vendor.examine({"APPROVALS_APP_KEY": "dingfakekey"}, found.append, clock=FakeClock(NOW))
+    assert [each.check for each in found] == ["approvals"]
+
+
 def test_without_settings_of_approvals_nothing_is_said_of_them(vendor: Vendor) -> None:
     assert vendor.of("approvals") == []
     vendor.environment |= {"APPROVALS_APP_KEY": "dingfakekey", "APPROVALS_APP_SECRET": ""}

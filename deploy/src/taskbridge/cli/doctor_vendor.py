@@ -88,6 +88,8 @@ def examine(environment: Mapping[str, str], report: Report, *, clock: Clock | No
     configure_logs("text", "ERROR")
     if environment.get("APPROVALS_APP_KEY"):
         asyncio.run(about_approvals(environment, report, clock or SystemClock()))
+        if not environment.get("RECONCILE_APPS_FILE"):
+            return
     try:
         settings = load_settings(ReconcileSettings, environment)
         with open_data(settings, clock or SystemClock()) as data, asyncio.Runner() as runner:
