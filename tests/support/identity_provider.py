@@ -56,6 +56,9 @@ class IdentityProvider:
     error: str | None = None
     """With which it sends browsers back."""
     is_down: bool = False
+    key_id: str = KEY_ID
+    """Of the key that it says it signs with."""
+    keys_read: int = 0
     url: str = ""
     _codes: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
@@ -82,6 +85,7 @@ class IdentityProvider:
         )
 
     async def jwks(self) -> Response:
+        self.keys_read += 1
         return JSONResponse({"keys": [self.key.as_dict(private=False)]})
 
     async def authorize(self, request: Request) -> Response:
@@ -120,6 +124,16 @@ class IdentityProvider:
         else:
             id_token = self._forged(header, claims)
         return JSONResponse({"access_token": "a", "token_type": "Bearer", "id_token": id_token})
+
+    def access_token(self, **claims: Any) -> str:
+        """For whom and what the claims say; None leaves one out."""
+        now = int(time.time())
+        given = {"iss": self.url, "sub": "1", "azp": "claude", "iat": now, "exp": now + 300, **self.claims, **claims}
+        given = {name: value for name, value in given.items() if value is not None}
+        header = {"alg": self.algorithm, "kid": self.key_id, "typ": "at+jwt"}
+        if self.algorithm != "RS256":
+            return self._forged(header, given)
+        return jwt.encode(header, given, self.signing_key or self.key)
 
     def _forged(self, header: dict[str, str], claims: dict[str, Any]) -> str:
         """By hand, as libraries refuse it: with the published key as a secret, or with no signature."""

@@ -64,6 +64,7 @@ def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
         schema_registry_url="http://127.0.0.1:1",
         data_dir=folder / "center",
         query_rate_per_s=100_000,
+        mcp=True,
         **given,
     )
     database = open_database(None, settings.data_dir)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
@@ -22,11 +23,12 @@ from taskbridge.center.actions.systems import Agent, Systems
 from taskbridge.center.actions.targets import Endpoints
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
-from taskbridge.center.api.comments import comments_router
+from taskbridge.center.api.comments import CommentReader, comments_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.leavers import leavers_router
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.talk import Talk
+from taskbridge.center.assistants.parts import Assistants
 from taskbridge.center.settings import settings_class
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
@@ -37,7 +39,7 @@ from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import SOURCE_YIDA, PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
     from pathlib import Path
 
     import httpx2
@@ -103,7 +105,7 @@ class Served:
             self.rows.threads,
             systems=self.systems,
             wake=lambda: self.wakes.append(None),
-            counted=self.comments_read.append,
+            reading=CommentReader(self.comments_read.append),
         )
         self.agents: list[Agent] = []
         self.agents_read = 0
@@ -116,7 +118,22 @@ class Served:
             at_yida=Agents(database, self.systems),
             wake=lambda: self.wakes.append(None),
         )
+        self.store = Actions(database, self.rows.complete_lists)
+        self.assistants = Assistants(
+            settings,
+            database,
+            self.rows.threads,
+            access,
+            provider=provider,
+            queries=self.rows.queries,
+            store=self.store,
+            systems=self.systems,
+            reading=CommentReader(self.comments_read.append),
+            complete=self.rows.complete_lists,
+            wake=lambda: self.wakes.append(None),
+        )
         self.http: FastAPI = self.rows.http(
+            *self.assistants.routers,
             sign_in_router(provider, self.sessions, access),
             audit_router(self.audit, access, database, self.rows.threads),
             personal_router(access, self.rows.marks, database, self.rows.threads),
@@ -131,6 +148,7 @@ class Served:
             comments,
             delegates,
         )
+        self.http.router.lifespan_context = self._running
         for corp, user, number in (
             ("ours", "ann", "1"),
             ("ours", "bob", "2"),
@@ -140,6 +158,13 @@ class Served:
             self.rows.know(corp, PersonRecord(user, user.title(), employee_number=number))
         for corp, user in (("ours", "ann"), ("ours", "bob"), ("theirs", "dan")):
             self.rows.store(state(f"I-{user}", corp_id=corp, tasks=(TaskEntry("T-1", Status.PENDING, (user,)),)))
+
+    @asynccontextmanager
+    async def _running(self, _: FastAPI) -> AsyncGenerator[None]:
+        task = asyncio.create_task(self.assistants.run())
+        await asyncio.sleep(0)
+        yield
+        task.cancel()
 
     def browser(self) -> TestClient:
         return TestClient(self.http, base_url=URL, follow_redirects=False)
@@ -178,7 +203,9 @@ def signing_in(database: Database, folder: Path, **settings: str) -> Generator[t
     (folder / "secret").write_text(CLIENT_SECRET)
     with IdentityProvider({"preferred_username": "ann"}).running() as provider:
         client = {"oidc_client_id": CLIENT_ID, "oidc_client_secret_file": str(folder / "secret")}
-        found = Served(settings_of(oidc_issuer=provider.url, oidc_corp_id="ours", **client, **settings), database)
+        found = Served(
+            settings_of(**{"oidc_issuer": provider.url, "oidc_corp_id": "ours", **client, **settings}), database
+        )
         yield found, provider
         found.rows.close()
 

@@ -61,7 +61,9 @@ def a_center() -> Generator[Center]:
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder, "tokens.toml")
         tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n', "utf-8")
-        settings = CenterSettings.model_validate({**NOWHERE, "data_dir": folder, "api_tokens_file": tokens})
+        settings = CenterSettings.model_validate(
+            {**NOWHERE, "data_dir": folder, "api_tokens_file": tokens, "mcp": True}
+        )
         with closing(open_database(None, settings.data_dir)) as database:
             yield Center(settings, database)
 

@@ -9,7 +9,7 @@ from support.center import database, databases, sqlite_database
 __all__ = ["database", "databases", "sqlite_database"]
 
 FOLDER = Path(__file__).parent
-OF_SQL = {FOLDER, *(FOLDER / name for name in ("api", "live", "operations"))}
+OF_SQL = {FOLDER, *(FOLDER / name for name in ("api", "assistants", "live", "operations"))}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -98,7 +98,7 @@ def test_all_that_people_entered_is_copied_and_the_audit_trail_goes_on(
 def test_tables_of_what_people_entered_are_told_from_what_follows_topics() -> None:
     assert {each.name for each in metadata.sorted_tables} - {each.name for each in OWN} == {
         *("instances", "entries", "changes", "change_counters", "events", "people", "person_ids", "forms"),
-        *("set_aside", "sign_ins", "replicas", "day_calls", "start_lists"),
+        *("set_aside", "sign_ins", "replicas", "day_calls", "start_lists", "proposals"),
     }
 
 

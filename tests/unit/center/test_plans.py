@@ -5,6 +5,7 @@ TASKBRIDGE_PLANS_INSTANCES=500000 has as many instances as a large company; the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from contextlib import suppress
@@ -23,6 +24,8 @@ from taskbridge.center.actions.systems import Systems
 from taskbridge.center.actions.targets import Endpoint, Endpoints
 from taskbridge.center.api.marks import MarkChange, MarksStore
 from taskbridge.center.api.queries import PageQuery, Queries
+from taskbridge.center.assistants.clients import Clients
+from taskbridge.center.assistants.proposals import CONFIRM, Proposals
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.follow.records import purge
 from taskbridge.center.operations.records import Records
@@ -30,6 +33,7 @@ from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.reminders.waiting import corps, counts_of, people_after, waiting
 from taskbridge.center.reminders.working_time import HOUR_MS, WorkingTime
 from taskbridge.center.tables import metadata
+from taskbridge.runtime.database import Threads
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
@@ -66,10 +70,14 @@ actions (action_id, corp_id, user_id, actor_id, instance_id, task_id, source, ap
  CASE i % 99 WHEN 0 THEN {BEGAN} + i END
 set_aside (kind, entry_id, at, reason, search, summary): 'quarantine', 'Q-'||i, {BEGAN} + i, 'bad-sign', 'id='||i,
  '{{}}'
+assistants (corp_id, user_id, client, used_at, refused_before): 'corp', 'u'||i, 'c'||(i % 50), {BEGAN} + i, 0
+proposals (proposal_id, corp_id, user_id, client, instance_id, task_id, action, remark, revision, proposed_at,
+ expires_at, decision, action_id, detail): 'P-'||i, 'corp', 'u'||(i % 1000), 'c'||(i % 50), 'I-'||i, '7', 'agree', '',
+ 1, {BEGAN} + i, {BEGAN} + i, '', '', ''
 delegations (delegation_id, corp_id, user_id, delegate_id, app_type, process_name, starts_at, ends_at): 'D-'||i, 'corp',
  'u'||i, 'u'||(i % 1000), '', '', 0, {BEGAN} * 2
 """
-TABLES = "instances|entries|events|changes|marks|people|actions|delegations|set_aside"
+TABLES = "assistants|proposals|instances|entries|events|changes|marks|people|actions|delegations|set_aside"
 
 
 def generate(database: Database) -> None:
@@ -107,6 +115,13 @@ def ask_everything(database: Database) -> None:
     erp = Systems(endpoints=lambda: Endpoints({("corp", "yida"): Endpoint("http://127.0.0.1:1/x", b"key")}))
     assert acting.reassign(operator, ("corp", "u8"), "u6", "", erp, address="", now=BEGAN)
     acting.leaving(("corp", "u8"), erp, now=BEGAN)
+    clients, proposals = Clients(database, Threads(1)), Proposals(database, acting, erp, lasts_ms=1)
+    asyncio.run(clients.check(("corp", "u7"), "c7", BEGAN * 2))
+    clients.shown("corp")
+    clients.purge()
+    made = proposals.propose(operator, "c7", "I-7", "7", "agree", "", None, address="", now=BEGAN * 2)
+    proposals.decide(operator, made.proposal_id, CONFIRM, address="", now=BEGAN * 2)
+    proposals.purge(BEGAN)
     Agents(database, erp).shown(("corp", "u7"), now=BEGAN)
     acting.found_out(acting.due(now=BEGAN * 2)[0])
     acting.shown(("corp", "u7"), now=BEGAN)
@@ -135,8 +150,9 @@ def test_no_query_reads_a_whole_table_or_a_whole_view_for_one_entry(databases: D
     assert len(plans) > 30
     for sql, plan in plans.items():
         scanned = set(re.findall(rf"(?:SCAN|Seq Scan on) ({TABLES})\b(?! VIRTUAL)", plan))
-        # A purge looks at every mark.
-        assert scanned <= ({"marks"} if sql.startswith("DELETE FROM marks") else set()), f"{sql}\n{plan}"
+        # A purge looks at every mark and every client.
+        purged = re.match("DELETE FROM (marks|assistants)", sql)
+        assert scanned <= (set() if purged is None else {purged[1]}), f"{sql}\n{plan}"
         if "FROM instances" in sql or "JOIN instances" in sql or ", instances" in sql:
             assert "entries_page" not in plan, f"{sql}\n{plan}"
             assert "entries_waiting" not in plan, f"{sql}\n{plan}"

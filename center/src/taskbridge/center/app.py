@@ -25,7 +25,7 @@ from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Received, systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
-from taskbridge.center.api.comments import comments_router
+from taskbridge.center.api.comments import CommentReader, comments_router
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.leavers import leavers_router
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from taskbridge.center.assistants.parts import Assistants
     from taskbridge.center.reminders.due import DueRules
     from taskbridge.center.reminders.messages import Notice
     from taskbridge.center.settings import CenterSettings
@@ -259,6 +260,8 @@ class Center:
             self.systems,
             ended=lambda status: self.metrics.actions.labels(status).inc(),
         )
+        self._reading = CommentReader(lambda result: self.metrics.comment_reads.labels(result).inc())
+        self._assistants = self._build_assistants() if settings.mcp else None
         kafka = read_kafka_config(settings.kafka_config_file)
         ids_path = settings.data_dir / "schema-ids.json"
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
@@ -324,9 +327,11 @@ class Center:
         days = self._settings.audit_days
         purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
         purges += self._day_calls.purge, self._start_lists.purge
-        purging = [purge_hourly(each) for each in purges]
+        assistants = self._assistants
+        purging = [purge_hourly(each) for each in (*purges, *(() if assistants is None else assistants.purges))]
+        serving = [] if assistants is None else [assistants.run()]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.dispatcher.run()]
-        return [*running, *purging, *files, *sessions, *reminding]
+        return [*running, *serving, *purging, *files, *sessions, *reminding]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -334,6 +339,26 @@ class Center:
         await self.dispatcher.close()
         self._registry.close()
         self._threads.close()
+
+    def _build_assistants(self) -> Assistants:
+        """Raises ConfigurationError if their library is not installed."""
+        try:
+            from taskbridge.center.assistants.parts import Assistants  # noqa: PLC0415 - of an extra
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"CENTER_MCP=on: install taskbridge-center[mcp] ({error})") from error
+        return Assistants(
+            self._settings,
+            self._database,
+            self._threads,
+            self.access,
+            provider=self._provider,
+            queries=self._queries,
+            store=self._actions,
+            systems=self.systems,
+            reading=self._reading,
+            complete=self.filling.complete,
+            wake=self.dispatcher.wake,
+        )
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
@@ -346,7 +371,7 @@ class Center:
                 self._threads,
                 systems=self.systems,
                 wake=self.dispatcher.wake,
-                counted=lambda result: self.metrics.comment_reads.labels(result).inc(),
+                reading=self._reading,
             ),
             lists_router(
                 self.access,
@@ -384,6 +409,9 @@ class Center:
             audit_router(self.audit, self.access, self._database, self._threads),
             pages_router(),
         ]
+        if self._assistants is not None:
+            # Before the route of an instance as well.
+            routers[:0] = self._assistants.routers
         if self._provider is not None and self._sessions is not None:
             routers.append(sign_in_router(self._provider, self._sessions, self.access))
         only_hosts = own_hosts(self._settings.host) if self.access.is_open else None

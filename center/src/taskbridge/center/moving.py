@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, text
 
-from taskbridge.center.tables import FOLLOWED, day_calls, metadata, replicas, sign_ins, start_lists
+from taskbridge.center.tables import FOLLOWED, day_calls, metadata, proposals, replicas, sign_ins, start_lists
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.database import Database
 
-_BRIEF = replicas, sign_ins, day_calls, start_lists
+_BRIEF = replicas, sign_ins, day_calls, start_lists, proposals
 """They last minutes or a day."""
 OWN = tuple(each for each in metadata.sorted_tables if each not in (*FOLLOWED, *_BRIEF))
 """What people entered, and who they are in the audit trail."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.metrics import Metrics
 
-_QUERIES = "/v1/"
+_QUERIES = "/v1/", "/mcp"
 
 
 def build_http(
@@ -51,7 +51,7 @@ def build_http(
 class MeasuredQueries:
     """Measures every query until its answer begins: a stream of events goes on for hours after that.
 
-    Queries are requests under ``/v1``; the rest is for monitoring.
+    Queries are requests under ``/v1`` and ``/mcp``; the rest is for monitoring.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

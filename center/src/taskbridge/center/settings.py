@@ -124,6 +124,11 @@ class CenterSettings(DatabaseSettings):
     """A session ends so long after its latest request."""
     session_hours: int = Field(168, ge=1)
     """A session ends so long after its sign-in."""
+    mcp: bool = False
+    """`on` serves assistants at `/mcp`. People need `CENTER_OIDC_ISSUER`, programs a token of
+    `CENTER_API_TOKENS_FILE`."""
+    proposal_minutes: int = Field(10, ge=1, le=60)
+    """A decision that an assistant proposes expires so long afterwards."""
 
 
 @cache

@@ -450,16 +450,48 @@ start_lists = Table(
 )
 """Forms that people may start, as a system listed them: see ``api.start``."""
 
+assistants = Table(
+    "assistants",
+    metadata,
+    # Of a person and a client; without a client, of a sign-out everywhere; without a person, of a refused client.
+    *_texts("corp_id", "user_id", "client", primary_key=True),
+    Column("used_at", BigInteger, nullable=False),
+    # Access tokens that were issued earlier are refused.
+    Column("refused_before", BigInteger, nullable=False),
+    Index("assistants_of_corp", "corp_id", "client", "used_at"),
+)
+"""Which clients people use, and which tokens are refused: see ``assistants.clients``."""
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("proposal_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", "client", "instance_id", "task_id", "action"),
+    Column("remark", Text, nullable=False),
+    # Of the instance, as the assistant saw it.
+    Column("revision", Integer, nullable=False),
+    Column("proposed_at", BigInteger, nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False),
+    # Of the person: ``confirm`` or ``discard``; empty so far.
+    Column("decision", Key, nullable=False),
+    # Of ``actions``, once confirmed; empty if it was refused, with the reason.
+    *_texts("action_id", "detail"),
+    Index("proposals_of_person", "corp_id", "user_id", "proposed_at"),
+)
+"""Decisions that assistants prepared for people: see ``assistants.proposals``."""
+
 FOLLOWED = (instances, entries, changes, change_counters, events, people, person_ids, forms, set_aside, skipped)
 """What ``--rebuild`` drops and reads again."""
 
 PERSONAL = (
+    assistants.c.user_id,
     push_devices.c.user_id,
     sessions.c.user_id,
     pseudonyms.c.user_id,
     actions.c.user_id,
     actions.c.actor_id,
     actions.c.recipient_id,
+    proposals.c.user_id,
     delegations.c.user_id,
     delegations.c.delegate_id,
     marks.c.user_id,

@@ -18,7 +18,7 @@ from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
     from starlette.requests import HTTPConnection
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from taskbridge.center.access.sessions import Session, Sessions
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
+
+    Identify = Callable[[HTTPConnection], Awaitable["Caller"]]
 
 SESSION_COOKIE = "__Host-taskbridge"
 """Of a signed-in person's browser. The prefix keeps other names of the site from setting it."""
@@ -128,8 +130,10 @@ class Access:
         return self.tokens is None and self.sso is None and self.sessions is None
 
     @asynccontextmanager
-    async def entered(self, request: HTTPConnection) -> AsyncGenerator[Caller]:
+    async def entered(self, request: HTTPConnection, identify: Identify | None = None) -> AsyncGenerator[Caller]:
         """Who makes a request, while it is answered: the work in the block is the caller's.
+
+        ``identify``: in place of the method, where callers prove who they are in another manner.
 
         Raises:
             Unauthorized, SignInRequired: nobody who is known here.
@@ -138,7 +142,7 @@ class Access:
             TooManyQueries: the rate is exceeded, or too many requests of the caller are under way.
         """
         with working_for(f"address {address_of(request)}"):
-            caller = await self.identify(request)
+            caller = await (identify or self.identify)(request)
         key = caller.rate_key
         if not self._rate.allows(key, now=time.monotonic()) or self._under_way[key] >= _AT_ONCE:
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
@@ -166,6 +170,10 @@ class Access:
             if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
                 raise Forbidden("a signed-in person changes something from a page of the task center only")
             return caller
+        return self.program(connection)
+
+    def program(self, connection: HTTPConnection) -> Caller:
+        """The holder of an API token, or anybody where the service is open. Raises Unauthorized."""
         if self.is_open:
             return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address_of(connection)}")
         entry = token_of(connection, self.tokens)

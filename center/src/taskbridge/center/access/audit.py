@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
 FILE_OPENED = "file_opened"
 """Its subject is the instance, a space, and the file's place and number."""
+ASSISTANT_READ = "assistant_read"
+"""A person read by an assistant, whose client is the subject; or a program about a person, who is."""
+PROPOSED, CONFIRMED, DISCARDED = "decision_proposed", "proposal_confirmed", "proposal_discarded"
+"""Their subject is the proposal, a space, and the client."""
+REFUSED, ALLOWED = "assistant_refused", "assistant_allowed"
+"""By an operator; the client is the subject."""
 DELETED, ERASED, SESSIONS_ENDED = "audit_deleted", "person_erased", "sessions_ended"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import httpx2
 import structlog
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import StarletteOAuth2App
-from joserfc.errors import JoseError
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
 
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
@@ -16,6 +20,7 @@ from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import UsersOf, the_one
 from taskbridge.runtime import extensions
 from taskbridge.runtime.bounded_http import certificates
+from taskbridge.runtime.refusals import Unauthorized
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,11 +28,25 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.providers import SignInExtension
     from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.tables import Person
 
 _SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")
 """Algorithms whose private key only the provider has."""
 
+_LEEWAY_S = 60
+_KEYS_S, _KEYS_AGAIN_S = 3600.0, 60.0
+"""How long keys are used, and how soon they are read again for a key that is not among them."""
+
 log = structlog.get_logger(__name__)
+
+
+class AccessToken(NamedTuple):
+    """What a valid access token says."""
+
+    person: Person
+    client: str
+    """To which it was issued; empty if it does not say."""
+    issued_at: int
 
 
 class OpenIdConnect(Provider):
@@ -43,7 +62,8 @@ class OpenIdConnect(Provider):
         if "openid" not in settings.oidc_scopes.split():
             raise ConfigurationError("CENTER_OIDC_SCOPES must contain openid")
         self._settings, self._users_of = settings, users_of
-        self._issuer = checked_url("CENTER_OIDC_ISSUER", issuer)
+        self._keys_at = float("-inf")
+        self.issuer = self._issuer = checked_url("CENTER_OIDC_ISSUER", issuer)
         self._public_url = checked_url("CENTER_PUBLIC_URL", public_url)
         self._app = cast(
             "Any",
@@ -84,6 +104,44 @@ class OpenIdConnect(Provider):
         if claims is None:
             raise SignInRefused("the identity provider sent no id token")
         return await self._signed_in(claims)
+
+    async def read_access_token(self, token: str, audience: str) -> AccessToken:
+        """The person and client of an access token that the provider issued for this audience.
+
+        Raises Unauthorized, UnknownPerson, SignInRefused if a claim is missing, ProviderUnavailable, NotNow.
+        """
+        await self._discover()
+        algorithms = self._app.server_metadata["id_token_signing_alg_values_supported"]
+        registry = JWSRegistry(algorithms=algorithms, strict_check_header=False)
+        try:
+            try:
+                found = jwt.decode(token, await self._keys(_KEYS_S), registry=registry)
+            except InvalidKeyIdError:
+                found = jwt.decode(token, await self._keys(_KEYS_AGAIN_S), registry=registry)
+            claims: dict[str, Any] = found.claims
+            jwt.JWTClaimsRegistry(
+                leeway=_LEEWAY_S,
+                iss={"essential": True, "value": self._app.server_metadata["issuer"]},
+                aud={"essential": True, "value": audience},
+                exp={"essential": True},
+                iat={"essential": True},
+            ).validate(claims)
+        except (JoseError, ValueError, KeyError, TypeError) as error:
+            log.warning("access_token_refused", problem=str(error))
+            raise Unauthorized("the access token is not valid here") from error
+        named = (claims.get(each) for each in ("azp", "client_id"))
+        client = next((each for each in named if isinstance(each, str)), "")
+        return AccessToken((await self._signed_in(claims)).person, client, int(claims["iat"] * 1000))
+
+    async def _keys(self, used_s: float) -> KeySet:
+        """The provider's keys, read again if they were read longer ago."""
+        try:
+            if self._keys_at + used_s < (now := time.monotonic()):
+                self._keys_at = now  # a provider that is away is not asked by each request
+                await self._app.fetch_jwk_set(force=True)
+            return KeySet.import_key_set(await self._app.fetch_jwk_set())
+        except (httpx2.HTTPError, OSError, RuntimeError) as error:
+            raise ProviderUnavailable(f"the identity provider does not answer: {type(error).__name__}") from error
 
     async def sign_out_url(self) -> str:
         home = f"{self._public_url}/"

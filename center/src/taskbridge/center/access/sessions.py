@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, Executable, Row, Select, and_, delete, insert, select, update
 
 from taskbridge.center.access.audit import SESSIONS_ENDED, AuditEntry, append
-from taskbridge.center.tables import Person, sessions, sign_ins
+from taskbridge.center.tables import Person, assistants, sessions, sign_ins
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, clean, in_key_order, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
@@ -119,8 +119,10 @@ class Sessions:
         ended = sessions.c.token_sha256 == session.token_sha256
         if everywhere:
             ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
+        refuse = [_refuse_tokens(self._database, (session.corp_id, session.user_id))] if everywhere else []
         rows = await self._write(
-            delete(sessions).where(in_key_order(sessions, ended)).returning(sessions.c.token_sha256)
+            *refuse,
+            delete(sessions).where(in_key_order(sessions, ended)).returning(sessions.c.token_sha256),
         )
         self._over |= {each.token_sha256 for each in rows}
         self._ended()
@@ -189,6 +191,14 @@ class Sessions:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)
 
 
+def _refuse_tokens(database: Database, person: Person) -> Executable:
+    """From now on, assistants need access tokens of the person that are issued later."""
+    key, now = dict(zip(("corp_id", "user_id", "client"), (*person, ""), strict=True)), now_ms()
+    values = {"used_at": now, "refused_before": now}
+    put = database.insert(assistants).values({**key, **values})
+    return put.on_conflict_do_update(index_elements=[*key], set_=values)
+
+
 def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry | None]:
     """End all sessions of a person; returns how many, and the entry of the audit trail, which is written if any ended.
 
@@ -196,6 +206,7 @@ def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry
     """
     corp_id, user_id = map(clean, person)
     with database.write(durable=True) as connection:
+        connection.execute(_refuse_tokens(database, (corp_id, user_id)))
         its = (sessions.c.corp_id == corp_id) & (sessions.c.user_id == user_id)
         count = connection.execute(delete(sessions).where(in_key_order(sessions, its))).rowcount
         return count, append(connection, database, "", SESSIONS_ENDED, person) if count else None

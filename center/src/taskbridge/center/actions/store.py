@@ -268,7 +268,7 @@ class Actions:
         reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
         with self._database.write(durable=True) as connection, self._complete(connection):
-            return self._record(connection, caller, wanted, systems, address, now)
+            return self.record(connection, caller, wanted, systems, address, now)
 
     def reassign(
         self, caller: Caller, leaver: Person, to: str, remark: str, systems: Systems, *, address: str, now: int
@@ -286,7 +286,7 @@ class Actions:
                 raise BadQuery("the recipient must be a person who was imported")
             tasks = connection.execute(_to_reassign(connection, leaver, systems, now))
             wanted = [ActionRequest(user_id, row[0], row[1], REASSIGN, to, remark) for row in tasks]
-            found = self._record(connection, caller, wanted, systems, address, now)
+            found = self.record(connection, caller, wanted, systems, address, now)
             # Without those that somebody else began meanwhile.
             its = caller.user_id, REQUESTED, now
             mine = [each for each in found if (each.actor_id, each.status, each.requested_at) == its]
@@ -320,7 +320,7 @@ class Actions:
             del staying[""]
             return Leaving(processes, {row[0]: row[1] for row in connection.execute(handed)}, dict(staying))
 
-    def _record(  # noqa: PLR0917 - of its callers
+    def record(  # noqa: PLR0917 - of its callers
         self,
         connection: Connection,
         caller: Caller,
@@ -329,6 +329,7 @@ class Actions:
         address: str,
         now: int,
     ) -> list[Action]:
+        """As ``request``, in this transaction."""
         found: dict[ActionRequest, Action] = {}
         recorded: list[tuple[str, Person | str]] = []
         # In one order, so that two tabs wait for each other in one direction only.
@@ -423,7 +424,7 @@ class Actions:
     ) -> tuple[Action, bool]:
         """The action as it is then, and whether it is new."""
         while True:
-            action = self._checked(connection, caller, wanted, systems, now)
+            action = self.checked(connection, caller, wanted, systems, now)
             if action.status != REQUESTED:
                 return action, False
             if action.detail == UNCONFIRMED:
@@ -436,9 +437,10 @@ class Actions:
                 return Action(*under_way), False
             # It has ended in between, and so may the task have.
 
-    def _checked(
+    def checked(
         self, connection: Connection, caller: Caller, wanted: ActionRequest, systems: Systems, now: int
     ) -> Action:
+        """The action that would be recorded: REQUESTED, or REFUSED with the reason."""
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
         withdraws = wanted.action == WITHDRAW
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))

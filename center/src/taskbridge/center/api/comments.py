@@ -71,14 +71,13 @@ def comments_router(
     *,
     systems: Systems,
     wake: Callable[[], None],
-    counted: Callable[[str], None],
+    reading: CommentReader,
 ) -> APIRouter:
     """``/instances/{instance_id}/comments``.
 
-    ``wake`` is called when something was recorded, ``counted`` with the result of each reading.
+    ``wake`` is called when something was recorded.
     """
     router = guarded_router(access, "comments")
-    reading = _Reading(counted)
     of_instance = "/instances/{instance_id:path}"
     not_found = models.problems(404)
 
@@ -101,7 +100,7 @@ def comments_router(
         people = [*to, *(each.user_id for each in listed), *(each.notified_id or "" for each in listed)]
         names = await threads.run(queries.names, state.corp_id, dict.fromkeys(people))
         answer: models.CommentsOut = {
-            "items": [_comment(each) for each in listed],
+            "items": [comment_json(each) for each in listed],
             "reason": found.reason,
             "said": [_said(each) for each in left],
             "may_comment": is_person,
@@ -148,10 +147,11 @@ def comments_router(
     return router
 
 
-class _Reading:
+class CommentReader:
     """Reads comments within limits, and remembers them for a moment, in this process."""
 
     def __init__(self, counted: Callable[[str], None]) -> None:
+        """``counted`` is called with the result of each reading."""
         self._counted = counted
         self._of_caller = Rate(_OF_CALLER, per_s=_HOUR_S)
         self._known: OrderedDict[tuple[str, str], tuple[float, _Found]] = OrderedDict()
@@ -197,7 +197,7 @@ class _Reading:
         return _Found([each._replace(text=each.text[:_TEXT_MOST]) for each in found[-_SHOWN_MOST:]]), OFFERED
 
 
-def _comment(comment: Comment) -> models.CommentOut:
+def comment_json(comment: Comment) -> models.CommentOut:
     return {
         "comment_id": comment.comment_id,
         "user_id": comment.user_id,

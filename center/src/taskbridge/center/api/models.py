@@ -699,3 +699,45 @@ _MEANINGS = {
     429: "The caller has exceeded its query rate; retry after `Retry-After`.",
     503: "The lists are being filled, or the database does not answer; retry after `Retry-After`.",
 }
+
+
+class ProposalIn(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_add_example)
+
+    decision: Literal["confirm", "discard"]
+
+
+class ProposalOut(_Shown):
+    """A decision that an assistant prepared for the person."""
+
+    proposal_id: str
+    client: Annotated[str, _says("Name of the assistant's client.")]
+    instance_id: str
+    task_id: str
+    title: str | None
+    action: ActionName
+    remark: str
+    changed: Annotated[bool, _says("The request has changed since: a confirmation would be refused.")]
+    proposed_at: _Moment
+    expires_at: _Moment
+    status: Literal["OPEN", "EXPIRED", "DISCARDED", "CONFIRMED", "REFUSED"]
+    action_status: Annotated[str | None, _says("Of the decision, once it is confirmed: as in `actions`.")]
+    detail: _Detail
+
+
+class AssistantIn(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_add_example)
+
+    client: str = Field(min_length=1, max_length=ID_MAX, examples=["claude"])
+    refused: StrictBool
+
+
+class AssistantOut(_Shown):
+    client: str
+    people: Annotated[int, _says("How many people of the corp used it within 90 days.")]
+    used_at: Annotated[str, _says("When it was used, to the hour; of a refused one, when it was refused.", MOMENT)]
+    refused: bool
+
+
+class AssistantsOut(_Shown):
+    items: Sequence[AssistantOut]

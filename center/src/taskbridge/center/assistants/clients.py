@@ -1,0 +1,104 @@
+"""The programs that people use as assistants: who uses which, and which an operator refuses."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import and_, case, func, or_, select, tuple_
+
+from taskbridge.center.access.audit import ALLOWED, ASSISTANT_READ, REFUSED, append_of
+from taskbridge.center.tables import Person, assistants
+from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
+from taskbridge.runtime.rates import PerSource
+from taskbridge.runtime.refusals import Unauthorized
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskbridge.center.access.access import Caller
+
+CLIENT_MAX = 256
+_STORED_MS = 90 * 86_400_000
+"""Unused clients are forgotten, and older access tokens are refused: what refused them may be deleted."""
+_AGAIN_S = 3600.0
+_FOR_EVER = 1 << 62
+_SHOWN_MOST = 200
+_USED = Upsert(assistants, only_new=False)
+
+
+class Client(NamedTuple):
+    """As operators see it."""
+
+    client: str
+    people: int
+    used_at: int
+    refused: bool
+
+
+class Clients:
+    """Every method raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database, threads: Threads) -> None:
+        self._database, self._threads = database, threads
+        self._noted_at = PerSource[list[float]](lambda: [-_AGAIN_S])
+
+    async def check(self, person: Person, client: str, issued_at: int) -> None:
+        """Raise Unauthorized if tokens of this person or client are refused that were issued then."""
+        (corp_id, user_id), client = map(clean, person), clean(client)
+        keys = (user_id, ""), (user_id, client), ("", client)
+        its = assistants.c.corp_id == corp_id, tuple_(assistants.c.user_id, assistants.c.client).in_(keys)
+
+        def read() -> int:
+            with self._database.read() as connection:
+                return connection.execute(select(func.max(assistants.c.refused_before)).where(*its)).scalar() or 0
+
+        if issued_at < max(now_ms() - _STORED_MS, await self._threads.run(read)):
+            raise Unauthorized("the person signed out, or an operator refuses this client")
+
+    async def note(self, caller: Caller, person: Person, client: str, *, address: str) -> None:
+        """Record that a client reads for a person, with the audit trail, at most once an hour."""
+        noted_at = self._noted_at.of((caller.mode, person, client))
+        if noted_at[0] + _AGAIN_S > (now := time.monotonic()):
+            return
+
+        def write() -> None:
+            with self._database.write() as connection:
+                if caller.mode == "sso":
+                    key = {"corp_id": person[0], "user_id": person[1], "client": client}
+                    values = {name: clean(value) for name, value in key.items()} | {"used_at": now_ms()}
+                    put = self._database.insert(assistants).values(**values, refused_before=0)
+                    put = put.on_conflict_do_update(index_elements=[*key], set_={"used_at": values["used_at"]})
+                    connection.execute(put)
+                subject = client if caller.mode == "sso" else person
+                append_of(connection, self._database, caller, ASSISTANT_READ, subject, address=address)
+
+        await self._threads.write(write)
+        noted_at[0] = now
+
+    def shown(self, corp_id: str) -> Sequence[Client]:
+        """The clients of a corp, those that were used last first."""
+        refused = func.max(case((assistants.c.user_id == "", assistants.c.refused_before), else_=0))
+        people, used_at = func.count().filter(assistants.c.user_id != ""), func.max(assistants.c.used_at)
+        query = select(assistants.c.client, people, used_at, refused).where(
+            assistants.c.corp_id == clean(corp_id), assistants.c.client != ""
+        )
+        query = query.group_by(assistants.c.client).order_by(used_at.desc(), assistants.c.client).limit(_SHOWN_MOST)
+        with self._database.read() as connection:
+            return [Client(row[0], row[1], row[2], bool(row[3])) for row in connection.execute(query)]
+
+    def refuse(self, caller: Caller, client: str, *, refused: bool, address: str) -> None:
+        """Refuse all access tokens of a client in the operator's corp, until they are allowed again."""
+        row = clean(caller.corp_id or ""), "", clean(client), now_ms(), _FOR_EVER if refused else 0
+        with self._database.write(durable=True) as connection:
+            self._database.put(connection, _USED, [row])
+            append_of(
+                connection, self._database, caller, REFUSED if refused else ALLOWED, clean(client), address=address
+            )
+
+    def purge(self) -> int:
+        """Delete what was used long ago and refuses nothing any more."""
+        before = now_ms() - _STORED_MS
+        return self._database.purge(
+            assistants, and_(assistants.c.used_at < before, or_(assistants.c.refused_before < before))
+        )

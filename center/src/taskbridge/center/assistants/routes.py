@@ -1,0 +1,105 @@
+"""What a person and an operator do about assistants on the pages: proposals to confirm, and clients to refuse."""
+
+# pyright: reportUnusedFunction=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Path
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response  # noqa: TC002
+
+from taskbridge.center.access.access import address_of
+from taskbridge.center.api import models
+from taskbridge.center.api.guard import CorpId, Known, OperatorInPerson, guarded_router
+from taskbridge.center.api.routes import JsonAnswer
+from taskbridge.runtime.database import Threads, now_ms
+from taskbridge.schemas.cloudevents import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import APIRouter
+
+    from taskbridge.center.access.access import Access, Caller
+    from taskbridge.center.assistants.clients import Clients
+    from taskbridge.center.assistants.proposals import Proposals, ShownProposal
+
+_ProposalId = Annotated[str, Path(max_length=models.ID_MAX)]
+
+
+def assistants_router(
+    access: Access, clients: Clients, proposals: Proposals, threads: Threads, *, wake: Callable[[], None]
+) -> APIRouter:
+    """``wake`` is called when a proposal was confirmed."""
+    router = guarded_router(access, "assistants")
+    proposal, of_corp = "/me/proposals/{proposal_id}", "/ops/corps/{corp_id}/assistants"
+
+    @router.get(
+        proposal, summary="A proposed decision", response_model=models.ProposalOut, responses=models.problems(404)
+    )
+    async def shown(caller: Known, proposal_id: _ProposalId) -> Response:
+        """What an assistant proposes to the person who signed in."""
+        _check_person(caller)
+        return _answer(await threads.run(proposals.shown, caller, proposal_id))
+
+    @router.post(
+        proposal, summary="Confirm or discard it", response_model=models.ProposalOut, responses=models.problems(404)
+    )
+    async def decide(request: Request, caller: Known, proposal_id: _ProposalId, body: models.ProposalIn) -> Response:
+        """Confirms an open proposal, which is then recorded and sent as a decision of the person, or discards it.
+
+        Again, it has no further effect. If the request has changed since the proposal, the proposal is REFUSED.
+        """
+        _check_person(caller)
+        decision, address, now = body.decision, address_of(request), now_ms()
+        found = await threads.write(lambda: proposals.decide(caller, proposal_id, decision, address=address, now=now))
+        wake()
+        return _answer(found)
+
+    @router.get(of_corp, summary="Clients of assistants", response_model=models.AssistantsOut)
+    async def listed(_: OperatorInPerson, corp_id: CorpId) -> Response:
+        """The clients that people of the corp used within 90 days, and those that are refused."""
+        return await _clients_of(corp_id)
+
+    @router.put(of_corp, summary="Refuse or allow a client", response_model=models.AssistantsOut)
+    async def refuse(request: Request, caller: OperatorInPerson, corp_id: CorpId, body: models.AssistantIn) -> Response:
+        """Refuses the access tokens of a client for all people of the corp from the next request on, or allows them."""
+        address = address_of(request)
+        await threads.write(lambda: clients.refuse(caller, body.client, refused=body.refused, address=address))
+        return await _clients_of(corp_id)
+
+    async def _clients_of(corp_id: str) -> Response:
+        found = await threads.run(clients.shown, corp_id)
+        items: list[models.AssistantOut] = [
+            {"client": each.client, "people": each.people, "used_at": iso(each.used_at), "refused": each.refused}
+            for each in found
+        ]
+        return JsonAnswer({"items": items})
+
+    return router
+
+
+def _check_person(caller: Caller) -> None:
+    caller.check_in_person(caller.corp_id or "", caller.user_id or "")
+
+
+def _answer(shown: ShownProposal) -> Response:
+    proposal, state = shown.proposal, shown.state
+    answer: models.ProposalOut = {
+        "proposal_id": proposal.proposal_id,
+        "client": proposal.client,
+        "instance_id": proposal.instance_id,
+        "task_id": proposal.task_id,
+        "title": None if state is None else state.title,
+        "action": proposal.action,
+        "remark": proposal.remark,
+        "changed": state is None or state.revision != proposal.revision,
+        "proposed_at": iso(proposal.proposed_at),
+        "expires_at": iso(proposal.expires_at),
+        "status": proposal.status(now_ms()),
+        "action_status": shown.action_status,
+        "detail": shown.detail or None,
+    }
+    return JsonAnswer(answer)

@@ -1,0 +1,271 @@
+"""What assistants read at ``/mcp``: a person's own tasks, by the person's token; and who is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import insert
+
+from support import http_clients
+from support.assistants import AUDIENCE, Assistant, text_of, token_of
+from support.center_rows import ANN, entry_row, state
+from support.identity_provider import CLIENT_ID
+from support.served_apps import serving
+from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in, tokens_file
+from taskbridge.center.access.delegations import Delegation
+from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
+from taskbridge.center.assistants.tools import CALLS_A_MINUTE
+from taskbridge.center.tables import delegations
+from taskbridge.runtime.database import now_ms
+from taskbridge.schemas.events import Status, TaskEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from mcp.client.client import ConnectMode
+
+    from support.identity_provider import IdentityProvider
+    from taskbridge.runtime.database import Database
+
+OPERATORS = "operators"
+OURS, THEIRS = "tb_ours", "tb_theirs"
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Generator[tuple[Served, IdentityProvider, str]]:
+    tokens = tokens_file(tmp_path, ours=OURS, theirs=THEIRS)
+    with (
+        signing_in(database, tmp_path, operator_groups=OPERATORS, operators="ours/bob", api_tokens_file=tokens) as (
+            served,
+            provider,
+        ),
+        serving(served.http) as url,
+    ):
+        yield served, provider, url
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_an_assistant_reads_the_tasks_of_its_person(
+    world: tuple[Served, IdentityProvider, str], mode: ConnectMode
+) -> None:
+    served, provider, url = world
+    pending = TaskEntry("7", Status.PENDING, ("bob",), created_at=1_000, step_name="Manager")
+    served.rows.store(state("I-own", corp_id="ours", originator=ANN, title="Servers", tasks=(pending,)))
+    ann = Assistant(url, token_of(provider), mode=mode)
+    assert set(ann.tools()) == {
+        *("list_tasks", "get_task", "count_tasks", "waiting_for", "propose_decision", "get_proposal"),
+    }
+    assert ann("count_tasks") == {"created": 1, "pending": 1, "handled": 0, "copied": 0}
+    [item] = ann("list_tasks", view="created")["items"]
+    assert (item["instance_id"], item["status"], item["created_at"]) == ("I-own", "PENDING", "1970-01-01T00:00:01.000Z")
+    assert item["title"] == {"untrusted": True, "text": "Servers"}
+    assert item["link"] == f"{URL}/#created/I-own"
+    assert ann("list_tasks", view="pending", overdue=True) == {"items": [], "next_cursor": None}
+    assert ann("list_tasks", view="created", q="nothing like it")["items"] == []
+    found = ann("get_task", instance_id="I-own")
+    assert (found["revision"], found["tasks"][0]["assignee_ids"], found["form"]) == (1, ["bob"], [])
+    [waits] = ann("waiting_for", instance_id="I-own")["items"]
+    assert waits["assignees"] == [{"user_id": "bob", "name": {"untrusted": True, "text": "Bob"}}]
+    assert waits["step_name"]["text"] == "Manager"
+
+
+def test_the_tasks_of_others_never_appear(world: tuple[Served, IdentityProvider, str]) -> None:
+    """Bob is an operator, and Ann has delegated her tasks to him: here he is nobody but himself."""
+    served, provider, url = world
+    with served.database.write() as connection:
+        row = Delegation("D-1", "ours", "ann", "bob", "", "", 0, now_ms() + 1_000_000)
+        connection.execute(insert(delegations).values(row._asdict()))
+    for user, own in (("ann", "I-ann"), ("bob", "I-bob")):
+        assistant = Assistant(url, token_of(provider, user, groups=[OPERATORS]))
+        [item] = assistant("list_tasks", view="pending")["items"]
+        assert item["instance_id"] == own
+        for other in {"I-ann", "I-bob", "I-dan", "I-none"} - {own}:
+            for tool in ("get_task", "waiting_for"):
+                assert "no such instance" in assistant(tool, instance_id=other)
+        assert "one person's" in assistant("list_tasks", view="pending", corp_id="ours", user_id="cai")
+        assert "one person's" in assistant("count_tasks", corp_id="theirs")
+
+
+NOW = int(time.time())
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": f"{URL}/other"},
+        {"aud": CLIENT_ID},
+        {"aud": None},
+        {"iss": "https://elsewhere.example"},
+        {"exp": NOW - 120},
+        {"exp": None},
+        {"iat": None},
+        {"iat": NOW + 600},
+        {"nbf": NOW + 600},
+        {"iat": NOW - 100 * 86_400},
+    ],
+    ids=str,
+)
+def test_a_token_of_elsewhere_or_of_another_time_is_refused(
+    world: tuple[Served, IdentityProvider, str], claims: dict[str, Any]
+) -> None:
+    _, provider, url = world
+    answer = post(url, token_of(provider, **claims))
+    assert answer.status_code == 401
+    metadata = f"{URL}/.well-known/oauth-protected-resource/mcp"
+    assert answer.headers["www-authenticate"] == f'Bearer error="invalid_token", resource_metadata="{metadata}"'
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
+def test_a_token_that_the_provider_did_not_sign_is_refused(
+    world: tuple[Served, IdentityProvider, str], algorithm: str
+) -> None:
+    _, provider, url = world
+    provider.algorithm, provider.algorithms = algorithm, ("RS256", algorithm)
+    assert post(url, token_of(provider)).status_code == 401
+
+
+def test_people_of_other_corps_and_unknown_people_are_refused(database: Database, tmp_path: Path) -> None:
+    with (
+        signing_in(database, tmp_path, oidc_corp_id="", oidc_corp_claim="org") as (served, provider),
+        serving(served.http) as url,
+    ):
+        assert post(url, token_of(provider, org="ours")).status_code == 200
+        for claims in ({"org": "theirs"}, {"org": "nowhere"}, {}, {"org": "ours", "preferred_username": "nobody"}):
+            assert post(url, token_of(provider, **claims)).status_code == 403, claims
+
+
+def test_a_cookie_and_no_token_open_nothing(world: tuple[Served, IdentityProvider, str]) -> None:
+    served, _, url = world
+    browser = served.browser()
+    sign_in(browser)
+    assert browser.post("/mcp", json={}, headers=SAME_SITE).status_code == 401
+    assert post(url, None).status_code == 401
+    described = http_clients.get(f"{url}/.well-known/oauth-protected-resource/mcp").json()
+    assert described["resource"] == AUDIENCE
+    assert described["authorization_servers"] == [world[1].url]
+
+
+def test_a_token_with_a_new_key_is_accepted_once_the_provider_publishes_it(
+    world: tuple[Served, IdentityProvider, str],
+) -> None:
+    """Keys are read again for an unknown key, once in a minute at most: a sender of nonsense makes no calls."""
+    _, provider, url = world
+    assert post(url, token_of(provider)).status_code == 200
+    provider.key_id = "2"
+    assert [post(url, token_of(provider)).status_code for _ in range(3)] == [401] * 3
+    assert provider.keys_read == 1
+
+
+def test_a_program_reads_for_whom_it_names_within_its_corps(world: tuple[Served, IdentityProvider, str]) -> None:
+    _, _, url = world
+    program = Assistant(url, OURS)
+    [item] = program("list_tasks", view="pending", corp_id="ours", user_id="bob")["items"]
+    assert item["instance_id"] == "I-bob"
+    assert "give corp_id and user_id" in program("count_tasks")
+    assert "may not read" in program("count_tasks", corp_id="theirs", user_id="dan")
+    assert "no such instance" in program("get_task", instance_id="I-ann", corp_id="ours", user_id="bob")
+    proposed = program("propose_decision", instance_id="I-bob", task_id="T-1", action="agree")
+    assert "only a person's own access token" in proposed
+
+
+def test_sizes_and_rates_are_limited(world: tuple[Served, IdentityProvider, str]) -> None:
+    served, provider, url = world
+    assert post(url, token_of(provider), content=b" " * 65_537).status_code == 413
+    assert http_clients.get(f"{url}/mcp").status_code == 405
+    long = "\u6587" * 3 * TEXT_MAX
+    rows = [entry_row(f"I-{n}", user="cai", corp="ours", title=long, process_name=long) for n in range(60)]
+    served.rows.add(*rows)
+    cai = Assistant(url, token_of(provider, "cai"))
+    seen, cursor = set[str](), ""
+    query: dict[str, Any] = {"view": "pending", "limit": 50}
+    while True:
+        [answer] = cai.calls(("list_tasks", query | ({"cursor": cursor} if cursor else {})))
+        page = answer.structured_content
+        assert len(json.dumps(page)) + len(json.dumps(text_of(answer))) <= ANSWER_MAX
+        seen |= {each["instance_id"] for each in page["items"]}
+        assert page["items"][0]["title"] == {"untrusted": True, "text": long[:TEXT_MAX], "truncated": True}
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert len(seen) == 60
+    nothing: dict[str, Any] = {}
+    answers = cai.calls(*[("count_tasks", nothing)] * CALLS_A_MINUTE)
+    assert "calls in a minute" in text_of(answers[-1])
+    other = Assistant(url, token_of(provider, "cai", azp="another"))
+    assert other("count_tasks")["pending"] == 60, "each client has its own"
+
+
+def test_an_instance_that_is_too_long_is_cut(world: tuple[Served, IdentityProvider, str]) -> None:
+    served, provider, url = world
+    tasks = tuple(TaskEntry(str(n), Status.COMPLETED, ("ann",), "ann", remark="r" * 3000) for n in range(300))
+    served.rows.store(state("I-long", corp_id="ours", originator=ANN, tasks=tasks))
+    [answer] = Assistant(url, token_of(provider)).calls(("get_task", {"instance_id": "I-long"}))
+    found = answer.structured_content
+    assert found["truncated"]
+    assert 0 < len(found["tasks"]) < 300
+    assert len(json.dumps(found)) + len(json.dumps(text_of(answer))) <= ANSWER_MAX
+    ann = Assistant(url, token_of(provider))
+    [task] = ann("get_task", instance_id="I-long", task_id="299")["tasks"]
+    assert (task["task_id"], len(task["remark"]["text"])) == ("299", TEXT_MAX)
+
+
+def test_signing_out_everywhere_refuses_earlier_tokens(world: tuple[Served, IdentityProvider, str]) -> None:
+    served, provider, url = world
+    now = int(time.time())
+    earlier, later = token_of(provider, iat=now - 10), token_of(provider, iat=now + 10)
+    assert post(url, earlier).status_code == 200
+    browser = served.browser()
+    sign_in(browser)
+    browser.post("/sign-out?everywhere=true", headers=SAME_SITE)
+    assert post(url, earlier).status_code == 401
+    assert post(url, later).status_code == 200
+    assert post(url, token_of(provider, "bob", iat=now - 10)).status_code == 200
+
+
+def test_an_operator_sees_and_refuses_clients(world: tuple[Served, IdentityProvider, str]) -> None:
+    served, provider, url = world
+    provider.claims["preferred_username"] = "bob"
+    path, operator = "/v1/ops/corps/ours/assistants", served.browser()
+    sign_in(operator)
+    ann, cai = Assistant(url, token_of(provider, "ann")), Assistant(url, token_of(provider, "cai", azp="codex"))
+    for each in (ann, ann, cai):
+        each("count_tasks")
+    items = operator.get(path).json()["items"]
+    assert sorted((each["client"], each["people"], each["refused"]) for each in items) == [
+        ("claude", 1, False),
+        ("codex", 1, False),
+    ]
+    refusal = {"client": "claude", "refused": True}
+    assert operator.put(path, json=refusal).status_code == 403, "from no page of ours"
+    items = operator.put(path, json=refusal, headers=SAME_SITE).json()["items"]
+    assert {each["client"]: each["refused"] for each in items} == {"claude": True, "codex": False}
+    later = token_of(provider, "ann", iat=int(time.time()) + 30)
+    assert post(url, later).status_code == 401
+    assert cai("count_tasks")["pending"] == 0
+    operator.put(path, json={**refusal, "refused": False}, headers=SAME_SITE)
+    assert post(url, later).status_code == 200
+    provider.claims["preferred_username"] = "ann"
+    person = served.browser()
+    sign_in(person)
+    assert person.get(path).status_code == 403
+    with served.database.read() as connection:
+        entries = connection.exec_driver_sql("SELECT action, subject FROM audit ORDER BY seq").all()
+    found = [tuple(each) for each in entries if "assistant" in each[0]]
+    assert found == [
+        ("assistant_read", "claude"),
+        ("assistant_read", "codex"),
+        ("assistant_refused", "claude"),
+        ("assistant_allowed", "claude"),
+    ]
+
+
+def post(url: str, token: str | None, *, content: bytes | None = None) -> Any:
+    """A request of the protocol, whose answer is HTTP's."""
+    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    return http_clients.post(f"{url}/mcp", content=content or ping, headers=headers)
