@@ -42,6 +42,7 @@ _PAGES = {
     "audit": ("audit", "审计日志 · taskbridge"),
     "waiting": ("waiting", "待办概览 · taskbridge"),
     "start": ("start", "发起 · taskbridge"),
+    "proposal": ("proposal", "确认处理 · taskbridge"),
 }
 """All have the frame page.html: each with its script, and with a title until that runs."""
 _IMPORTED = re.compile(rb'^(?:import|export)\b[^;]*?from "\./([^"]+)"', re.MULTILINE)
@@ -106,7 +107,8 @@ def pages_router() -> APIRouter:
 
     for name in _PAGES:
         if name != "index":
-            serve(f"/{name}", f"{name}.html", CONTENT_SECURITY_POLICY)
+            path = "/proposals/{proposal_id}" if name == "proposal" else f"/{name}"
+            serve(path, f"{name}.html", CONTENT_SECURITY_POLICY)
     serve("/", "index.html", _APP_POLICY)
     # At the root: a service worker answers for the pages below its path only.
     serve("/service-worker.js", "service-worker.js", _WORKER_POLICY)

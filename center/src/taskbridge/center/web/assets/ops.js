@@ -4,6 +4,7 @@ import { Latest } from "./api.js";
 import { drawList, element, ownLink, redraw, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { callbackSearch } from "./ops-search.js";
+import { assistantsPanel } from "./ops-assistants.js";
 import { leaversPanel } from "./ops-leavers.js";
 import { PANELS, notices, noticesShown } from "./ops-panels.js";
 import { webhooksPanel } from "./ops-webhooks.js";
@@ -60,7 +61,7 @@ const load = () =>
     },
   });
 
-panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, ...[leaversPanel(page, me)].filter(Boolean), panels);
+panelPage(root, words, { title: words.ops.title, own: [live.root], other: [ownLink("/waiting", words.waiting.title)], typed: callbacks.typed }, callbacks.root, ...[leaversPanel(page, me), assistantsPanel(page, me)].filter(Boolean), panels);
 live.show("connecting");
 callbacks.find(history.state ?? decoded(location.hash.slice(1)));
 const refresh = whileVisible(load, EVERY_MS);
