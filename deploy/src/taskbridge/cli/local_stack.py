@@ -96,7 +96,7 @@ def demo(
     _check_installed("demo")
     from rich.console import Console
 
-    from taskbridge.local.demo import person_pages, play, trickle, write_credentials
+    from taskbridge.local.demo import person_of_assistant, person_pages, play, trickle, write_credentials
     from taskbridge.local.host import free_ports, readable_os_errors
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
@@ -109,7 +109,8 @@ def demo(
         with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
             token = write_credentials(credentials)
         options = {"data_dir": folder, **ports, "credentials": credentials, "webhooks": webhooks, "edges": edges}
-        with _bridge("demo", {"WEBHOOKS_PORT": str(next(free)), **os.environ}, **options) as bridge:
+        environment = {"WEBHOOKS_PORT": str(next(free)), "CENTER_MCP": "on", **os.environ}
+        with _bridge("demo", environment, **options) as bridge:
             with stop.interrupting():
                 connection = bridge.start()
                 play(connection, bridge.edge_url, token, Console())
@@ -117,6 +118,9 @@ def demo(
                 _print_addresses(bridge, connection, webhooks)
                 for name, page in person_pages(bridge.center_url).items():
                     say(f"  {name:28} {page}")
+                corp, user = person_of_assistant()
+                say(f"for an assistant (MCP)         {bridge.center_url}/mcp")
+                say(f"  tell it corp_id {corp} and user_id {user}, as no sign-in is set up here")
                 say("a simulated company keeps the pages changing; press Ctrl-C to stop everything")
                 trickle(bridge.edge_url, bridge.credentials, stop)
             progress("stopping")

@@ -146,6 +146,11 @@ def person_pages(center_url: str) -> dict[str, str]:
     return {name: page_of(center_url, CORP, user_id) for user_id, name in PEOPLE.items()}
 
 
+def person_of_assistant() -> tuple[str, str]:
+    """Corp and user id of the first of them."""
+    return CORP, next(iter(PEOPLE))
+
+
 def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
     """Simulate a company until ``stop``, so that the pages change. Errors of the edge do not end the demo."""
     simulation = Simulation(apps_of(credentials), seed=secrets.randbelow(1 << 32), chaos=_CHAOS)

@@ -149,10 +149,9 @@ def test_a_cookie_and_no_token_open_nothing(world: tuple[Served, IdentityProvide
     assert described["authorization_servers"] == [world[1].url]
 
 
-def test_a_token_with_a_new_key_is_accepted_once_the_provider_publishes_it(
+def test_a_token_with_an_unknown_key_has_the_keys_read_once_in_a_minute(
     world: tuple[Served, IdentityProvider, str],
 ) -> None:
-    """Keys are read again for an unknown key, once in a minute at most: a sender of nonsense makes no calls."""
     _, provider, url = world
     assert post(url, token_of(provider)).status_code == 200
     provider.key_id = "2"

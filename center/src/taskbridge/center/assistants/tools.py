@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import quote
 
@@ -250,7 +251,13 @@ class Mcp:
     def __init__(self, callers: Callers, tools: Tools) -> None:
         self._callers = callers
         reads, proposes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=False)
-        server = MCPServer("taskbridge", title="Task center", instructions=INSTRUCTIONS, subscriptions=False)
+        server = MCPServer(
+            "taskbridge",
+            title="Task center",
+            version=version("taskbridge-center"),
+            instructions=INSTRUCTIONS,
+            subscriptions=False,
+        )
         for tool in (tools.list_tasks, tools.get_task, tools.count_tasks, tools.waiting_for, tools.get_proposal):
             server.add_tool(tool, annotations=reads, structured_output=False)
         server.add_tool(tools.propose_decision, annotations=proposes, structured_output=False)
