@@ -86,6 +86,9 @@ class FakeTaskCenter:
     corps: list[str] = field(default_factory=lambda: ["*"])
     operator: bool = True
     owned_apps: list[str] = field(default_factory=list[str])
+    proposal: dict[str, Any] | None = None
+    assistants: list[dict[str, Any]] | None = None
+    """None where none are served."""
     start_forms: dict[str, Any] | None = None
     """What ``/forms`` answers."""
     fails: dict[str, int] = field(default_factory=dict[str, int])
@@ -296,6 +299,10 @@ class FakeTaskCenter:
         api.post("/v1/ops/webhooks/{endpoint}/{action}")(self._acted)
         api.get("/v1/ops/corps/{corp}/users/{user}/hand-over")(self._leaving)
         api.post("/v1/ops/corps/{corp}/users/{user}/hand-over")(self._hand_over)
+        api.get("/v1/ops/corps/{corp}/assistants")(self._assistants)
+        api.put("/v1/ops/corps/{corp}/assistants")(self._refuse_assistant)
+        api.get("/v1/me/proposals/{proposal}")(self._proposal)
+        api.post("/v1/me/proposals/{proposal}")(self._decide_proposal)
         app = FastAPI()
         app.get("/readyz")(self._ready)
         app.get("/temporary")(self._file)
@@ -645,6 +652,38 @@ class FakeTaskCenter:
         self.handed["REQUESTED"] = sum(each["pending"] for each in possible)
         self.left[user] = [each for each in self.left.get(user, []) if not each["is_possible"]]
         return {**await self._leaving(user), "recorded": self.handed.get("DONE", 0)}
+
+    async def _assistants(self) -> dict[str, Any]:
+        if self.assistants is None:
+            raise HTTPException(404)
+        return {"items": self.assistants}
+
+    async def _refuse_assistant(self, request: Request) -> dict[str, Any]:
+        wanted = await request.json()
+        self.assistants = [
+            {**each, "refused": wanted["refused"]} if each["client"] == wanted["client"] else each
+            for each in self.assistants or []
+        ]
+        return await self._assistants()
+
+    async def _proposal(self) -> dict[str, Any]:
+        """What was sent is carried out the next time."""
+        if self.proposal is None:
+            raise HTTPException(404)
+        found = dict(self.proposal)
+        if found["action_status"] == "REQUESTED":
+            self.proposal["action_status"] = "DONE"
+        return found
+
+    async def _decide_proposal(self, request: Request) -> dict[str, Any]:
+        wanted = await request.json()
+        self.acted.append(wanted)
+        confirmed = {"status": "CONFIRMED", "action_status": "REQUESTED"}
+        self.proposal = {
+            **(self.proposal or {}),
+            **(confirmed if wanted["decision"] == "confirm" else {"status": "DISCARDED"}),
+        }
+        return dict(self.proposal)
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)
