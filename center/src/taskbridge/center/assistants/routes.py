@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taskbridge.center.assistants.clients import Clients
     from taskbridge.center.assistants.proposals import Proposals, ShownProposal
 
-_ProposalId = Annotated[str, Path(max_length=models.ID_MAX)]
+_ProposalId = Annotated[str, Path(max_length=models.ID_MAX, examples=["P-4Jr0p3uJ2cWf6bVx1yZqTA"])]
 
 
 def assistants_router(
