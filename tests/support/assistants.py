@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, Implementation, TextContent
 
 from support.sign_in import URL
 
@@ -25,9 +25,16 @@ class Assistant:
     """With one access token. Each call is a connection of its own."""
 
     def __init__(
-        self, url: str, token: str, *, mode: ConnectMode = "auto", elicit: ElicitationFnT | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        mode: ConnectMode = "auto",
+        elicit: ElicitationFnT | None = None,
+        name: str = "test",
     ) -> None:
         self._url, self._token, self._mode, self._elicit = url, token, mode, elicit
+        self._name = name
 
     def calls(self, *calls: tuple[str, dict[str, Any]]) -> list[CallToolResult]:
         async def run() -> list[CallToolResult]:
@@ -38,6 +45,7 @@ class Assistant:
                     streamable_http_client(f"{self._url}/mcp", http_client=http),
                     mode=self._mode,
                     elicitation_callback=self._elicit,
+                    client_info=Implementation(name=self._name, version="1"),
                 ) as client,
             ):
                 return [await client.call_tool(name, arguments) for name, arguments in calls]

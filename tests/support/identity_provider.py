@@ -59,6 +59,7 @@ class IdentityProvider:
     key_id: str = KEY_ID
     """Of the key that it says it signs with."""
     keys_read: int = 0
+    configuration_read: int = 0
     url: str = ""
     _codes: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
@@ -71,6 +72,7 @@ class IdentityProvider:
         return http
 
     async def configuration(self) -> Response:
+        self.configuration_read += 1
         if self.is_down:
             return Response("gone fishing", status_code=503)
         return JSONResponse(

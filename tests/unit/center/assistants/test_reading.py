@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
 from taskbridge.center.assistants.tools import CALLS_A_MINUTE
 from taskbridge.center.tables import delegations
 from taskbridge.runtime.database import now_ms
-from taskbridge.schemas.events import Status, TaskEntry
+from taskbridge.schemas.events import Person, Status, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -143,6 +144,9 @@ def test_a_cookie_and_no_token_open_nothing(world: tuple[Served, IdentityProvide
     browser = served.browser()
     sign_in(browser)
     assert browser.post("/mcp", json={}, headers=SAME_SITE).status_code == 401
+    for elsewhere in ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, {"Origin": "null"}):
+        headers = {"Authorization": f"Bearer {token_of(world[1])}", **elsewhere}
+        assert browser.post("/mcp", json={}, headers=headers).status_code == 403
     assert post(url, None).status_code == 401
     described = http_clients.get(f"{url}/.well-known/oauth-protected-resource/mcp").json()
     assert described["resource"] == AUDIENCE
@@ -156,6 +160,24 @@ def test_a_token_with_an_unknown_key_has_the_keys_read_once_in_a_minute(
     assert post(url, token_of(provider)).status_code == 200
     provider.key_id = "2"
     assert [post(url, token_of(provider)).status_code for _ in range(3)] == [401] * 3
+    assert provider.keys_read == 1
+
+
+def test_a_provider_that_is_away_is_asked_once_for_many_requests(world: tuple[Served, IdentityProvider, str]) -> None:
+    """And the keys that are known are used while it is."""
+    _, provider, url = world
+    provider.is_down = True
+    with ThreadPoolExecutor(8) as threads:
+        answers = threads.map(post, [url] * 16, [token_of(provider)] * 16)
+        assert [each.status_code for each in answers] == [503] * 16
+    assert provider.configuration_read == 1
+
+
+def test_the_first_requests_share_one_reading_of_the_keys(world: tuple[Served, IdentityProvider, str]) -> None:
+    _, provider, url = world
+    with ThreadPoolExecutor(8) as threads:
+        answers = threads.map(post, [url] * 16, [token_of(provider)] * 16)
+        assert [each.status_code for each in answers] == [200] * 16
     assert provider.keys_read == 1
 
 
@@ -209,6 +231,91 @@ def test_an_instance_that_is_too_long_is_cut(world: tuple[Served, IdentityProvid
     ann = Assistant(url, token_of(provider))
     [task] = ann("get_task", instance_id="I-long", task_id="299")["tasks"]
     assert (task["task_id"], len(task["remark"]["text"])) == ("299", TEXT_MAX)
+
+
+@pytest.mark.parametrize("character", ["\U0001f600", "\u0001", '"', "\u6587"])
+def test_texts_of_any_characters_fit(world: tuple[Served, IdentityProvider, str], character: str) -> None:
+    """In all fields, of a list and of an instance: some characters are twelve in JSON."""
+    served, provider, url = world
+    long = character * TEXT_MAX
+    its = "title", "process_name", "serial_no", "instance_status", "approved_result"
+    task = TaskEntry("7", Status.PENDING, ("ann",), created_at=1_000, step_name=long)
+    texts: dict[str, Any] = dict.fromkeys(its, long)
+    served.rows.store(state("I-long", corp_id="ours", originator=Person("ann", long), tasks=(task,), **texts))
+    calls = ("list_tasks", {"view": "created"}), ("get_task", {"instance_id": "I-long"})
+    for answer in Assistant(url, token_of(provider)).calls(*calls):
+        found: dict[str, Any] = answer.structured_content or {}
+        assert len(json.dumps(found)) + len(json.dumps(text_of(answer))) <= ANSWER_MAX
+        title = (found if "title" in found else found["items"][0])["title"]
+        assert set(title["text"]) == {character}
+
+
+def test_clients_without_a_name_in_the_token_are_one(world: tuple[Served, IdentityProvider, str]) -> None:
+    """Whatever they call themselves: they have one limit, and an operator can refuse them."""
+    served, provider, url = world
+    token, path = token_of(provider, azp=None), "/v1/ops/corps/ours/assistants"
+    provider.claims["preferred_username"] = "bob"
+    operator = served.browser()
+    sign_in(operator)
+    nothing: dict[str, Any] = {}
+    for name in ("one", "another"):
+        calls = [("count_tasks", nothing)] * (CALLS_A_MINUTE // 2 + 1)
+        answers = Assistant(url, token, name=name).calls(*calls)
+    assert "calls in a minute" in text_of(answers[-1])
+    [item] = operator.get(path).json()["items"]
+    assert (item["client"], item["people"]) == ("unnamed", 1)
+    refusal = {"client": "unnamed", "refused": True}
+    assert operator.put(path, json=refusal, headers=SAME_SITE).status_code == 200
+    assert post(url, token).status_code == 401
+    assert post(url, token_of(provider)).status_code == 200
+
+
+def test_a_client_with_a_long_name_is_refused_by_what_is_shown_of_it(
+    world: tuple[Served, IdentityProvider, str],
+) -> None:
+    served, provider, url = world
+    token, path = token_of(provider, azp="https://a.example/" + "x" * 300), "/v1/ops/corps/ours/assistants"
+    Assistant(url, token)("count_tasks")
+    provider.claims["preferred_username"] = "bob"
+    operator = served.browser()
+    sign_in(operator)
+    [item] = operator.get(path).json()["items"]
+    operator.put(path, json={"client": item["client"], "refused": True}, headers=SAME_SITE)
+    assert post(url, token).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"instance_id": "\ud800"},
+        {"instance_id": "I\0"},
+        {"instance_id": "\ud800", "task_id": "\udfff", "action": "agree", "remark": "\ud800\0"},
+        {"view": "pending", "q": "\ud800"},
+        {"view": "pending", "q": "\0%_\\"},
+        {"view": "pending", "app_type": "\ud800"},
+        {"view": "pending", "cursor": "\ud800"},
+        {"proposal_id": "\ud800"},
+    ],
+    ids=repr,
+)
+def test_odd_arguments_are_refused_or_find_nothing(
+    world: tuple[Served, IdentityProvider, str], arguments: dict[str, Any]
+) -> None:
+    _, provider, url = world
+    tool = "list_tasks" if "view" in arguments else "get_proposal" if "proposal_id" in arguments else "get_task"
+    tool = "propose_decision" if "action" in arguments else tool
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    answer = post(url, token_of(provider), content=json.dumps(call).encode())
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 200:
+        said = answer.json().get("result", {}).get("content", [{"text": "refused"}])[0]["text"]
+        assert said != f"Error executing tool {tool}", "a failure that nobody expected"
+
+
+@pytest.mark.parametrize("content", [b"[" * 60_000, b'{"a":' * 12_000, b"\xff\xfe", b"NaN", b"", b"[]", b"\0"])
+def test_a_body_that_is_no_request_is_refused(world: tuple[Served, IdentityProvider, str], content: bytes) -> None:
+    _, provider, url = world
+    assert 400 <= post(url, token_of(provider), content=content or b" ").status_code < 500
 
 
 def test_signing_out_everywhere_refuses_earlier_tokens(world: tuple[Served, IdentityProvider, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import UsersOf, the_one
 from taskbridge.runtime import extensions
-from taskbridge.runtime.bounded_http import certificates
+from taskbridge.runtime.bounded_http import NOT_JSON, BoundedAsyncClient, certificates
 from taskbridge.runtime.refusals import Unauthorized
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -34,8 +35,9 @@ _SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")
 """Algorithms whose private key only the provider has."""
 
 _LEEWAY_S = 60
-_KEYS_S, _KEYS_AGAIN_S = 3600.0, 60.0
-"""How long keys are used, and how soon they are read again for a key that is not among them."""
+_KEYS_S, _KEYS_AGAIN_S, _KEYS_RETRY_S = 3600.0, 60.0, 10.0
+"""How long keys are used; how soon they are read again for a key that is not among them, and where there are none."""
+_NOT_KEYS = (ValueError, KeyError, TypeError, AttributeError)
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +64,7 @@ class OpenIdConnect(Provider):
         if "openid" not in settings.oidc_scopes.split():
             raise ConfigurationError("CENTER_OIDC_SCOPES must contain openid")
         self._settings, self._users_of = settings, users_of
-        self._keys_at = float("-inf")
+        self._keys_at, self._key_set, self._reading_keys = float("-inf"), cast("KeySet | None", None), asyncio.Lock()
         self.issuer = self._issuer = checked_url("CENTER_OIDC_ISSUER", issuer)
         self._public_url = checked_url("CENTER_PUBLIC_URL", public_url)
         self._app = cast(
@@ -110,18 +112,18 @@ class OpenIdConnect(Provider):
 
         Raises Unauthorized, UnknownPerson, SignInRefused if a claim is missing, ProviderUnavailable, NotNow.
         """
-        await self._discover()
-        algorithms = self._app.server_metadata["id_token_signing_alg_values_supported"]
-        registry = JWSRegistry(algorithms=algorithms, strict_check_header=False)
+        keys = await self._keys(_KEYS_S)
+        metadata = self._app.server_metadata
+        registry = JWSRegistry(algorithms=metadata["id_token_signing_alg_values_supported"], strict_check_header=False)
         try:
             try:
-                found = jwt.decode(token, await self._keys(_KEYS_S), registry=registry)
+                found = jwt.decode(token, keys, registry=registry)
             except InvalidKeyIdError:
                 found = jwt.decode(token, await self._keys(_KEYS_AGAIN_S), registry=registry)
             claims: dict[str, Any] = found.claims
             jwt.JWTClaimsRegistry(
                 leeway=_LEEWAY_S,
-                iss={"essential": True, "value": self._app.server_metadata["issuer"]},
+                iss={"essential": True, "value": metadata["issuer"]},
                 aud={"essential": True, "value": audience},
                 exp={"essential": True},
                 iat={"essential": True},
@@ -134,14 +136,23 @@ class OpenIdConnect(Provider):
         return AccessToken((await self._signed_in(claims)).person, client, int(claims["iat"] * 1000))
 
     async def _keys(self, used_s: float) -> KeySet:
-        """The provider's keys, read again if they were read longer ago."""
-        try:
-            if self._keys_at + used_s < (now := time.monotonic()):
-                self._keys_at = now  # a provider that is away is not asked by each request
-                await self._app.fetch_jwk_set(force=True)
-            return KeySet.import_key_set(await self._app.fetch_jwk_set())
-        except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            raise ProviderUnavailable(f"the identity provider does not answer: {type(error).__name__}") from error
+        """The provider's keys, read again if they were read longer ago; those that there were if it does not answer.
+
+        One request reads them for all that wait. A provider that does not answer is asked again after some seconds.
+        """
+        async with self._reading_keys:
+            if self._keys_at + (used_s if self._key_set else _KEYS_RETRY_S) < time.monotonic():
+                try:
+                    await self._discover()
+                    async with BoundedAsyncClient(timeout_s=ANSWER_S) as http:
+                        answer = await http.get(self._app.server_metadata["jwks_uri"])
+                    self._key_set = KeySet.import_key_set(answer.raise_for_status().json())
+                except (ProviderUnavailable, httpx2.HTTPError, OSError, JoseError, *NOT_JSON, *_NOT_KEYS) as error:
+                    log.warning("identity_provider_keys_unreadable", problem=str(error) or type(error).__name__)
+                self._keys_at = time.monotonic()
+        if self._key_set is None:
+            raise ProviderUnavailable("the identity provider does not answer: try again later")
+        return self._key_set
 
     async def sign_out_url(self) -> str:
         home = f"{self._public_url}/"

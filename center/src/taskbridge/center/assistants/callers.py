@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.center.access.access import Access, Caller
-from taskbridge.runtime.refusals import Unauthorized
+from taskbridge.center.assistants.clients import CLIENT_MAX, UNNAMED
+from taskbridge.runtime.access import is_from_own_page
+from taskbridge.runtime.refusals import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -43,6 +45,8 @@ class Callers:
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``Access.identify``; the name of a person's caller is the client. Nobody has a role here."""
+        if "origin" in connection.headers and not is_from_own_page(connection):
+            raise Forbidden("a page elsewhere may not call this")
         try:
             return self.access.program(connection)
         except Unauthorized as error:
@@ -53,6 +57,7 @@ class Callers:
                 raise TokenRequired(str(error), self.url + METADATA) from error
         try:
             person, client, issued_at = await self.provider.read_access_token(token.strip(), f"{self.url}/mcp")
+            client = client[:CLIENT_MAX] or UNNAMED
             await self.clients.check(person, client, issued_at)
         except Unauthorized as error:
             raise TokenRequired(str(error), self.url + METADATA) from error

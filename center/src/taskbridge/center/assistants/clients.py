@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import and_, case, func, or_, select, tuple_
+from sqlalchemy import and_, case, func, select, tuple_
 
 from taskbridge.center.access.audit import ALLOWED, ASSISTANT_READ, REFUSED, append_of
 from taskbridge.center.tables import Person, assistants
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
 
 CLIENT_MAX = 256
+UNNAMED = "unnamed"
+"""All clients whose tokens name none are one: a name of their own choice would have limits of its own."""
 _STORED_MS = 90 * 86_400_000
 """Unused clients are forgotten, and older access tokens are refused: what refused them may be deleted."""
 _AGAIN_S = 3600.0
@@ -56,8 +58,11 @@ class Clients:
         if issued_at < max(now_ms() - _STORED_MS, await self._threads.run(read)):
             raise Unauthorized("the person signed out, or an operator refuses this client")
 
-    async def note(self, caller: Caller, person: Person, client: str, *, address: str) -> None:
-        """Record that a client reads for a person, with the audit trail, at most once an hour."""
+    async def note(self, caller: Caller, person: Person, client: str, said: str, *, address: str) -> None:
+        """Record that a client reads for a person, with the audit trail, at most once an hour.
+
+        ``said``: its name there.
+        """
         noted_at = self._noted_at.of((caller.mode, person, client))
         if noted_at[0] + _AGAIN_S > (now := time.monotonic()):
             return
@@ -70,7 +75,7 @@ class Clients:
                     put = self._database.insert(assistants).values(**values, refused_before=0)
                     put = put.on_conflict_do_update(index_elements=[*key], set_={"used_at": values["used_at"]})
                     connection.execute(put)
-                subject = client if caller.mode == "sso" else person
+                subject = said if caller.mode == "sso" else person
                 append_of(connection, self._database, caller, ASSISTANT_READ, subject, address=address)
 
         await self._threads.write(write)
@@ -100,5 +105,5 @@ class Clients:
         """Delete what was used long ago and refuses nothing any more."""
         before = now_ms() - _STORED_MS
         return self._database.purge(
-            assistants, and_(assistants.c.used_at < before, or_(assistants.c.refused_before < before))
+            assistants, and_(assistants.c.used_at < before, assistants.c.refused_before < before)
         )

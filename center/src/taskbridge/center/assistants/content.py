@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from taskbridge.center.api.models import CommentOut
 
 TEXT_MAX = 2_000
+_JSON_MAX = 6 * TEXT_MAX + 2
+"""As JSON has it. So the longest texts of an answer fit into it, whatever they consist of."""
 ANSWER_MAX = 256 * 1024
 _HEAD = 1024
 """Of an answer around its content."""
@@ -27,9 +29,10 @@ _OURS = re.compile(
 
 
 def untrusted(text: str) -> dict[str, Any]:
-    if len(text) <= TEXT_MAX:
-        return {"untrusted": True, "text": text}
-    return {"untrusted": True, "text": text[:TEXT_MAX], "truncated": True}
+    shown = text[:TEXT_MAX]
+    while len(json.dumps(shown)) > _JSON_MAX:
+        shown = shown[: len(shown) // 2]
+    return {"untrusted": True, "text": shown, **({} if shown == text else {"truncated": True})}
 
 
 def marked(value: object) -> Any:
@@ -81,7 +84,8 @@ def fits(found: object) -> bool:
 def cut(found: dict[str, Any]) -> dict[str, Any]:
     """The same with fewer items in its longest lists, until it fits."""
     while not fits(found):
-        lists = (name for name, value in found.items() if isinstance(value, list))
-        name = max(lists, key=lambda each: len(json.dumps(found[each])))
+        lists = (name for name, value in found.items() if isinstance(value, list) and value)
+        if (name := max(lists, key=lambda each: len(json.dumps(found[each])), default=None)) is None:
+            break
         found = {**found, name: found[name][: len(found[name]) // 2], "truncated": True}
     return found

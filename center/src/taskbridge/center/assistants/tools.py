@@ -36,7 +36,7 @@ from taskbridge.center.api.comments import CommentReader, comment_json
 from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.api.routes import CURSOR_MAX, Q_MAX
 from taskbridge.center.assistants.callers import METADATA, Callers
-from taskbridge.center.assistants.clients import CLIENT_MAX
+from taskbridge.center.assistants.clients import CLIENT_MAX, UNNAMED
 from taskbridge.center.assistants.content import cut, fits, marked, task_content
 from taskbridge.center.assistants.proposals import ProposedName  # noqa: TC001 - as above
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, now_ms
@@ -66,8 +66,6 @@ CALLS_A_MINUTE = 60
 """By one client for one person."""
 _LIMIT_MAX, _LIMIT = 50, 20
 _BODY_MAX = 64 * 1024
-_ANSWER_S = 60.0
-"""For the whole request, with its body."""
 _CALLER = "taskbridge.assistant"
 _URL_ASKED = "confirm"
 
@@ -144,8 +142,10 @@ class Tools:
             read = self._systems.comments(state.corp_id, state.source, state.app_type)
             comments = await self._reading.of(caller, state, read)
             said = [comment_json(each) for each in comments.items]
-            found = task_content(instance, history, said, comments.reason, task_id)
-            return _answer(cut({**found, "link": self._link("pending", instance_id)}))
+            shown = instance, history, said, comments.reason, task_id
+            link = self._link("pending", instance_id)
+            # Off the event loop: an instance may have megabytes.
+            return await self._threads.run(lambda: _answer(cut({**task_content(*shown), "link": link})))
 
     async def count_tasks(self, ctx: Context, corp_id: _Corp = None, user_id: _User = None) -> CallToolResult:
         """The number of tasks in each view."""
@@ -174,7 +174,8 @@ class Tools:
                 }
                 for each in pending
             ]
-            return _answer(cut(marked({"instance_id": state.instance_id, "items": items})))
+            found = {"instance_id": state.instance_id, "items": items}
+            return await self._threads.run(lambda: _answer(cut(marked(found))))
 
     async def propose_decision(  # noqa: PLR0917 - of the contract
         self,
@@ -228,10 +229,11 @@ class Tools:
         else:
             caller.check(corp_id, user_id)
             person = corp_id, user_id
-        client = _client(ctx, caller)
+        client = caller.name or UNNAMED
         if not self._rate.allows((caller.mode, person, client), now=time.monotonic()):
             raise ToolError(f"{CALLS_A_MINUTE} calls in a minute are the most: try again in some seconds")
-        await self._clients.note(caller, person, client, address=address_of(_request(ctx)))
+        said = _said(ctx) if client == UNNAMED else client
+        await self._clients.note(caller, person, client, said, address=address_of(_request(ctx)))
         return Caller("sso", client, corp_id=person[0], user_id=person[1], rate_key=caller.rate_key)
 
     async def _state(self, caller: Caller, instance_id: str) -> TaskState:
@@ -296,10 +298,7 @@ class Mcp:
         if scope["method"] != "POST":
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
             return
-        async with (
-            asyncio.timeout(_ANSWER_S),
-            self._callers.access.entered(Request(scope), self._callers.identify) as caller,
-        ):
+        async with self._callers.access.entered(Request(scope), self._callers.identify) as caller:
             scope[_CALLER] = caller
             await self._sessions.handle_request(scope, receive, send)
 
@@ -319,11 +318,10 @@ def _request(ctx: Context) -> Request:
     return cast("Request", ctx.request_context.request)
 
 
-def _client(ctx: Context, caller: Caller) -> str:
-    """Of the token; what a client says of itself only if the token names none."""
+def _said(ctx: Context) -> str:
+    """How a client names itself."""
     params = ctx.session.client_params
-    said = "" if params is None else params.client_info.name
-    return (caller.name or said)[:CLIENT_MAX] or "unnamed"
+    return ("" if params is None else params.client_info.name)[:CLIENT_MAX] or UNNAMED
 
 
 def _is_multi_round(ctx: Context) -> bool:
