@@ -49,7 +49,7 @@ class Assistants:
         proposals = Proposals(database, store, systems, complete, lasts_ms=settings.proposal_minutes * 60_000)
         of_people = provider if isinstance(provider, OpenIdConnect) else None
         tools = Tools(queries, threads, systems=systems, reading=reading, clients=clients, proposals=proposals, url=url)
-        mcp = Mcp(Callers(access, of_people, clients, url), tools)
+        self.mcp = mcp = Mcp(Callers(access, of_people, clients, url), tools)
         self.run = mcp.run
         self.purges = clients.purge, lambda: proposals.purge(now_ms())
         self.routers: list[APIRouter] = [

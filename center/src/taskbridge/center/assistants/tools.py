@@ -253,7 +253,7 @@ class Mcp:
     def __init__(self, callers: Callers, tools: Tools) -> None:
         self._callers = callers
         reads, proposes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=False)
-        server = MCPServer(
+        self.server = server = MCPServer(
             "taskbridge",
             title="Task center",
             version=version("taskbridge-center"),
