@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TEXT_MAX = 2_000
 _JSON_MAX = 6 * TEXT_MAX + 2
-"""As JSON has it. So the longest texts of an answer fit into it, whatever they consist of."""
+"""As JSON has it. So the longest texts of an answer fit into it, of any characters."""
 ANSWER_MAX = 256 * 1024
 _HEAD = 1024
 """Of an answer around its content."""
