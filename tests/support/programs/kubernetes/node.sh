@@ -69,7 +69,7 @@ resolvConf: $FOLDER/conf/resolv.conf
 evictionHard: {memory.available: 50Mi}
 imageGCHighThresholdPercent: 100
 # A changed Secret reaches pods within this time.
-syncFrequency: 5s
+syncFrequency: 2s
 configMapAndSecretChangeDetectionStrategy: Get
 END
 # Without clusterCIDR: a pod sees the address of a client outside of the cluster.
