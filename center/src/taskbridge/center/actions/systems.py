@@ -150,7 +150,7 @@ class FormReader(Protocol):
 
     @property
     def calls_per_day(self) -> int:
-        """Of the corp, in this process."""
+        """Of the corp, by all replicas."""
         ...
 
     async def read(self, instance_id: str) -> FormRead | None:
