@@ -152,7 +152,12 @@ export function delegationDialog(api, person, words, apps) {
     turn += 1;
     const [found, problem] = await outcome(answer);
     if (problem === null) show(found);
-    else said.say(problem.status === 400 ? problem.message : sayProblem(problem, words).join(": "));
+    else {
+      said.say(problem.status === 400 ? problem.message : sayProblem(problem, words).join(": "));
+      // The answer of a look that was under way is not shown.
+      clearTimeout(timer);
+      timer = setTimeout(again, STATE_MS);
+    }
     return problem === null;
   }
 
