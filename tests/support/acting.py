@@ -18,7 +18,7 @@ from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.actions.dispatcher import ActionDispatcher
 from taskbridge.center.actions.store import Action, ActionRequest, Actions
-from taskbridge.center.actions.systems import Systems
+from taskbridge.center.actions.systems import Systems, always
 from taskbridge.center.actions.targets import Endpoint, Endpoints
 from taskbridge.center.api.talk import Talk
 from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from taskbridge.center.actions.systems import Allowed, System
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import TaskEvent
 
@@ -82,7 +83,7 @@ class World:
         self._streams = Streams()
         dingtalk.on_change = self.callbacks.append
         fill(database, TASK_STATES.name, read=1, of=1)
-        self._replicas: list[ActionDispatcher] = []
+        self.replicas: list[ActionDispatcher] = []
         self.systems = self._systems_of(clock)
         self.dispatcher = self.replica()
         self.talk = Talk(database, self.systems)
@@ -91,7 +92,7 @@ class World:
         clock = clock or self.clock
         systems, ended = self._systems_of(clock), self.ended.append
         made = ActionDispatcher(self.store, self.rows.threads, systems, ended=ended, clock=clock)
-        self._replicas.append(made)
+        self.replicas.append(made)
         return made
 
     def _systems_of(self, clock: FakeClock) -> Systems:
@@ -168,7 +169,7 @@ class World:
             await asyncio.wait(under_way)
 
     async def close(self) -> None:
-        for each in self._replicas:
+        for each in self.replicas:
             await each.close()
         await self.systems.close()
         self.rows.close()
@@ -204,6 +205,27 @@ async def acting(database: Database) -> AsyncGenerator[World]:
         world.other = other
         yield world
         await world.close()
+
+
+class _OlderSystems(Systems):
+    """As of 0.1.0: sources are compared as they are, and each action but those of people is sent as a refusal."""
+
+    def of(self, corp_id: str, source: str, app_type: str, *, allowed: Allowed = always) -> System | None:
+        return None if source != source.strip() else super().of(corp_id, source, app_type, allowed=allowed)
+
+
+def older_replica(world: World) -> ActionDispatcher:
+    """Of the release before: its dispatcher does not know the removal of agents either."""
+    systems = _OlderSystems([YidaApps(lambda: world.apps, world.urls[0], clock=world.clock)], lambda: world.endpoints)
+    found = _OlderDispatcher(world.store, world.rows.threads, systems, clock=world.clock)
+    world.replicas.append(found)
+    return found
+
+
+class _OlderDispatcher(ActionDispatcher):
+    async def _failed(self, action: Action, status: str, detail: str, **changes: Any) -> None:
+        del changes
+        await self._end(action, status, detail)
 
 
 async def work_or_die(world: World, chance: random.Random) -> None:

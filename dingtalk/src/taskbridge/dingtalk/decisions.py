@@ -38,6 +38,7 @@ from taskbridge.dingtalk.calls import (
     Unexpected,
     Unreachable,
     Unsent,
+    always,
     calls_by_corp,
 )
 from taskbridge.dingtalk.current_form import YidaForms
@@ -213,6 +214,10 @@ class YidaApps:
             return Answer(Received.UNCLEAR, str(error))
         return Answer(Received.ACCEPTED)
 
+    def writes_agents(self, corp_id: str) -> bool:
+        writing = any(each.corp_id == corp_id and each.write_agents for each in self._apps().organisations)
+        return writing and self._agents_of(corp_id, always) is not None
+
     async def close(self) -> None:
         await self._http.aclose()
         await self._files_http.aclose()
@@ -225,7 +230,8 @@ class YidaApps:
         for each in self._apps().organisations:
             calls = self._calls_of(each.corp)
             # Without the list, none could be removed.
-            if each.corp_id == corp_id and each.write_agents and GetAgentTasks.path not in calls.not_offered():
+            is_proven = each.corp_token is not None and GetAgentTasks.path not in calls.not_offered()
+            if each.corp_id == corp_id and is_proven:
                 return YidaAgents(OrganisationApi(calls, each), allowed)
         return None
 
@@ -321,6 +327,8 @@ class YidaAgents:
 
     async def _send(self, action: Action, now: int) -> None:
         if action.action == AGENT:
+            if not self._api.organisation.write_agents:
+                raise Unsent("write_agents is not set any more", retry_at_ms=now)
             people = action.user_id, action.recipient_id
             await self._api.add_agent(*people, _times(action), allowed=self._allowed)
             return
@@ -344,7 +352,7 @@ class YidaAgents:
     async def _find(self, action: Action) -> str | None:
         """The agent's id at Yida."""
         for status in (IN_FORCE, LATER_IN_FORCE):
-            for each in await self._api.agents(action.user_id, status):
+            for each in await self._api.agents(action.user_id, status, to_the_end=True):
                 if each.agent_uuid is not None and _is_of(each, action):
                     return each.agent_uuid
         return None

@@ -30,6 +30,8 @@ NORMAL, ALL_FORMS = "NORMAL", "ALL"
 _FIELD, _TABLE = "Field", "TableField"
 """The end of the names of components that have values, and the one that has lines of them."""
 _LANGUAGES = ("zh_CN", "en_US")
+_AGENTS_MOST = 1000
+"""Of a list that is read to its end: each hundred is a call."""
 PEOPLE_PER_CALL = 50
 """No document gives a limit. A URL with so many ids has two kilobytes."""
 
@@ -167,7 +169,7 @@ class Agent(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class AgentPage(Struct, frozen=True, rename="camel"):
-    values: list[Agent]
+    data: list[Agent] = field(name="values")
     total_count: int
 
 
@@ -271,14 +273,25 @@ class OrganisationApi:
         request = GetCorpLevelByAccountId(account_id=self.organisation.user_id)
         return (await self._calls.get(request, CorpLevel)).result
 
-    async def agents(self, user_id: str, status: str = IN_FORCE) -> list[Agent]:
-        """Who acts for this person on tasks, and for whom this person does, at present: a hundred at most.
+    async def agents(self, user_id: str, status: str = IN_FORCE, *, to_the_end: bool = False) -> list[Agent]:
+        """Who acts for this person on tasks, and for whom this person does, at present: of the first page.
 
         The organisation has a corp token.
+
+        Raises:
+            Unexpected: With ``to_the_end``, not all pages could be read: somebody may be missing.
         """
         caller = self.organisation.user_id
         request = GetAgentTasks(user_id=caller, keywords=user_id, status=status, **self._proof(caller))
-        found = (await self._calls.get(request, AgentPage, page=1)).values
+        found: dict[Agent, None] = {}
+        total = 0
+        async for answer in self._calls.pages(request, AgentPage):
+            found |= dict.fromkeys(answer.data)
+            total = max(total, answer.total_count)
+            if not to_the_end or len(found) >= _AGENTS_MOST:
+                break
+        if to_the_end and len(found) < total:
+            raise Unexpected(f"{request.path}: DingTalk returned {len(found)} of {total} agents")
         # Documents do not say that the id must match as a whole.
         return [
             each

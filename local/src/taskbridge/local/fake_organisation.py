@@ -103,7 +103,8 @@ class FakeOrganisation:
             if (request.keywords in each.agent_user_id or request.keywords in each.principal_user_id)
             and self._status(each) == request.status
         ]
-        return organisation.AgentPage(found, len(found))
+        page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
+        return organisation.AgentPage(found[(page - 1) * size : page * size], len(found))
 
     def _status(self, agent: organisation.Agent) -> str:
         starts, ends = (span_of(each) for each in (agent.starts, agent.ends))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import update
 
-from support.acting import World, acting
+from support.acting import World, acting, older_replica
 from support.reconcile import APP_SECRET, CORP_ID, NOW
 from support.sign_in import SAME_SITE, sign_in, signing_in
 from taskbridge.center.access.access import Caller
@@ -23,8 +24,9 @@ from taskbridge.center.actions import agents
 from taskbridge.center.actions.agents import Agents
 from taskbridge.center.tables import actions
 from taskbridge.dingtalk.apps import Apps, Corp, Organisation
-from taskbridge.dingtalk.organisation import Agent, CancelAgentTask, CreateAgentTask, GetAgentTasks
+from taskbridge.dingtalk.organisation import Agent, AgentPage, CancelAgentTask, CreateAgentTask, GetAgentTasks
 from taskbridge.dingtalk.wire import CODE_MONTH
+from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import PersonRecord
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from taskbridge.local.fake_answers import Given
     from taskbridge.runtime.database import Database
 
 ANN = CORP_ID, "ann"
@@ -204,14 +207,20 @@ async def test_one_whose_time_is_over_costs_no_call(database: Database) -> None:
 async def test_what_yida_refuses_is_shown_with_its_words(database: Database) -> None:
     async with away(database) as absence:
         world, refused = absence.world, "已存在相同的代理关系 (failure.agent.exists)"
-        absence.delegate()
+        given = absence.delegate()
         await world.work()
+        others = list(world.dingtalk.organisation.agents)
+        absence.end(given)
+        for _ in range(2):
+            await world.work(pass_s=1)
+        world.dingtalk.organisation.agents[:] = others  # as if the person had made it there
         again = absence.delegate()
         await world.work(pass_s=1)
         assert ("agent", "REFUSED", refused) in absence.shown()
+        calls = absence.calls()
         absence.end(again)
         await world.work(pass_s=60)
-        assert (absence.there, absence.calls()[1:]) == ([None], (0, 0)), "the other one stays"
+        assert (absence.there, absence.calls()) == ([None], calls), "the other one stays"
         world.dingtalk.faults.denied[INSERT] = "Yida.PlatformResource.Write"
         absence.delegate(hours=(1, 2))
         await world.work(pass_s=1)
@@ -348,6 +357,86 @@ async def test_an_agent_is_removed_however_long_that_fails(database: Database, p
         assert all(each.due_at is None for each in world.stored)
 
 
+async def test_an_agent_is_found_on_any_page_and_a_list_with_a_gap_proves_nothing(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped: list[int] = []
+    whole = FakeOrganisation._agents  # pyright: ignore[reportPrivateUsage]
+
+    def some(fake: FakeOrganisation, given: Given) -> AgentPage:
+        found = whole(fake, given)
+        return AgentPage(found.data[: len(found.data) - len(skipped)], found.total_count)
+
+    monkeypatch.setattr(FakeOrganisation, "_agents", some)
+    async with away(sqlite_database) as absence:
+        world = absence.world
+        given = absence.delegate(hours=(0, 24 * 300))
+        await world.work()
+        # The keyword matches their ids too.
+        others = [Agent("x", f"ann{at}", starts="2026-01-01T00:00Z", ends="2027-12-01T00:00Z") for at in range(150)]
+        world.dingtalk.organisation.agents[:0] = others
+        skipped.append(1)
+        absence.end(given)
+        await world.work(pass_s=20)
+        assert absence.shown()[0] == ("agent_end", "REQUESTED", "unsent")
+        skipped.clear()
+        for _ in range(2):
+            await world.work(pass_s=20)
+        assert absence.shown()[0] == ("agent_end", "DONE", "")
+        assert absence.there[150:] == ["CANCEL"]
+
+
+async def test_two_that_yida_cannot_tell_apart_are_not_both_written(database: Database) -> None:
+    async with away(database) as absence:
+        world = absence.world
+        given = absence.delegate()
+        for _ in range(2):
+            with pytest.raises(BadQuery, match="at Yida already"):
+                absence.delegate()
+            await world.work(pass_s=1)
+        assert len(absence.delegations.given(ANN, now=NOW)) == 1
+        absence.end(given)
+        with pytest.raises(BadQuery, match="at Yida already"):
+            absence.delegate()
+        await world.work()
+        await world.work(pass_s=1)
+        absence.delegate()
+
+
+async def test_without_consent_nothing_is_written_and_what_was_is_removed(database: Database) -> None:
+    async with away(database) as absence:
+        world = absence.world
+        given, later = absence.delegate(), absence.delegate(hours=(1, 48))
+        world.apps = Apps((OURS,), world.apps.apps)
+        [first, second] = world.store.due(now=NOW)
+        held = first if first.instance_id == later.delegation_id else second
+        assert world.store.advance(held, due_at=NOW + 60_000) is not None
+        await world.work()
+        world.apps = Apps((replace(OURS, write_agents=False),), world.apps.apps)
+        assert not absence.agents.writes(CORP_ID)
+        absence.end(given)
+        for _ in range(15):
+            await world.work(pass_s=60)
+        assert absence.there == ["CANCEL"]
+        assert ("agent", "FAILED", "unsent") in absence.shown()
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_replica_of_the_release_before_sends_nothing_of_it(sqlite_database: Database, *, is_over: bool) -> None:
+    async with away(sqlite_database) as absence:
+        world = absence.world
+        given = absence.delegate()
+        if is_over:
+            await world.work()
+            absence.end(given)
+        calls = absence.calls()
+        await asyncio.gather(*await older_replica(world).step())
+        assert (absence.calls(), absence.shown()[0]) == (
+            calls,
+            ("agent_end" if is_over else "agent", "FAILED", "unsent"),
+        )
+
+
 async def test_an_agent_that_was_not_removed_is_shown_until_it_ends(database: Database) -> None:
     async with away(database) as absence:
         world = absence.world
@@ -390,7 +479,9 @@ def test_over_http(database: Database, tmp_path: Path) -> None:
         [entry] = ann.get("/v1/audit?action=agent_end").json()["items"]
         assert (entry["decision"], entry["instance_id"], entry["task_id"]) == ("agent_end", None, None)
         assert ann.get("/v1/corps/ours/users/ann/actions").json()["items"] == [], "it is no decision"
-        for _ in range(9):
-            assert post(at_yida=True).status_code == 200
-        assert post(at_yida=True).status_code == 429
+        assert post(at_yida=True).status_code == 400, "the same is being removed"
+        later = [(datetime.now(UTC) + timedelta(days=2, hours=each)).isoformat() for each in range(10)]
+        for each in later[1:]:
+            assert post(at_yida=True, ends_at=each).status_code == 200
+        assert post(at_yida=True, ends_at=later[0]).status_code == 429
         assert post().status_code == 200

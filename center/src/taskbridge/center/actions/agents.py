@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
 
+NEAR_MS = 120_000
+"""Yida's list has minutes: agents of the same people whose times differ by less cannot be told apart there."""
 MOST_A_DAY = 10
 """Agents that a person writes: each costs calls of the corp."""
 
@@ -63,6 +65,8 @@ class Agents:
         day = *own, actions.c.action == AGENT, actions.c.requested_at > now - SHOWN_MS
         if connection.execute(select(func.count()).select_from(actions).where(*day)).scalar_one() >= MOST_A_DAY:
             raise TooManyQueries(f"{MOST_A_DAY} delegations a day can be written to Yida", retry_after_s=3600)
+        if any(_is_alike(each, given) for each in self._there(connection, given)):
+            raise BadQuery("this delegation is at Yida already, or being removed there: choose other days, or end it")
         self._record(connection, caller, given, AGENT, address, now, now)
 
     def take_back(self, connection: Connection, ended: Delegation, *, caller: Caller, address: str, now: int) -> None:
@@ -96,6 +100,16 @@ class Agents:
             query = select(actions).where(*own, young).order_by(actions.c.requested_at.desc())
             return [Action(*row) for row in connection.execute(query)]
 
+    def _there(self, connection: Connection, given: Delegation) -> list[Action]:
+        """Those from this person to this delegate that Yida may have."""
+        own = actions.c.corp_id == given.corp_id, actions.c.user_id == given.user_id
+        its = *own, actions.c.recipient_id == given.delegate_id, actions.c.action.in_(AGENTS)
+        lasting = select(delegations.c.delegation_id)
+        lasting = lasting.where(delegations.c.corp_id == given.corp_id, delegations.c.user_id == given.user_id)
+        may_be = or_(actions.c.due_at.is_not(None), actions.c.instance_id.in_(lasting))
+        found = (Action(*row) for row in connection.execute(select(actions).where(*its, may_be)))
+        return [each for each in found if not is_over(each)]
+
     def _record(  # noqa: PLR0917 - of both
         self, connection: Connection, caller: Caller, of: Delegation, name: AgentName, address: str, now: int, due: int
     ) -> None:
@@ -104,3 +118,8 @@ class Agents:
         action = Action(*its, *what)
         connection.execute(insert(actions).values(action._asdict()))
         append_of(connection, self._database, caller, name, action.action_id, address=address)
+
+
+def _is_alike(action: Action, given: Delegation) -> bool:
+    starts, _, ends = action.remark.partition(" ")
+    return abs(int(starts) - given.starts_at) < NEAR_MS and abs(int(ends) - given.ends_at) < NEAR_MS

@@ -253,6 +253,10 @@ class Connected(Protocol):
         """Whom the person has act for them there, and for whom they act. May raise OperatorError."""
         ...
 
+    def writes_agents(self, corp_id: str) -> bool:
+        """Whether delegations may become agents there. Those that did are removed also if it is False."""
+        ...
+
     def start(self, corp_id: str) -> Start | None:
         """What lists the forms that people may start; None if nothing does."""
         ...
@@ -329,7 +333,7 @@ class Systems:
     def writes_agents(self, corp_id: str) -> bool:
         """Whether delegations can be agents at Yida."""
         yida = self._connected.get(SOURCE_YIDA)
-        return yida is not None and yida.system(corp_id, "", always) is not None
+        return yida is not None and yida.writes_agents(corp_id)
 
     async def agents(self, person: Person) -> list[Agent]:
         """As of ``Connected``, at all systems."""
