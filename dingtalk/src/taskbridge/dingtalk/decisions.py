@@ -278,22 +278,23 @@ def read_reassigned(
 ) -> str | None:
     """What became of a task that a manager hands over, and that its person does not hold any more.
 
-    DONE only if Yida said yes, or if it reached the recipient. What the person did with it themself is not ours, also
-    if the recipient has the next task.
+    DONE only if Yida said yes, or if it reached the recipient, who may have had it before too. What the person did with
+    it themself is not ours, also if the recipient has the next task.
     """
     of_task = [each for each in past if str(each.task_id) == action.task_id]
-    meant = {is_meant(REASSIGN, each.action_exit or each.action) for each in of_task}
-    if action.status == ACCEPTED and meant == {True}:
+    by_recipient = [each for each in past if str(each.operator_user_id) == action.recipient_id]
+    meant = {is_meant(REASSIGN, each.action_exit or each.action) for each in of_task if each not in by_recipient}
+    if action.status == ACCEPTED and of_task and meant <= {True}:
         return DONE
     if False in meant or any(str(each.operator_user_id) == action.user_id for each in of_task):
         return OVERTAKEN
     times = [each.create_time for each in running if str(each.actual_actioner_id) == action.recipient_id]
-    times += [each.operate_time for each in past if str(each.operator_user_id) == action.recipient_id]
+    times += [each.operate_time for each in by_recipient if meant or each not in of_task]
     spans = map(span_of, times)
     if any(each is not None and each.end > action.requested_at - _SKEW_MS for each in spans):
         return DONE
-    # Somebody handed it over; it is not known to whom.
-    return None if meant else OVERTAKEN
+    # Somebody handed it over, it is not known to whom, or the recipient decided it, perhaps in their own right.
+    return None if of_task else OVERTAKEN
 
 
 async def _sent(action: Action, call: Awaitable[None]) -> Answer:
@@ -436,7 +437,7 @@ class YidaApp:
         holders = {str(each.actual_actioner_id) for each in running if str(each.task_id) == action.task_id}
         if action.user_id in holders:
             return ""
-        if action.action in (HAND_OVER, REASSIGN) and action.recipient_id in holders:
+        if action.action == HAND_OVER and action.recipient_id in holders:
             return DONE
         records = await self._api.operation_records(action.instance_id)
         past = [each for each in records if each.operate_time is not None]

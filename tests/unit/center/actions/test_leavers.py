@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import delete, select
 
-from support.acting import World, acting
+from support.acting import World, acting, older_replica
 from support.center_rows import state
 from support.reconcile import APP_TYPE, CORP_ID, NOW, filed
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
@@ -24,7 +24,7 @@ from taskbridge.center.tables import actions, audit
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.apps import Apps
 from taskbridge.dingtalk.calls import always
-from taskbridge.dingtalk.decisions import YidaApps, read_reassigned
+from taskbridge.dingtalk.decisions import YidaApp, YidaApps, read_reassigned
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import SOURCE_YIDA, PersonRecord, Status, TaskEntry, TaskState
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 LEAVER = CORP_ID, "leo"
 OPERATOR = Caller("sso", corp_id=CORP_ID, user_id="oda", corps=("*",))
+UNCLEAR_ONE = store.Action(
+    *("x", CORP_ID, "leo", "oda", "I", "1", "yida", APP_TYPE, "reassign", "nia", "", "UNCLEAR", "", 1), NOW, NOW
+)
 PATH = "/v1/ops/corps/{}/users/{}/hand-over"
 BODY = {"recipient_id": "cai"}
 
@@ -52,7 +55,8 @@ def begin(world: World, tasks: int) -> None:
 
 def reassign(world: World, to: str = "nia", by: str = "oda") -> list[Action]:
     operator, now = replace(OPERATOR, user_id=by), world.clock.now_ms()
-    return world.store.reassign(operator, LEAVER, to, "", world.systems, address="192.0.2.1", now=now)
+    wanted = world.store.to_reassign(operator, LEAVER, to, "", world.systems, now=now)
+    return world.store.reassign(operator, wanted, world.systems, address="192.0.2.1", now=now)
 
 
 def redirected(world: World) -> list[wire.RedirectTask]:
@@ -61,6 +65,10 @@ def redirected(world: World) -> list[wire.RedirectTask]:
 
 def handed(world: World) -> dict[str, int]:
     return world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).handed
+
+
+def staying(world: World) -> dict[str, int]:
+    return world.store.leaving(LEAVER, world.systems, now=world.clock.now_ms()).staying
 
 
 def pending(world: World) -> int:
@@ -214,6 +222,83 @@ async def test_what_the_leaver_hands_over_themself_is_never_ours(sqlite_database
         for _ in range(3):
             await world.work(pass_s=130)
         assert handed(world) == {"OVERTAKEN": 1}
+
+
+async def test_a_replica_of_the_release_before_sends_no_hand_over(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        reassign(world)
+        await asyncio.gather(*await older_replica(world).step())
+        assert (handed(world), world.dingtalk.changes) == ({"FAILED": 1}, [])
+        world.clock.pass_s(1)
+        assert len(reassign(world)) == 1
+        await world.work()
+        assert (handed(world), len(redirected(world))) == ({"ACCEPTED": 1}, 1)
+
+
+async def test_what_waits_for_its_callback_is_counted_and_not_handed_over_again(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 1)
+        reassign(world)
+        for _ in range(12):
+            await world.work(pass_s=30)  # the callback does not come
+        assert handed(world) == {"DONE": 1}
+        assert (reassign(world, "oda", by="nia"), len(redirected(world))) == ([], 1)
+        assert staying(world) == {"handed-over": 1}
+
+
+async def test_what_the_leaver_decides_is_counted_as_under_way(sqlite_database: Database) -> None:
+    async with acting(sqlite_database) as world:
+        begin(world, 2)
+        world.act("agree", ("I-0", "2000"), by="leo")
+        assert staying(world) == {"under-way": 1}
+        assert len(reassign(world)) == 1
+        assert staying(world) == {"under-way": 2}
+
+
+def test_other_writers_wait_for_a_part_of_many_tasks_only(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann") as (served, _):
+        served.endpoints["ours", SOURCE_YIDA] = Endpoint("http://127.0.0.1:1/actions", b"key")
+        for at in range(60):
+            tasks = (TaskEntry(str(at), Status.PENDING, ("bob",)),)
+            served.rows.store(state(f"I-{at}", corp_id="ours", tasks=tasks))
+        counts: list[int] = []
+        record = store.Actions.reassign
+
+        def counted(*given: Any, **options: Any) -> list[Action]:
+            counts.append(len(given[2]))
+            return record(*given, **options)
+
+        monkeypatch.setattr(store.Actions, "reassign", counted)
+        browser = served.browser()
+        sign_in(browser)
+        assert browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()["recorded"] == sum(counts)
+        assert (sum(counts), max(counts)) == (60, 25)
+
+
+async def test_a_recipient_who_had_the_task_before_proves_nothing() -> None:
+    class Api:
+        async def running_tasks(self, _: str) -> list[wire.RunningTask]:
+            since = {"nia": NOW - DAY_MS, "kim": NOW}
+            return [wire.RunningTask(task_id="1", actual_actioner_id=who, create_time=at) for who, at in since.items()]
+
+        async def operation_records(self, _: str) -> list[wire.OperationRecord]:
+            return [record("1", "leo", wire.FORWARD)]
+
+    assert await YidaApp(cast("Any", Api())).read_back(UNCLEAR_ONE) == "OVERTAKEN"
+
+
+def test_the_recipients_own_decision_is_not_one_of_others() -> None:
+    manager, nia = record("1", "manager", wire.FORWARD), record("1", "nia", "同意")
+    accepted = UNCLEAR_ONE._replace(status="ACCEPTED")
+    assert [read_reassigned(each, [], [manager, nia]) for each in (accepted, UNCLEAR_ONE)] == ["DONE", "DONE"]
+    # Without a yes, the recipient may have had the task too.
+    assert [read_reassigned(each, [], [nia]) for each in (accepted, UNCLEAR_ONE)] == ["DONE", None]
+    task = TaskEntry("1", Status.COMPLETED, ("leo", "nia"), actor_id="nia", outcome="AGREE", decided_at=NOW + 1000)
+    found = TaskState("I", CORP_ID, APP_TYPE, updated_at=NOW, revision=3, tasks=(task,), finished_at=NOW + 1000)
+    assert [is_carried_out(each, found) for each in (accepted, UNCLEAR_ONE)] == [True, None]
 
 
 def record(task: str, operator: str, word: str, at: int = NOW) -> wire.OperationRecord:

@@ -35,6 +35,9 @@ def is_carried_out(action: Action, state: TaskState) -> bool | None:
     task = next((each for each in state.tasks if each.task_id == action.task_id), None)
     if task is not None and task.status is Status.PENDING:
         return None
+    if task is not None and task.actor_id == action.recipient_id and action.action == REASSIGN:
+        # It kept its id. Unless the system said yes, the recipient may have had it before.
+        return True if action.status == "ACCEPTED" else None
     is_other = task is not None and task.actor_id != action.user_id and action.action != REASSIGN
     if task is None or task.status is not Status.COMPLETED or is_other:
         return False

@@ -86,6 +86,7 @@ DONE, OVERTAKEN, REFUSED, FAILED = ENDS
 NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
 NOT_NUMERIC, ENDED_THERE, CHANGED, NO_RECIPIENT = "not-numeric", "ended", "changed", "no-recipient"
 TOO_OFTEN = "too-often"
+UNDER_WAY, HANDED_OVER = "under-way", "handed-over"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
 UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
 """Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
@@ -96,9 +97,9 @@ _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
 HANDED_TO = "handed_to"
-"""In the audit trail, after those tasks that one request handed over: who gets them."""
+"""In the audit trail, after those tasks that one transaction handed over: who gets them."""
 REASSIGNED_MOST = 200
-"""Of one request: they are recorded in one transaction."""
+"""Of one request."""
 _REFUSED_MOST, _CHANGED_MOST, _HOUR_MS = 5, 20, 3600 * 1000
 """How often the other system may refuse actions on a person's task within an hour: each costs calls of the corp.
 
@@ -226,7 +227,12 @@ def _stays(person: Person, now: int) -> ColumnElement[str]:
     of_task = actions.c.instance_id, actions.c.task_id
     refused = select(*of_task).where(*_since(person, now - _HOUR_MS), actions.c.status == REFUSED).group_by(*of_task)
     often = refused.having(or_(func.count() - changed >= _REFUSED_MOST, changed >= _CHANGED_MOST))
+    under_way = exists().where(actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK))
+    is_done = actions.c.action == REASSIGN, actions.c.status == DONE
     return case(
+        (under_way, UNDER_WAY),
+        # Its callback has not come.
+        (_is_of(select(*of_task).where(*_since(person, now - SHOWN_MS), *is_done)), HANDED_OVER),
         (entries.c.due_at == NEVER_DUE, ENDED_THERE),
         (and_(entries.c.source == SOURCE_YIDA, _NUMERIC_MISSING), NOT_NUMERIC),
         (_is_of(often), TOO_OFTEN),
@@ -244,10 +250,9 @@ def _possible(connection: Connection, person: Person, systems: Systems) -> set[t
 def _to_reassign(connection: Connection, leaver: Person, systems: Systems, now: int) -> Select[str, str]:
     """Instance and task of the pending tasks that may be handed over, in the order in which they are."""
     possible = sorted(_possible(connection, leaver, systems))
-    busy = exists().where(actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK))
     tasks = select(actions.c.instance_id, actions.c.task_id).where(*_since(leaver, now - SHOWN_MS))
     again = case((_is_of(tasks.where(actions.c.status.in_([REFUSED, FAILED]))), 1), else_=0)
-    where = tuple_(entries.c.source, entries.c.app_type).in_(possible), _stays(leaver, now) == literal(""), ~busy
+    where = tuple_(entries.c.source, entries.c.app_type).in_(possible), _stays(leaver, now) == literal("")
     columns = select(entries.c.instance_id, entries.c.task_id)
     return columns.where(*_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(REASSIGNED_MOST)
 
@@ -270,28 +275,34 @@ class Actions:
         with self._database.write(durable=True) as connection, self._complete(connection):
             return self.record(connection, caller, wanted, systems, address, now)
 
-    def reassign(
-        self, caller: Caller, leaver: Person, to: str, remark: str, systems: Systems, *, address: str, now: int
-    ) -> list[Action]:
-        """Record that an operator hands over the pending tasks of a person of their corp, each with the audit trail.
+    def to_reassign(
+        self, caller: Caller, leaver: Person, to: str, remark: str, systems: Systems, *, now: int
+    ) -> list[ActionRequest]:
+        """The pending tasks of a person that an operator can hand over: at most REASSIGNED_MOST, the oldest first.
 
-        As ``request``: at most REASSIGNED_MOST that are not under way, the oldest first; those that were refused or
-        failed within a day come last. Returns what was recorded. Raises BadQuery if they cannot go to ``to``.
+        Those that were refused or failed within a day come last. Raises BadQuery if they cannot go to ``to``.
         """
         corp_id, user_id = leaver
         if to in (user_id, caller.user_id):
             raise BadQuery("the recipient must be another person than who leaves and who hands over")
-        with self._database.write(durable=True) as connection, self._complete(connection):
+        with self._database.read() as connection, self._complete(connection):
             if not is_known(connection, (corp_id, to)):
                 raise BadQuery("the recipient must be a person who was imported")
             tasks = connection.execute(_to_reassign(connection, leaver, systems, now))
-            wanted = [ActionRequest(user_id, row[0], row[1], REASSIGN, to, remark) for row in tasks]
+            return [ActionRequest(user_id, row[0], row[1], REASSIGN, to, remark) for row in tasks]
+
+    def reassign(
+        self, caller: Caller, wanted: Sequence[ActionRequest], systems: Systems, *, address: str, now: int
+    ) -> list[Action]:
+        """Record that an operator hands over these tasks to one person, as ``request``; returns what was recorded."""
+        with self._database.write(durable=True) as connection, self._complete(connection):
             found = self.record(connection, caller, wanted, systems, address, now)
             # Without those that somebody else began meanwhile.
             its = caller.user_id, REQUESTED, now
             mine = [each for each in found if (each.actor_id, each.status, each.requested_at) == its]
             if mine:
-                append_of(connection, self._database, caller, HANDED_TO, (corp_id, to), address=address)
+                to = caller.corp_id or "", wanted[0].recipient_id
+                append_of(connection, self._database, caller, HANDED_TO, to, address=address)
             return mine
 
     def leaving(self, leaver: Person, systems: Systems, *, now: int) -> Leaving:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Access
     from taskbridge.center.actions.store import Actions, Leaving
     from taskbridge.center.actions.systems import Systems
+
+
+_TOGETHER = 25
+"""Tasks of one transaction: other writers wait for it, in SQLite all of them."""
 
 
 def leavers_router(
@@ -45,17 +50,20 @@ def leavers_router(
     async def hand_over(
         request: Request, caller: OperatorInPerson, corp_id: CorpId, user_id: UserId, body: models.ReassignIn
     ) -> Response:
-        """Records the oldest 200 that are not under way, in one transaction, and sends each to its system once.
+        """Records the oldest 200 that are not under way, and sends each to its system once.
 
         Again: the next ones, and last those that failed. What is recorded goes on after a restart.
         """
         await access.record_read(request, caller, (corp_id, user_id))
         leaver, to, address = (corp_id, clean(user_id)), clean(body.recipient_id), address_of(request)
-        recorded = await threads.write(
-            lambda: store.reassign(caller, leaver, to, body.remark, systems, address=address, now=now_ms())
-        )
+        wanted = await threads.run(lambda: store.to_reassign(caller, leaver, to, body.remark, systems, now=now_ms()))
+        recorded = 0
+        for at in range(0, len(wanted), _TOGETHER):
+            some = wanted[at : at + _TOGETHER]
+            record = partial(store.reassign, caller, some, systems, address=address, now=now_ms())
+            recorded += len(await threads.write(record))
         wake()
-        return _answer(await threads.run(read, corp_id, user_id), len(recorded))
+        return _answer(await threads.run(read, corp_id, user_id), recorded)
 
     return router
 

@@ -589,7 +589,7 @@ class LeavingOut(_Shown):
         Mapping[str, int],
         _says(
             "How many pending tasks cannot be handed over now, by the reason: `not-possible`, `not-numeric`, `ended`, "
-            "`too-often`."
+            "`too-often`, `under-way`, or `handed-over` if only the callback is missing."
         ),
     ]
     recorded: Annotated[int, _says("How many this request recorded.")]

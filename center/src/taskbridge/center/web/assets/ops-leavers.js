@@ -87,9 +87,9 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
       processes.length > 0 ? recordsTable(said.title, columns, processes) : noneShown(said.none),
       stay.length > 0 ? element("ul", { class: "note leavers-staying" }, ...stay.map(([reason, count]) => element("li", {}, said.stays[reason]?.(format.number(count)) ?? `${reason}: ${format.number(count)}`))) : null,
       Object.keys(handed).length > 0 ? element("p", { class: "note leavers-progress", role: "status" }, said.progress(format.number(handed.DONE ?? 0), format.number(busy), format.number(failed), format.number(handed.OVERTAKEN ?? 0))) : null,
-      waits > busy ? button(said.handOver, () => pick(said.to, leaver.user_id, (to) => confirm(to, Math.min(waits - busy, MOST))), { class: "primary-button", data: { keep: "hand-over" } }) : null,
+      waits > 0 ? button(said.handOver, () => pick(said.to, leaver.user_id, (to) => confirm(to, Math.min(waits, MOST))), { class: "primary-button", data: { keep: "hand-over" } }) : null,
     );
-    if (busy > 0) timer = setTimeout(load, EVERY_MS);
+    if (busy > 0 || staying["under-way"] > 0) timer = setTimeout(load, EVERY_MS);
   }
 
   function confirm(to, count) {

@@ -306,6 +306,8 @@ export const EN = {
         "not-numeric": (n) => `${n} have an ID that DingTalk does not accept.`,
         ended: (n) => `${n} are of requests that have ended.`,
         "too-often": (n) => `${n} were refused too often: try again in an hour.`,
+        "under-way": (n) => `${n} are being decided or handed over.`,
+        "handed-over": (n) => `${n} were handed over, and wait for the callback.`,
       },
     },
     assistants: {

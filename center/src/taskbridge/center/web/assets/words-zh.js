@@ -299,6 +299,8 @@ export const ZH = {
         "not-numeric": (n) => `${n} 项的任务 ID 不被钉钉接受。`,
         ended: (n) => `${n} 项所属的申请已经结束。`,
         "too-often": (n) => `${n} 项被拒绝次数过多，请一小时后再试。`,
+        "under-way": (n) => `${n} 项正在处理或转交。`,
+        "handed-over": (n) => `${n} 项已转交，正在等待回调。`,
       },
     },
     assistants: {
