@@ -334,7 +334,7 @@ class YidaAgents:
             await self._api.add_agent(*people, _times(action), allowed=self._allowed)
             return
         try:
-            found = await self._find(action)
+            found = await self._find(action, now)
         except (Unreachable, Unexpected) as error:
             raise Unsent(str(error), retry_at_ms=now) from None
         if found is not None:
@@ -344,18 +344,20 @@ class YidaAgents:
 
     async def read_back(self, action: Action) -> str | None:
         try:
-            found = await self._find(action)
+            found = await self._find(action, action.requested_at)
         except (Later, Refused, Unexpected, Absent) as error:
             log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
             return None
         return DONE if (found is not None) == (action.action == AGENT) else ""
 
-    async def _find(self, action: Action) -> str | None:
+    async def _find(self, action: Action, now: int) -> str | None:
         """The agent's id at Yida."""
-        for status in (IN_FORCE, LATER_IN_FORCE):
-            for each in await self._api.agents(action.user_id, status, to_the_end=True):
-                if each.agent_uuid is not None and _is_of(each, action):
-                    return each.agent_uuid
+        # First where it may leave: it may start between the two calls.
+        starts_later = _times(action)[0] > now
+        for status in (LATER_IN_FORCE, IN_FORCE) if starts_later else (IN_FORCE, LATER_IN_FORCE):
+            found = await self._api.find_agent(action.user_id, status, lambda each: _is_of(each, action))
+            if found is not None:
+                return found.agent_uuid
         return None
 
 
@@ -363,6 +365,7 @@ def _is_of(agent: organisation.Agent, action: Action) -> bool:
     """Whether an agent is the one that the action wrote. The list has minutes."""
     people = agent.principal_user_id, agent.agent_user_id
     is_same = people == (action.user_id, action.recipient_id) and agent.agent_type in (None, NORMAL)
+    is_same = is_same and agent.agent_uuid is not None and agent.is_on_tasks
     spans = zip(map(span_of, (agent.starts, agent.ends)), _times(action), strict=True)
     are_near = (span and span.first - _SKEW_MS <= at < span.end + _SKEW_MS for span, at in spans)
     return is_same and not agent.agent_range_value and all(are_near)

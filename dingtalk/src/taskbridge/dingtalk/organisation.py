@@ -18,7 +18,7 @@ from taskbridge.dingtalk.calls import Unexpected
 from taskbridge.schemas.events import Form, FormField
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from taskbridge.dingtalk.apps import App, Organisation
     from taskbridge.dingtalk.calls import Allowed, Calls
@@ -167,6 +167,10 @@ class Agent(Struct, frozen=True, rename="camel", omit_defaults=True):
     agent_type: str | None = None
     status: str | None = None
 
+    @property
+    def is_on_tasks(self) -> bool:
+        return self.agent_category in (None, ON_TASKS)
+
 
 class AgentPage(Struct, frozen=True, rename="camel"):
     data: list[Agent] = field(name="values")
@@ -273,31 +277,36 @@ class OrganisationApi:
         request = GetCorpLevelByAccountId(account_id=self.organisation.user_id)
         return (await self._calls.get(request, CorpLevel)).result
 
-    async def agents(self, user_id: str, status: str = IN_FORCE, *, to_the_end: bool = False) -> list[Agent]:
+    async def agents(self, user_id: str) -> list[Agent]:
         """Who acts for this person on tasks, and for whom this person does, at present: of the first page.
 
         The organisation has a corp token.
-
-        Raises:
-            Unexpected: With ``to_the_end``, not all pages could be read: somebody may be missing.
         """
-        caller = self.organisation.user_id
-        request = GetAgentTasks(user_id=caller, keywords=user_id, status=status, **self._proof(caller))
-        found: dict[Agent, None] = {}
-        total = 0
-        async for answer in self._calls.pages(request, AgentPage):
-            found |= dict.fromkeys(answer.data)
-            total = max(total, answer.total_count)
-            if not to_the_end or len(found) >= _AGENTS_MOST:
-                break
-        if to_the_end and len(found) < total:
-            raise Unexpected(f"{request.path}: DingTalk returned {len(found)} of {total} agents")
+        answer = await self._calls.get(self._agents_of(user_id, IN_FORCE), AgentPage, page=1)
         # Documents do not say that the id must match as a whole.
         return [
-            each
-            for each in found
-            if user_id in (each.agent_user_id, each.principal_user_id) and each.agent_category in (None, ON_TASKS)
+            each for each in answer.data if each.is_on_tasks and user_id in (each.agent_user_id, each.principal_user_id)
         ]
+
+    async def find_agent(self, user_id: str, status: str, is_it: Callable[[Agent], bool]) -> Agent | None:
+        """The first of a person's agents of this status that is it; None if surely none is.
+
+        Raises:
+            Unexpected: Not all pages could be read.
+        """
+        request = self._agents_of(user_id, status)
+        seen: set[Agent] = set()
+        total = 0
+        async for answer in self._calls.pages(request, AgentPage):
+            if (found := next(filter(is_it, answer.data), None)) is not None:
+                return found
+            seen |= {*answer.data}
+            total = max(total, answer.total_count)
+            if len(seen) >= _AGENTS_MOST:
+                break
+        if len(seen) < total:
+            raise Unexpected(f"{request.path}: DingTalk returned {len(seen)} of {total} agents")
+        return None
 
     async def add_agent(self, principal_id: str, agent_id: str, times: tuple[int, int], *, allowed: Allowed) -> None:
         """Have a person act for another one, from and until these times. It may raise what ``Calls.change`` raises."""
@@ -321,6 +330,10 @@ class OrganisationApi:
         caller = self.organisation.user_id
         request = CancelAgentTask(user_id=caller, agent_uuid=agent_uuid, agent_type=NORMAL, **self._proof(caller))
         await self._calls.change(request, answer=wire.Outcome, allowed=allowed)
+
+    def _agents_of(self, user_id: str, status: str) -> GetAgentTasks:
+        caller = self.organisation.user_id
+        return GetAgentTasks(user_id=caller, keywords=user_id, status=status, **self._proof(caller))
 
     def _proof(self, user_id: str) -> dict[str, str]:
         corp_id = self.organisation.corp_id

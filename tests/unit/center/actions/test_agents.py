@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 from pydantic import SecretStr
 from sqlalchemy import update
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from support.dingtalk import FakeClock
     from taskbridge.local.fake_answers import Given
     from taskbridge.runtime.database import Database
 
@@ -384,6 +386,45 @@ async def test_an_agent_is_found_on_any_page_and_a_list_with_a_gap_proves_nothin
             await world.work(pass_s=20)
         assert absence.shown()[0] == ("agent_end", "DONE", "")
         assert absence.there[150:] == ["CANCEL"]
+
+
+async def test_an_agent_that_is_found_is_removed_though_the_list_has_a_gap(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FakeOrganisation._agents  # pyright: ignore[reportPrivateUsage]
+
+    def counted(fake: FakeOrganisation, given: Given) -> AgentPage:
+        return structs.replace(whole(fake, given), total_count=7)
+
+    monkeypatch.setattr(FakeOrganisation, "_agents", counted)
+    async with away(sqlite_database) as absence:
+        given = absence.delegate()
+        await absence.world.work()
+        absence.end(given)
+        await absence.world.work(pass_s=60)
+        assert (absence.there, absence.calls()) == (["CANCEL"], (1, 1, 1))
+
+
+async def test_an_agent_that_starts_while_it_is_looked_for_is_found(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks: list[FakeClock] = []
+    whole = FakeOrganisation._agents  # pyright: ignore[reportPrivateUsage]
+
+    def slow(fake: FakeOrganisation, given: Given) -> AgentPage:
+        found = whole(fake, given)
+        for each in clocks:
+            each.pass_s(20)
+        return found
+
+    monkeypatch.setattr(FakeOrganisation, "_agents", slow)
+    async with away(sqlite_database) as absence:
+        given = absence.delegate(hours=(1, 48))
+        await absence.world.work()
+        absence.end(given)
+        clocks.append(absence.world.clock)
+        await absence.world.work(pass_s=3570)
+        assert absence.there == ["CANCEL"]
 
 
 async def test_two_that_yida_cannot_tell_apart_are_not_both_written(database: Database) -> None:
