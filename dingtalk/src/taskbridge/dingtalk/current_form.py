@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.center.actions.seen_form import values_of
-from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step
+from taskbridge.center.actions.systems import FormRead, LoggedChange, Step
 from taskbridge.dingtalk import wire
-from taskbridge.dingtalk.calls import Absent, Later, NotOffered
+from taskbridge.dingtalk.calls import Absent, NotOffered
+from taskbridge.dingtalk.daily import passing
 from taskbridge.dingtalk.times import span_of
 
 if TYPE_CHECKING:
@@ -32,11 +33,10 @@ class YidaForms:
 
     async def read(self, instance_id: str) -> FormRead | None:
         try:
-            found = await self._api.instance(instance_id)
+            with passing():
+                found = await self._api.instance(instance_id)
         except Absent:
             return None
-        except Later as error:
-            raise Away(str(error)) from None
         return FormRead(values_of(found.data), found.instance_status == wire.RUNNING, found)
 
     async def changes(self, instance_id: str, read: FormRead, fields: Sequence[str]) -> Mapping[str, LoggedChange]:

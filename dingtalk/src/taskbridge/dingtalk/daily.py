@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from taskbridge.dingtalk.calls import Pace, Spent, Unsent
+from taskbridge.center.actions.systems import Away, Busy
+from taskbridge.dingtalk.calls import Later, Pace, Spent, Unsent
 from taskbridge.dingtalk.times import day_of, next_day_ms
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from taskbridge.center.actions.systems import CountCall
     from taskbridge.runtime.clock import Clock
@@ -18,6 +20,17 @@ if TYPE_CHECKING:
 _CALLS_PER_SECOND = 5.0
 """Of one corp. Decisions have a pace of their own."""
 _RETRY_MS = 60_000
+
+
+@contextmanager
+def passing() -> Generator[None]:
+    """Have the task center know what passes: raise Busy where no call may be made, and Away for all else of Later."""
+    try:
+        yield
+    except Spent as error:
+        raise Busy(str(error)) from None
+    except Later as error:
+        raise Away(str(error)) from None
 
 
 class CountedHere:

@@ -11,7 +11,7 @@ import structlog
 from taskbridge.center.actions.conclusions import is_meant
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
-from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Away, Busy, Comment, Received
+from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Comment, Received
 from taskbridge.center.actions.targets import (
     AGENT,
     AGREE,
@@ -42,7 +42,7 @@ from taskbridge.dingtalk.calls import (
     calls_by_corp,
 )
 from taskbridge.dingtalk.current_form import YidaForms
-from taskbridge.dingtalk.daily import CountedHere, DailyPace
+from taskbridge.dingtalk.daily import CountedHere, DailyPace, passing
 from taskbridge.dingtalk.organisation import IN_FORCE, LATER_IN_FORCE, NORMAL, GetAgentTasks, OrganisationApi
 from taskbridge.dingtalk.remarks import Remarks, written_at
 from taskbridge.dingtalk.settings import DingTalkSettings
@@ -163,14 +163,9 @@ class YidaApps:
         api = YidaApi(self._comments_calls_of(app.corp), app, self._clock)
 
         async def read(form_uuid: str, instance_id: str) -> list[Comment] | None:
-            try:
+            with suppress(NotOffered), passing():
                 return [_comment(each) for each in await self._remarks.of(api, form_uuid, instance_id)]
-            except NotOffered:
-                return None
-            except Spent as error:
-                raise Busy(str(error)) from None
-            except Later as error:
-                raise Away(str(error)) from None
+            return None
 
         return read
 
@@ -251,10 +246,8 @@ class YidaApps:
 
 
 async def _opened(api: YidaApi, address: str, user_id: str | None) -> str | None:
-    try:
+    with passing():
         return await api.temporary_url(address, user_id)
-    except Later as error:
-        raise Away(str(error)) from None
 
 
 def _comment(remark: wire.Remark) -> Comment:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from taskbridge.center.actions.systems import Away, StartForm
+from taskbridge.center.actions.systems import StartForm
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.api import YidaApi, start_url
-from taskbridge.dingtalk.calls import Absent, Later
+from taskbridge.dingtalk.calls import Absent
+from taskbridge.dingtalk.daily import passing
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.schemas.errors import OperatorError
 
@@ -57,9 +58,8 @@ class YidaStart:
 
 async def _answered(call: Awaitable[T]) -> T:
     try:
-        return await call
-    except Later as error:
-        raise Away(str(error)) from None
+        with passing():
+            return await call
     except Absent as error:
         raise OperatorError(str(error)) from None
 
