@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import NOW
-from taskbridge.center.actions.systems import Away, StartForm
+from taskbridge.center.actions.systems import Away, Busy, StartForm
 from taskbridge.dingtalk import decisions, organisation, wire
 from taskbridge.dingtalk import start as module
 from taskbridge.dingtalk.apps import App, Apps, Corp, Organisation
@@ -162,6 +162,25 @@ def test_a_corp_has_so_many_calls_in_a_day_and_decisions_and_files_have_their_ow
     with_yida(scenario)
 
 
+def test_lists_that_failed_have_calls_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_START_A_DAY", 3)
+    monkeypatch.setattr(decisions, "_START_AGAIN_A_DAY", 2)
+
+    async def scenario(yida: Yida) -> None:
+        for _ in range(2):
+            with pytest.raises(Refused):
+                await yida.start.forms("APP_2", again=True)
+        with pytest.raises(Busy, match="the 2 calls of a day for start again are used up"):
+            await yida.start.names(again=True)
+        for _ in range(3):
+            await yida.start.forms("APP_1")
+        with pytest.raises(Busy):
+            await yida.start.names()
+        assert yida.calls() == 5
+
+    with_yida(scenario)
+
+
 def test_calls_are_counted_by_what_all_replicas_share_before_they_are_made() -> None:
     counted: list[tuple[str, str, str, int]] = []
     answers: list[bool | OperatorError] = [True, False, DatabaseUnavailable("away")]
@@ -217,4 +236,5 @@ def test_many_apps_can_each_be_listed_once_in_a_day_and_a_cluster_has_more() -> 
     found = Apps((), (*apps, App(cluster, "APP", SecretStr("t"), "manager", ())))
     systems = YidaApps(lambda: found, "http://127.0.0.1:1", clock=FakeClock(NOW))
     assert (systems.start_a_day("ours"), systems.start_a_day("theirs")) == (100, 1600)
+    assert (systems.start_again_a_day("ours"), systems.start_again_a_day("theirs")) == (24, 960)
     assert (systems.comments_a_day("ours"), systems.comments_a_day("theirs")) == (500, 20_000)

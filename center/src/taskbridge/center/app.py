@@ -380,9 +380,9 @@ class Center:
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
                 form_reader=self.systems.form_reader,
-                has_forms=lambda corp_id: self.systems.start(corp_id) is not None,
+                has_forms=lambda corp_id: bool(self.systems.starts(corp_id)),
             ),
-            start_router(self.access, self._queries, self._threads, self._start_lists, start_of=self.systems.start),
+            start_router(self.access, self._queries, self._threads, self._start_lists, starts_of=self.systems.starts),
             actions_router(
                 self.access,
                 self._actions,

@@ -441,7 +441,7 @@ day_calls = Table(
 start_lists = Table(
     "start_lists",
     metadata,
-    # Of the names of all apps: without an app.
+    # With its system before it; of the names of all apps of a system: without an app.
     *_texts("corp_id", "app_type", primary_key=True),
     # When it is read next.
     Column("due_at", BigInteger, nullable=False),

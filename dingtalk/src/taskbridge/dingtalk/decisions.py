@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 
 _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
-_NOTICES_A_DAY, _FILES_A_DAY, _START_A_DAY = 400, 500, 40
-"""Work notifications, files that are opened, and lists of forms to start, of one corp: its calls are counted, and
-decisions need them."""
+_NOTICES_A_DAY, _FILES_A_DAY, _START_A_DAY, _START_AGAIN_A_DAY = 400, 500, 40, 24
+"""Work notifications, files that are opened, lists of forms to start, and those that failed the last time, of one corp:
+its calls are counted, and decisions need them."""
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交", REASSIGN: "转交"}
 """DingTalk's API requires a remark."""
 _COMMENTS_A_DAY = 500
@@ -118,6 +118,7 @@ class YidaApps:
         self._forms_calls_of = calls_for("forms", lambda _: form_calls_per_day, self._files_http)
         self._comments_calls_of = calls_for("comments", self.comments_a_day, self._files_http)
         self._start_calls_of = calls_for("start", self.start_a_day, self._files_http)
+        self._start_again_calls_of = calls_for("start again", self.start_again_a_day, self._files_http)
         self._remarks = Remarks()
 
     @classmethod
@@ -173,7 +174,8 @@ class YidaApps:
         found = self._apps()
         apps = [each for each in found.apps if each.corp_id == corp_id]
         proven = (each for each in found.organisations if each.corp_id == corp_id and each.corp_token is not None)
-        return YidaStart(apps, next(proven, None), self._start_calls_of, self._clock) if apps else None
+        calls_of = self._start_calls_of, self._start_again_calls_of
+        return YidaStart(apps, next(proven, None), *calls_of, self._clock) if apps else None
 
     def count_by(self, count: CountCall) -> None:
         self._count = count
@@ -237,6 +239,9 @@ class YidaApps:
         """Enough to list each app with 100 forms once."""
         apps = sum(each.corp_id == corp_id for each in self._apps().apps)
         return max(_START_A_DAY, apps + 1) * self._scale(corp_id)
+
+    def start_again_a_day(self, corp_id: str) -> int:
+        return _START_AGAIN_A_DAY * self._scale(corp_id)
 
     def _scale(self, corp_id: str) -> int:
         return _OF_CLUSTER if any(each.corp_id == corp_id and each.corp.yida_url for each in self._apps().apps) else 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.calls import Calls
     from taskbridge.runtime.clock import Clock
 
+    CallsOf = Callable[[Corp], Calls]
+
 T = TypeVar("T")
 
 _FORMS_MOST = 500
@@ -29,19 +31,25 @@ class YidaStart:
     """A ``Start``. ``organisation`` is None without a corp token: DingTalk then does not say what apps are called."""
 
     def __init__(
-        self, apps: Sequence[App], organisation: Organisation | None, calls_of: Callable[[Corp], Calls], clock: Clock
+        self,
+        apps: Sequence[App],
+        organisation: Organisation | None,
+        calls_of: CallsOf,
+        calls_again_of: CallsOf,
+        clock: Clock,
     ) -> None:
         self._apps, self._organisation = {each.app_type: each for each in apps}, organisation
-        self._calls_of, self._clock = calls_of, clock
+        self._calls_of, self._clock = {False: calls_of, True: calls_again_of}, clock
         self.app_types = tuple(self._apps)
 
     @property
     def has_names(self) -> bool:
         return self._organisation is not None
 
-    async def forms(self, app_type: str) -> tuple[list[StartForm], bool]:
+    async def forms(self, app_type: str, *, again: bool = False) -> tuple[list[StartForm], bool]:
         app = self._apps[app_type]
-        found, are_all = await _answered(YidaApi(self._calls_of(app.corp), app, self._clock).startable(_FORMS_MOST))
+        api = YidaApi(self._calls_of[again](app.corp), app, self._clock)
+        found, are_all = await _answered(api.startable(_FORMS_MOST))
         return [_form(each, app) for each in found], are_all
 
     def named(self, app_type: str) -> list[StartForm]:
@@ -49,10 +57,10 @@ class YidaStart:
         # The topic of forms may have their titles.
         return [_form(wire.Form(each), app) for each in app.forms]
 
-    async def names(self) -> dict[str, str]:
+    async def names(self, *, again: bool = False) -> dict[str, str]:
         if self._organisation is None:
             return {}
-        api = OrganisationApi(self._calls_of(self._organisation.corp), self._organisation)
+        api = OrganisationApi(self._calls_of[again](self._organisation.corp), self._organisation)
         return {each.app_type: each.name for each in await _answered(api.applications()) if each.name}
 
 

@@ -15,7 +15,7 @@ from support.center_rows import state
 from support.plans import Plans
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.actions import systems
-from taskbridge.center.actions.systems import Away, StartForm
+from taskbridge.center.actions.systems import Away, Busy, StartForm
 from taskbridge.center.api import start as module
 from taskbridge.center.api.start import StartLists, start_router
 from taskbridge.center.tables import forms, start_lists
@@ -56,21 +56,25 @@ class Vendor:
         self.answers = asyncio.Event()
         self.answers.set()
         self.reads: list[str] = []
+        self.again: list[str] = []
+        """Of these the calls of those that failed the last time."""
         self.is_read = asyncio.Event()
 
-    async def forms(self, app_type: str) -> tuple[list[StartForm], bool]:
-        await self._read(app_type)
+    async def forms(self, app_type: str, *, again: bool = False) -> tuple[list[StartForm], bool]:
+        await self._read(app_type, again=again)
         return self.listed[app_type], self.are_all
 
     def named(self, app_type: str) -> list[StartForm]:
         return self.of_apps_file.get(app_type, [])
 
-    async def names(self) -> dict[str, str]:
-        await self._read("")
+    async def names(self, *, again: bool = False) -> dict[str, str]:
+        await self._read("", again=again)
         return {"APP_1": "Office"}
 
-    async def _read(self, app_type: str) -> None:
+    async def _read(self, app_type: str, *, again: bool) -> None:
         self.reads.append(app_type)
+        if again:
+            self.again.append(app_type)
         self.is_read.set()
         await self.answers.wait()
         if app_type in self.problems:
@@ -82,9 +86,8 @@ class World:
         self.served, self._provider, self.vendor = served, provider, Vendor()
         rows = served.rows
         self.lists = StartLists(served.database)
-        self.starts = {"ours": self.vendor}
-        start_of = self.starts.get
-        made = start_router(rows.access, rows.queries, rows.threads, self.lists, start_of=start_of)
+        self.starts = {"yida": self.vendor}
+        made = start_router(rows.access, rows.queries, rows.threads, self.lists, starts_of=lambda _: self.starts)
         served.http.include_router(made)
 
     def browser(self, user: str = "ann") -> TestClient:
@@ -98,7 +101,7 @@ class World:
 
     def age(self, app_type: str, *, days: float) -> None:
         """As if the list had been read so much earlier."""
-        of_app = start_lists.c.app_type == app_type
+        of_app = start_lists.c.app_type == f"yida {app_type}"
         with self.served.database.write() as connection:
             listed = msgspec.json.decode(connection.execute(select(start_lists.c.data).where(of_app)).scalar_one())
             listed["read_at"] -= int(days * 24 * 3_600_000)
@@ -146,7 +149,9 @@ def test_replicas_at_the_same_time_read_each_list_once(world: World) -> None:
     rows, vendor = world.served.rows, world.vendor
 
     async def scenario() -> None:
-        replicas = [module.read_due(vendor, "ours", StartLists(world.served.database), rows.threads) for _ in range(4)]
+        replicas = [
+            module.read_due("yida", vendor, "ours", StartLists(world.served.database), rows.threads) for _ in range(4)
+        ]
         await asyncio.gather(*replicas)
 
     asyncio.run(scenario())
@@ -183,14 +188,72 @@ def test_a_refused_app_hides_no_other_and_is_not_requested_at_each_look(world: W
     assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["a", "b", "c"], True)
 
 
-def test_an_app_that_is_refused_for_long_is_requested_once_in_an_hour(world: World) -> None:
+def test_an_app_that_is_refused_for_long_is_requested_every_four_hours(world: World) -> None:
     world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
     ann, tries = world.browser(), list[int]()
-    for _ in range(16):
+    for hour in range(15):
         world.get(ann)
+        if hour == 0:
+            world.pass_hours(0.26)
+            world.get(ann)
         tries.append(world.vendor.reads.count("APP_1"))
+        world.pass_hours(1.01)
+    assert tries == [2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6]
+    assert world.vendor.again.count("APP_1") == 5
+
+
+def test_lists_that_failed_are_read_last_and_by_calls_of_their_own(world: World) -> None:
+    refused = tuple(f"APP_{each}" for each in range(3, 33))
+    world.vendor.app_types = (*refused, "APP_1", "APP_2")
+    world.vendor.problems = dict.fromkeys(refused, OperatorError("no permission"))
+    ann = world.browser()
+    world.get(ann)
+    world.pass_hours(5)
+    world.vendor.reads.clear()
+    assert names(world.get(ann)) == ["a", "b", "c"]
+    assert (sorted(world.vendor.reads[:2]), world.vendor.again) == (["APP_1", "APP_2"], [*refused])
+    # They are not again at the expense of others once they are read.
+    world.vendor.problems, world.vendor.listed = {}, {each: [form("a")] for each in world.vendor.app_types}
+    for _ in range(2):
+        world.pass_hours(25)
+        world.get(ann)
+    assert len(world.vendor.again) == 2 * len(refused)
+
+
+def test_a_list_that_takes_too_long_each_time_keeps_no_other_waiting(world: World) -> None:
+    world.vendor.problems = {"APP_1": Away("no answer in 60 s")}
+    ann = world.browser()
+    assert world.get(ann).status_code == 503
+    for _ in range(2):
         world.pass_hours(0.26)
-    assert tries == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6]
+        assert names(world.get(ann)) == ["c"]
+    assert world.vendor.reads == ["", "APP_1", "APP_2", "APP_1"]
+
+
+def test_without_calls_nothing_counts_as_failed(world: World) -> None:
+    world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), Busy("the calls of a day are used up"))
+    ann = world.browser()
+    for _ in range(3):
+        world.get(ann)
+        world.pass_hours(0.26)
+    world.vendor.problems.clear()
+    assert names(world.get(ann)) == ["a", "b", "c"]
+    assert (len(world.vendor.reads), world.vendor.again) == (6, [])
+
+
+def test_forms_of_all_systems_are_listed_and_one_that_is_away_hides_no_other(world: World) -> None:
+    other = Vendor()
+    other.app_types, other.listed = ("APP_1",), {"APP_1": [form("z")]}
+    world.starts = {"yida": world.vendor, "flow": other}
+    world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), Away("no answer"))
+    ann = world.browser()
+    found = world.get(ann)
+    assert (names(found), found.json()["complete"]) == (["z"], False)
+    world.vendor.problems.clear()
+    world.pass_hours(0.3)
+    found = world.get(ann)
+    assert (names(found), found.json()["complete"]) == (["a", "b", "c", "z"], True)
+    assert (other.reads, sorted(world.vendor.reads)) == (["", "APP_1"], ["", "", "APP_1", "APP_2"])
 
 
 def test_a_list_that_fails_later_stays_for_a_week_and_then_the_page_says_that_it_is_missing(world: World) -> None:
@@ -290,11 +353,11 @@ def test_names_that_are_refused_hide_no_form(world: World) -> None:
 
 
 def test_a_vendor_that_is_away_is_said_and_tried_again_after_minutes(world: World) -> None:
-    ann, away = world.browser(), Away("the calls of a day are used up")
+    ann, away = world.browser(), Away("it does not answer")
     world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), away)
     answers = [world.get(ann) for _ in range(5)]
     assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "60")] * 5
-    assert len(world.vendor.reads) == 3, "each once in a quarter of an hour"
+    assert len(world.vendor.reads) == 1, "one call in a quarter of an hour"
     world.vendor.problems.clear()
     world.pass_hours(0.3)
     assert names(world.get(ann)) == ["a", "b", "c"]
@@ -304,7 +367,7 @@ def test_a_vendor_that_is_away_is_said_and_tried_again_after_minutes(world: Worl
 
 
 def test_a_replica_that_died_while_it_read_a_list_leaves_it_to_another(world: World) -> None:
-    assert world.lists.claim("ours", "APP_1", now=now_ms())
+    assert world.lists.claim("ours", "yida APP_1", now=now_ms())
     ann = world.browser()
     answer = world.get(ann)
     assert (names(answer), answer.json()["complete"]) == (["c"], False)
@@ -323,7 +386,7 @@ def test_a_page_ends_though_the_vendor_does_not_answer(world: World, monkeypatch
 
 def test_a_list_that_takes_longer_than_a_page_waits_is_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systems, "OPEN_S", 0.0)
-    read = partial(module.read_due, world.vendor, "ours", world.lists, world.served.rows.threads)
+    read = partial(module.read_due, "yida", world.vendor, "ours", world.lists, world.served.rows.threads)
 
     async def scenario() -> None:
         world.vendor.answers = asyncio.Event()

@@ -187,7 +187,10 @@ class StartForm(NamedTuple):
 
 
 class Start(Protocol):
-    """Lists the forms of a corp's apps. Its methods may raise OperatorError: Away if it passes."""
+    """Lists the forms of a corp's apps. Its methods may raise OperatorError: Away if it passes, as for ReadComments.
+
+    ``again``: it failed the last time. These calls are counted apart, so that they are not at the others' expense.
+    """
 
     @property
     def app_types(self) -> Sequence[str]: ...
@@ -197,7 +200,7 @@ class Start(Protocol):
         """Whether ``names`` can be called."""
         ...
 
-    async def forms(self, app_type: str) -> tuple[Sequence[StartForm], bool]:
+    async def forms(self, app_type: str, *, again: bool = False) -> tuple[Sequence[StartForm], bool]:
         """Those of one of these apps, and whether they are all."""
         ...
 
@@ -205,7 +208,7 @@ class Start(Protocol):
         """Those that the operator named, for as long as ``forms`` never answered."""
         ...
 
-    async def names(self) -> Mapping[str, str]:
+    async def names(self, *, again: bool = False) -> Mapping[str, str]:
         """What apps are called, by their type, as far as it is known."""
         ...
 
@@ -339,10 +342,10 @@ class Systems:
         """As of ``Connected``, at all systems."""
         return [agent for each in self._connected.values() for agent in await each.agents(person)]
 
-    def start(self, corp_id: str) -> Start | None:
-        """As of ``Connected``, of the first that has some."""
-        found = (each.start(corp_id) for each in self._connected.values())
-        return next((each for each in found if each is not None), None)
+    def starts(self, corp_id: str) -> dict[str, Start]:
+        """As of ``Connected``, of all systems, by source."""
+        found = {source: each.start(corp_id) for source, each in self._connected.items()}
+        return {source: each for source, each in found.items() if each is not None}
 
     def count_by(self, count: CountCall) -> None:
         """As of ``Connected``, at all systems."""

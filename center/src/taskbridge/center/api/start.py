@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import select, update
 from starlette.responses import Response  # noqa: TC002 - FastAPI resolves the handlers' annotations
 
-from taskbridge.center.actions.systems import OPEN_S, Away, StartForm, answered
+from taskbridge.center.actions.systems import OPEN_S, Away, Busy, StartForm, answered
 from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, InPerson, UserId, guarded_router
 from taskbridge.center.api.routes import JsonAnswer
@@ -43,8 +43,8 @@ _HOUR_MS = 3_600_000
 _FORMS_MS, _NAMES_MS = 4 * _HOUR_MS, 24 * _HOUR_MS
 """How long the forms of an app are shown again, and the names of all apps."""
 _RETRY_MS = _HOUR_MS // 4
-"""For one replica to read a list, and after a failure: twice as long after the next one, then hours."""
-_DOUBLED = 2
+"""For one replica to read a list, and after a failure: four times as long after the next one, then 4 hours."""
+_QUADRUPLED = 2
 _LIST_S = 60.0
 """For all pages of a list: nobody waits for it so long."""
 _SHOWN_MS = 7 * 24 * _HOUR_MS
@@ -54,7 +54,7 @@ _LOOKED_S = 60.0
 """After a replica has read what was due, it looks for more no sooner."""
 _TEXT_MOST, _FORMS_MOST = 200, 2_000
 _NAMES = ""
-"""In place of an app."""
+"""In place of an app: of all of a system."""
 
 log = structlog.get_logger(__name__)
 
@@ -86,16 +86,16 @@ class StartLists:
         self._database = database
 
     def of(self, corp_id: str) -> dict[str, _List]:
-        """By app."""
+        """By system and app: see ``_key``."""
         shown = start_lists.c.app_type, start_lists.c.due_at, start_lists.c.data
         its = select(*shown).where(start_lists.c.corp_id == clean(corp_id))
         with self._database.read() as connection:
             rows = connection.execute(its).all()
         return {each.app_type: _List(each.due_at, _listed_in(each.data) if each.data else _NEVER) for each in rows}
 
-    def claim(self, corp_id: str, app_type: str, *, now: int) -> bool:
+    def claim(self, corp_id: str, key: str, *, now: int) -> bool:
         """Whether the caller is to read this list, alone for some minutes."""
-        row = {"corp_id": clean(corp_id), "app_type": clean(app_type), "due_at": now + _RETRY_MS}
+        row = {"corp_id": clean(corp_id), "app_type": clean(key), "due_at": now + _RETRY_MS}
         claim = self._database.insert(start_lists).values(row)
         claim = claim.on_conflict_do_update(
             index_elements=["corp_id", "app_type"],
@@ -105,8 +105,8 @@ class StartLists:
         with self._database.write() as connection:
             return connection.execute(claim.returning(start_lists.c.due_at)).first() is not None
 
-    def store(self, corp_id: str, app_type: str, listed: Listed, *, due_at: int) -> None:
-        its = start_lists.c.corp_id == clean(corp_id), start_lists.c.app_type == clean(app_type)
+    def store(self, corp_id: str, key: str, listed: Listed, *, due_at: int) -> None:
+        its = start_lists.c.corp_id == clean(corp_id), start_lists.c.app_type == clean(key)
         with self._database.write() as connection:
             new = {"due_at": due_at, "data": msgspec.json.encode(listed)}
             connection.execute(update(start_lists).where(*its).values(new))
@@ -122,15 +122,16 @@ def start_router(
     threads: Threads,
     lists: StartLists,
     *,
-    start_of: Callable[[str], Start | None],
+    starts_of: Callable[[str], Mapping[str, Start]],
 ) -> APIRouter:
     """``…/users/{user_id}/forms``, for the person themself."""
     router = guarded_router(access, "task center")
     found = Remembered[_Found](_LOOKED_S)
 
-    async def find(start: Start, corp_id: str) -> _Found:
-        await read_due(start, corp_id, lists, threads)
-        return await threads.run(_find, start, corp_id, lists, queries)
+    async def find(starts: Mapping[str, Start], corp_id: str) -> _Found:
+        for each in starts:
+            await read_due(each, starts[each], corp_id, lists, threads)
+        return await threads.run(_find, starts, corp_id, lists, queries)
 
     def answer(found: _Found, person: Person) -> Response:
         used = queries.last_started(person)
@@ -152,14 +153,14 @@ def start_router(
         The system says who may not start one, when it is opened. Returns 2,000 at most. 404 without credentials for the
         system's apps, 503 while no list could be read.
         """
-        if (start := start_of(corp_id)) is None:
+        if not (starts := starts_of(corp_id)):
             raise Unknown("no forms of this organisation are listed here")
         try:
             async with asyncio.timeout(OPEN_S):
-                shown = await found.of(corp_id, partial(find, start, corp_id))
+                shown = await found.of(corp_id, partial(find, starts, corp_id))
         except TimeoutError:
             # It goes on, and is shown the next time.
-            shown = await threads.run(_find, start, corp_id, lists, queries)
+            shown = await threads.run(_find, starts, corp_id, lists, queries)
         if not shown.is_known:
             raise NotNow("the forms cannot be listed now: try again later", retry_after_s=60)
         return await threads.run(answer, shown, (corp_id, user_id))
@@ -167,35 +168,45 @@ def start_router(
     return router
 
 
-async def read_due(start: Start, corp_id: str, lists: StartLists, threads: Threads) -> None:
-    """Read what is due, first what was due longest ago. A refused app hides no other."""
+async def read_due(source: str, start: Start, corp_id: str, lists: StartLists, threads: Threads) -> None:
+    """Read what is due of a system: first what did not fail, and of that what was due longest ago.
+
+    A refused app hides no other, and uses up no calls of the others.
+    """
     stored = await threads.run(lists.of, corp_id)
     lists_of = (*((_NAMES,) if start.has_names else ()), *start.app_types)
-    due = {each: stored.get(each, _List()) for each in lists_of}
-    for app_type in sorted(due, key=lambda each: due[each].due_at):
-        now = now_ms()
-        if due[app_type].due_at > now or not await threads.write(partial(lists.claim, corp_id, app_type, now=now)):
+    due = {each: stored.get(_key(source, each), _List()) for each in lists_of}
+    is_away = False
+    for app_type in sorted(due, key=lambda each: (due[each].listed.failures > 0, due[each].due_at)):
+        now, key, before = now_ms(), _key(source, app_type), due[app_type].listed
+        if due[app_type].due_at > now or not await threads.write(partial(lists.claim, corp_id, key, now=now)):
             continue
+        if is_away:
+            continue  # it is due again with those that were tried
         try:
-            listed = await answered(_read(start, app_type), within_s=_LIST_S)
+            listed = await answered(_read(start, app_type, again=before.failures > 0), within_s=_LIST_S)
         except OperatorError as error:
             log.warning("start_forms_not_read", corp_id=corp_id, app_type=app_type, problem=str(error))
-            if isinstance(error, Away):
-                return
-            before = due[app_type].listed
+            is_away = isinstance(error, Away)
+            if isinstance(error, Busy):
+                continue
             listed = msgspec.structs.replace(before, failures=before.failures + 1)
         lasts_ms = _FORMS_MS if app_type else _NAMES_MS
         if listed.failures > 0:
-            lasts_ms = _RETRY_MS << min(listed.failures - 1, _DOUBLED)
-        await threads.write(partial(lists.store, corp_id, app_type, listed, due_at=now_ms() + lasts_ms))
+            lasts_ms = _RETRY_MS << 2 * min(listed.failures - 1, _QUADRUPLED)
+        await threads.write(partial(lists.store, corp_id, key, listed, due_at=now_ms() + lasts_ms))
 
 
-async def _read(start: Start, app_type: str) -> Listed:
+def _key(source: str, app_type: str) -> str:
+    return f"{source} {app_type}"
+
+
+async def _read(start: Start, app_type: str, *, again: bool) -> Listed:
     if app_type:
-        forms, is_complete = await start.forms(app_type)
+        forms, is_complete = await start.forms(app_type, again=again)
         cut = (each._replace(title=_cut(each.title), title_en=_cut(each.title_en)) for each in forms)
         return Listed(now_ms(), forms=(*cut,), is_complete=is_complete)
-    names = await start.names()
+    names = await start.names(again=again)
     return Listed(now_ms(), names={each: names[each][:_TEXT_MOST] for each in start.app_types if each in names})
 
 
@@ -208,20 +219,26 @@ class _Found(NamedTuple):
     """Whether any list was read, or named."""
 
 
-def _find(start: Start, corp_id: str, lists: StartLists, queries: Queries) -> _Found:
+def _find(starts: Mapping[str, Start], corp_id: str, lists: StartLists, queries: Queries) -> _Found:
     stored, since = lists.of(corp_id), now_ms() - _SHOWN_MS
-    names = stored.get(_NAMES, _List()).listed.names
-    known = {each: listed for each in start.app_types if (listed := stored.get(each, _List()).listed).read_at > since}
-    of_app = {each: known[each].forms if each in known else start.named(each) for each in start.app_types}
-    listed = [(app_type, each) for app_type, forms in of_app.items() for each in forms]
+    listed: list[tuple[str, str | None, StartForm]] = []
+    is_complete, is_known = True, False
+    for source, start in starts.items():
+        names = stored.get(_key(source, _NAMES), _List()).listed.names
+        for app_type in start.app_types:
+            its = stored.get(_key(source, app_type), _List()).listed
+            is_read = its.read_at > since
+            listed += (
+                (app_type, names.get(app_type), each) for each in (its.forms if is_read else start.named(app_type))
+            )
+            is_complete, is_known = is_complete and is_read and its.is_complete, is_known or is_read
     shown = listed[:_FORMS_MOST]
-    untitled = [each.form_uuid for _, each in shown if not (each.title or each.title_en)]
+    untitled = [each.form_uuid for *_, each in shown if not (each.title or each.title_en)]
     titles = queries.form_titles(corp_id, untitled) if untitled else {}
-    are_complete = (each in known and known[each].is_complete for each in of_app)
     return _Found(
-        [_shown(app_type, names.get(app_type), each, titles) for app_type, each in shown],
-        is_complete=len(shown) == len(listed) and all(are_complete),
-        is_known=bool(known or listed),
+        [_shown(*each, titles) for each in shown],
+        is_complete=is_complete and len(shown) == len(listed),
+        is_known=is_known or bool(listed),
     )
 
 
