@@ -78,7 +78,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (reconcile, land, local_stack, doctor, status, services, callbacks, topics, tokens, bench):
+for _module in (reconcile, local_stack, doctor, status, services, callbacks, topics, tokens, bench):
     app.add_typer(_module.commands)
 people_app.add_typer(erasure.commands)
 for _name, _group in {
@@ -92,6 +92,7 @@ for _name, _group in {
     "reconcile": reconcile.reconcile_app,
     "apps": reconcile.apps_app,
     "webhooks": webhooks_app,
+    "land": land.land_app,
 }.items():
     app.add_typer(_group, name=_name, cls=Group)
 

@@ -42,7 +42,8 @@ _FORM: Columns = {"instance_id": "text", "corp_id": "text", "app_type": "text"}
 _LINE: Columns = {"instance_id": "text", "line": "int"}
 _LAST: Columns = {"_modified_at": "at", "_read_at": "at", "_deleted": "flag", "_raw": "json"}
 _RAW: Columns = {"_raw": "json"}
-_OF_KIND: dict[Kind, Type] = {
+OURS: Columns = {**_FORM, **_LINE, **_LAST}
+OF_KIND: dict[Kind, Type] = {
     Kind.NUMBER: "number",
     Kind.DATE: "at",
     Kind.DATETIME: "at",
@@ -307,7 +308,7 @@ class Shapes:
 
     def _add_columns(self, connection: Connection, table: LandedTable, its: Field) -> None:
         self._lock(connection, table)
-        kind = type_of(self._database, _OF_KIND.get(its.kind, "text"))
+        kind = type_of(self._database, OF_KIND.get(its.kind, "text"))
         taken = {*self._there.get(table.name, ()), *(each.name for each in table.columns)}
         for name in column_names(its.field_id, its.kind, taken):
             alter = f"ALTER TABLE {quoted(self._database, table.name)} ADD COLUMN {quoted(self._database, name)} {kind}"
@@ -415,7 +416,7 @@ def put_of(database: Database, table: LandedTable) -> Put:
     """The statement for rows of this table: our columns, and those in use between them."""
     if table.put is None:
         first, last = table.ours
-        used: Columns = {each.name: _OF_KIND.get(each.field.kind, "text") for each in table.in_use}
+        used: Columns = {each.name: OF_KIND.get(each.field.kind, "text") for each in table.in_use}
         table.put = Put(database, table.name, {**first, **used, **last}, table.key)
     return table.put
 

@@ -48,6 +48,8 @@ _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle
 # read all of it for each batch.
 _LIMITS = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10s -c tcp_user_timeout=10s"
 _PLANS = "-c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+_ALL_PLANS = "; ".join(f"SET LOCAL enable_{each} = on" for each in ("seqscan", "hashjoin", "mergejoin"))
+"""For queries of whole tables."""
 _SESSION = f"-c timezone=UTC {_LIMITS} {_PLANS}"
 
 # A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
@@ -147,6 +149,15 @@ class Database:
         """A connection for queries, which see one state of the database in SQLite. Raises DatabaseUnavailable."""
         with self._explained(), self._reading.connect() as connection:
             yield connection
+
+    @contextmanager
+    def snapshot(self) -> Generator[Connection]:
+        """As ``read``, for minutes: all queries see one state of either database, and their rows are streamed."""
+        with self._explained(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = 0; {_ALL_PLANS}")
+            yield connection.execution_options(yield_per=1000)
 
     @contextmanager
     def write(self, *, durable: bool = False, within_s: int | None = None) -> Generator[Connection]:
