@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from taskbridge.center.actions.conclusions import is_meant
+from taskbridge.center.actions.conclusions import is_meant, is_said
 from taskbridge.center.actions.seen_form import digest_of, values_of
 from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Comment, Received
@@ -461,7 +461,7 @@ class YidaApp:
         if form_uuid is None:
             return None
         for each in await self._api.remarks(form_uuid, [action.instance_id]):
-            is_same = (str(each.creator), (each.content or "").strip()) == (self._writer(action), action.remark)
+            is_same = str(each.creator) == self._writer(action) and is_said(action.remark, each.content or "")
             is_to = str(each.at_user_id or "") == action.recipient_id
             if is_same and is_to and written_at(each) >= action.requested_at - _SKEW_MS:
                 return DONE

@@ -266,13 +266,14 @@ async def test_an_earlier_comment_with_the_same_words_confirms_nothing(sqlite_da
         assert sorted(world.statuses) == [("DONE", ""), ("FAILED", "unconfirmed")]
 
 
-@pytest.mark.parametrize("received", [True, False])
-async def test_after_a_crash_in_an_attempt_nobody_is_urged_twice(database: Database, *, received: bool) -> None:
+@pytest.mark.parametrize("received", ["{}", "<p>@Ann&nbsp;</p><p>{}</p>", None])
+async def test_after_a_crash_in_an_attempt_nobody_is_urged_twice(database: Database, received: str | None) -> None:
     async with with_a_task(database) as world:
         [urging] = world.urge(by="u-zhang")
         assert world.store.advance(urging, status="SENDING", due_at=NOW + 120_000, attempts=1)
         if received:
-            world.dingtalk.remarks.append(wire.Remark(1, "I-1", "u-zhang", urging.remark, NOW, "ann"))
+            listed = received.format(urging.remark)
+            world.dingtalk.remarks.append(wire.Remark(1, "I-1", "u-zhang", listed, NOW, "ann"))
         other = world.replica()
         for _ in range(6):
             world.clock.pass_s(121)

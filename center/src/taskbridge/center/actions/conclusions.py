@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import TYPE_CHECKING
 
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REASSIGN, REFUSE, RETURN, WITHDRAW
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _WORDS = {AGREE: outcomes.AGREE, REFUSE: outcomes.DISAGREE, HAND_OVER: outcomes.FORWARD, RETURN: outcomes.RESTART} | {
     REASSIGN: outcomes.FORWARD
 }
+_TAG = re.compile("<[^<>]*>")
 _SKEW_MS = 60_000
 """How much earlier than the request something may seem to have happened: the times of the vendor are minutes."""
 
@@ -23,6 +26,17 @@ def is_meant(action: str, word: str | None) -> bool | None:
     """Whether a decision that its system names by this word is the action; None if the word does not say."""
     known = outcomes.OUTCOMES.get((word or "").strip().lower())
     return None if known is None else known == _WORDS[action]
+
+
+def is_said(remark: str, text: str) -> bool:
+    """Whether a system shows the remark by this text: perhaps with markup, or after the name of who is notified."""
+    said = _plain(remark)
+    return any(_plain(each).endswith(said) for each in (text, _TAG.sub("", text))) if said else text.strip() == remark
+
+
+def _plain(text: str) -> str:
+    """Its letters and digits."""
+    return "".join(each for each in unescape(text) if each.isalnum())
 
 
 def is_carried_out(action: Action, state: TaskState) -> bool | None:

@@ -7,10 +7,8 @@ Lists read none. What was read is shown to all who may see the instance, for a m
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
-from html import unescape
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
@@ -18,6 +16,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.access.access import address_of
+from taskbridge.center.actions.conclusions import is_said
 from taskbridge.center.actions.store import DONE
 from taskbridge.center.actions.systems import Away, Busy, answered
 from taskbridge.center.actions.targets import COMMENT, URGE
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 OFFERED, NOT_OFFERED, NOT_NOW, LIMITED = "read", "not_offered", "failed", "limited"
 """Results of reading, for the metric."""
-_TAG = re.compile("<[^<>]*>")
 _HOUR_S = 3600.0
 _OF_CALLER = 120
 """Instances of which a caller may have comments read in an hour."""
@@ -224,20 +222,9 @@ def _is_among(action: Action, comments: Iterable[Comment]) -> bool:
     # Of a delegate or operator, the vendor names the app's user.
     writers = {action.actor_id, ""} if action.actor_id == action.user_id else None
     return action.status == DONE and any(
-        _says(each.text, action.remark)
+        is_said(action.remark, each.text)
         and (each.notified_id or action.recipient_id) == action.recipient_id
         and (writers is None or each.user_id in writers)
         and each.written_at > action.requested_at - _SKEW_MS
         for each in comments
     )
-
-
-def _says(text: str, remark: str) -> bool:
-    """Whether a system shows the remark by this text: perhaps with markup, or the name of who is notified."""
-    said = _plain(remark)
-    return any(said in _plain(each) for each in (text, _TAG.sub("", text))) if said else text.strip() == remark
-
-
-def _plain(text: str) -> str:
-    """Its letters and digits."""
-    return "".join(each for each in unescape(text) if each.isalnum())
