@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.actions.systems import Systems
     from taskbridge.center.assistants.clients import Clients
-    from taskbridge.center.assistants.proposals import Proposals, ShownProposal
+    from taskbridge.center.assistants.proposals import Proposals
     from taskbridge.schemas.events import TaskState
 
 INSTRUCTIONS = """\
@@ -67,7 +67,6 @@ CALLS_A_MINUTE = 60
 _LIMIT_MAX, _LIMIT = 50, 20
 _BODY_MAX = 64 * 1024
 _CALLER = "taskbridge.assistant"
-_URL_ASKED = "confirm"
 
 _Id = Annotated[str, Field(max_length=models.ID_MAX)]
 _Corp = _User = Annotated[
@@ -193,17 +192,20 @@ class Tools:
         """
         with _answering():
             caller = await self._own(ctx, None, None, in_person=True)
+            if ctx.input_responses:
+                # It comes back for what it made: by now the person may have decided, and would see a second one.
+                return await self._proposal(caller, next(iter(ctx.input_responses)))
             asked = caller, caller.name or "", instance_id, task_id, action, remark, revision
             address, now = address_of(_request(ctx)), now_ms()
             made = await self._threads.write(lambda: self._proposals.propose(*asked, address=address, now=now))
-            link = f"{self._url}/proposals/{made.proposal_id}"
             can = ctx.client_capabilities and ctx.client_capabilities.elicitation
-            if can and can.url and _is_multi_round(ctx) and ctx.input_responses is None:
+            if can and can.url and _is_multi_round(ctx):
                 # Of the mode that opens a page: an answer in the client could be the assistant's own.
-                asking = ElicitRequestURLParams(message="Confirm the decision in the task center.", url=link)
-                return InputRequiredResult(input_requests={_URL_ASKED: ElicitRequest(params=asking)})
-            shown = await self._threads.run(self._proposals.shown, caller, made.proposal_id)
-            return _answer(_proposal(shown, link))
+                asking = ElicitRequestURLParams(
+                    message="Confirm the decision in the task center.", url=self._page(made.proposal_id)
+                )
+                return InputRequiredResult(input_requests={made.proposal_id: ElicitRequest(params=asking)})
+            return await self._proposal(caller, made.proposal_id)
 
     async def get_proposal(self, ctx: Context, proposal_id: _Id) -> CallToolResult:
         """Show what became of a proposed decision: OPEN, EXPIRED, DISCARDED, REFUSED or CONFIRMED.
@@ -212,8 +214,24 @@ class Tools:
         """
         with _answering():
             caller = await self._own(ctx, None, None, in_person=True)
-            shown = await self._threads.run(self._proposals.shown, caller, proposal_id)
-            return _answer(_proposal(shown, f"{self._url}/proposals/{proposal_id}"))
+            return await self._proposal(caller, proposal_id)
+
+    async def _proposal(self, caller: Caller, proposal_id: str) -> CallToolResult:
+        shown = await self._threads.run(self._proposals.shown, caller, proposal_id)
+        proposal = shown.proposal
+        return _answer(
+            {
+                "proposal_id": proposal.proposal_id,
+                "link": self._page(proposal.proposal_id),
+                "expires_at": iso(proposal.expires_at),
+                "status": proposal.status(now_ms()),
+                "action_status": shown.action_status,
+                "detail": shown.detail or None,
+            }
+        )
+
+    def _page(self, proposal_id: str) -> str:
+        return f"{self._url}/proposals/{proposal_id}"
 
     async def _own(self, ctx: Context, corp_id: str | None, user_id: str | None, *, in_person: bool = False) -> Caller:
         """The person whom the request is about, as a caller without roles. Raises ToolError, Refused."""
@@ -327,18 +345,6 @@ def _said(ctx: Context) -> str:
 def _is_multi_round(ctx: Context) -> bool:
     """Whether the client repeats a call with what the person did: earlier protocols need a connection for that."""
     return (ctx.protocol_version or "") >= "2026-07-28"
-
-
-def _proposal(shown: ShownProposal, link: str) -> dict[str, Any]:
-    proposal = shown.proposal
-    return {
-        "proposal_id": proposal.proposal_id,
-        "link": link,
-        "expires_at": iso(proposal.expires_at),
-        "status": proposal.status(now_ms()),
-        "action_status": shown.action_status,
-        "detail": shown.detail or None,
-    }
 
 
 def _answer(found: dict[str, Any]) -> CallToolResult:
