@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from mcp_types import ElicitRequestURLParams, ElicitResult
+from sqlalchemy import update
 
 from support.acting import World, acting
 from support.assistants import Assistant, token_of
@@ -18,6 +19,7 @@ from taskbridge.center.access.access import Caller
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.targets import Endpoint
 from taskbridge.center.assistants.proposals import CONFIRM, DISCARD, PROPOSED_AN_HOUR, Proposal, Proposals
+from taskbridge.center.tables import actions
 from taskbridge.dingtalk import wire
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import Action, Person, Status, TaskEntry, TaskEvent
@@ -260,6 +262,19 @@ def test_hostile_texts_stay_data(served: tuple[Served, IdentityProvider, str]) -
         {"field": {"untrusted": True, "text": HOSTILE}, "label": None, "value": {"untrusted": True, "text": HOSTILE}}
     ]
     assert ann("count_tasks")["pending"] == 3, "nothing happened"
+
+
+def test_the_words_of_a_system_that_refuses_stay_data(served: tuple[Served, IdentityProvider, str]) -> None:
+    found, provider, url = served
+    ann = Assistant(url, token_of(provider))
+    proposal_id = ann("propose_decision", **PROPOSED)["proposal_id"]
+    provider.claims["preferred_username"] = "ann"
+    browser = found.browser()
+    sign_in(browser)
+    browser.post(f"/v1/me/proposals/{proposal_id}", json={"decision": "confirm"}, headers=SAME_SITE)
+    with found.database.write() as connection:
+        connection.execute(update(actions).values(status="REFUSED", detail=HOSTILE, due_at=None))
+    assert texts_in(ann("get_proposal", proposal_id=proposal_id)) == [HOSTILE]
 
 
 def texts_in(answer: Any) -> list[str]:

@@ -37,7 +37,7 @@ from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.api.routes import CURSOR_MAX, Q_MAX
 from taskbridge.center.assistants.callers import METADATA, Callers
 from taskbridge.center.assistants.clients import CLIENT_MAX, UNNAMED
-from taskbridge.center.assistants.content import cut, fits, marked, task_content
+from taskbridge.center.assistants.content import cut, fits, marked, task_content, untrusted
 from taskbridge.center.assistants.proposals import ProposedName  # noqa: TC001 - as above
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, now_ms
 from taskbridge.runtime.rates import Rate
@@ -226,7 +226,8 @@ class Tools:
                 "expires_at": iso(proposal.expires_at),
                 "status": proposal.status(now_ms()),
                 "action_status": shown.action_status,
-                "detail": shown.detail or None,
+                # It may have the words of the system that refused.
+                "detail": untrusted(shown.detail) if shown.detail else None,
             }
         )
 
