@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import secrets
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,9 +61,14 @@ class IdentityProvider:
     key_id: str = KEY_ID
     """Of the key that it says it signs with."""
     keys_read: int = 0
+    answers: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, a reader of the keys waits."""
     configuration_read: int = 0
     url: str = ""
     _codes: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def app(self) -> FastAPI:
         http = FastAPI()
@@ -88,6 +95,7 @@ class IdentityProvider:
 
     async def jwks(self) -> Response:
         self.keys_read += 1
+        await asyncio.to_thread(self.answers.wait)
         return JSONResponse({"keys": [self.key.as_dict(private=False)]})
 
     async def authorize(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,11 @@ from sqlalchemy import insert
 from support import http_clients
 from support.assistants import AUDIENCE, Assistant, text_of, token_of
 from support.center_rows import ANN, entry_row, state
+from support.edge.process import wait_until
 from support.identity_provider import CLIENT_ID
 from support.served_apps import serving
 from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in, tokens_file
+from taskbridge.center.access import oidc
 from taskbridge.center.access.delegations import Delegation
 from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
 from taskbridge.center.assistants.tools import CALLS_A_MINUTE
@@ -179,6 +182,26 @@ def test_the_first_requests_share_one_reading_of_the_keys(world: tuple[Served, I
         answers = threads.map(post, [url] * 16, [token_of(provider)] * 16)
         assert [each.status_code for each in answers] == [200] * 16
     assert provider.keys_read == 1
+
+
+def test_a_provider_that_hangs_holds_up_only_who_sends_an_unknown_key(
+    world: tuple[Served, IdentityProvider, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, provider, url = world
+    known = token_of(provider)
+    assert post(url, known).status_code == 200
+    monkeypatch.setattr(oidc, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 61))
+    provider.key_id = "2"
+    provider.answers.clear()
+    with ThreadPoolExecutor(1) as threads:
+        stranger = threads.submit(post, url, token_of(provider))
+        try:
+            wait_until(lambda: provider.keys_read == 2, what="the keys are read again")
+            assert post(url, known).status_code == 200
+            assert not stranger.done()
+        finally:
+            provider.answers.set()
+        assert stranger.result().status_code == 401
 
 
 def test_a_program_reads_for_whom_it_names_within_its_corps(world: tuple[Served, IdentityProvider, str]) -> None:

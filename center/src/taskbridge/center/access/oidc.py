@@ -140,6 +140,9 @@ class OpenIdConnect(Provider):
 
         One request reads them for all that wait. A provider that does not answer is asked again after some seconds.
         """
+        if self._key_set is not None and self._keys_at + used_s >= time.monotonic():
+            # Anybody can send an unknown key: whose key is known does not wait until the provider answers that.
+            return self._key_set
         async with self._reading_keys:
             if self._keys_at + (used_s if self._key_set else _KEYS_RETRY_S) < time.monotonic():
                 try:
