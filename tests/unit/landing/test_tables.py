@@ -362,6 +362,30 @@ def test_what_an_administrator_drops_is_made_again(source: Source, target: Datab
         ]
 
 
+def test_a_dropped_column_that_an_administrator_drops_is_gone(source: Source, target: Database) -> None:
+    """It has values that were erased since."""
+    source.define({"amount": "TextField"}, LABELS)
+    source.fill("I-1", {"amount": "secret"})
+    source.land(target)
+    source.define({"amount": "NumberField"}, LABELS)
+    source.land(target)
+    source.fill("I-1", {"amount": None})
+    source.land(target)
+    assert [(each["amount"], each["amount_2"]) for each in rows_of(target, TABLE)] == [("secret", None)]
+    with target.write() as connection:
+        connection.exec_driver_sql(f"DROP VIEW v_{TABLE}")
+        connection.exec_driver_sql(f"ALTER TABLE {TABLE} DROP COLUMN amount")
+    source.fill("I-1", {"amount": "5"})
+    for _ in range(2):
+        with suppress(DatabaseUnavailable, PositionLost):
+            source.land(target)
+    for table in (TABLE, f"v_{TABLE}"):
+        [row] = rows_of(target, table)
+        assert "secret" not in row.values()
+        assert row["amount_2" if table == TABLE else LABELS["amount"]] == 5
+    assert [each["column_name"] for each in rows_of(target, "form_columns")] == ["amount_2"]
+
+
 def test_an_unchanged_definition_changes_nothing(source: Source, target: Database) -> None:
     source.define(FIELDS, LABELS)
     source.fill("I-1", VALUES)
