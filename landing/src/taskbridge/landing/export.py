@@ -63,7 +63,8 @@ _OF_INSTANCE, _OF_PERSON = ("corp_id", "app_type", "source", "title", "result"),
 _OF_EVENT = ("outcome", "decided_by")
 _DUCKDB = {"number": "DOUBLE", "at": "TIMESTAMPTZ", "flag": "BOOLEAN", "int": "BIGINT"}
 """Others are texts."""
-_LARGEST_ROW = 1 << 30
+_DUCKDB_LIMITS = {"memory_limit": "256MB", "threads": "1", "preserve_insertion_order": "false"}
+_LARGEST_ROW = 1 << 26
 
 
 def export(url: str, files: Mapping[str, Path]) -> dict[str, int]:
@@ -200,9 +201,11 @@ def _parquet(database: Database, connection: Connection, path: Path) -> int:
                 out.write(to_json({each: _plain(row[each], kind) for each, kind in columns.items()}) + "\n")
                 count += 1
         types = {each: _DUCKDB.get(kind, "VARCHAR") for each, kind in columns.items()}
-        duckdb.read_json(
-            glob.escape(str(rows)), columns=types, format="newline_delimited", maximum_object_size=_LARGEST_ROW
-        ).write_parquet(str(path / f"{quote(name, safe='')}.parquet"))
+        with duckdb.connect(config=_DUCKDB_LIMITS) as reader:
+            found = reader.read_json(
+                glob.escape(str(rows)), columns=types, format="newline_delimited", maximum_object_size=_LARGEST_ROW
+            )
+            found.write_parquet(str(path / f"{quote(name, safe='')}.parquet"))
     return count
 
 
