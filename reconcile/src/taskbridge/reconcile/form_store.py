@@ -158,12 +158,11 @@ class FormStore:
 
     def lately_read(self, target: Target, form_uuid: str, *, most: int) -> list[str]:
         """Instances of the form that were not absent, the last ones first that were read."""
-        rows = self._database.execute(
+        return self._ids(
             "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND form_uuid = ? AND absent_ms IS NULL ORDER BY due_ms DESC LIMIT ?",
             (*target, form_uuid, most),
         )
-        return [each for (each,) in rows.fetchall()]
 
     def is_visible(self, target: Target, form_uuid: str, *, since_ms: int, due_ms: int) -> bool:
         """Whether the values of an instance of the form were read since that time, so that its check is due later."""
@@ -176,20 +175,18 @@ class FormStore:
 
     def to_check(self, target: Target, *, now_ms: int, most: int) -> list[str]:
         """Instances that were not read for long, or are to be looked up again."""
-        rows = self._database.execute(
+        return self._ids(
             "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND due_ms <= ? ORDER BY due_ms LIMIT ?",
             (*target, now_ms, most),
         )
-        return [each for (each,) in rows.fetchall()]
 
     def expired(self, *, now_ms: int, most: int) -> list[str]:
         """Deleted instances whose record has been on the topic for long."""
-        rows = self._database.execute(
+        return self._ids(
             "SELECT instance_id FROM form_records WHERE is_deleted AND due_ms <= ? ORDER BY due_ms LIMIT ?",
             (now_ms, most),
         )
-        return [each for (each,) in rows.fetchall()]
 
     def delete(self, ids: Iterable[str]) -> None:
         self._database.executemany("DELETE FROM form_records WHERE instance_id = ?", [(each,) for each in ids])
@@ -300,12 +297,11 @@ class FormStore:
 
     def to_define(self, corp_id: str, app_type: str, *, now_ms: int) -> list[str]:
         """The forms to define again whose definition lacks fields."""
-        rows = self._database.execute(
+        return self._ids(
             "SELECT form_uuid FROM form_definitions"
             " WHERE (corp_id, app_type) = (?, ?) AND due_ms <= ? AND unknown != ?",
             (corp_id, app_type, now_ms, msgspec.msgpack.encode(())),
         )
-        return [each for (each,) in rows.fetchall()]
 
     def scan(self, corp_id: str, app_type: str, form_uuid: str) -> Scan | None:
         row = self._database.execute(
@@ -343,6 +339,9 @@ class FormStore:
 
     def transaction(self) -> AbstractContextManager[None]:
         return transaction(self._database)
+
+    def _ids(self, query: str, given: tuple[object, ...]) -> list[str]:
+        return [each for (each,) in self._database.execute(query, given).fetchall()]
 
     def waiting(self) -> list[tuple[str, int]]:
         """By corp, how many instances wait to be read."""
