@@ -201,7 +201,7 @@ def _parquet(database: Database, connection: Connection, path: Path) -> int:
                 out.write(to_json({each: _plain(row[each], kind) for each, kind in columns.items()}) + "\n")
                 count += 1
         types = {each: _DUCKDB.get(kind, "VARCHAR") for each, kind in columns.items()}
-        with duckdb.connect(config=_DUCKDB_LIMITS) as reader:
+        with duckdb.connect(config={**_DUCKDB_LIMITS}) as reader:
             found = reader.read_json(
                 glob.escape(str(rows)), columns=types, format="newline_delimited", maximum_object_size=_LARGEST_ROW
             )
