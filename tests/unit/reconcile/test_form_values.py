@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskbridge.reconcile.form_data import FormRules
 from taskbridge.reconcile.form_values import Definition, Protection, fields_of, protected
 from taskbridge.schemas.events import Form, FormField
 
@@ -137,6 +138,7 @@ def test_a_definition_has_fields_without_a_label_and_what_is_no_sub_form() -> No
 
 def test_the_key_is_not_shown() -> None:
     assert "key" not in repr(Protection(hash=("x",), key=KEY))
+    assert "the key" not in repr(FormRules(1, 1, 1, 1, hash_key=KEY))
 
 
 @given(st.dictionaries(st.sampled_from(["text_1", "table_1", "other"]), st.none() | st.text(max_size=30)))

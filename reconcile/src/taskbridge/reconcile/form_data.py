@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -94,7 +94,7 @@ class FormRules:
     """How far back the first scan of a form goes."""
     check_ms: int
     """After so long without a reading, DingTalk is asked whether an instance exists."""
-    hash_key: bytes = b""
+    hash_key: bytes = field(default=b"", repr=False)
 
 
 class _Reading(NamedTuple):
