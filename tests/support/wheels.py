@@ -201,7 +201,8 @@ def previous_release(folder: Path) -> PreviousRelease:
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(sources, filter="data")
     pyproject = tomllib.loads((sources / "pyproject.toml").read_text("utf-8"))
-    members = {each.replace("deploy", "cli") for each in pyproject["tool"]["uv"]["workspace"]["members"]}
+    # Their folders' names, but for one.
+    members = {Path(each).name.replace("deploy", "cli") for each in pyproject["tool"]["uv"]["workspace"]["members"]}
     # The last one is installed with its extra.
     parts = [*(["native"] if CAN_BUILD_NATIVE else []), *sorted(members - {"native", "streams"}), "streams"]
 
