@@ -7,12 +7,15 @@ import sqlite3
 import uuid
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 from confluent_kafka import Producer
 
 from support.forked import COMMAND, run_forked
+from taskbridge.landing.app import run
 from taskbridge.runtime.kafka import client_config
 from taskbridge.schemas.codec import form_codec, form_data_codec
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Form, FormData, FormField, form_key
 from taskbridge.schemas.topics import FORM_DATA, FORMS
 
@@ -24,9 +27,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def land(connection: Connection, target: Path) -> None:
+def test_a_folder_of_files_is_for_single_runs(tmp_path: Path) -> None:
+    connected = {"LAND_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "LAND_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}
+    with pytest.raises(ConfigurationError, match="needs --once"):
+        run({**connected, "LAND_TO": f"parquet:{tmp_path / 'new'}"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def land(connection: Connection, target: str) -> None:
     where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
-    arguments = ["land", "--to", f"sqlite:///{target}", "--once", *where]
+    arguments = ["land", "--to", target, "--once", *where]
     done = run_forked(
         COMMAND, environment={**os.environ, "LAND_PORT": "0"}, arguments=["taskbridge", *arguments], timeout=120
     )
@@ -44,8 +54,13 @@ def test_what_is_on_the_topics_lands_once(connection: Connection, tmp_path: Path
     producer.flush()
     target = tmp_path / "target.db"
     for _ in range(2):
-        land(connection, target)
+        land(connection, f"sqlite:///{target}")
     with sqlite3.connect(target) as database:
         [table] = database.execute("SELECT table_name FROM forms WHERE form_uuid = ?", (form_uuid,)).fetchone()
         assert database.execute(f'SELECT instance_id, "金额" FROM "v_{table}"').fetchall() == [(instance_id, 12.5)]  # noqa: S608
     database.close()
+    folder = tmp_path / "for ?analysts"
+    land(connection, f"parquet:{folder}")
+    [made] = [each for each in folder.iterdir() if each.is_dir()]
+    found = duckdb.read_parquet(str(made / f"{table}.parquet"))
+    assert found.select("instance_id", "amount").fetchall() == [(instance_id, 12.5)]

@@ -13,7 +13,10 @@ from taskbridge.cli.terminal import call_with_heartbeat, counted, json_line, pro
 
 To = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="postgresql://user:password@host/database or sqlite:///FILE. Default: LAND_TO."),
+    typer.Option(
+        metavar="URL",
+        help="postgresql://user:password@host/database, sqlite:///FILE, or parquet:FOLDER (--once). Default: LAND_TO.",
+    ),
 ]
 Once = Annotated[bool, typer.Option("--once", help="End when the records that the topics have now have landed.")]
 
@@ -41,6 +44,8 @@ def land(
     Creates a table for each form and each of its sub-forms, views with labels as names, and the tables instances,
     tasks, decisions and people: in the schema taskbridge of PostgreSQL. Put a password into LAND_TO, not into --to,
     which other users of the machine can read. Each target needs a process of its own; several may share one target.
+
+    With parquet:FOLDER, each run adds a folder with a Parquet file of each table, reading on where the last one ended.
     """
     if context.invoked_subcommand is not None:
         return

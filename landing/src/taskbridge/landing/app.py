@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -13,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
 from taskbridge.landing.acls import GROUPS
+from taskbridge.landing.export import export
 from taskbridge.landing.records import Definitions, People, States, Values
 from taskbridge.landing.settings import LandSettings
 from taskbridge.landing.shapes import Shapes
@@ -26,6 +29,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_STATES
 
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.follow.positions import Place
 
 PREFIX = "taskbridge_land_"
+_PARQUET = "parquet:"
 _LOOK_S, _END_S = 0.5, 10.0
 _TOPICS = (FORMS.name, PEOPLE.name, TASK_STATES.name, FORM_DATA.name)
 
@@ -51,9 +56,19 @@ def run(environment: Mapping[str, str] = os.environ, *, once: bool = False) -> N
         OperatorError: the database cannot be used.
     """
     settings = load_settings(LandSettings, environment)
-    with closing(open_target(settings.to.get_secret_value(), schema=SCHEMA)) as database:
+    target: str | Path = settings.to.get_secret_value()
+    if folder := str(target).removeprefix(_PARQUET) if str(target).startswith(_PARQUET) else "":
+        if not once:
+            raise ConfigurationError("parquet:FOLDER needs --once, which writes what has landed at its end")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        target = Path(folder) / "landed.db"
+    with closing(open_target(target, schema=SCHEMA)) as database:
         configure_logs(settings.log_format, settings.log_level)
-        asyncio.run(Land(settings, database, once=once).serve())
+        service = Land(settings, database, once=once)
+        asyncio.run(service.serve())
+    if folder and service.is_over:
+        made = Path(folder) / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
+        log.info("parquet_written", folder=str(made), rows=export(target, {"parquet": made})["parquet"])
 
 
 class Metrics:
@@ -76,6 +91,8 @@ class Land:
         self.metrics = Metrics()
         self.followers: list[Follower] = []
         self._target = ""
+        self.is_over = False
+        """Whether all that was wanted ``once`` has landed."""
 
     async def serve(self) -> None:
         self._target = await asyncio.to_thread(prepare, self._database)
@@ -135,6 +152,7 @@ class Land:
         self.followers.append(self._follower("values", [values]))
         self.followers[1].start()
         await self._until(lambda: ends is not None and self._has_landed(ends))
+        self.is_over = True
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         """Look from time to time; a database that does not answer is one that is not so far."""

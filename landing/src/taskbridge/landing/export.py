@@ -67,7 +67,7 @@ _DUCKDB_LIMITS = {"memory_limit": "256MB", "threads": "1", "preserve_insertion_o
 _LARGEST_ROW = 1 << 26
 
 
-def export(url: str, files: Mapping[str, Path]) -> dict[str, int]:
+def export(url: str | Path, files: Mapping[str, Path]) -> dict[str, int]:
     """Write a file for each of these formats: ``ocel``, ``xes``, ``parquet``; returns how many events or rows it has.
 
     Raises:

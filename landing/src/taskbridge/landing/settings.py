@@ -14,6 +14,7 @@ class LandSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="LAND_")
 
     to: SecretStr
-    """The target: `postgresql://user:password@host/database` or `sqlite:///FILE`. `--to` sets it too."""
+    """The target: `postgresql://user:password@host/database`, `sqlite:///FILE`, or `parquet:FOLDER` with `--once`.
+    `--to` sets it too."""
     port: Port = 8720
     """Port on which they are served. `0` chooses a free port."""

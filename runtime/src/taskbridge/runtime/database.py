@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import BigInteger, String, bindparam, cast, create_engine, delete, event, func, select, tuple_
+from sqlalchemy import URL, BigInteger, String, bindparam, cast, create_engine, delete, event, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -26,7 +26,7 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 
-    from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
 
     from taskbridge.runtime.settings import DatabaseSettings
 
@@ -384,12 +384,14 @@ def open_database(url: str | None, data_dir: Path, *, service: str = "center") -
     return _postgresql(parsed, _SESSION)
 
 
-def open_target(url: str, *, schema: str) -> Database:
+def open_target(url: str | Path, *, schema: str) -> Database:
     """A database of the customer's: the schema of a PostgreSQL, or a SQLite file. Connects at the first use.
 
     Raises:
         ConfigurationError: The URL is of no such database.
     """
+    if isinstance(url, Path):
+        return _sqlite(url)
     parsed = _parsed(url)
     if parsed is not None and parsed.drivername == "sqlite" and parsed.database:
         return _sqlite(Path(parsed.database))
@@ -407,7 +409,9 @@ def _parsed(url: str) -> URL | None:
 
 def _sqlite(path: Path) -> Database:
     session = {"timeout": _BUSY_S}
-    engine = create_engine(f"sqlite:///{path}", connect_args=session, hide_parameters=True, **_POOL)
+    # A path may have what means something in a URL.
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args=session, hide_parameters=True, **_POOL)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return Database(engine)
