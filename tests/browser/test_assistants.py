@@ -46,18 +46,21 @@ def test_a_person_confirms_once_and_sees_what_becomes_of_it(
 ) -> None:
     fake.mode, fake.operator = "sso", False
     fake.proposal = proposal(fake)
+    changed = [{"field": "amount", "before": "200", "user_id": None, "at": AT}]
+    fake.current = {"form": {"amount": MARKUP}, "changed": changed, "to_come": [], "digest": "d-1"}
     confirm, done = ("Confirm: Agree", "The decision was carried out.") if look is PHONE else ("确认同意", "已执行。")
     page = open_page(f"{fake.url}/proposals/P-1", **look)
     panel = page.locator(".panel.proposal")
     expect(panel.locator("p b")).to_have_text(MARKUP)
     expect(panel.locator(".form-values").first).to_be_visible()
     expect(panel.locator(".facts")).to_contain_text(MARKUP)
+    expect(panel.locator(".form-changes ins")).to_have_text(MARKUP)
     assert serious_findings(page) == []
     assert fake.acted == []
     panel.get_by_role("button", name=confirm).click()
     expect(panel.get_by_role("status")).to_have_text(done)
     expect(panel.get_by_role("button")).to_have_count(0)
-    assert fake.acted == [{"decision": "confirm"}]
+    assert fake.acted == [{"decision": "confirm", "seen_form": "d-1"}]
 
 
 @pytest.mark.parametrize(

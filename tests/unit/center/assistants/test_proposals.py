@@ -52,9 +52,11 @@ class Proposing:
         asked = ANN, client, "I-1", task, "agree", remark, seen
         return self.store.propose(*asked, address=HERE, now=self.world.clock.now_ms())
 
-    def decide(self, proposal: Proposal, decision: str = CONFIRM, *, by: Caller = ANN) -> tuple[str, str]:
+    def decide(
+        self, proposal: Proposal, decision: str = CONFIRM, *, by: Caller = ANN, seen_form: str = ""
+    ) -> tuple[str, str]:
         now = self.world.clock.now_ms()
-        found = self.store.decide(by, proposal.proposal_id, decision, address=HERE, now=now)
+        found = self.store.decide(by, proposal.proposal_id, decision, seen_form=seen_form, address=HERE, now=now)
         return found.proposal.status(now), found.action_status or found.detail
 
     def sent(self) -> list[Any]:
@@ -102,6 +104,17 @@ async def test_a_task_that_changed_is_refused(database: Database) -> None:
             its.propose(seen=proposed.revision)
         await world.work()
         assert (its.sent(), world.stored) == ([], [])
+
+
+async def test_a_form_that_is_not_the_one_on_the_page_is_refused(database: Database) -> None:
+    async with acting(database) as world:
+        world.assign(("I-1", "11", "ann"))
+        its = Proposing(world)
+        proposed = its.propose()
+        assert its.decide(proposed, seen_form="of other values") == ("CONFIRMED", "REQUESTED")
+        await world.work()
+        assert its.decide(proposed) == ("CONFIRMED", "REFUSED")
+        assert (its.sent(), world.stored[0].detail) == ([], "changed")
 
 
 async def test_it_expires_can_be_discarded_and_is_one_persons(database: Database) -> None:

@@ -498,6 +498,16 @@ class AuditOut(_Shown):
     items: Sequence[AuditEntryOut]
 
 
+SeenForm = Annotated[
+    str,
+    Field(
+        max_length=DIGEST_MAX,
+        description="`digest` of the form as the person saw it. If its system has another one right before the action "
+        "is sent, it is refused as `changed`. Without it, this is not checked; nor is it for `withdraw`.",
+    ),
+]
+
+
 class ActedOnIn(BaseModel):
     instance_id: str = Field(max_length=256)
     task_id: str | None = Field(None, max_length=256, description="Null to withdraw a request.")
@@ -508,12 +518,7 @@ class ActedOnIn(BaseModel):
         description="`revision` of the instance as the person saw it. If the instance has another one, the action is "
         "refused as `changed`. Without it, this is not checked.",
     )
-    seen_form: str = Field(
-        "",
-        max_length=DIGEST_MAX,
-        description="`digest` of the form as the person saw it. If its system has another one right before the action "
-        "is sent, it is refused as `changed`. Without it, this is not checked; nor is it for `withdraw`.",
-    )
+    seen_form: SeenForm = ""
 
 
 WhyNothing = Literal["not-signed-in", "not-yours", "not-possible"]
@@ -705,6 +710,7 @@ class ProposalIn(BaseModel):
     model_config = ConfigDict(json_schema_extra=_add_example)
 
     decision: Literal["confirm", "discard"]
+    seen_form: SeenForm = ""
 
 
 class ProposalOut(_Shown):

@@ -124,8 +124,13 @@ class Proposals:
             append_of(connection, self._database, caller, PROPOSED, subject, address=address)
             return made
 
-    def decide(self, caller: Caller, proposal_id: str, decision: str, *, address: str, now: int) -> ShownProposal:
-        """Confirm or discard an open proposal of the caller's. What was decided or has expired stays as it is."""
+    def decide(
+        self, caller: Caller, proposal_id: str, decision: str, *, seen_form: str = "", address: str, now: int
+    ) -> ShownProposal:
+        """Confirm or discard an open proposal of the caller's. What was decided or has expired stays as it is.
+
+        ``seen_form``: as of an action.
+        """
         person = _person_of(caller)
         with self._database.write(durable=True) as connection, self._complete(connection):
             self._database.lock(connection, lock_of(person))
@@ -133,7 +138,7 @@ class Proposals:
             if found.status(now) == "OPEN":
                 action_id, detail = "", ""
                 if decision == CONFIRM:
-                    wanted = _request(found)
+                    wanted = _request(found, seen_form)
                     [action] = self._store.record(connection, caller, [wanted], self._systems, address, now)
                     action_id, detail = action.action_id, action.detail
                     if action.action != found.action:  # another decision is under way
@@ -174,9 +179,9 @@ class Proposals:
         return Proposal(*row)
 
 
-def _request(proposal: Proposal) -> ActionRequest:
+def _request(proposal: Proposal, seen_form: str = "") -> ActionRequest:
     at = proposal.instance_id, proposal.task_id, proposal.action
-    return ActionRequest(proposal.user_id, *at, "", proposal.remark, proposal.revision)
+    return ActionRequest(proposal.user_id, *at, "", proposal.remark, proposal.revision, seen_form)
 
 
 def _person_of(caller: Caller) -> Person:

@@ -53,8 +53,8 @@ def assistants_router(
         Again, it has no further effect. If the request has changed since the proposal, the proposal is REFUSED.
         """
         _check_person(caller)
-        decision, address, now = body.decision, address_of(request), now_ms()
-        found = await threads.write(lambda: proposals.decide(caller, proposal_id, decision, address=address, now=now))
+        about = {"seen_form": body.seen_form, "address": address_of(request), "now": now_ms()}
+        found = await threads.write(lambda: proposals.decide(caller, proposal_id, body.decision, **about))
         wake()
         return _answer(found)
 

@@ -1,10 +1,11 @@
 // One decision that an assistant proposes: what it is about, and the person's confirmation or refusal of it.
 
 import { outcome } from "./api.js";
+import { changesShown, CurrentForm, formAge } from "./current-form.js";
 import { actionSaid } from "./deciding.js";
 import { button, element, ownLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
-import { Format } from "./format.js";
+import { Format, namesIn } from "./format.js";
 import { decoded, panelContent, panelPage } from "./page-head.js";
 import { insist, pageApi, whoIsAsking } from "./sign-in.js";
 import { sayProblem, statusLine } from "./states.js";
@@ -25,6 +26,11 @@ const line = statusLine();
 let proposal = await insist(root, words, () => api.get(path));
 const instance = `/v1/instances/${encodeURIComponent(proposal.instance_id)}`;
 const [[state], [history]] = await Promise.all([outcome(api.get(instance)), outcome(api.get(`${instance}/history`))]);
+const current = new CurrentForm(api, show);
+const names = namesIn(state?.originator, history);
+const context = { words, format, name: (user) => names.get(user) ?? user };
+current.show(proposal.instance_id);
+if (history?.reads_form) current.read();
 panelPage(root, words, { title: said.title }, body);
 show();
 
@@ -47,10 +53,23 @@ function show() {
     element("dl", { class: "facts" }, ...facts.flatMap(([label, shown]) => [element("dt", { class: "note" }, label), element("dd", { class: "line" }, shown)])),
     line.root,
     isOpen ? element("div", { class: "line" }, button(said.confirm(acting.names[action]), () => decide("confirm"), { class: "primary-button" }), button(said.discard, () => decide("discard"))) : null,
-    history === null ? null : [element("h3", {}, words.detail.form), formShown(history.form, { words, format, labels: history.form_labels, files: {}, address: () => null, changed: new Set() })],
+    ...(history === null ? [] : formParts()),
     ownLink(`/#pending/${encodeURIComponent(id)}`, said.open, "quiet-button"),
   );
   if (UNDER_WAY.includes(proposal.action_status)) setTimeout(again, EVERY_MS);
+}
+
+function formParts() {
+  const labels = history.form_labels;
+  const changed = new Set(current.found?.changed.map(({ field }) => field));
+  const values = current.found?.form ?? history.form;
+  const sentAt = history.events.find(({ event_id: id }) => id === history.form_of)?.occurred_at;
+  return [
+    changesShown(current, labels, context),
+    element("h3", {}, words.detail.form),
+    formAge(current, sentAt, context),
+    formShown(values, { words, format, labels, files: {}, address: () => null, changed }),
+  ];
 }
 
 /** What became of it, and whether that is bad. */
@@ -64,7 +83,8 @@ function sentence() {
 
 async function decide(decision) {
   for (const each of body.querySelectorAll("button")) each.disabled = true;
-  const [found, problem] = await outcome(api.send("POST", path, { decision }));
+  if (decision === "confirm" && (await current.isUnseen())) return show();
+  const [found, problem] = await outcome(api.send("POST", path, { decision, seen_form: current.found?.digest ?? "" }));
   if (problem === null) proposal = found;
   show();
   if (problem !== null) line.say(sayProblem(problem, words)[0], true);
