@@ -53,8 +53,10 @@ def assistants_router(
         Again, it has no further effect. If the request has changed since the proposal, the proposal is REFUSED.
         """
         _check_person(caller)
-        about = {"seen_form": body.seen_form, "address": address_of(request), "now": now_ms()}
-        found = await threads.write(lambda: proposals.decide(caller, proposal_id, body.decision, **about))
+        decision, form, address, now = body.decision, body.seen_form, address_of(request), now_ms()
+        found = await threads.write(
+            lambda: proposals.decide(caller, proposal_id, decision, seen_form=form, address=address, now=now)
+        )
         wake()
         return _answer(found)
 
