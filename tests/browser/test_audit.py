@@ -12,11 +12,17 @@ from support.browser.browsing import serious_findings
 from support.center_process import without_kafka
 from support.center_rows import state
 from taskbridge.center.access.audit import (
+    ALLOWED,
+    ASSISTANT_READ,
+    CONFIRMED,
     DELETED,
+    DISCARDED,
     ERASED,
     EXPORTED,
     FILE_OPENED,
+    PROPOSED,
     READ,
+    REFUSED,
     SESSIONS_ENDED,
     SIGNED_IN,
     SIGNED_OUT,
@@ -79,6 +85,7 @@ AUDITED = {
     *ACTIONS,
     *OF_NO_TASK,
     *(SENT, ENDED, DELEGATED, UNDELEGATED, ACTED_FOR, HANDED_TO, REASSIGN, "webhooks_test", "webhooks_replay"),
+    *(ASSISTANT_READ, PROPOSED, CONFIRMED, DISCARDED, REFUSED, ALLOWED),
 }
 
 

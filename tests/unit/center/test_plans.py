@@ -151,9 +151,9 @@ def test_no_query_reads_a_whole_table_or_a_whole_view_for_one_entry(databases: D
     assert len(plans) > 30
     for sql, plan in plans.items():
         scanned = set(re.findall(rf"(?:SCAN|Seq Scan on) ({TABLES})\b(?! VIRTUAL)", plan))
-        # A purge looks at every mark and every client.
+        # A purge looks at every mark and every client, and PostgreSQL may compare all marks with all entries at once.
         purged = re.match("DELETE FROM (marks|assistants)", sql)
         assert scanned <= (set() if purged is None else {purged[1]}), f"{sql}\n{plan}"
-        if "FROM instances" in sql or "JOIN instances" in sql or ", instances" in sql:
+        if purged is None and ("FROM instances" in sql or "JOIN instances" in sql or ", instances" in sql):
             assert "entries_page" not in plan, f"{sql}\n{plan}"
             assert "entries_waiting" not in plan, f"{sql}\n{plan}"
