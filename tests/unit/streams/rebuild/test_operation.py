@@ -9,7 +9,9 @@ from faust.types import TP
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.rebuild import operation as rebuild_operation
-from taskbridge.streams.rebuild.operation import Workers
+from taskbridge.streams.rebuild.operation import Workers, known_source
+from taskbridge.streams.table_versions import VERSION_TOPIC, instances_changelog
+from taskbridge.streams.transactions.offsets import TopicDescription
 from taskbridge.streams.transactions.positions import Committed
 
 if TYPE_CHECKING:
@@ -72,3 +74,18 @@ def test_the_producers_of_all_owners_are_fenced_when_all_workers_are_gone(monkey
     workers(Positions(positions, members=there), claimed).wait_until_gone()
     assert sorted(claimed) == ["ann", "bob"]
     assert not there
+
+
+def test_a_new_topic_that_a_broker_does_not_know_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild_operation, "_LOOK_S", 0)
+    changelog = instances_changelog(2).name
+    later = {name: TopicDescription(f"id of {name}", 4) for name in (TASK_EVENTS.name, VERSION_TOPIC.name, changelog)}
+    answers = [{name: each for name, each in later.items() if name != changelog}, later]
+
+    class Brokers:
+        def topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
+            found = answers.pop(0)
+            return {name: found[name] for name in names if name in found}
+
+    found = known_source(cast("Offsets", Brokers()), 4, 2)
+    assert (found.changelog, found.lineage.changelog_id, answers) == (changelog, f"id of {changelog}", [])

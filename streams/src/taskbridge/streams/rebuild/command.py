@@ -31,7 +31,6 @@ from taskbridge.schemas.topics import (
     TASK_STATES,
 )
 from taskbridge.streams.contract.live_version import announce
-from taskbridge.streams.contract.start import source_topic
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
@@ -43,7 +42,15 @@ from taskbridge.streams.instances.pending_notifications import (
     write_pending,
 )
 from taskbridge.streams.rebuild.new_version import NewVersion
-from taskbridge.streams.rebuild.operation import CannotRun, Operation, delete_topics, operation, wait_for, write_all
+from taskbridge.streams.rebuild.operation import (
+    CannotRun,
+    Operation,
+    delete_topics,
+    known_source,
+    operation,
+    wait_for,
+    write_all,
+)
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.group_commit import write_positions
 from taskbridge.streams.transactions.positions import RecordedPosition
@@ -110,7 +117,7 @@ def _rebuild(run: Operation, target: int | None) -> dict[str, Any]:
             delete_topics(run.admin, old)
         changelog = instances_changelog(version)
         run.recreate(changelog, partitions=partitions)
-        source = source_topic(run.offsets, partitions, version)
+        source = known_source(run.offsets, partitions, version)
         run.report(f"building version {version} of the instances; version {live} stays live")
         is_move = target is not None
         with closing(

@@ -26,6 +26,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS, Topic
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
+from taskbridge.streams.contract.start import source_topic
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
@@ -33,6 +34,7 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import UNUSED_TOPICS, VERSION_TOPIC, Versions
 from taskbridge.streams.transactions.group_commit import fence
 from taskbridge.streams.transactions.offsets import Offsets, readers_of
+from taskbridge.streams.transactions.positions import SourceTopic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -299,6 +301,19 @@ def wait_for(condition: Callable[[], bool], error: Callable[[], OperatorError]) 
         if time.monotonic() > deadline:
             raise error()
         time.sleep(_LOOK_S)
+
+
+def known_source(offsets: Offsets, partitions: int, version: int) -> SourceTopic:
+    """As ``source_topic``, of topics that were just created: not all brokers know them at once. Blocks."""
+    found = list[SourceTopic]()
+
+    def is_known() -> bool:
+        with suppress(KeyError):
+            found.append(source_topic(offsets, partitions, version))
+        return bool(found)
+
+    wait_for(is_known, lambda: OperatorError(f"Kafka does not know the topics of version {version}: run it again"))
+    return found[0]
 
 
 @contextmanager
