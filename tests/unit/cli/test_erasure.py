@@ -177,7 +177,7 @@ _WEEK_FILES = "until 2027-01-06 (kept 30 days, in files of up to 7 days)"
         (
             "taskbridge.form-data.v1",
             {"cleanup.policy": "compact"},
-            "as long as their instances exist: erase the values in the app, and they follow",
+            "as long as their instances exist, or for keep_days of the apps file: erase the values in the app",
         ),
         ("taskbridge.people.v1", {"cleanup.policy": "compact,delete"}, _WEEK_FILES),
         ("other", {"cleanup.policy": "compact"}, "until Kafka compacts the topic"),

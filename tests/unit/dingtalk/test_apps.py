@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.dingtalk.apps import App, AppsFile
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.runtime.settings import FileBroken
 
@@ -151,6 +152,17 @@ def test_forms_without_a_process_and_protected_fields_are_of_their_app(tmp_path:
     text = CORP + APP + 'ordinary_forms = ["FORM-9"]\nomit_fields = ["id_*", "明细.电话"]\nhash_fields = ["姓名"]\n'
     [app] = read_apps(written(tmp_path, text))
     assert (app.ordinary_forms, app.omit_fields, app.hash_fields) == (("FORM-9",), ("id_*", "明细.电话"), ("姓名",))
+
+
+def test_the_first_pattern_says_how_long_the_values_of_a_form_are_kept(tmp_path: Path) -> None:
+    text = CORP + APP + 'keep_days = { "FORM-1*" = 2, "*" = 30 }\n'
+    [app] = read_apps(written(tmp_path, text))
+    assert [app.kept_since(each, now_ms=40 * DAY_MS) // DAY_MS for each in ("FORM-12", "FORM-9")] == [38, 10]
+    [app] = read_apps(written(tmp_path, CORP + APP))
+    assert app.kept_since("FORM-1", now_ms=40 * DAY_MS) == 0
+    for days in (0, 36_501):
+        with pytest.raises(FileBroken, match="keep_days"):
+            read_apps(written(tmp_path, f'{CORP}{APP}keep_days = {{ "*" = {days} }}\n'))
 
 
 def test_an_app_shows_no_secret(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from taskbridge.local.fake_dingtalk import FakeDingTalk
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.form_store import WORK, FormStore, Target
 from taskbridge.reconcile.names import FORM as FORM_NAME
-from taskbridge.reconcile.repairer import Context, Rules
+from taskbridge.reconcile.repairer import RECONCILE, Context, Rules
 from taskbridge.reconcile.runs import make_pass
 from taskbridge.reconcile.store import Cursor, CursorKey, open_database
 from taskbridge.schemas.errors import OperatorError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from taskbridge.local.fake_dingtalk import TrueInstance
     from taskbridge.schemas.events import TaskEvent
 
-DAY_S = 86_400
+DAY_S, HOUR_S = 86_400, 3600
 TO_CHECK = (
     "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND is_deleted = 0 AND due_ms <= 4"
     " ORDER BY due_ms"
@@ -51,6 +51,12 @@ LATELY = (
 SEEN = (
     "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (1, 2, 3) AND is_deleted = 0 AND due_ms >= 4"
     " AND form_uuid = 5 AND as_of_ms >= 6"
+)
+LONG_AGO = (
+    "SELECT 1 FROM form_records WHERE (corp_id, app_type, form_uuid) = (1, 2, 3) AND is_deleted = 0 AND changed_ms < 4"
+)
+NEXT_FORM = (
+    "SELECT min(form_uuid) FROM form_records WHERE (corp_id, app_type) = (1, 2) AND is_deleted = 0 AND form_uuid > 3"
 )
 BY_ID = wire.GetInstancesByIdList.path
 
@@ -172,6 +178,37 @@ async def test_a_deletion_is_a_record_without_values_and_later_a_tombstone(tmp_p
         await found.run(2 * DAY_S)
         assert found.topics.written("I-1")[-1] is None
         assert found.forms.find("I-1", now_ms=NOW) is None
+
+
+@pytest.mark.parametrize("pattern", ["*", "FORM-[1o]*"])
+async def test_values_that_did_not_change_for_the_days_of_their_form_go_and_do_not_come_back(
+    tmp_path: Path, pattern: str
+) -> None:
+    keep_days = (("FORM-other", 1), (pattern, 10))
+    async with forms(tmp_path, ordinary_forms=(ORDINARY,), keep_days=keep_days) as found:
+        old, edited = (created("I-old"), row("R-old", text_1="a")), (created("I-new"), row("R-new", text_1="a"))
+        found.happen(*old, *edited, announced=False)
+        found.topics.arrive(old[0], edited[0])
+        await found.run(2 * DAY_S)
+        assert found.topics.newest().keys() == {"I-old", "I-new", "R-old", "R-new"}
+        found.edit("R-new", text_1="b")
+        # The values stay the same, and DingTalk says that somebody changed the instance.
+        found.edit("I-new", number_1="100")
+        await found.run(DAY_S)
+        await found.run(8 * DAY_S)
+        assert found.topics.newest().keys() == {"I-new", "R-new"}
+        assert [found.topics.written(each)[-1] for each in ("I-old", "R-old")] == [None, None]
+        written = len(found.topics.written())
+        # Callbacks come again; another machine, which knows the topic alone, lists 30 days; and all is checked.
+        found.topics.arrive(old[0], agreed("I-old"))
+        await found.run(60)
+        found.restart(tmp_path / "another")
+        found.store.cursors.move(CursorKey(RECONCILE, CORP_ID, APP_TYPE, FORM), Cursor(0, 0))
+        await found.run(60)
+        assert len(found.topics.written()) == written
+        found.edit("R-old", text_1="c")
+        await found.run(DAY_S + HOUR_S)
+        assert found.topics.newest()["R-old"].data == {"text_1": "c"}
 
 
 async def test_a_list_that_is_behind_replaces_no_newer_values(tmp_path: Path) -> None:
@@ -677,6 +714,8 @@ async def test_a_clock_that_was_ahead_hides_no_change(tmp_path: Path) -> None:
     [
         (TO_CHECK, "form_records_due"),
         ("SELECT 1 FROM form_records WHERE is_deleted AND due_ms <= 4 ORDER BY due_ms", "form_records_deleted"),
+        (LONG_AGO, "form_records_changed"),
+        (NEXT_FORM, "form_records_changed"),
         (TO_READ, "form_reads_newest"),
         ("SELECT corp_id, count(*) FROM form_reads GROUP BY 1 ORDER BY 1", "form_reads_newest"),
         ("SELECT DISTINCT corp_id, app_type, ordinary FROM form_reads", "form_reads_newest"),

@@ -35,7 +35,7 @@ _LEFT_ON = (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIO
 """Topics whose records may name the person."""
 _NEVER = {
     TASK_STATES.name: "as long as their instances exist",
-    FORM_DATA.name: "as long as their instances exist: erase the values in the app, and they follow",
+    FORM_DATA.name: "as long as their instances exist, or for keep_days of the apps file: erase the values in the app",
     PEOPLE.name: "until Kafka compacts the topic, after the tombstone",
 }
 """How long a record stays where no time ends it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, Url, parse_toml
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class _App(FileModel):
     ordinary_forms: tuple[NotBlank, ...] = ()
     omit_fields: tuple[NotBlank, ...] = ()
     hash_fields: tuple[NotBlank, ...] = ()
+    keep_days: dict[NotBlank, Annotated[int, Field(gt=0, le=36_500)]] = Field(default={})
     url: Annotated[str, Field(pattern=r"^https?://.*\{instance_id\}")] | None = None
 
 
@@ -117,10 +120,17 @@ class App:
     """Shell patterns of field ids and labels whose values are not published; a sub-form's field is `SUBFORM.FIELD`."""
     hash_fields: tuple[str, ...] = ()
     """Those whose values are published as hashes."""
+    keep_days: tuple[tuple[str, int], ...] = ()
+    """Shell patterns of form ids, and how many days after an instance's last change its values stay published."""
 
     @property
     def corp_id(self) -> str:
         return self.corp.corp_id
+
+    def kept_since(self, form_uuid: str, *, now_ms: int) -> int:
+        """Values of the form that did not change since this time are no longer published. The first pattern counts."""
+        matching = (days for pattern, days in self.keep_days if fnmatchcase(form_uuid, pattern))
+        return now_ms - days * DAY_MS if (days := next(matching, 0)) else 0
 
     def url_of(self, instance_id: str) -> str | None:
         return None if self.url is None else self.url.replace("{instance_id}", quote(instance_id, safe=""))
@@ -216,6 +226,7 @@ class AppsFile(ReloadedFile[Apps]):
                 each.ordinary_forms,
                 each.omit_fields,
                 each.hash_fields,
+                tuple(each.keep_days.items()),
             )
         return Apps(organisations, tuple(found.values()))
 

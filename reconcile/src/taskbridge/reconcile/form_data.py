@@ -101,6 +101,7 @@ class _Reading(NamedTuple):
     """Values, and since when they are known to be right."""
 
     instance: wire.Instance
+    changed_ms: int
     as_of_ms: int
     cause: str
     event_id: str | None = None
@@ -159,7 +160,8 @@ class FormSync:
         scans = [(*each, form_uuid) for each in every for form_uuid in self._to_scan(each[0].api.app, each[1])]
         await self._by_turns(_FOR_SCANS, [((*each[1], each[2]), partial(self._scan, *each)) for each in scans])
         await self._by_turns(_FOR_CHECKS, [((*each[1], _CHECK), partial(self._check, *each)) for each in every])
-        while ids := self._forms.expired(now_ms=self._clock.now_ms(), most=_TOMBSTONES):
+        apps = [each.app for each in apis]
+        while ids := self._forms.expired(apps, now_ms=self._clock.now_ms(), most=_TOMBSTONES):
             await self._writer.write_forms([], ids)
             with self._forms.transaction():
                 self._forms.delete(ids)
@@ -303,10 +305,12 @@ class FormSync:
         return event if event.form_uuid is None or not app.forms or event.form_uuid in app.forms else None
 
     def _created(self, event: TaskEvent, app: App) -> FormData | None:
-        """The values of a create; None if it has none, or if the labels that protect them were not read."""
+        """The values of a create; None if there are none, or it is old, or its form's labels are unknown."""
         protection = self._protection(app)
         if not event.form_data or not event.form_uuid:
             return None
+        if event.occurred_at < app.kept_since(event.form_uuid, now_ms=self._clock.now_ms()):
+            return None  # it may have changed since
         defined = self._forms.defined(app.corp_id, app.app_type, event.form_uuid)
         if protection.needs_labels and (defined is None or defined.due_ms <= self._clock.now_ms()):
             return None
@@ -396,8 +400,8 @@ class FormSync:
             }
         readings = list[_Reading]()
         for each, instance in found.items():
-            event_id = due[each].event_id if each in due else None
-            readings.append(_Reading(instance, now_ms, SCAN if event_id is None else EVENT, event_id))
+            changed_ms, event_id = (due[each].changed_ms, due[each].event_id) if each in due else (now_ms, None)
+            readings.append(_Reading(instance, changed_ms, now_ms, SCAN if event_id is None else EVENT, event_id))
         await self._publish(app, target, readings)
         return {*found}
 
@@ -461,7 +465,7 @@ class FormSync:
                 modified = span_of(row.modified_time)
                 first_ms = 0 if modified is None else min(modified.first, now_ms)
                 if known is None or (not known.is_deleted and first_ms > known.as_of_ms + AHEAD_MS):
-                    readings.append(_Reading(row, max(first_ms, now_ms - _INDEXED_MS), SCAN))
+                    readings.append(_Reading(row, first_ms or now_ms, max(first_ms, now_ms - _INDEXED_MS), SCAN))
                 else:
                     its_id, changed_ms = row.process_instance_id, first_ms or now_ms
                     self._forms.schedule(its_id, target, changed_ms=changed_ms, due_ms=now_ms, is_late=True)
@@ -565,6 +569,8 @@ class FormSync:
             return None
         form_uuid = target.ordinary or instance.form_uuid or form_uuid or (before.form_uuid if before else None)
         if not form_uuid or (its.forms and not target.ordinary and form_uuid not in its.forms):
+            return None
+        if before is None and reading.changed_ms < its.kept_since(form_uuid, now_ms=self._clock.now_ms()):
             return None
         data = await self._protected(app, form_uuid, form_texts(instance.data))
         if data is None:

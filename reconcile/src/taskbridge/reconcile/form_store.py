@@ -35,10 +35,13 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS form_records (
     instance_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, ordinary TEXT NOT NULL,
     form_uuid TEXT NOT NULL, process_code TEXT, digest BLOB NOT NULL, read_ms INTEGER NOT NULL,
-    as_of_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL, absent_ms INTEGER, is_deleted INTEGER NOT NULL
+    as_of_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL, absent_ms INTEGER, is_deleted INTEGER NOT NULL,
+    changed_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS form_records_due ON form_records (corp_id, app_type, ordinary, is_deleted, due_ms);
 CREATE INDEX IF NOT EXISTS form_records_deleted ON form_records (due_ms) WHERE is_deleted;
+CREATE INDEX IF NOT EXISTS form_records_changed ON form_records (corp_id, app_type, form_uuid, changed_ms)
+    WHERE is_deleted = 0;
 CREATE TABLE IF NOT EXISTS form_reads (
     instance_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, ordinary TEXT NOT NULL,
     event_id TEXT, changed_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL, is_second INTEGER NOT NULL
@@ -130,9 +133,12 @@ class FormStore:
     def store(self, record: FormData, target: Target, *, as_of_ms: int, due_ms: int) -> None:
         """Store the last record of an instance; ``due_ms``: when to check that the instance exists."""
         row = (record.instance_id, *target, record.form_uuid, record.process_code, digest_of(record))
+        changed = record.modified_at, record.cause, as_of_ms or record.read_at
         self._database.execute(
-            "INSERT OR REPLACE INTO form_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
-            (*row, record.read_at, as_of_ms, due_ms, record.deleted),
+            "INSERT OR REPLACE INTO form_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11,"
+            # Values may differ because of a new pattern, or a new definition: nobody changed the instance.
+            " coalesce(?12, (SELECT changed_ms FROM form_records WHERE instance_id = ?1 AND ?13 = 'scan'), ?14))",
+            (*row, record.read_at, as_of_ms, due_ms, record.deleted, *changed),
         )
 
     def confirm(self, instance_id: str, *, as_of_ms: int, due_ms: int) -> None:
@@ -181,12 +187,24 @@ class FormStore:
             (*target, now_ms, most),
         )
 
-    def expired(self, *, now_ms: int, most: int) -> list[str]:
-        """Deleted instances whose record has been on the topic for long."""
-        return self._ids(
+    def expired(self, apps: Iterable[App], *, now_ms: int, most: int) -> list[str]:
+        """Some instances that were deleted long ago, or did not change for the days that the apps file states."""
+        found = self._ids(
             "SELECT instance_id FROM form_records WHERE is_deleted AND due_ms <= ? ORDER BY due_ms LIMIT ?",
             (now_ms, most),
         )
+        its_next = "SELECT min(form_uuid) FROM form_records WHERE (corp_id, app_type) = (?, ?) AND is_deleted = 0"
+        for app in apps:
+            form_uuid, key = "", (app.corp_id, app.app_type)
+            while app.keep_days and (
+                form_uuid := self._database.execute(f"{its_next} AND form_uuid > ?", (*key, form_uuid)).fetchone()[0]
+            ):
+                found += self._ids(
+                    "SELECT instance_id FROM form_records WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)"
+                    " AND is_deleted = 0 AND changed_ms < ? LIMIT ?",
+                    (*key, form_uuid, app.kept_since(form_uuid, now_ms=now_ms), most),
+                )
+        return found[:most]
 
     def delete(self, ids: Iterable[str]) -> None:
         self._database.executemany("DELETE FROM form_records WHERE instance_id = ?", [(each,) for each in ids])
@@ -225,8 +243,11 @@ class FormStore:
                     self.schedule(its_id, target, changed_ms=changed_ms, due_ms=now_ms, is_late=late)
 
     def is_read(self, row: wire.Instance, *, now_ms: int) -> bool:
-        """Whether the listed instance did not change after its values were read."""
+        """Whether the listed instance did not change after its values were read; stores when it changed."""
         known, modified = self.find(row.process_instance_id, now_ms=now_ms), span_of(row.modified_time)
+        if modified is not None:
+            later = "UPDATE form_records SET changed_ms = ?1 WHERE instance_id = ?2 AND changed_ms < ?1"
+            self._database.execute(later, (modified.first, row.process_instance_id))
         return known is not None and modified is not None and modified.end + AHEAD_MS <= known.as_of_ms
 
     def due(self, target: Target, *, now_ms: int, most: int) -> list[Due]:
