@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -21,6 +21,7 @@ from taskbridge.landing.tables import SCHEMA, prepare
 from taskbridge.runtime.database import DatabaseUnavailable, open_target
 from taskbridge.runtime.follow.batch import PositionLost, write_batch
 from taskbridge.schemas.events import Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState
+from taskbridge.schemas.topics import FORM_DATA
 
 if TYPE_CHECKING:
     from taskbridge.runtime.database import Database
@@ -95,6 +96,11 @@ def test_a_form_has_a_table_and_one_for_each_sub_form(source: Source, target: Da
             "process_code": None,
         }
     ]
+
+
+def execute(target: Database, statement: str) -> None:
+    with target.write() as connection:
+        connection.exec_driver_sql(statement)
 
 
 def columns(target: Database) -> dict[str, tuple[str, str | None, bool]]:
@@ -567,6 +573,87 @@ def test_a_column_of_an_administrator_is_no_column_of_a_field(source: Source, ta
     source.land(target)
     [row] = rows_of(target, TABLE)
     assert (row["textfield_1"], row["note"], row["note_2"]) == ("b", None, "c")
+
+
+def land_despite_refusals(process: LandProcess) -> None:
+    """As a follower does, which repeats what failed."""
+    for _ in range(6):
+        with suppress(DatabaseUnavailable, PositionLost):
+            process.assign({*process.assigned})
+            process.follow()
+
+
+def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, target: Database) -> None:
+    if target.is_sqlite:
+        pytest.skip("SQLite has no rights")
+    source.fill("I-1", {"textField_1": "a"})
+    source.land(target)
+    user = f"land_{target.engine.url.database}"
+    for each in (
+        f"CREATE ROLE {user} LOGIN PASSWORD 'x'",
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {user}",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {user}",
+    ):
+        execute(target, each)
+    url = target.engine.url.set(username=user, password="x")
+    with closing(open_target(url.render_as_string(hide_password=False), schema=SCHEMA)) as limited:
+        prepare(limited)
+        process = LandProcess(limited, *source.topics)
+        source.fill("I-2", {"textField_1": "b", "tableField_1": [{"numberField_1": 1}]}, form="FORM-2")
+        source.fill("I-3", {"textField_1": "c"})
+        land_despite_refusals(process)
+        assert source.has_landed(target)
+        assert [each["textfield_1"] for each in rows_of(target, TABLE)] == ["a", "c"]
+        [waiting] = rows_of(target, "waiting")
+        assert (waiting["form_uuid"], "permission denied" in waiting["problem"]) == ("FORM-2", True)
+        values = process.followed[FORM_DATA.name]
+        assert values.purge(0) == 0, "nothing has changed"
+        source.define({"textField_1": "TextField"}, {"textField_1": "甲"}, form="FORM-2")
+        land_despite_refusals(process)
+        execute(target, f"GRANT CREATE ON SCHEMA {SCHEMA} TO {user}")
+        values.purge(0)
+        land_despite_refusals(process)
+        assert rows_of(target, "waiting") == []
+        assert [each["甲"] for each in rows_of(target, "v_f_form2")] == ["b"]
+        assert [each["numberfield_1"] for each in rows_of(target, "f_form2__tablefield_1")] == [1]
+    execute(target, f"DROP OWNED BY {user}")
+    execute(target, f"DROP ROLE {user}")
+
+
+@pytest.mark.parametrize("theirs", ["1 AS theirs", '1 AS "乙"'])
+def test_somebodys_column_in_a_view_stops_no_other_form(source: Source, target: Database, theirs: str) -> None:
+    if target.is_sqlite:
+        pytest.skip("in SQLite, views are made again")
+    source.define({"a": "TextField"}, {"a": "甲"})
+    source.fill("I-1", {"a": "1", "tableField_1": [{"textField_1": "x"}]})
+    process = source.land(target)
+    view = f"v_{TABLE}"
+    with target.read() as connection:
+        shown = connection.exec_driver_sql(f"SELECT pg_get_viewdef('{SCHEMA}.{view}'::regclass)").scalar()
+    execute(target, f"CREATE OR REPLACE VIEW {view} AS SELECT *, {theirs} FROM ({str(shown).rstrip(';')}) AS its")  # noqa: S608
+    source.define({"a": "TextField", "b": "TextField"}, {"a": "甲", "b": "乙"})
+    source.fill("I-1", {"a": "2", "b": "3", "tableField_1": [{"textField_1": "y"}]})
+    source.fill("I-2", {"textField_1": "c"}, form="FORM-2")
+    land_despite_refusals(process)
+    assert source.has_landed(target)
+    assert [each["textfield_1"] for each in rows_of(target, "f_form2")] == ["c"]
+    assert [each["form_uuid"] for each in rows_of(target, "waiting")] == [FORM]
+    source.fill("I-1", {"a": "3"})
+    land_despite_refusals(process)
+    assert [each["甲"] for each in rows_of(target, view)] == ["2"], "its records wait, and its rows stay"
+    assert [each["textfield_1"] for each in rows_of(target, f"{TABLE}__tablefield_1")] == ["y"]
+    source.fill("I-1", {}, deleted=True)
+    source.forget("I-1")
+    source.fill("I-4", {"a": "4", "b": "5"})
+    execute(target, f"DROP VIEW {view}")
+    # Another process, which begins.
+    process = LandProcess(target, *source.topics)
+    process.followed[FORM_DATA.name].purge(0)
+    land_despite_refusals(process)
+    assert source.has_landed(target)
+    assert rows_of(target, "waiting") == []
+    assert [(each["甲"], each["乙"]) for each in rows_of(target, view)] == [("4", "5")]
+    assert rows_of(target, f"{TABLE}__tablefield_1") == []
 
 
 @pytest.mark.parametrize("end", ["", "?password=SECRET", "?password=SECRET&none=SECRET"])

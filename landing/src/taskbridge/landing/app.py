@@ -29,7 +29,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.settings import load_settings
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_STATES
 
@@ -53,7 +53,7 @@ def run(environment: Mapping[str, str] = os.environ, *, once: bool = False) -> N
 
     Raises:
         ConfigurationError: before anything is started.
-        OperatorError: the database cannot be used.
+        OperatorError: the database cannot be used, or with ``once``, forms wait for their tables.
     """
     settings = load_settings(LandSettings, environment)
     target: str | Path = settings.to.get_secret_value()
@@ -66,6 +66,8 @@ def run(environment: Mapping[str, str] = os.environ, *, once: bool = False) -> N
         configure_logs(settings.log_format, settings.log_level)
         service = Land(settings, database, once=once)
         asyncio.run(service.serve())
+        if service.is_over and (waiting := service.waiting()):
+            raise OperatorError("; ".join(waiting))
     if folder and service.is_over:
         made = Path(folder) / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}"
         log.info("parquet_written", folder=str(made), rows=export(target, {"parquet": made})["parquet"])
@@ -91,6 +93,8 @@ class Land:
         self.metrics = Metrics()
         self.followers: list[Follower] = []
         self._target = ""
+        self._shapes = Shapes(database)
+        """Of the values."""
         self.is_over = False
         """Whether all that was wanted ``once`` has landed."""
 
@@ -119,15 +123,19 @@ class Land:
             "ready": bool(found) and not problems,
             "kafka": "connected" if found and all(each.running for each in found) else "waiting",
             "lag": sum(each.lag for each in found),
-            "problems": list(dict.fromkeys(problems)),
+            "problems": [*dict.fromkeys(problems), *self.waiting()],
         }
+
+    def waiting(self) -> list[str]:
+        """They stop no other form, so they are no reason not to be ready."""
+        return [f"form {form} waits for its tables: {why}" for (_, form), (_, why) in self._shapes.waiting.items()]
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         shapes = Shapes(self._database)
         known = [Definitions(self._database, self._registry, shapes), People(self._database, self._registry)]
         self.followers = [self._follower("names", [*known, States(self._database, self._registry)])]
         self.followers[0].start()
-        return [self._land(Values(self._database, self._registry, Shapes(self._database)))]
+        return [self._land(Values(self._database, self._registry, self._shapes))]
 
     def _follower(self, name: str, topics: list[Any]) -> Follower:
         return Follower(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskbridge.landing.shapes import LandedForm, Shapes, put_of, read_values_again, row_of
+from taskbridge.landing.shapes import Shapes, put_of, read_values_again, row_of
 from taskbridge.landing.tables import TABLES, WRITER, Among, Put
 from taskbridge.landing.values import Field, Place, Typed, guesses, plain, to_json, typed
 from taskbridge.runtime.database import clean
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import Connection
 
+    from taskbridge.landing.shapes import FormKey, LandedForm
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import FormData, PersonRecord, TaskState
     from taskbridge.schemas.registry import Registry
@@ -116,22 +117,32 @@ class Values(_Landed):
             else:
                 read_at[each.key] = each.value.read_at
             newest[each.key] = each
-        self._clear(connection, newest, before)
-        by_form: dict[LandedForm, list[Record]] = defaultdict(list)
-        for each in newest.values():
-            if each.value is not None:
-                its: FormData = each.value.record
-                process_code, app_type = _plain(its.process_code), plain(its.app_type)
-                by_form[self._shapes.form_of(connection, each.value.key, app_type, process_code)].append(each)
-        unfit = [found for form, its in by_form.items() for found in self._put(connection, form, its)]
-        self.forget(connection, [key for key, each in newest.items() if each.value is None and key in before])
-        landed = [
-            (_FORM, each.key, each.partition, *form.key, each.value.read_at)
-            for form, its in by_form.items()
-            for each in its
-        ]
-        self.put["landed"].rows(connection, landed)
+        gone = [key for key, each in newest.items() if each.value is None and key in before]
+        self._delete(connection, gone, before)
+        self.forget(connection, gone)
+        by_form: dict[FormKey, dict[str, Record]] = defaultdict(dict)
+        for key, each in newest.items():
+            if each.value is not None and each.value.key not in self._shapes.waiting:
+                by_form[each.value.key][key] = each
+        unfit: list[Unfit] = []
+        for form_key, its in by_form.items():
+            last: FormData = next(reversed(its.values())).value.record
+            with self._shapes.apart(connection, form_key, plain(last.app_type)):
+                self._clear(connection, its, before)
+                form = self._shapes.form_of(connection, form_key, plain(last.app_type), _plain(last.process_code))
+                found = self._put(connection, form, [*its.values()])
+                landed = [(_FORM, key, each.partition, *form_key, each.value.read_at) for key, each in its.items()]
+                self.put["landed"].rows(connection, landed)
+                unfit += found
         return unfit
+
+    def purge(self, _now_ms: int, /) -> int:
+        """Try the forms again that the database refused."""
+        with self.database.write() as connection:
+            self.lock(connection)
+            with self._shapes.used(connection):
+                self._shapes.try_again(connection)
+        return 0
 
     def drop(self, connection: Connection, partition: int, /) -> None:
         with self._shapes.used(connection):
@@ -145,9 +156,7 @@ class Values(_Landed):
         stays = {
             key
             for key, value in known.items()
-            if value is not None
-            and not value.record.deleted
-            and value.key == (before[key].corp_id, before[key].form_uuid)
+            if not value.record.deleted and value.key == (before[key].corp_id, before[key].form_uuid)
         }
         self._delete(connection, known.keys() - stays, before)
         self._delete(connection, stays, before, lines_only=True)
@@ -257,10 +266,11 @@ class Definitions(_Directory):
             latest: Any = super().write(connection, records)
             for key, each in latest.items():
                 form = self._shapes.forms.get(key)
-                if form is None or form.definition == each.value:
+                if form is None or key in self._shapes.waiting or form.definition == each.value:
                     continue
-                if self._shapes.define(connection, form, each.value):
-                    read_values_again(self.database, connection)
+                with self._shapes.apart(connection, key, form.app_type):
+                    if self._shapes.define(connection, form, each.value):
+                        read_values_again(self.database, connection)
         return ()
 
 

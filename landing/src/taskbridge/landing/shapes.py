@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
+from sqlalchemy.exc import ProgrammingError
 
 from taskbridge.landing.names import column_names, ends_of, line_table_name, table_name, view_names
 from taskbridge.landing.tables import SCHEMA, TABLES, Columns, Put, Type, create_table, quoted, type_of
@@ -79,6 +80,8 @@ class LandedTable:
     """Those of the fields' kinds of today, also of fields that the definition does not have any more."""
     put: Put | None = None
     """Of the columns in use; made when rows are written."""
+    is_shown: bool = True
+    """Whether the view may be right: it has been written since a column was added."""
 
     @property
     def key(self) -> list[str]:
@@ -134,10 +137,15 @@ class Shapes:
         self._mark = "?" if database.is_sqlite else "%s"
         self._revision: str | None = None
         self.forms: dict[FormKey, LandedForm] = {}
+        self.waiting: dict[FormKey, tuple[str, str]] = {}
+        """The app of each form that the database refused, and why."""
+        self._refused: set[FormKey] = set()
         self._taken: set[str] = set()
         self._there: Mapping[str, set[str]] = {}
         """The columns of tables in the database, in lower case: also those that an administrator added."""
-        self._put = {name: Put(database, name, *TABLES[name]) for name in ("forms", "form_columns", "line_tables")}
+        self._put = {
+            name: Put(database, name, *TABLES[name]) for name in ("forms", "form_columns", "line_tables", "waiting")
+        }
         self._put_about = Put(database, "about", {"name": "text", "value": "text"}, ["name"])
 
     @contextmanager
@@ -149,6 +157,40 @@ class Shapes:
         except Exception:
             self._revision = None
             raise
+
+    @contextmanager
+    def apart(self, connection: Connection, key: FormKey, app_type: str) -> Generator[None]:
+        """A block that is rolled back alone where the database refuses it: then this form waits, and no other.
+
+        The first time all of the transaction fails, and is repeated with the tables that there are now.
+        """
+        try:
+            with connection.begin_nested():
+                yield
+            self._refused.discard(key)
+        except ProgrammingError as error:
+            if key not in self._refused:
+                self._refused.add(key)
+                raise
+            problem = str(error.orig).partition("\n")[0]
+            # No trace, which would show the statement: an administrator has to change something.
+            log.error("form_waits", form_uuid=key[1], problem=problem)  # noqa: TRY400
+            self._put["waiting"].rows(connection, [(*key, app_type, plain(problem))])
+            self._renew(connection)
+            self._revision = None
+            self._refresh(connection)
+
+    def try_again(self, connection: Connection) -> None:
+        """Make the tables of forms that wait, and read all values again."""
+        where = f"corp_id = {self._mark} AND form_uuid = {self._mark}"
+        for key, (app_type, _) in [*self.waiting.items()]:
+            self._refused.add(key)
+            with self.apart(connection, key, app_type):
+                connection.exec_driver_sql(f"DELETE FROM waiting WHERE {where}", key)
+                form = self.form_of(connection, key, app_type, None)
+                self.define(connection, form, self._definition_of(connection, key))
+                read_values_again(self._database, connection)
+                self.waiting.pop(key, None)
 
     def _refresh(self, connection: Connection) -> None:
         """Read the forms again if any process has changed one, or a change of this one was rolled back."""
@@ -177,6 +219,8 @@ class Shapes:
             its = Field(field_id, Kind(kind), parent)
             table.columns.append(Column(column, its, label, position, bool(dropped)))
         self._revision = revision
+        waiting = "SELECT corp_id, form_uuid, app_type, problem FROM waiting"
+        self.waiting = {(each[0], each[1]): (each[2], each[3]) for each in self._rows(connection, waiting)}
         relations = (
             "SELECT m.name, c.name FROM sqlite_master AS m"
             " LEFT JOIN pragma_table_info(CASE m.type WHEN 'table' THEN m.name END) AS c"
@@ -189,14 +233,17 @@ class Shapes:
         for name, column in self._rows(connection, relations):
             there[name].add((column or "").lower())
         self._taken, self._there = {*there}, there
-        for form in self.forms.values():
+        for form in [*self.forms.values()]:
             form.definition = self._definition_of(connection, form.key)
             self._settle(form)
-            if any(
+            if form.key not in self.waiting and any(
                 each.view not in there or not there.get(each.name, set()) >= {column.name for column in each.columns}
                 for each in form.tables
             ):
-                self._repair(connection, form, there)
+                with self.apart(connection, form.key, form.app_type):
+                    self._repair(connection, form, there)
+                if form.key in self.waiting:
+                    return  # all were read again
 
     def _repair(self, connection: Connection, form: LandedForm, there: Mapping[str, set[str]]) -> None:
         """Make what was dropped again, and read all values again."""
@@ -214,7 +261,9 @@ class Shapes:
             table.columns = [each for each in table.columns if each not in lost]
         self._add(connection, form, dict.fromkeys(gone))
         self._settle(form)
-        self._describe(connection, form, again=True)
+        for table in form.tables:
+            table.is_shown = False
+        self._describe(connection, form)
         read_values_again(self._database, connection)
 
     def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
@@ -313,6 +362,7 @@ class Shapes:
         for name in column_names(its.field_id, its.kind, taken):
             alter = f"ALTER TABLE {quoted(self._database, table.name)} ADD COLUMN {quoted(self._database, name)} {kind}"
             connection.exec_driver_sql(alter)
+            table.is_shown = False
             last = table.columns[-1].position if table.columns else 0
             table.columns.append(Column(name, its, None, last + 1, dropped=False))
 
@@ -335,8 +385,8 @@ class Shapes:
             table.put = None
         form.fields = fields
 
-    def _describe(self, connection: Connection, form: LandedForm, *, again: bool = False) -> None:
-        """Write the rows and views about a form; ``again``: views too whose names are right."""
+    def _describe(self, connection: Connection, form: LandedForm) -> None:
+        """Write the rows and views about a form."""
         corp_id, form_uuid = form.key
         row = (corp_id, form_uuid, form.app_type, form.label, form.main.name, form.process_code)
         self._put["forms"].rows(connection, [row])
@@ -347,12 +397,12 @@ class Shapes:
                 for each in table.columns
             ]  # fmt: skip
             self._put["form_columns"].rows(connection, rows)
-            self._show(connection, table, again=again)
+            self._show(connection, table)
 
-    def _show(self, connection: Connection, table: LandedTable, *, again: bool) -> None:
+    def _show(self, connection: Connection, table: LandedTable) -> None:
         """The view with labels as names. In PostgreSQL it is never dropped: people have grants on it.
 
-        One with the right names may show what an administrator renamed, so it is replaced where that was made again.
+        One with the right names may show something else: what an administrator renamed, or added to the view.
         """
         first, last = table.ours
         ours = [*first, *last]
@@ -373,14 +423,15 @@ class Shapes:
             connection.exec_driver_sql(f"DROP VIEW IF EXISTS {view}")
         else:
             replace = "OR REPLACE "
-            if self._rename(connection, table, view, [name for _, name in shown]) and not again:
+            if self._rename(connection, table, view, [name for _, name in shown]) and table.is_shown:
                 return
         select = f"SELECT {selected} FROM {quoted(quote, table.name)}"
         connection.exec_driver_sql(f"CREATE {replace}VIEW {view} AS {select}")
         self._taken.add(table.view)
+        table.is_shown = True
 
     def _rename(self, connection: Connection, table: LandedTable, view: str, names: Sequence[str]) -> bool:
-        """Give the columns that the view has these names; whether it has all of them."""
+        """Give the columns that the view has these names; whether it had all of them."""
         columns = (
             "SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped AND attrelid = "
             f"(SELECT oid FROM pg_class WHERE relnamespace = '{SCHEMA}'::regnamespace AND relname = %s) ORDER BY attnum"
@@ -395,7 +446,7 @@ class Shapes:
         for old, new in [*steps, *((between, names[at]) for (at, _), (_, between) in zip(changed, steps, strict=True))]:
             old_name, new_name = quoted(self._database, old), quoted(self._database, new)
             connection.exec_driver_sql(f"ALTER TABLE {view} RENAME COLUMN {old_name} TO {new_name}")
-        return len(there) == len(names)
+        return False
 
     def _renew(self, connection: Connection) -> None:
         """Before each change, also of this object: after a rollback, the database has another revision than this."""

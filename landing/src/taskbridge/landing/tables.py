@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from sqlalchemy import inspect
+
 from taskbridge.landing.values import to_json
 from taskbridge.runtime.follow.tables import EPOCH
 from taskbridge.runtime.follow.tables import metadata as positions
@@ -57,6 +59,8 @@ TABLES: Mapping[str, tuple[Columns, list[str]]] = {
     ),
     "tasks": _table("instance_id task_id assignee_id step_name created_at:at due_at:at status", key=3),
     "decisions": _table("instance_id task_id actor_id outcome remark decided_by decided_at:at step_name", key=2),
+    # Forms that the database refused: their records land once it does not.
+    "waiting": _table("corp_id form_uuid app_type problem", key=2),
     "people": _table("corp_id user_id name department employee_number _partition:int", key=2),
     # Ours: which record each row is from, definitions of forms, and the tables of their sub-forms.
     "landed": _table("kind instance_id partition:int corp_id form_uuid read_at:int", key=2),
@@ -81,13 +85,10 @@ def create_table(
     name: str,
     columns: Columns,
     key: Sequence[str],
-    *,
-    only_new: bool = False,
 ) -> None:
     listed = [f"{quoted(database, each)} {type_of(database, kind)}" for each, kind in columns.items()]
     listed.append(f"PRIMARY KEY ({', '.join(quoted(database, each) for each in key)})")
-    unless = "IF NOT EXISTS " if only_new else ""
-    connection.exec_driver_sql(f"CREATE TABLE {unless}{quoted(database, name)} ({', '.join(listed)})")
+    connection.exec_driver_sql(f"CREATE TABLE {quoted(database, name)} ({', '.join(listed)})")
 
 
 def prepare(database: Database) -> str:
@@ -104,8 +105,9 @@ def prepare(database: Database) -> str:
         ):
             connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
         positions.create_all(connection)
-        for name, (columns, key) in TABLES.items():
-            create_table(database, connection, name, columns, key, only_new=True)
+        # Only those that are missing: a user who may create no more tables fills those that are there.
+        for name in TABLES.keys() - {*inspect(connection).get_table_names(None if database.is_sqlite else SCHEMA)}:
+            create_table(database, connection, name, *TABLES[name])
         found = connection.exec_driver_sql(f"SELECT value FROM about WHERE name = '{EPOCH}'").scalar()
         if found is None:
             found = secrets.token_hex(8)
