@@ -172,12 +172,12 @@ async def forms(
         yield found
 
 
-def truth(found: Forms) -> dict[str, dict[str, str | None]]:
-    """The values of every instance that DingTalk has now."""
+def truth(found: Forms, *, since_ms: int = 0) -> dict[str, dict[str, str | None]]:
+    """The values of every instance that DingTalk has now; without rows of ORDINARY that changed before that time."""
     return {
         each.instance_id: dict(each.form_data)
         for each in found.api.company.instances(at_ms=found.api.clock.now_ms())
-        if each.form_uuid is not None
+        if each.form_uuid is not None and (each.form_uuid != ORDINARY or each.modified_ms >= since_ms)
     }
 
 

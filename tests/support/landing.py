@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from taskbridge.landing.records import Definitions, People, States, Values
 from taskbridge.landing.shapes import Shapes
 from taskbridge.landing.tables import SCHEMA, prepare
 from taskbridge.runtime.database import open_target
+from taskbridge.runtime.follow.batch import PositionLost
 from taskbridge.runtime.follow.positions import read_positions
 from taskbridge.schemas.codec import form_codec, form_data_codec, person_codec
 from taskbridge.schemas.events import Form, FormData, FormField, PersonRecord, form_key, notification_key
 from taskbridge.schemas.topics import FORM_DATA, FORMS, PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Generator, Mapping, Sequence
 
     from support.center import Databases
@@ -124,6 +126,22 @@ class Source:
             process.follow()
             if self.has_landed(target):
                 return process
+
+    def land_under_kills(
+        self, target: Database, processes: list[LandProcess], chance: random.Random, *, calm: bool
+    ) -> list[LandProcess]:
+        """By processes that are killed, or whose connection is; ``calm``: until everything has landed."""
+        for attempt in range(1000 if calm else 3):
+            if not processes or chance.random() < 0.5:
+                processes = [LandProcess(target, *self.topics) for _ in range(chance.choice([1, 1, 2]))]
+            with suppress(Killed, PositionLost), killed_before(target, chance.randrange(20 + 40 * attempt)):
+                for each in processes:
+                    each.assign({*each.assigned})
+                    each.follow(batch=chance.choice([1, 3, 1000]), chance=chance)
+            if calm and self.has_landed(target):
+                return processes
+        assert not calm, "the tables never became those of the topics"
+        return processes
 
     def has_landed(self, target: Database) -> bool:
         with target.read() as connection:

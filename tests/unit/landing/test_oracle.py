@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from support.center_records import NOW_MS
-from support.landing import APP, CORP, Killed, LandProcess, Source, killed_before, rows_of
-from taskbridge.runtime.follow.batch import PositionLost
+from support.landing import APP, CORP, LandProcess, Source, rows_of
 from taskbridge.schemas.events import Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ class World:
         self.newest: dict[str, tuple[FormData, dict[str, Value], list[dict[str, Value]]]] = {}
         self.states: dict[str, TaskState] = {}
         self.written: list[FormData] = []
-        self.processes = [LandProcess(target, *self.source.topics)]
+        self.processes: list[LandProcess] = []
 
     def move(self) -> None:
         moves = [self.fill] * 6 + [self.read_again, self.delete, self.forget, self.define, self.define, self.decide]
@@ -152,19 +150,7 @@ class World:
         self.source.move(self.states[instance_id])
 
     def land(self, *, calm: bool) -> None:
-        """By processes that are killed, or whose connection is; ``calm``: until everything has landed."""
-        for attempt in range(1000 if calm else 3):
-            if self.chance.random() < 0.5:
-                self.processes = [
-                    LandProcess(self.target, *self.source.topics) for _ in range(self.chance.choice([1, 1, 2]))
-                ]
-            with suppress(Killed, PositionLost), killed_before(self.target, self.chance.randrange(20 + 40 * attempt)):
-                for each in self.processes:
-                    each.assign({*each.assigned})
-                    each.follow(batch=self.chance.choice([1, 3, 1000]), chance=self.chance)
-            if calm and self.source.has_landed(self.target):
-                return
-        assert not calm, "the tables never became those of the topics"
+        self.processes = self.source.land_under_kills(self.target, self.processes, self.chance, calm=calm)
 
     def check(self) -> None:
         by_form: dict[str, dict[str, Any]] = defaultdict(dict)

@@ -1,23 +1,26 @@
-"""However people edit, and whenever reconcile is killed: at the end the topic has the values that DingTalk has.
+"""However people edit, and whenever reconcile and land are killed: topic and tables end with the values of DingTalk.
 
-In virtual time. ``TASKBRIDGE_COMPANIES`` is the number of seeds of the first test.
+In virtual time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sqlite3
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import defaultdict
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.center import databases, dialect
 from support.form_topics import ORDINARY, FakeTopics, Forms, forms, truth, values
-from support.reconcile import HOUR_MS, MINUTE_MS, NOW, filed, happened
+from support.landing import LandProcess, Source, new_target, rows_of
+from support.reconcile import FORM, HOUR_MS, MINUTE_MS, NOW, filed, happened
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.calls import Spent
 from taskbridge.dingtalk.times import DAY_MS, day_of
@@ -25,16 +28,23 @@ from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.store import FILE_NAME
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Action
+from taskbridge.schemas.topics import FORM_DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from support.center import Databases
+    from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import FormData
 
-SEEDS = int(os.environ.get("TASKBRIDGE_COMPANIES", "2"))
+__all__ = ["databases", "dialect"]
+
+SEEDS = [pytest.param(each, marks=[pytest.mark.nightly] if each > 1 else []) for each in range(10)]
 DAYS, STEP_MS = 4, 30 * MINUTE_MS
 PER_DAY = 60
+KEEP_DAYS = 17
+"""Of values of the form without a process: those of the first days go before the end."""
 
 
 class Killed(BaseException):
@@ -80,6 +90,64 @@ class MortalTopics(FakeTopics):
             await super().write_forms([each])
         await super().write_forms([], tombstones)
         self.death.step()
+
+
+@dataclass
+class Tables:
+    """The tables of form data, by processes of land that are killed."""
+
+    found: Forms
+    target: Database
+    chance: random.Random
+    source: Source = field(default_factory=Source)
+    processes: list[LandProcess] = field(default_factory=list[LandProcess])
+
+    def define(self) -> None:
+        """The form's version of today: without the field of yesterday, and with other labels."""
+        day = self.found.api.clock.now_ms() // DAY_MS
+        fields = {"number_1": "NumberField", "table_1": "TableField", f"text_{day % 5}": "TextField"}
+        fields |= {"table_1/text_9": "TextField", "table_1/number_2": "NumberField"}
+        labels = {"number_1": f"金额 {day}", "number_2": "数量"}
+        for form in (FORM, ORDINARY):
+            self.source.define(fields, labels, form=form)
+
+    def land(self, *, calm: bool) -> None:
+        log = self.found.topics.logs[FORM_DATA.name]
+        for each in log[len(self.source.values.records) :]:
+            self.source.values.append(each.key(), each.value())
+        self.processes = self.source.land_under_kills(self.target, self.processes, self.chance, calm=calm)
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Of instances that are not deleted, by the views' tables; what has no column is as it came."""
+        found: dict[str, dict[str, Any]] = {}
+        lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for form in rows_of(self.target, "forms"):
+            table = form["table_name"]
+            for row in rows_of(self.target, f"{table}__table_1"):
+                lines[row["instance_id"]].append(shown(row, ("text_9", "number_2")))
+            for row in rows_of(self.target, table):
+                if not row["_deleted"]:
+                    found[row["instance_id"]] = shown(row, ("number_1", *(f"text_{each}" for each in range(5))))
+        assert not lines.keys() - found.keys()
+        return {key: {**each, "table_1": lines[key]} for key, each in found.items()}
+
+
+def shown(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads(row["_raw"]) if isinstance(row["_raw"], str) else row["_raw"] or {}
+    assert raw.keys() <= {*names}
+    values = {each: raw.get(each, row.get(each)) for each in names}
+    return {name: exact(name, value) for name, value in values.items() if value is not None}
+
+
+def exact(name: str, value: object) -> object:
+    return Decimal(str(value)) if name.startswith("number") else value
+
+
+def landed(data: Mapping[str, str | None]) -> dict[str, Any]:
+    """The values of an instance as tables have them."""
+    lines = json.loads(data.get("table_1") or "[]")
+    plain = {name: exact(name, value) for name, value in data.items() if value and name != "table_1"}
+    return {**plain, "table_1": [{name: exact(name, value) for name, value in each.items()} for each in lines]}
 
 
 class World:
@@ -169,21 +237,26 @@ async def run(found: Forms, death: Death, folder: Path) -> None:
         pass  # reported, and tried again
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_the_topic_ends_with_the_values_of_dingtalk(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_topic_and_tables_end_with_the_values_of_dingtalk(
+    seed: int, databases: Databases, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wire, "SEARCH_ROWS", 100)
-    asyncio.run(_live(seed, tmp_path))
+    with closing(new_target(databases, dialect)) as target:
+        asyncio.run(_live(seed, tmp_path, target))
 
 
-async def _live(seed: int, folder: Path) -> None:
+async def _live(seed: int, folder: Path, target: Database) -> None:
     allowance = Allowance(per_second=10, per_day=PER_DAY, per_month=1_000_000)
     death = Death(random.Random(f"death {seed}"))
     made = dict[str, int]()
-    async with forms(folder, allowance=allowance, ordinary_forms=(ORDINARY,)) as found:
+    app: dict[str, Any] = {"ordinary_forms": (ORDINARY,), "keep_days": ((ORDINARY, KEEP_DAYS),)}
+    async with forms(folder, allowance=allowance, **app) as found:
         found.topics.__class__ = MortalTopics
         found.topics.death = death  # pyright: ignore[reportAttributeAccessIssue]
         become_mortal(found, death, folder)
         world, dingtalk = World(found, seed), found.api.dingtalk
+        tables = Tables(found, target, random.Random(f"tables {seed}"))
         dingtalk.search_rows = 100
         for at in range(150):  # more than a query returns, on one day
             found.happen(filed(f"R-old-{at}", NOW, form_uuid=ORDINARY, process_code=None, form_data={"number_1": "1"}),
@@ -198,6 +271,10 @@ async def _live(seed: int, folder: Path) -> None:
             death.aim()
             await run(found, death, folder)
             count(found, made)
+            if hour % 24 == 8:
+                tables.define()
+            if at % 8 == 0:
+                tables.land(calm=False)
             found.api.clock.pass_s(STEP_MS / 1000)
         dingtalk.faults.is_down, dingtalk.faults.lag_ms, death.left = False, 0, 1_000_000_000
         # Deletions that nobody announced are found after eight days, a day after the calls of a week of checks.
@@ -205,7 +282,12 @@ async def _live(seed: int, folder: Path) -> None:
             await run(found, death, folder)
             count(found, made)
             found.api.clock.pass_s(DAY_MS / 2 / 1000)
-        assert values(found) == truth(found)
+        await run(found, death, folder)
+        kept = truth(found, since_ms=found.app.kept_since(ORDINARY, now_ms=found.api.clock.now_ms()))
+        assert values(found) == kept
+        tables.land(calm=True)
+        assert tables.values() == {key: landed(each) for key, each in kept.items()}
+        assert len(kept) < len(truth(found))
         assert max(made.values()) <= PER_DAY, "no call beyond the budget"
         assert death.kills > 5
         known = found.topics.newest()
