@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, false, func, or_, select
 
 from taskbridge.center.access.audit import ERASED, AuditEntry, append, of_person
+from taskbridge.center.access.sessions import refuse_tokens
 from taskbridge.center.tables import PERSONAL, Person, audit, entries, lock_of, people, person_ids, pseudonyms
 from taskbridge.runtime.database import Database, clean, in_key_order
 
@@ -45,7 +46,7 @@ class Erasure:
         return None if listed is None and not +found else +found
 
     def erase(self, person: Person) -> Erased:
-        """Delete them, in one transaction with the entry that says so. Sessions end, and so do their event streams.
+        """Delete them, in one transaction with the entry that says so. Sessions, streams and access tokens end.
 
         Safe to repeat. Somebody who signs in again is known again, by another pseudonym.
         """
@@ -55,6 +56,8 @@ class Erasure:
             deleted: Counter[str] = Counter()
             for each in _ERASED:
                 deleted[each.table.name] += _delete(connection, each, person)
+            corp_id, user_id = map(clean, person)
+            connection.execute(refuse_tokens(self._database, (corp_id, user_id)))
             # The trail's lock is the last one, and pseudonyms belong to it.
             entry = append(connection, self._database, "", ERASED, person)
             deleted[pseudonyms.name] += _delete(connection, pseudonyms.c.user_id, person)

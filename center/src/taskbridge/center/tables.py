@@ -453,7 +453,8 @@ start_lists = Table(
 assistants = Table(
     "assistants",
     metadata,
-    # Of a person and a client; without a client, of a sign-out everywhere; without a person, of a refused client.
+    # Of a person and a client; without a client, of a sign-out everywhere, by the hash of the person; without a person,
+    # of a refused client.
     *_texts("corp_id", "user_id", "client", primary_key=True),
     Column("used_at", BigInteger, nullable=False),
     # Access tokens that were issued earlier are refused.

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from support import http_clients
 from support.assistants import AUDIENCE, Assistant, text_of, token_of
@@ -22,9 +22,10 @@ from taskbridge.center.access import oidc
 from taskbridge.center.access.delegations import Delegation
 from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
 from taskbridge.center.assistants.tools import CALLS_A_MINUTE
-from taskbridge.center.tables import delegations
+from taskbridge.center.erasure import Erasure
+from taskbridge.center.tables import assistants, delegations
 from taskbridge.runtime.database import now_ms
-from taskbridge.schemas.events import Person, Status, TaskEntry
+from taskbridge.schemas.events import Person, PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -346,6 +347,19 @@ def test_signing_out_everywhere_refuses_earlier_tokens(world: tuple[Served, Iden
     assert post(url, earlier).status_code == 401
     assert post(url, later).status_code == 200
     assert post(url, token_of(provider, "bob", iat=now - 10)).status_code == 200
+
+
+def test_erasing_a_person_refuses_earlier_tokens_for_good(world: tuple[Served, IdentityProvider, str]) -> None:
+    """Also once they are imported again."""
+    served, provider, url = world
+    now = int(time.time())
+    earlier, later = token_of(provider, iat=now - 10), token_of(provider, iat=now + 10)
+    assert post(url, earlier).status_code == 200
+    Erasure(served.database).erase(("ours", "ann"))
+    served.rows.know("ours", PersonRecord("ann", "Ann", employee_number="1"))
+    assert (post(url, earlier).status_code, post(url, later).status_code) == (401, 200)
+    with served.database.read() as connection:
+        assert "ann" not in connection.execute(select(assistants.c.user_id)).scalars().all()
 
 
 def test_an_operator_sees_and_refuses_clients(world: tuple[Served, IdentityProvider, str]) -> None:

@@ -119,7 +119,7 @@ class Sessions:
         ended = sessions.c.token_sha256 == session.token_sha256
         if everywhere:
             ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
-        refuse = [_refuse_tokens(self._database, (session.corp_id, session.user_id))] if everywhere else []
+        refuse = [refuse_tokens(self._database, (session.corp_id, session.user_id))] if everywhere else []
         rows = await self._write(
             *refuse,
             delete(sessions).where(in_key_order(sessions, ended)).returning(sessions.c.token_sha256),
@@ -191,9 +191,14 @@ class Sessions:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)
 
 
-def _refuse_tokens(database: Database, person: Person) -> Executable:
+def key_of_tokens(person: Person) -> str:
+    """In place of the user id in what refuses the person's earlier access tokens: it stays when they are erased."""
+    return digest_of("/".join(person))
+
+
+def refuse_tokens(database: Database, person: Person) -> Executable:
     """From now on, assistants need access tokens of the person that are issued later."""
-    key, now = dict(zip(("corp_id", "user_id", "client"), (*person, ""), strict=True)), now_ms()
+    key, now = {"corp_id": person[0], "user_id": key_of_tokens(person), "client": ""}, now_ms()
     values = {"used_at": now, "refused_before": now}
     put = database.insert(assistants).values({**key, **values})
     return put.on_conflict_do_update(index_elements=[*key], set_=values)
@@ -206,7 +211,7 @@ def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry
     """
     corp_id, user_id = map(clean, person)
     with database.write(durable=True) as connection:
-        connection.execute(_refuse_tokens(database, (corp_id, user_id)))
+        connection.execute(refuse_tokens(database, (corp_id, user_id)))
         its = (sessions.c.corp_id == corp_id) & (sessions.c.user_id == user_id)
         count = connection.execute(delete(sessions).where(in_key_order(sessions, its))).rowcount
         return count, append(connection, database, "", SESSIONS_ENDED, person) if count else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import and_, case, func, select, tuple_
 
 from taskbridge.center.access.audit import ALLOWED, ASSISTANT_READ, REFUSED, append_of
+from taskbridge.center.access.sessions import key_of_tokens
 from taskbridge.center.tables import Person, assistants
 from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.rates import PerSource
@@ -48,7 +49,7 @@ class Clients:
     async def check(self, person: Person, client: str, issued_at: int) -> None:
         """Raise Unauthorized if tokens of this person or client are refused that were issued then."""
         (corp_id, user_id), client = map(clean, person), clean(client)
-        keys = (user_id, ""), (user_id, client), ("", client)
+        keys = (key_of_tokens((corp_id, user_id)), ""), ("", client)
         its = assistants.c.corp_id == corp_id, tuple_(assistants.c.user_id, assistants.c.client).in_(keys)
 
         def read() -> int:
