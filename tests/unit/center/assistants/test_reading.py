@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select, update
 
 from support import http_clients
 from support.assistants import AUDIENCE, Assistant, text_of, token_of
@@ -20,10 +21,13 @@ from support.served_apps import serving
 from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in, tokens_file
 from taskbridge.center.access import oidc
 from taskbridge.center.access.delegations import Delegation
+from taskbridge.center.access.access import Caller
+from taskbridge.center.access.audit import ASSISTANT_READ
+from taskbridge.center.assistants.clients import Clients
 from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
 from taskbridge.center.assistants.tools import CALLS_A_MINUTE
 from taskbridge.center.erasure import Erasure
-from taskbridge.center.tables import assistants, delegations
+from taskbridge.center.tables import assistants, audit, delegations
 from taskbridge.runtime.database import now_ms
 from taskbridge.schemas.events import Person, PersonRecord, Status, TaskEntry
 
@@ -360,6 +364,28 @@ def test_erasing_a_person_refuses_earlier_tokens_for_good(world: tuple[Served, I
     assert (post(url, earlier).status_code, post(url, later).status_code) == (401, 200)
     with served.database.read() as connection:
         assert "ann" not in connection.execute(select(assistants.c.user_id)).scalars().all()
+
+
+def test_who_reads_is_recorded_once_an_hour_at_any_number_of_replicas(
+    world: tuple[Served, IdentityProvider, str],
+) -> None:
+    served, _, _ = world
+    caller = Caller("sso", "claude", corp_id="ours", user_id="ann")
+
+    async def note() -> None:
+        for _ in range(3):  # each knows nothing of the others, or has forgotten it
+            clients = Clients(served.database, served.rows.threads)
+            await clients.note(caller, ("ours", "ann"), "claude", "claude", address="192.0.2.1")
+
+    asyncio.run(note())
+    with served.database.write() as connection:
+        entries = connection.execute(select(func.count()).select_from(audit).where(audit.c.action == ASSISTANT_READ))
+        assert entries.scalar_one() == 1
+        connection.execute(update(assistants).values(used_at=assistants.c.used_at - 3_600_001))
+    asyncio.run(note())
+    with served.database.read() as connection:
+        entries = connection.execute(select(func.count()).select_from(audit).where(audit.c.action == ASSISTANT_READ))
+        assert entries.scalar_one() == 2
 
 
 def test_an_operator_sees_and_refuses_clients(world: tuple[Served, IdentityProvider, str]) -> None:

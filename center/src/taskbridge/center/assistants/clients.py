@@ -71,11 +71,12 @@ class Clients:
         def write() -> None:
             with self._database.write() as connection:
                 if caller.mode == "sso":
-                    key = {"corp_id": person[0], "user_id": person[1], "client": client}
-                    values = {name: clean(value) for name, value in key.items()} | {"used_at": now_ms()}
-                    put = self._database.insert(assistants).values(**values, refused_before=0)
-                    put = put.on_conflict_do_update(index_elements=[*key], set_={"used_at": values["used_at"]})
-                    connection.execute(put)
+                    key = dict(zip(("corp_id", "user_id", "client"), map(clean, (*person, client)), strict=True))
+                    put = self._database.insert(assistants).values(**key, used_at=(at := now_ms()), refused_before=0)
+                    is_old = assistants.c.used_at <= at - _AGAIN_S * 1000
+                    put = put.on_conflict_do_update(index_elements=[*key], set_={"used_at": at}, where=is_old)
+                    if connection.execute(put.returning(assistants.c.used_at)).first() is None:
+                        return  # another replica did, or it is forgotten here
                 subject = said if caller.mode == "sso" else person
                 append_of(connection, self._database, caller, ASSISTANT_READ, subject, address=address)
 
