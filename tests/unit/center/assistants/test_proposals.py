@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from mcp_types import ElicitRequestURLParams, ElicitResult
+from msgspec.structs import replace
 from sqlalchemy import update
 
 from support.acting import World, acting
@@ -257,7 +258,8 @@ def test_hostile_texts_stay_data(served: tuple[Served, IdentityProvider, str]) -
     )
     texts: dict[str, Any] = dict.fromkeys(("title", "url", "process_name", "serial_no", "instance_status"), HOSTILE)
     originator = Person("ann", HOSTILE)
-    found.rows.store(state("erp:2", corp_id="ours", source="erp", originator=originator, tasks=(task,), **texts))
+    named = replace(task, task_id=HOSTILE, step_id=HOSTILE, assignee_ids=("ann", HOSTILE))
+    found.rows.store(state("erp:2", corp_id="ours", source="erp", originator=originator, tasks=(task, named), **texts))
     form = {HOSTILE: HOSTILE}
     ids = "e-1", "erp", Action.CREATED, "ours", "APP", "erp:2"
     texts = {"title": HOSTILE, "step_name": HOSTILE}
@@ -274,7 +276,7 @@ def test_hostile_texts_stay_data(served: tuple[Served, IdentityProvider, str]) -
     assert answers[2]["form"] == [
         {"field": {"untrusted": True, "text": HOSTILE}, "label": None, "value": {"untrusted": True, "text": HOSTILE}}
     ]
-    assert ann("count_tasks")["pending"] == 3, "nothing happened"
+    assert ann("count_tasks")["pending"] == 4, "nothing happened"
 
 
 def test_the_words_of_a_system_that_refuses_stay_data(served: tuple[Served, IdentityProvider, str]) -> None:

@@ -20,11 +20,11 @@ from support.identity_provider import CLIENT_ID
 from support.served_apps import serving
 from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in, tokens_file
 from taskbridge.center.access import oidc
-from taskbridge.center.access.delegations import Delegation
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import ASSISTANT_READ
+from taskbridge.center.access.delegations import Delegation
 from taskbridge.center.assistants.clients import Clients
-from taskbridge.center.assistants.content import ANSWER_MAX, TEXT_MAX
+from taskbridge.center.assistants.content import ANSWER_MAX, LISTED_MOST, TEXT_MAX, cut, marked
 from taskbridge.center.assistants.tools import CALLS_A_MINUTE
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.tables import assistants, audit, delegations
@@ -77,8 +77,10 @@ def test_an_assistant_reads_the_tasks_of_its_person(
     assert ann("list_tasks", view="created", q="nothing like it")["items"] == []
     found = ann("get_task", instance_id="I-own")
     assert (found["revision"], found["tasks"][0]["assignee_ids"], found["form"]) == (1, ["bob"], [])
-    [waits] = ann("waiting_for", instance_id="I-own")["items"]
-    assert waits["assignees"] == [{"user_id": "bob", "name": {"untrusted": True, "text": "Bob"}}]
+    waiting = ann("waiting_for", instance_id="I-own")
+    [waits] = waiting["items"]
+    assert waiting["people"] == [{"user_id": "bob", "name": {"untrusted": True, "text": "Bob"}}]
+    assert waits["assignee_ids"] == ["bob"]
     assert waits["step_name"]["text"] == "Manager"
 
 
@@ -255,8 +257,19 @@ def test_an_instance_that_is_too_long_is_cut(world: tuple[Served, IdentityProvid
     assert 0 < len(found["tasks"]) < 300
     assert len(json.dumps(found)) + len(json.dumps(text_of(answer))) <= ANSWER_MAX
     ann = Assistant(url, token_of(provider))
+    short = tuple(TaskEntry(str(n), Status.PENDING, ("ann",)) for n in range(LISTED_MOST + 1))
+    served.rows.store(state("I-many", corp_id="ours", originator=ANN, tasks=short))
+    waiting = ann("waiting_for", instance_id="I-many")
+    assert (waiting["truncated"], len(waiting["items"])) == (True, LISTED_MOST)
     [task] = ann("get_task", instance_id="I-long", task_id="299")["tasks"]
     assert (task["task_id"], len(task["remark"]["text"])) == ("299", TEXT_MAX)
+
+
+def test_of_a_long_list_only_a_part_is_looked_at() -> None:
+    """Each item takes time to mark and to measure."""
+    found = cut({"ids": ["1"] * LISTED_MOST * 20, "few": ["1"]})
+    assert (len(found["ids"]), found["few"], found["truncated"]) == (LISTED_MOST, [marked("1")], True)
+    assert "truncated" not in cut({"ids": ["1"] * LISTED_MOST})
 
 
 @pytest.mark.parametrize("character", ["\U0001f600", "\u0001", '"', "\u6587"])

@@ -26,6 +26,10 @@ _OURS = re.compile(
     ".*_(id|ids|at|type|uuid|code)|at|view|source|status|action|lifecycle|reason|next_cursor|link"
 ).fullmatch
 """Fields with ids, times and words of ours. Everything else is a text of somebody."""
+_NO_SENTENCE = re.compile(r"[\w.:/#%?=&@+,~-]*", re.ASCII).fullmatch
+"""Ids of other systems may be any text."""
+LISTED_MOST = 1_000
+"""Of a list, before its size is looked at."""
 
 
 def untrusted(text: str) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def _marked(value: Any, name: str) -> Any:
         return {key: _marked(each, key) for key, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
         return [_marked(each, name) for each in cast("list[Any]", value)]
-    return untrusted(value) if isinstance(value, str) and not _OURS(name) else value
+    return untrusted(value) if isinstance(value, str) and not (_OURS(name) and _NO_SENTENCE(value)) else value
 
 
 def task_content(
@@ -59,20 +63,16 @@ def task_content(
     labels: Mapping[str, str] = history["form_labels"]
     left_out = "form_data", "form_labels", "people", "url"
     people = {each["user_id"]: each for each in (*instance["people"], *history["people"])}
-    return marked(
-        {
-            **{name: value for name, value in instance.items() if name not in left_out},
-            "tasks": [each for each in instance["tasks"] if task_id in (None, each["task_id"])],
-            "people": [*people.values()],
-            "events": history["events"],
-            "form": [
-                {"field": name, "label": labels.get(name), "value": value} for name, value in history["form"].items()
-            ],
-            "files": [{"field": place, **each} for place, found in history["files"].items() for each in found],
-            "comments": comments,
-            "reason": reason,
-        }
-    )
+    return {
+        **{name: value for name, value in instance.items() if name not in left_out},
+        "tasks": [each for each in instance["tasks"] if task_id in (None, each["task_id"])],
+        "people": [*people.values()],
+        "events": history["events"],
+        "form": [{"field": name, "label": labels.get(name), "value": value} for name, value in history["form"].items()],
+        "files": [{"field": place, **each} for place, found in history["files"].items() for each in found],
+        "comments": comments,
+        "reason": reason,
+    }
 
 
 def fits(found: object) -> bool:
@@ -81,8 +81,12 @@ def fits(found: object) -> bool:
     return len(json.dumps(found)) + len(json.dumps(text)) <= ANSWER_MAX - _HEAD
 
 
-def cut(found: dict[str, Any]) -> dict[str, Any]:
-    """The same with fewer items in its longest lists, until it fits."""
+def cut(content: dict[str, Any]) -> dict[str, Any]:
+    """The same, marked, with fewer items in its longest lists, until it fits."""
+    listed: dict[str, Any] = {name: value[:LISTED_MOST] for name, value in content.items() if isinstance(value, list)}
+    found: dict[str, Any] = marked(content | listed)
+    if any(len(value) < len(content[name]) for name, value in listed.items()):
+        found["truncated"] = True
     while not fits(found):
         lists = (name for name, value in found.items() if isinstance(value, list) and value)
         if (name := max(lists, key=lambda each: len(json.dumps(found[each])), default=None)) is None:

@@ -160,21 +160,14 @@ class Tools:
         with _answering():
             caller = await self._own(ctx, corp_id, user_id)
             state = await self._state(caller, instance_id)
-            pending = [] if state.finished_at else [each for each in state.tasks if each.status is Status.PENDING]
-            people = [user for each in pending for user in each.assignee_ids]
-            names = await self._threads.run(self._queries.names, state.corp_id, dict.fromkeys(people))
-            items = [
-                {
-                    "task_id": each.task_id,
-                    "step_name": each.step_name,
-                    "created_at": None if each.created_at is None else iso(each.created_at),
-                    "due_at": None if each.due_at is None else iso(each.due_at),
-                    "assignees": [{"user_id": user, "name": names.get(user)} for user in each.assignee_ids],
-                }
-                for each in pending
-            ]
-            found = {"instance_id": state.instance_id, "items": items}
-            return await self._threads.run(lambda: _answer(cut(marked(found))))
+            instance = await self._threads.run(self._queries.instance, instance_id, caller)
+            its = "task_id", "step_name", "created_at", "due_at", "assignee_ids"
+            pending = [each for each in instance["tasks"] if each["status"] == Status.PENDING and not state.finished_at]
+            items = [{name: value for name, value in each.items() if name in its} for each in pending]
+            waiting = {user for each in pending for user in each["assignee_ids"]}
+            people = [each for each in instance["people"] if each["user_id"] in waiting]
+            found = {"instance_id": state.instance_id, "items": items, "people": people}
+            return await self._threads.run(lambda: _answer(cut(found)))
 
     async def propose_decision(  # noqa: PLR0917 - of the contract
         self,
