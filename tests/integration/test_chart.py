@@ -82,6 +82,7 @@ TEXTS = {
     "webhooksToken": "tb_operator\n",
     "signInSecret": "a secret\n",
     "reminders": "[[rules]]\nhours = 8\n",
+    "mcpRules": "rules = []\n",
     "endpoints": '[[endpoints]]\nname = "erp"\nurl = "https://erp.example"\n'
     'corps = ["ding1"]\nsecrets = ["file:erp"]\n',
 }
@@ -165,6 +166,7 @@ EVERYTHING = merged(
     center__webhooksToken={"text": TEXTS["webhooksToken"]},
     center__signInSecret={"text": TEXTS["signInSecret"]},
     center__reminders={"text": TEXTS["reminders"]},
+    center__mcpRules={"text": TEXTS["mcpRules"]},
     center__apps={"text": TEXTS["apps"]},
     center__credentials={"text": TEXTS["credentials"]},
     webhooks__replicas=2,
@@ -515,6 +517,7 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         "taskbridge-center-webhooks-token": [TEXTS["webhooksToken"]],
         "taskbridge-center-sign-in-secret": [TEXTS["signInSecret"]],
         "taskbridge-center-reminders": [TEXTS["reminders"]],
+        "taskbridge-center-mcp-rules": [TEXTS["mcpRules"]],
         "taskbridge-center-apps": [TEXTS["apps"]],
         "taskbridge-center-credentials": [TEXTS["credentials"]],
     }

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import delete, insert
 
 from taskbridge.center.access.sso import EMPLOYEE_NUMBER
+from taskbridge.center.api.current_form import NewestForms
 from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import lists_router
@@ -130,6 +131,7 @@ class AnsweringCenter:
         )
         self.marks = MarksStore(database, self.complete_lists)
         self.access = access
+        self.forms = NewestForms(self._form_reader)
         self.ready: dict[str, Any] = {"ready": True}
 
     def http(self, *further: APIRouter, only_hosts: frozenset[str] | None = None) -> FastAPI:
@@ -145,7 +147,7 @@ class AnsweringCenter:
         yield lambda _: None
 
     def lists_router(self, **options: Any) -> APIRouter:
-        options = {"file_opener": self._file_opener, "form_reader": self._form_reader, **options}
+        options = {"file_opener": self._file_opener, "forms": self.forms, **options}
         return lists_router(self.access, self.queries, self.threads, **options)
 
     def _file_opener(self, _corp_id: str, _source: str, _app_type: str) -> OpenFile | None:

@@ -129,6 +129,7 @@ class Served:
             store=self.store,
             systems=self.systems,
             reading=CommentReader(self.comments_read.append),
+            forms=self.rows.forms,
             complete=self.rows.complete_lists,
             wake=lambda: self.wakes.append(None),
         )

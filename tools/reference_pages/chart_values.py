@@ -27,7 +27,7 @@ SET_BY_THE_CHART = {
     *("host", "port", "data_dir", "kafka_bootstrap_servers", "kafka_config_file", "schema_registry_url", "log_format"),
     *("operator_host", "operator_port", "credentials_file", "bearer_tokens"),
     *("database_url", "edge_urls", "streams_urls", "api_tokens_file", "apps_file"),
-    *("endpoints_file", "webhooks_urls", "webhooks_token_file", "reminders_file"),
+    *("endpoints_file", "webhooks_urls", "webhooks_token_file", "reminders_file", "mcp_rules_file"),
     *("app_key", "app_secret", "edge_url", "source_secret"),
 }
 

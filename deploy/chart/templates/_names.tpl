@@ -1,7 +1,7 @@
 {{/* Maps that a null removes, or that --reuse-values after an older chart leaves out, are empty: first in each template. */}}
 {{- define "taskbridge.complete" -}}
 {{- $parts := list "edge" "streams" "center" "reconcile" "webhooks" "approvals" "land" "setup" "test" -}}
-{{- $maps := list "settings" "kafkaProperties" "database" "credentials" "bearerTokens" "apiTokens" "apiToken" "webhooksToken" "signInSecret" "apps" "reminders" "endpoints" "autoscaling" "keda" -}}
+{{- $maps := list "settings" "kafkaProperties" "database" "credentials" "bearerTokens" "apiTokens" "apiToken" "webhooksToken" "signInSecret" "apps" "reminders" "mcpRules" "endpoints" "autoscaling" "keda" -}}
 {{- $paths := list "image" "kafka" "schemaRegistry" "tracing" "routes" "ingress" "gateway" "monitoring.serviceMonitor" "monitoring.prometheusRule" "monitoring.dashboards" -}}
 {{- range $part := $parts }}{{ range $maps }}{{ $paths = append $paths (printf "%s.%s" $part .) }}{{ end }}{{ end -}}
 {{- range $paths -}}

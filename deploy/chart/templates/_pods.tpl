@@ -97,6 +97,9 @@ securityContext:
 {{- with .Values.center.reminders }}{{ if or .existingSecret .text }}
 - {name: CENTER_REMINDERS_FILE, value: /etc/taskbridge/reminders.toml}
 {{- end }}{{ end }}
+{{- with .Values.center.mcpRules }}{{ if or .existingSecret .text }}
+- {name: CENTER_MCP_RULES_FILE, value: /etc/taskbridge/mcp-rules.toml}
+{{- end }}{{ end }}
 {{- range $what := list "apps" "credentials" }}{{ with index $.Values.center $what }}{{ if or .existingSecret .text }}
 - {name: CENTER_{{ upper $what }}_FILE, value: /etc/taskbridge/{{ $what }}.toml}
 {{- end }}{{ end }}{{ end }}

@@ -254,6 +254,7 @@ ACTING = f'[[sources]]\nname = "erp"\ncorp_id = "c"\nsecrets = ["{new_secret()}"
         ("CENTER_APPS_FILE", ("apps = 3", APPS), "file.toml: corps"),
         ("CENTER_CREDENTIALS_FILE", ("sources = []", ACTING), "no task can be decided"),
         ("CENTER_REMINDERS_FILE", ("rules = 3", "[[rules]]\nhours = 48"), "file.toml: rules"),
+        ("CENTER_MCP_RULES_FILE", ("rules = 3", "rules = []"), "file.toml: rules"),
     ],
 )
 def test_unusable_files_of_a_center_are_reported(
@@ -263,7 +264,8 @@ def test_unusable_files_of_a_center_are_reported(
     file.touch(0o600)
     file.write_text(texts[0])
     found = wrong(center_environment | {setting: str(file)})
-    assert (found.check, says in found.says) == ("reminders" if "REMINDERS" in setting else "decisions", True)
+    checks = {"CENTER_REMINDERS_FILE": "reminders", "CENTER_MCP_RULES_FILE": "assistants"}
+    assert (found.check, says in found.says) == (checks.get(setting, "decisions"), True)
     file.write_text(texts[1])
     assert {each.state for each in before_kafka(center_environment | {setting: str(file)})} == {State.OK}
 

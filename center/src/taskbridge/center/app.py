@@ -26,6 +26,7 @@ from taskbridge.center.actions.systems import Received, systems_of
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.comments import CommentReader, comments_router
+from taskbridge.center.api.current_form import NewestForms
 from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.events import HoldsStreams, events_router
 from taskbridge.center.api.leavers import leavers_router
@@ -238,6 +239,7 @@ class Center:
             opens_files=lambda corp, source, app: self.systems.file_opener(corp, source, app) is not None,
             reads_forms=lambda corp, source, app: self.systems.form_reader(corp, source, app) is not None,
         )
+        self._forms = NewestForms(self.systems.form_reader)
         self._marks = MarksStore(database, complete)
         self.hub = Hub(
             database,
@@ -356,6 +358,7 @@ class Center:
             store=self._actions,
             systems=self.systems,
             reading=self._reading,
+            forms=self._forms,
             complete=self.filling.complete,
             wake=self.dispatcher.wake,
         )
@@ -379,7 +382,7 @@ class Center:
                 self._threads,
                 apps_of=lambda person: self._reminders().apps_of(person),
                 file_opener=self.systems.file_opener,
-                form_reader=self.systems.form_reader,
+                forms=self._forms,
                 has_forms=lambda corp_id: bool(self.systems.starts(corp_id)),
             ),
             start_router(self.access, self._queries, self._threads, self._start_lists, starts_of=self.systems.starts),
@@ -430,7 +433,8 @@ class Center:
         }
 
     def _files(self) -> list[ReloadedFile[Any]]:
-        found = self.access.tokens, *self.systems.files, self.reminders_file
+        rules = None if self._assistants is None else self._assistants.rules
+        found = self.access.tokens, *self.systems.files, self.reminders_file, rules
         return [each for each in found if each is not None]
 
     def _reminders(self) -> Reminders:

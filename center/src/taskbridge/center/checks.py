@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.actions.systems import systems_of
+from taskbridge.center.assistants.rules import RulesFile
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.web.routes import origins_of
 from taskbridge.runtime.database import open_database
@@ -31,6 +32,8 @@ def check_settings(settings: CenterSettings) -> None:
     systems_of(settings)
     if settings.reminders_file is not None:
         RemindersFile(settings.reminders_file)
+    if settings.mcp_rules_file is not None:
+        RulesFile(settings.mcp_rules_file)
 
 
 async def _nobody(_corp_id: str, _kind: str | None, _value: str) -> Sequence[str]:

@@ -127,6 +127,9 @@ class CenterSettings(DatabaseSettings):
     mcp: bool = False
     """`on` serves assistants at `/mcp`. People need `CENTER_OIDC_ISSUER`, programs a token of
     `CENTER_API_TOKENS_FILE`."""
+    mcp_rules_file: FileOrNone = None
+    """File with the decisions that an assistant may make without a confirmation. Without it, there are none.
+    Changes are loaded without a restart."""
     proposal_minutes: int = Field(10, ge=1, le=60)
     """A decision that an assistant proposes expires so long afterwards."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taskbridge.center.actions.systems import systems_of
+from taskbridge.center.assistants.rules import RulesFile
 from taskbridge.center.checks import check_settings
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.settings import CenterSettings, settings_class
@@ -190,6 +191,7 @@ class Examination:
         elif isinstance(settings, CenterSettings):
             yield from found("decisions", partial(_decisions, settings), "correct the file")
             yield from found("reminders", partial(_reminders, settings), "correct the file")
+            yield from found("assistants", partial(_assistants, settings), "correct the file")
         elif isinstance(settings, ReconcileSettings):
             yield from found("apps", partial(_apps, settings), "correct the file")
         if isinstance(settings, CenterSettings | WebhooksSettings) and settings.api_tokens_file is not None:
@@ -275,6 +277,12 @@ def _reminders(settings: CenterSettings) -> Iterator[Finding]:
         yield ok(
             "reminders", f"{settings.reminders_file} has {counted(count, 'rule of due times', 'rules of due times')}"
         )
+
+
+def _assistants(settings: CenterSettings) -> Iterator[Finding]:
+    if settings.mcp_rules_file is not None:
+        count = counted(RulesFile(settings.mcp_rules_file).current.count, "rule", "rules")
+        yield ok("assistants", f"{settings.mcp_rules_file} has {count} of decisions without a confirmation")
 
 
 def _apps(settings: ReconcileSettings) -> Iterator[Finding]:

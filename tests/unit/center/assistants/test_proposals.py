@@ -50,15 +50,15 @@ class Proposing:
     def propose(
         self, task: str = "11", *, client: str = "claude", remark: str = "ok", seen: int | None = None
     ) -> Proposal:
-        asked = ANN, client, "I-1", task, "agree", remark, seen
-        return self.store.propose(*asked, address=HERE, now=self.world.clock.now_ms())
+        ann = Caller("sso", client, corp_id=CORP_ID, user_id="ann")
+        return self.store.propose(ann, "I-1", task, "agree", remark, seen, address=HERE, now=self.world.clock.now_ms())
 
     def decide(
         self, proposal: Proposal, decision: str = CONFIRM, *, by: Caller = ANN, seen_form: str = ""
     ) -> tuple[str, str]:
         now = self.world.clock.now_ms()
         found = self.store.decide(by, proposal.proposal_id, decision, seen_form=seen_form, address=HERE, now=now)
-        return found.proposal.status(now), found.action_status or found.detail
+        return found["status"], found["action_status"] or found["detail"] or ""
 
     def sent(self) -> list[Any]:
         return [each for each in self.world.dingtalk.changes if isinstance(each, wire.ExecuteTask)]
@@ -98,7 +98,7 @@ async def test_a_task_that_changed_is_refused(database: Database) -> None:
         its = Proposing(world)
         proposed = its.propose()
         world.arrive(assigned("12", "bob", at=NOW, instance_id="I-1"))
-        assert its.store.shown(ANN, proposed.proposal_id).state is not None
+        assert its.store.shown(ANN, proposed.proposal_id, NOW)["changed"]
         assert its.decide(proposed) == ("REFUSED", "changed")
         assert its.decide(proposed) == ("REFUSED", "changed")
         with pytest.raises(BadQuery, match="changed"):
@@ -125,7 +125,7 @@ async def test_it_expires_can_be_discarded_and_is_one_persons(database: Database
         with pytest.raises(BadQuery, match="not-pending"):
             its.propose("12")
         with pytest.raises(Unknown):
-            its.store.propose(BOB, "claude", "I-2", "11", "agree", "", None, address=HERE, now=NOW)
+            its.store.propose(BOB, "I-2", "11", "agree", "", None, address=HERE, now=NOW)
         discarded = its.propose()
         assert its.propose() == discarded, "the same once more"
         for other in (BOB, Caller("sso", corps=("*",), corp_id=CORP_ID, user_id="operator")):

@@ -214,9 +214,8 @@ class NewestForms:
         return found.value
 
 
-def add_form_route(router: APIRouter, queries: Queries, threads: Threads, reader_of: ReaderOf) -> None:
+def add_form_route(router: APIRouter, queries: Queries, threads: Threads, forms: NewestForms) -> None:
     """``/instances/{instance_id}/form``."""
-    forms = NewestForms(reader_of)
 
     async def form(request: Request, caller: InstanceReader, instance_id: InstanceId, outdated: _Seen = "") -> Response:
         """Reads the form from the system, by one to four calls of its API. The answer is used again for 15 seconds.

@@ -23,6 +23,7 @@ from taskbridge.schemas.events import Action, Lifecycle, Status  # noqa: TC001 -
 
 ViewName = Literal["created", "pending", "handled", "copied"]
 
+REMARK_MAX = 1000
 ID_MAX = 256
 MOMENT = "2026-01-31T08:00:00.000Z"
 
@@ -545,7 +546,7 @@ class ActionIn(BaseModel):
 
     action: ActionName
     items: list[ActedOnIn] = Field(min_length=1, max_length=100)
-    remark: str = Field("", max_length=1000)
+    remark: str = Field("", max_length=REMARK_MAX)
     recipient_id: str | None = Field(None, max_length=256, description=_recipient)
 
 
@@ -573,7 +574,7 @@ class ReassignIn(BaseModel):
     model_config = ConfigDict(json_schema_extra=_add_example)
 
     recipient_id: str = Field(min_length=1, max_length=ID_MAX, description="Who gets the tasks.")
-    remark: str = Field("", max_length=1000)
+    remark: str = Field("", max_length=REMARK_MAX)
 
 
 class LeftProcessOut(_Shown):

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from taskbridge.center.access.audit import EXPORTED
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api import models
-from taskbridge.center.api.current_form import add_form_route
+from taskbridge.center.api.current_form import NewestForms, add_form_route
 from taskbridge.center.api.files import add_files_route
 from taskbridge.center.api.guard import CorpId, InstanceId, InstanceReader, Known, Own, Reader, UserId, guarded_router
 from taskbridge.center.api.models import ID_MAX
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.api.current_form import ReaderOf
     from taskbridge.center.api.files import FileOpener
     from taskbridge.center.tables import Person
 
@@ -123,7 +122,7 @@ def lists_router(  # noqa: C901 - one handler after the other
     *,
     apps_of: Callable[[Person], list[str]] = lambda _: [],
     file_opener: FileOpener = lambda _corp, _source, _app: None,
-    form_reader: ReaderOf = lambda _corp, _source, _app: None,
+    forms: NewestForms,
     has_forms: Callable[[str], bool] = lambda _corp: False,
 ) -> APIRouter:
     """What callers may know of themselves, of users and of instances.
@@ -220,7 +219,7 @@ def lists_router(  # noqa: C901 - one handler after the other
         return await answer(*given)
 
     add_files_route(router, access, queries, threads, file_opener)
-    add_form_route(router, queries, threads, form_reader)
+    add_form_route(router, queries, threads, forms)
 
     @router.get(
         of_instance, summary="State of an instance", response_model=models.InstanceOut, responses=models.problems(404)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, case, func, select, tuple_
 
@@ -13,11 +13,11 @@ from taskbridge.center.tables import Person, assistants
 from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.runtime.refusals import Unauthorized
+from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.api import models
 
 CLIENT_MAX = 256
 UNNAMED = "unnamed"
@@ -28,15 +28,6 @@ _AGAIN_S = 3600.0
 _FOR_EVER = 1 << 62
 _SHOWN_MOST = 200
 _USED = Upsert(assistants, only_new=False)
-
-
-class Client(NamedTuple):
-    """As operators see it."""
-
-    client: str
-    people: int
-    used_at: int
-    refused: bool
 
 
 class Clients:
@@ -83,7 +74,7 @@ class Clients:
         await self._threads.write(write)
         noted_at[0] = now
 
-    def shown(self, corp_id: str) -> Sequence[Client]:
+    def shown(self, corp_id: str) -> list[models.AssistantOut]:
         """The clients of a corp, those that were used last first."""
         refused = func.max(case((assistants.c.user_id == "", assistants.c.refused_before), else_=0))
         people, used_at = func.count().filter(assistants.c.user_id != ""), func.max(assistants.c.used_at)
@@ -92,7 +83,8 @@ class Clients:
         )
         query = query.group_by(assistants.c.client).order_by(used_at.desc(), assistants.c.client).limit(_SHOWN_MOST)
         with self._database.read() as connection:
-            return [Client(row[0], row[1], row[2], bool(row[3])) for row in connection.execute(query)]
+            found = connection.execute(query).all()
+        return [{"client": row[0], "people": row[1], "used_at": iso(row[2]), "refused": bool(row[3])} for row in found]
 
     def refuse(self, caller: Caller, client: str, *, refused: bool, address: str) -> None:
         """Refuse all access tokens of a client in the operator's corp, until they are allowed again."""

@@ -9,7 +9,8 @@ from taskbridge.center.assistants.callers import Callers
 from taskbridge.center.assistants.clients import Clients
 from taskbridge.center.assistants.proposals import Proposals
 from taskbridge.center.assistants.routes import assistants_router
-from taskbridge.center.assistants.tools import Mcp, Tools
+from taskbridge.center.assistants.rules import RulesFile
+from taskbridge.center.assistants.tools import Deciding, Mcp, Tools
 from taskbridge.runtime.database import Database, Threads, now_ms
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.center.actions.store import Actions
     from taskbridge.center.actions.systems import Systems
     from taskbridge.center.api.comments import CommentReader
+    from taskbridge.center.api.current_form import NewestForms
     from taskbridge.center.api.queries import Queries
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Complete
@@ -40,6 +42,7 @@ class Assistants:
         store: Actions,
         systems: Systems,
         reading: CommentReader,
+        forms: NewestForms,
         complete: Complete,
         wake: Callable[[], None],
     ) -> None:
@@ -48,7 +51,17 @@ class Assistants:
         clients = Clients(database, threads)
         proposals = Proposals(database, store, systems, complete, lasts_ms=settings.proposal_minutes * 60_000)
         of_people = provider if isinstance(provider, OpenIdConnect) else None
-        tools = Tools(queries, threads, systems=systems, reading=reading, clients=clients, proposals=proposals, url=url)
+        self.rules = None if settings.mcp_rules_file is None else RulesFile(settings.mcp_rules_file)
+        tools = Tools(
+            queries=queries,
+            threads=threads,
+            systems=systems,
+            reading=reading,
+            clients=clients,
+            proposals=proposals,
+            deciding=None if self.rules is None else Deciding(self.rules, forms, wake),
+            url=url,
+        )
         self.mcp = mcp = Mcp(Callers(access, of_people, clients, url), tools)
         self.run = mcp.run
         self.purges = clients.purge, lambda: proposals.purge(now_ms())

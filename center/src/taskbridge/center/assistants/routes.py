@@ -15,7 +15,6 @@ from taskbridge.center.api import models
 from taskbridge.center.api.guard import CorpId, Known, OperatorInPerson, guarded_router
 from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.runtime.database import Threads, now_ms
-from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.assistants.clients import Clients
-    from taskbridge.center.assistants.proposals import Proposals, ShownProposal
+    from taskbridge.center.assistants.proposals import Proposals
 
 _ProposalId = Annotated[str, Path(max_length=models.ID_MAX, examples=["P-4Jr0p3uJ2cWf6bVx1yZqTA"])]
 
@@ -42,7 +41,7 @@ def assistants_router(
     async def shown(caller: Known, proposal_id: _ProposalId) -> Response:
         """What an assistant proposes to the person who signed in."""
         _check_person(caller)
-        return _answer(await threads.run(proposals.shown, caller, proposal_id))
+        return JsonAnswer(await threads.run(proposals.shown, caller, proposal_id, now_ms()))
 
     @router.post(
         proposal, summary="Confirm or discard it", response_model=models.ProposalOut, responses=models.problems(404)
@@ -58,7 +57,7 @@ def assistants_router(
             lambda: proposals.decide(caller, proposal_id, decision, seen_form=form, address=address, now=now)
         )
         wake()
-        return _answer(found)
+        return JsonAnswer(found)
 
     @router.get(of_corp, summary="Clients of assistants", response_model=models.AssistantsOut)
     async def listed(_: OperatorInPerson, corp_id: CorpId) -> Response:
@@ -73,35 +72,10 @@ def assistants_router(
         return await _clients_of(corp_id)
 
     async def _clients_of(corp_id: str) -> Response:
-        found = await threads.run(clients.shown, corp_id)
-        items: list[models.AssistantOut] = [
-            {"client": each.client, "people": each.people, "used_at": iso(each.used_at), "refused": each.refused}
-            for each in found
-        ]
-        return JsonAnswer({"items": items})
+        return JsonAnswer({"items": await threads.run(clients.shown, corp_id)})
 
     return router
 
 
 def _check_person(caller: Caller) -> None:
     caller.check_in_person(caller.corp_id or "", caller.user_id or "")
-
-
-def _answer(shown: ShownProposal) -> Response:
-    proposal, state = shown.proposal, shown.state
-    answer: models.ProposalOut = {
-        "proposal_id": proposal.proposal_id,
-        "client": proposal.client,
-        "instance_id": proposal.instance_id,
-        "task_id": proposal.task_id,
-        "title": None if state is None else state.title,
-        "action": proposal.action,
-        "remark": proposal.remark,
-        "changed": state is None or state.revision != proposal.revision,
-        "proposed_at": iso(proposal.proposed_at),
-        "expires_at": iso(proposal.expires_at),
-        "status": proposal.status(now_ms()),
-        "action_status": shown.action_status,
-        "detail": shown.detail or None,
-    }
-    return JsonAnswer(answer)

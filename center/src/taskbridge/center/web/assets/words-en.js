@@ -422,7 +422,7 @@ export const EN = {
       webhooks_replay: "Had webhooks delivered again", person_erased: "Erased a person",
       audit_deleted: "Deleted old entries",
       assistant_read: "Read by an assistant", assistant_refused: "Refused an assistant", assistant_allowed: "Allowed an assistant",
-      decision_proposed: "Had a decision proposed", proposal_confirmed: "Confirmed a proposal", proposal_discarded: "Discarded a proposal",
+      decision_proposed: "Had a decision proposed", proposal_confirmed: "Confirmed a proposal", proposal_discarded: "Discarded a proposal", proposal_decided_by_rule: "Had a decision made by a rule",
     },
     sent: (n) => (n === 1 ? "sent once" : `sent ${n} times`),
     statuses: {

@@ -443,7 +443,7 @@ export const ZH = {
       acted_for: "代他人处理", handed_to: "离职转交给", agent: "将委托写入宜搭", agent_end: "撤销宜搭中的委托", delegated: "委托他人", undelegated: "结束委托", webhooks_test: "测试 Webhook",
       webhooks_replay: "重新投递 Webhook", person_erased: "删除个人数据", audit_deleted: "删除过期条目",
       assistant_read: "通过智能助手查看", assistant_refused: "禁用智能助手", assistant_allowed: "重新启用智能助手",
-      decision_proposed: "智能助手提出处理建议", proposal_confirmed: "确认处理建议", proposal_discarded: "放弃处理建议",
+      decision_proposed: "智能助手提出处理建议", proposal_confirmed: "确认处理建议", proposal_discarded: "放弃处理建议", proposal_decided_by_rule: "智能助手按规则直接处理",
     },
     sent: (n) => `发送 ${n} 次`,
     statuses: {
