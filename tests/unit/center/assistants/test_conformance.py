@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.conformance import NOT_OF_THIS_SERVER, conforming
+from support.conformance import NOT_AS_SERVED, conforming
 from support.served_apps import serving
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ SUITE = "--package=node@22", "--package=@modelcontextprotocol/conformance@0.1.16
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize(("sessions", "failing"), [(False, set(NOT_AS_SERVED)), (True, set[str]())])
 def test_every_scenario_passes_except_those_of_what_the_server_does_not_offer(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, *, sessions: bool, failing: set[str]
 ) -> None:
     npx = shutil.which("npx") or pytest.skip("npx is missing")
-    with serving(conforming(database, tmp_path)) as url:
+    with serving(conforming(database, tmp_path, sessions=sessions)) as url:
         suite = [npx, "--yes", *SUITE, "conformance", "server", "--url", f"{url}/mcp", "--suite", "all"]
         run = subprocess.run(suite, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     results = re.findall(r"^(\S) ([a-z0-9-]+): (\d+) passed, (\d+) failed", run.stdout, re.MULTILINE)
     assert len(results) > 25, run.stdout + run.stderr
     failed = {name for _, name, _, number in results if number != "0"}
-    assert failed == set(NOT_OF_THIS_SERVER), run.stdout[-4_000:]
+    assert failed == failing, run.stdout[-4_000:]
