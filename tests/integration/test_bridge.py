@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from mcp import Client
 
 from support import http_clients
 from support.callbacks import post_callback
@@ -166,6 +169,31 @@ def test_the_demo_shows_every_callback_and_the_four_views() -> None:
     assert "REMOVED in 'pending'" in out
     assert "ADDED in 'handled', now COMPLETED" in out
     assert "kafka stopped" in err
+
+
+def test_a_demo_that_is_kept_says_how_an_assistant_connects_and_answers_it() -> None:
+    process = program("demo", "--keep")
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "press Ctrl-C" in line:
+                break
+        address = re.search(r"for an assistant \(MCP\) +(\S+)", said)
+        person = re.search(r"tell it corp_id (\S+) and user_id (\S+),", said)
+        assert address, said
+        assert person, said
+
+        async def ask() -> Any:
+            async with Client(address[1]) as client:
+                who = {"corp_id": person[1], "user_id": person[2]}
+                return (await client.call_tool("list_tasks", {"view": "created", **who})).structured_content
+
+        assert asyncio.run(ask())["items"][0]["title"]["text"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def catches(pid: int, signum: signal.Signals) -> bool:
