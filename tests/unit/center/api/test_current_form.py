@@ -247,7 +247,7 @@ def test_what_has_ended_has_no_steps_to_come(world: World) -> None:
 
 
 def test_a_read_ends_though_the_system_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systems, "OPEN_S", 0.01)
+    monkeypatch.setattr(systems.answered, "__defaults__", (0.01,))
     world.reader.is_silent = True
     # Nor does it occupy one of the places.
     assert [world.browser("ann").get(PATH).status_code for _ in range(10)] == [503] * 10
