@@ -248,7 +248,6 @@ class Shapes:
     def _repair(self, connection: Connection, form: LandedForm, there: Mapping[str, set[str]]) -> None:
         """Make what was dropped again, and read all values again."""
         log.warning("dropped_tables_made_again", table=form.main.name)
-        self._renew(connection)
         gone = list[Field]()
         for table in form.tables:
             if table.name not in there:
@@ -259,11 +258,8 @@ class Shapes:
                 connection.exec_driver_sql(f"DELETE FROM form_columns WHERE {where}", (table.name, each.name))
             gone += [each.field for each in lost if each in table.in_use]
             table.columns = [each for each in table.columns if each not in lost]
-        self._add(connection, form, dict.fromkeys(gone))
-        self._settle(form)
-        for table in form.tables:
             table.is_shown = False
-        self._describe(connection, form)
+        self._change(connection, form, dict.fromkeys(gone))
         read_values_again(self._database, connection)
 
     def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
@@ -288,13 +284,10 @@ class Shapes:
 
     def define(self, connection: Connection, form: LandedForm, definition: Form | None) -> bool:
         """Let the form's tables follow its definition; whether fields got other columns than their values are in."""
-        self._renew(connection)
         before, form.definition = form.fields, definition
-        self._add(connection, form, {} if definition is None else fields_of(definition).values())
-        self._settle(form)
         if definition is not None:
             form.label = None if definition.title is None else plain(definition.title)
-        self._describe(connection, form)
+        self._change(connection, form, {} if definition is None else fields_of(definition).values())
         changed = [each for place, each in form.fields.items() if each != before.get(place)]
         return any(each.place in before for each in changed) or any(
             self._has_raw(connection, table, [each.field_id for each in changed if each.parent == table.parent])
@@ -315,19 +308,19 @@ class Shapes:
         """Give these fields columns, or tables, where there is room; whether any got one."""
         new = [each for each in fields if form.may_have(each)]
         if new:
-            self._renew(connection)
-            self._add(connection, form, new)
-            self._settle(form)
-            self._describe(connection, form)
+            self._change(connection, form, new)
         return bool(new)
 
-    def _add(self, connection: Connection, form: LandedForm, fields: Iterable[Field]) -> None:
+    def _change(self, connection: Connection, form: LandedForm, fields: Iterable[Field]) -> None:
+        self._renew(connection)
         for each in fields:
             parent = each.field_id if each.kind is Kind.SUBFORM else each.parent
             if form.may_have(each):
                 table = form.main if parent is None else self._line_table(connection, form, parent)
                 if each.kind is not Kind.SUBFORM:
                     self._add_columns(connection, table, each)
+        self._settle(form)
+        self._describe(connection, form)
 
     def _line_table(self, connection: Connection, form: LandedForm, field_id: str) -> LandedTable:
         table = form.lines.get(field_id)
