@@ -173,6 +173,7 @@ EVERYTHING = merged(
     webhooks__database__existingSecret="database",
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
     edge__bearerTokens__existingSecret="bearer",
+    minReadySeconds=60,
     edge__replicas=3,
     edge__autoscaling={"enabled": True, "maxReplicas": 9, "cpuPercent": 60},
     center__autoscaling={"enabled": True, "maxReplicas": 9, "cpuPercent": 60},
@@ -676,13 +677,13 @@ def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
             assert selects(budget["selector"], labels) is (part == other)
 
 
-def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered) -> None:
+def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered, charts: dict[str, Rendered]) -> None:
     for part, kind in running(chart).items():
         spec = chart.one(kind, part)["spec"]
         if kind == "StatefulSet":
             held_back = spec["replicas"] if (part, spec["replicas"]) == ("edge", 3) else 0
             assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": held_back}}
-        assert spec["minReadySeconds"] > 0
+        assert spec["minReadySeconds"] == (60 if chart is charts["everything"] else 10)
         pod = spec["template"]
         spread = pod["spec"]["topologySpreadConstraints"]
         assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
