@@ -25,6 +25,7 @@ from support.background import InBackground
 from support.center import PostgresServer
 from support.deployment import custom_resources, kubernetes
 from support.deployment.kubernetes import HOST, Cluster
+from support.deployment.metrics import MetricsServer
 from support.edge.fakes import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, parameters_of
 from support.edge.process import wait_until
 from support.fake_gateway import FakeGateway
@@ -109,11 +110,37 @@ def before(disk_folder: Callable[[], Path]) -> Release:
 
 
 @pytest.fixture(scope="module")
-def cluster(disk_folder: Callable[[], Path], archive: Future[Path], before: Release) -> Generator[Cluster]:  # noqa: ARG001 - it is built meanwhile
-    with Cluster(disk_folder()) as cluster:
-        cluster.load_image(before.image)
-        cluster.tag_image(f"docker.io/library/taskbridge:{before.version}", f"docker.io/library/taskbridge:{BEFORE}")
-        yield cluster
+def beginning(
+    archive: Future[Path], before: Release, disk_folder: Callable[[], Path], pytestconfig: pytest.Config
+) -> Generator[tuple[Cluster, Future[Bridge]]]:
+    """A cluster, where the last release is being installed. At the end, the table of all cases is printed."""
+    lines: list[str] = []
+    around_folder, folder = disk_folder(), disk_folder()
+    with Cluster(disk_folder()) as cluster, ThreadPoolExecutor() as meanwhile, ExitStack() as stack:
+        around = meanwhile.submit(Around, around_folder, stack)
+        stack.callback(around.exception)  # what it opens is closed after it
+        cluster.wait()
+
+        def install() -> Bridge:
+            cluster.load_image(before.image)
+            name = "docker.io/library/taskbridge"
+            cluster.tag_image(f"{name}:{before.version}", f"{name}:{BEFORE}")
+            loaded = meanwhile.submit(lambda: cluster.load_image(archive.result()))
+            bridge = Bridge(cluster, around.result(), before, folder, lines.append)
+            bridge.install_before()
+            loaded.result()
+            return bridge
+
+        installing = meanwhile.submit(install)
+        stack.callback(installing.exception)
+        yield cluster, installing
+    show(pytestconfig, lines)
+
+
+@pytest.fixture(scope="module")
+def bridge(beginning: tuple[Cluster, Future[Bridge]]) -> Bridge:
+    """The last release: the first test with it upgrades it."""
+    return beginning[1].result()
 
 
 class Around:
@@ -179,15 +206,13 @@ class Around:
         properties = "".join(["security.protocol=SSL\n", *lines])
         return {"kafka.properties": properties, **{name: each.decode() for name, each in files.items()}}
 
-    def trust_second_authority(self) -> None:
-        """Kafka trusts both from now on, after it was away for a moment."""
-        with self.without_kafka():
-            self._write_stores(self._authorities[0], trusted=self._authorities)
+    def trust_both_authorities(self) -> None:
+        """Kafka does from its next start on."""
+        self._write_stores(self._authorities[0], trusted=self._authorities)
 
     def forget_first_authority(self) -> None:
-        """Kafka has a certificate by the second one, and trusts no other, after it was away for a moment."""
-        with self.without_kafka():
-            self._write_stores(self._authorities[1], trusted=self._authorities[1:])
+        """From its next start on, Kafka has a certificate by the second one, and trusts no other."""
+        self._write_stores(self._authorities[1], trusted=self._authorities[1:])
 
     @contextmanager
     def without_kafka(self) -> Generator[None]:
@@ -261,6 +286,8 @@ class Bridge:
     ) -> None:
         self.cluster, self.around, self.before = cluster, around, before
         self._folder, self._report = folder, report
+        self.scaled: dict[str, Any] = {}
+        """Values of edge and center that the last release does not know."""
         self.cluster.kubectl("create", "namespace", NAMESPACE)
         for name, files in self.secrets().items():
             self.put_secret(name, files)
@@ -306,7 +333,14 @@ class Bridge:
             "image": {"repository": "taskbridge"},
             "kafka": {"bootstrapServers": around.servers, "partitions": 4},
             "schemaRegistry": {"url": around.registry_url},
-            "edge": {**SOON, "resources": SMALL, "kafkaProperties": KAFKA, "credentials": {"existingSecret": "apps"}},
+            "minReadySeconds": 2,
+            "edge": {
+                **SOON,
+                "resources": SMALL,
+                "kafkaProperties": KAFKA,
+                "credentials": {"existingSecret": "apps"},
+                **self.scaled,
+            },
             "streams": {**SOON, "resources": SMALL, "kafkaProperties": KAFKA},
             "center": {
                 **SOON,
@@ -315,6 +349,7 @@ class Bridge:
                 "replicas": 2,
                 "database": database,
                 "apiTokens": {"existingSecret": "tokens"},
+                **self.scaled,
             },
             "webhooks": {
                 "enabled": True,
@@ -374,13 +409,13 @@ class Bridge:
         found = self.get("pods", "--selector", f"app.kubernetes.io/component={part}")
         return {each["metadata"]["name"]: each for each in found}
 
-    def identities(self) -> set[tuple[str, int]]:
-        """Of all containers, as long as none of them restarts."""
+    def identities(self, *parts: str) -> set[tuple[str, int]]:
+        """Of all containers of these parts, by default of all, as long as none of them restarts."""
         return {
             (pod["metadata"]["uid"], status["restartCount"])
-            for part in PARTS
+            for part in parts or PARTS
             for pod in self.pods(part).values()
-            for status in pod["status"]["containerStatuses"]
+            for status in pod["status"].get("containerStatuses", [])
         }
 
     def images(self, *parts: str) -> Counter[str]:
@@ -426,17 +461,18 @@ class Bridge:
         spec = self.cluster.get("service", f"taskbridge-{part}", "--namespace", NAMESPACE)["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
-    def pending(self, token: str = API_TOKEN) -> set[str]:
-        """What the task center shows."""
+    def pending(self, wanted: Iterable[str] = ()) -> set[str]:
+        """What the task center shows, the newest first; no more than ``wanted`` needs, where that is given."""
         found: set[str] = set()
-        headers = {"Authorization": f"Bearer {token}"}
+        missing = set(wanted)
+        headers = {"Authorization": f"Bearer {API_TOKEN}"}
         path = f"{self.url('center')}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/tasks?view=pending&limit=200"
         cursor: str | None = ""
         while cursor is not None:
             more = f"&cursor={cursor}" if cursor else ""
             page = http_clients.get(path + more, headers=headers).raise_for_status().json()
             found |= {each["instance_id"] for each in page["items"]}
-            cursor = page["next_cursor"]
+            cursor = None if missing and missing <= found else page["next_cursor"]
         return found
 
     @contextmanager
@@ -447,12 +483,15 @@ class Bridge:
             yield callbacks
             enough = callbacks.sent + 20
             wait_until(lambda: callbacks.sent >= enough, what="the flow goes on")
-        missing = callbacks.accepted
-        with_lists = lambda: not missing - self.pending()  # noqa: E731
+        lost = set(callbacks.accepted)
+
+        def all_listed() -> bool:
+            lost.difference_update(self.pending(lost))
+            return not lost
+
         try:
-            wait_until(with_lists, 180, what="the lists have every accepted callback")
+            wait_until(all_listed, 180, what="the lists have every accepted callback")
         finally:
-            lost = missing - self.pending()
             kinds = ", ".join(f"{name} {count}" for name, count in callbacks.durabilities.items())
             self._report(f"{case}: {callbacks.sent} sent ({kinds}), {len(callbacks.refused)} refused, {len(lost)} lost")
         assert callbacks.refused == []
@@ -494,29 +533,10 @@ def can_connect(address: str, port: int) -> bool:
     return True
 
 
-@pytest.fixture(scope="module")
-def bridge(
-    cluster: Cluster,
-    archive: Future[Path],
-    before: Release,
-    disk_folder: Callable[[], Path],
-    pytestconfig: pytest.Config,
-) -> Generator[Bridge]:
-    """The last release, installed: the first test upgrades it. At the end, the table of all cases is printed."""
-    lines: list[str] = []
-    with ExitStack() as stack:
-        loading = stack.enter_context(ThreadPoolExecutor(1))
-        loaded = loading.submit(lambda: cluster.load_image(archive.result()))
-        bridge = Bridge(cluster, Around(disk_folder(), stack), before, disk_folder(), lines.append)
-        bridge.install_before()
-        loaded.result()
-        yield bridge
-    show(pytestconfig, lines)
-
-
 def test_the_api_server_accepts_all_features_of_the_chart_and_strimzis_resources(
-    cluster: Cluster, tmp_path: Path
+    beginning: tuple[Cluster, Future[Bridge]], tmp_path: Path
 ) -> None:
+    cluster, _ = beginning
     for each in custom_resources.definitions(tmp_path):
         cluster.kubectl("apply", "--server-side", f"--filename={each}")
     cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=60s")
@@ -549,19 +569,28 @@ def test_the_api_server_accepts_all_features_of_the_chart_and_strimzis_resources
         assert "created" in cluster.kubectl("apply", "--dry-run=server", "--filename=-", given=text)
 
 
-def test_an_upgrade_from_the_last_release_with_new_certificates_refuses_nothing(bridge: Bridge) -> None:
+def test_an_upgrade_with_new_certificates_and_an_eviction_while_kafka_is_away_refuse_nothing(bridge: Bridge) -> None:
     """As docs/how-to/run-on-kubernetes.md renews Kafka's CA: brokers trust the new one before clients have it."""
-    before = bridge.identities()
+    around, before = bridge.around, bridge.identities()
     assert {*bridge.images()} == {BEFORE}
-    with bridge.flow(f"upgraded from {bridge.before.version}, with new certificates") as callbacks:
-        bridge.around.trust_second_authority()
-        bridge.put_secret("kafka", bridge.around.client_files(by=1))
+    case = f"upgraded from {bridge.before.version}, new certificates, an edge evicted while Kafka is away"
+    with bridge.flow(case) as callbacks:
+        with around.without_kafka():
+            around.trust_both_authorities()
+        bridge.put_secret("kafka", around.client_files(by=1))
         bridge.install()
         bridge.wait()
-        bridge.around.forget_first_authority()
+        upgraded = bridge.identities()
+        with around.without_kafka():
+            around.forget_first_authority()
+            wait_until(lambda: bridge.evict("taskbridge-edge-1"), what="the budget lets an edge go")
+            wait_until(lambda: bridge.identities("edge") - upgraded, 180, what="an edge starts without Kafka")
+            bridge.wait("edge")
+            spooled = callbacks.durabilities["spool"]
+            wait_until(lambda: callbacks.durabilities["spool"] > spooled + 20, what="callbacks go to the spool")
         later = callbacks.durabilities["kafka"]
         wait_until(lambda: callbacks.durabilities["kafka"] > later + 20, what="callbacks go to Kafka again")
-    assert not before & bridge.identities()
+    assert not before & upgraded
     assert {*bridge.images()} == {VERSION}
 
 
@@ -581,25 +610,16 @@ def test_helm_test_posts_a_task_and_sees_it(bridge: Bridge) -> None:
     assert "Succeeded" in said
 
 
-def test_a_drained_node_and_an_eviction_while_kafka_is_away_leave_an_edge(bridge: Bridge) -> None:
+def test_a_drained_node_keeps_an_edge(bridge: Bridge) -> None:
     """There is one node: what is evicted waits until the node may be used again."""
     cluster = bridge.cluster
-    before = {pod["metadata"]["uid"] for pod in bridge.pods("edge").values()}
     drain = ("drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={OURS}")
-    with bridge.flow("node drained, an edge evicted while Kafka is away") as callbacks:
-        cluster.fails("kubectl", *drain, "--timeout=8s")
+    with bridge.flow("node drained"):
+        cluster.fails("kubectl", *drain, "--timeout=3s")
         (left,) = [name for name, pod in bridge.pods("edge").items() if is_ready(pod)]
         assert not bridge.evict(left), "the budget holds back the second edge"
         cluster.kubectl("uncordon", "node1")
         bridge.wait()
-        with bridge.around.without_kafka():
-            wait_until(lambda: callbacks.durabilities["spool"] > 20, what="callbacks go to the spool")
-            assert bridge.evict(left)
-            bridge.wait("edge")
-        later = callbacks.durabilities["kafka"]
-        wait_until(lambda: callbacks.durabilities["kafka"] > later + 20, what="callbacks go to Kafka again")
-    assert not before & {pod["metadata"]["uid"] for pod in bridge.pods("edge").values()}
-    bridge.wait()
 
 
 def test_changed_secrets_are_read_without_a_restart(bridge: Bridge) -> None:
@@ -688,7 +708,10 @@ def test_a_bad_image_stops_at_the_first_pods_and_the_last_release_comes_back(bri
             assert bridge.images("center") == {BEFORE: 2}
 
 
-def test_uninstalling_leaves_the_volumes_alone_and_installing_again_brings_the_data_back(bridge: Bridge) -> None:
+def test_uninstalling_leaves_the_volumes_alone_and_installing_again_brings_the_data_back(
+    bridge: Bridge, tmp_path: Path
+) -> None:
+    """With autoscalers, which find the pods busy at first: those of edges are kept afterwards."""
     own = {("Secret", name) for name in bridge.secrets()}
     seen = bridge.pending()
     bridge.helm("uninstall", "taskbridge", "--wait", "--timeout", "5m")
@@ -704,8 +727,14 @@ def test_uninstalling_leaves_the_volumes_alone_and_installing_again_brings_the_d
 
     wait_until(lambda: left() == claims, what=f"only the claims are left, not {left() - claims}")
     volumes = {each["metadata"]["uid"] for each in bridge.get("persistentvolumeclaims")}
-    bridge.install()
-    with bridge.flow("installed again"):
-        wait_until(lambda: not seen - bridge.pending(), 180, what="the lists are as before")
-    assert {*bridge.images()} == {VERSION}
-    assert {each["metadata"]["uid"] for each in bridge.get("persistentvolumeclaims")} == volumes
+    bridge.scaled = {"autoscaling": {"enabled": True, "maxReplicas": 3}}
+    with MetricsServer(bridge.cluster, NAMESPACE, tmp_path) as metrics:
+        bridge.install()
+        with bridge.flow("installed again, pods added and removed by autoscalers"):
+            wait_until(lambda: not seen - bridge.pending(), 180, what="the lists are as before")
+            wait_until(lambda: bridge.images("edge", "center") == {VERSION: 6}, what="busy pods get a third one")
+            metrics.cpu = "1m"
+            wait_until(lambda: len(bridge.pods("center")) == 2, what="the third center is removed")
+            assert bridge.images("edge") == {VERSION: 3}
+        assert {*bridge.images()} == {VERSION}
+        assert {each["metadata"]["uid"] for each in bridge.get("persistentvolumeclaims")} > volumes

@@ -158,12 +158,15 @@ class Cluster:
         try:
             self._pid = wait_until(self._first_process, what="the node has namespaces")
             self._connect()
-            wait_until(self._is_ready, _START_S, what="the node is ready")
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        self.apply(*_volumes(self.folder / "volumes"))
         return self
+
+    def wait(self) -> None:
+        """Until pods may start; others reach this machine at its address of the link before."""
+        wait_until(self._is_ready, _START_S, what="the node is ready")
+        self.apply(*_volumes(self.folder / "volumes"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -92,7 +92,8 @@ kube-apiserver --etcd-servers http://127.0.0.1:2379 --advertise-address "$NODE" 
     --service-cluster-ip-range "$SERVICES" --kubelet-preferred-address-types InternalIP >log/apiserver 2>&1 &
 until kubectl get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done
 kube-controller-manager --kubeconfig "$KUBECONFIG" --service-account-private-key-file accounts.key \
-    --leader-elect=false >log/controllers 2>&1 &
+    --leader-elect=false --horizontal-pod-autoscaler-sync-period 2s \
+    --horizontal-pod-autoscaler-downscale-stabilization 1s >log/controllers 2>&1 &
 kube-scheduler --kubeconfig "$KUBECONFIG" --leader-elect=false >log/scheduler 2>&1 &
 until ctr images import "$PAUSE" >log/import 2>&1; do sleep 0.2; done
 kubelet --config conf/kubelet.yaml --kubeconfig "$KUBECONFIG" --node-ip "$NODE" --hostname-override node1 >log/kubelet 2>&1 &
