@@ -25,8 +25,10 @@ consumers: native
 	@$(RUN) pytest -m "consumers and not nightly" -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
 
 # Both, in one run, by three processes: two leave half of two cores idle, and under more, clients and brokers time out.
+# Then the cluster, alone. Without root its tests are skipped, with this reason.
 slow: native
 	@$(RUN) --compile-bytecode pytest -n 3 -m "(disasters or consumers) and not nightly" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
+	$(if $(ARGUMENTS),,@$(MAKE) --no-print-directory kubernetes)
 
 # Every case of what `make test` and `make slow` prove with one case, such as each single ACL.
 nightly: native
@@ -35,7 +37,8 @@ nightly: native
 # The chart with every part on a real Kubernetes, as root, upgraded from the last release or from FROM=COMMIT; the first
 # time Kubernetes is built, which takes some minutes.
 kubernetes: native
-	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -m kubernetes tests/integration/test_kubernetes.py $(ARGUMENTS)
+	@$(if $(FROM),TASKBRIDGE_UPGRADE_FROM=$(FROM)) $(RUN) --compile-bytecode pytest -n 0 -m kubernetes -rs --durations=20 \
+		tests/integration/test_kubernetes.py $(ARGUMENTS)
 
 # All checks and all tests: before a release.
 everything: SLOW := 1
