@@ -211,6 +211,32 @@ async def test_values_that_did_not_change_for_the_days_of_their_form_go_and_do_n
         assert found.topics.newest()["R-old"].data == {"text_1": "c"}
 
 
+async def test_a_decision_counts_as_a_change_although_no_call_reads_it(tmp_path: Path) -> None:
+    async with forms(tmp_path, keep_days=(("*", 10),)) as found:
+        found.happen(created(), created("I-2"))
+        await found.run(9.5 * DAY_S)
+        found.was_scanned(FORM)
+        # The values of one are read, and are the same; those of the other wait for calls.
+        found.happen(agreed(at=found.api.clock.now_ms()))
+        await found.run(11)
+        found.happen(agreed("I-2", at=found.api.clock.now_ms()))
+        found.api.dingtalk.faults.is_down = True
+        with pytest.raises(OperatorError, match="down"):
+            await found.run(DAY_S / 2 + HOUR_S)
+        assert found.topics.newest().keys() == {"I-1", "I-2"}
+
+
+async def test_values_that_are_read_long_after_their_change_stay_no_longer(tmp_path: Path) -> None:
+    async with forms(tmp_path, keep_days=(("*", 10),)) as found:
+        found.happen(created(at=NOW - 9 * DAY_MS), agreed(at=NOW - 9 * DAY_MS), announced=False)
+        found.topics.arrive(agreed(at=NOW - 9 * DAY_MS))
+        await found.run(60)
+        assert found.topics.newest().keys() == {"I-1"}
+        found.was_scanned(FORM)
+        await found.run(DAY_S)
+        assert found.topics.newest().keys() == set()
+
+
 async def test_a_list_that_is_behind_replaces_no_newer_values(tmp_path: Path) -> None:
     async with forms(tmp_path) as found:
         found.happen(created())

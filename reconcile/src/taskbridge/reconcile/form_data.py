@@ -102,6 +102,7 @@ class _Reading(NamedTuple):
 
     instance: wire.Instance
     changed_ms: int
+    """0: nothing says that it changed. Values may differ because of a new pattern, or a new definition."""
     as_of_ms: int
     cause: str
     event_id: str | None = None
@@ -255,7 +256,8 @@ class FormSync:
             return
         ordinary = Target(record.corp_id, record.app_type, record.form_uuid)
         target = ordinary if ordinary in self._ordinary else ordinary._replace(ordinary="")
-        self._forms.store(record, target, as_of_ms=0, due_ms=self._due_ms(record, now_ms))
+        changed_ms = record.modified_at or (0 if known is not None and record.cause == SCAN else record.read_at)
+        self._forms.store(record, target, changed_ms=changed_ms, as_of_ms=0, due_ms=self._due_ms(record, now_ms))
         if known is not None and record.read_at < known.read_ms:
             # An older reading was written later: by a process that was stopped for a while.
             self._forms.schedule(record.instance_id, target, changed_ms=record.read_at, due_ms=now_ms, is_late=True)
@@ -271,7 +273,8 @@ class FormSync:
                     for event in changed:
                         self._schedule(event)
                     for record, as_of_ms in new.values():
-                        self._store_record(record, Target(record.corp_id, record.app_type), as_of_ms)
+                        target = Target(record.corp_id, record.app_type)
+                        self._store_record(record, target, changed_ms=as_of_ms, as_of_ms=as_of_ms)
                         if record.deleted:
                             self._forms.forget(record.instance_id)
                     self._forms.save_positions(TASK_EVENTS.name, self._reader.reached)
@@ -400,7 +403,7 @@ class FormSync:
             }
         readings = list[_Reading]()
         for each, instance in found.items():
-            changed_ms, event_id = (due[each].changed_ms, due[each].event_id) if each in due else (now_ms, None)
+            changed_ms, event_id = (due[each].changed_ms, due[each].event_id) if each in due else (0, None)
             readings.append(_Reading(instance, changed_ms, now_ms, SCAN if event_id is None else EVENT, event_id))
         await self._publish(app, target, readings)
         return {*found}
@@ -532,7 +535,7 @@ class FormSync:
                 deleted=True,
             )
             await self._write([record])
-            self._store_record(record, target, now_ms)
+            self._store_record(record, target, changed_ms=now_ms, as_of_ms=now_ms)
 
     async def _publish(
         self, app: _App, target: Target, readings: Sequence[_Reading], form_uuid: str | None = None
@@ -541,26 +544,27 @@ class FormSync:
 
         Those whose form has no readable definition, where one is needed, are read again later.
         """
-        changed, same, held = list[tuple[FormData, int]](), list[tuple[FormData, int]](), dict[str, int]()
+        changed, same = list[tuple[FormData, _Reading]](), list[tuple[FormData, _Reading]]()
+        held = dict[str, tuple[int, int]]()
         for each in readings:
             known = self._known(each.instance.process_instance_id)
             record = await self._record(app, target, each, form_uuid, held=held)
             if record is None or (known is not None and known.as_of_ms > each.as_of_ms):
                 continue
             is_same = known is not None and known.digest == digest_of(record)
-            (same if is_same else changed).append((record, each.as_of_ms))
+            (same if is_same else changed).append((record, each))
         await self._write([record for record, _ in changed])
         now_ms = self._clock.now_ms()
         with self._forms.transaction():
-            for record, as_of_ms in same:
+            for record, (_, changed_ms, as_of_ms, *_) in same:
                 due_ms = now_ms + self._rules.check_ms
-                self._forms.confirm(record.instance_id, as_of_ms=as_of_ms, due_ms=due_ms)
-            for record, as_of_ms in changed:
-                self._store_record(record, target, as_of_ms)
-            self._forms.hold(held, target, now_ms=now_ms)
+                self._forms.confirm(record.instance_id, changed_ms=changed_ms, as_of_ms=as_of_ms, due_ms=due_ms)
+            for record, (_, changed_ms, as_of_ms, *_) in changed:
+                self._store_record(record, target, changed_ms=changed_ms, as_of_ms=as_of_ms)
+            self._forms.hold(held, target)
 
     async def _record(
-        self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: dict[str, int]
+        self, app: _App, target: Target, reading: _Reading, form_uuid: str | None, *, held: dict[str, tuple[int, int]]
     ) -> FormData | None:
         """None: the form is unknown, or its values were not returned, or are not published, or are held."""
         instance, its = reading.instance, app.api.app
@@ -574,7 +578,7 @@ class FormSync:
             return None
         data = await self._protected(app, form_uuid, form_texts(instance.data))
         if data is None:
-            held[instance.process_instance_id] = self._not_before[*target[:2], form_uuid]
+            held[instance.process_instance_id] = reading.changed_ms, self._not_before[*target[:2], form_uuid]
             return None
         return FormData(
             *target[:2],
@@ -659,9 +663,10 @@ class FormSync:
         for each in records:
             self._on_written(each)
 
-    def _store_record(self, record: FormData, target: Target, as_of_ms: int) -> None:
+    def _store_record(self, record: FormData, target: Target, *, changed_ms: int, as_of_ms: int) -> None:
         now_ms = self._clock.now_ms()
-        self._forms.store(record, target, as_of_ms=as_of_ms, due_ms=self._due_ms(record, now_ms))
+        due_ms = self._due_ms(record, now_ms)
+        self._forms.store(record, target, changed_ms=changed_ms, as_of_ms=as_of_ms, due_ms=due_ms)
         if record.form_uuid and not record.deleted:
             its = record.corp_id, record.app_type, record.form_uuid
             is_new = self._forms.add_fields(record.corp_id, record.form_uuid, fields_of(record.data))

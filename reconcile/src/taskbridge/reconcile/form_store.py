@@ -130,23 +130,26 @@ class FormStore:
         ).fetchone()
         return None if row is None else Known(*row)
 
-    def store(self, record: FormData, target: Target, *, as_of_ms: int, due_ms: int) -> None:
+    def store(self, record: FormData, target: Target, *, changed_ms: int, as_of_ms: int, due_ms: int) -> None:
         """Store the last record of an instance; ``due_ms``: when to check that the instance exists."""
         row = (record.instance_id, *target, record.form_uuid, record.process_code, digest_of(record))
-        changed = record.modified_at, record.cause, as_of_ms or record.read_at
         self._database.execute(
             "INSERT OR REPLACE INTO form_records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11,"
-            # Values may differ because of a new pattern, or a new definition: nobody changed the instance.
-            " coalesce(?12, (SELECT changed_ms FROM form_records WHERE instance_id = ?1 AND ?13 = 'scan'), ?14))",
-            (*row, record.read_at, as_of_ms, due_ms, record.deleted, *changed),
+            " max(?12, coalesce((SELECT changed_ms FROM form_records WHERE instance_id = ?1), 0)))",
+            (*row, record.read_at, as_of_ms, due_ms, record.deleted, changed_ms),
         )
 
-    def confirm(self, instance_id: str, *, as_of_ms: int, due_ms: int) -> None:
+    def confirm(self, instance_id: str, *, changed_ms: int, as_of_ms: int, due_ms: int) -> None:
         """The values are the same at this time."""
         self._database.execute(
-            "UPDATE form_records SET as_of_ms = ?, due_ms = ?, absent_ms = NULL WHERE instance_id = ?",
-            (as_of_ms, due_ms, instance_id),
+            "UPDATE form_records SET changed_ms = max(changed_ms, ?), as_of_ms = ?, due_ms = ?, absent_ms = NULL"
+            " WHERE instance_id = ?",
+            (changed_ms, as_of_ms, due_ms, instance_id),
         )
+
+    def _changed(self, instance_id: str, changed_ms: int) -> None:
+        later = "UPDATE form_records SET changed_ms = ?1 WHERE instance_id = ?2 AND changed_ms < ?1"
+        self._database.execute(later, (changed_ms, instance_id))
 
     def postpone(self, ids: Iterable[str], *, due_ms: int, absent_ms: int | None = None) -> None:
         """Check these then; ``absent_ms``: since when DingTalk says that they do not exist."""
@@ -223,6 +226,7 @@ class FormStore:
 
         ``is_late``: the change was long ago, so the first reading has it.
         """
+        self._changed(instance_id, changed_ms)
         self._database.execute(
             "INSERT INTO form_reads VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET"
             " event_id = CASE WHEN ?6 >= changed_ms THEN ?5 ELSE event_id END, changed_ms = max(changed_ms, ?6),"
@@ -246,8 +250,7 @@ class FormStore:
         """Whether the listed instance did not change after its values were read; stores when it changed."""
         known, modified = self.find(row.process_instance_id, now_ms=now_ms), span_of(row.modified_time)
         if modified is not None:
-            later = "UPDATE form_records SET changed_ms = ?1 WHERE instance_id = ?2 AND changed_ms < ?1"
-            self._database.execute(later, (modified.first, row.process_instance_id))
+            self._changed(row.process_instance_id, modified.first)
         return known is not None and modified is not None and modified.end + AHEAD_MS <= known.as_of_ms
 
     def due(self, target: Target, *, now_ms: int, most: int) -> list[Due]:
@@ -270,12 +273,12 @@ class FormStore:
             its,
         )
 
-    def hold(self, due_ms: Mapping[str, int], target: Target, *, now_ms: int) -> None:
-        """Read each of these then, and not before: it cannot be published now."""
+    def hold(self, held: Mapping[str, tuple[int, int]], target: Target) -> None:
+        """Read each of these, with the time of its change, then, and not before: it cannot be published now."""
         self._database.executemany(
             "INSERT INTO form_reads VALUES (?, ?, ?, ?, NULL, ?, ?, 0)"
             " ON CONFLICT DO UPDATE SET due_ms = excluded.due_ms",
-            [(each, *target, now_ms, due_ms[each]) for each in due_ms],
+            [(each, *target, *times) for each, times in held.items()],
         )
 
     def forget(self, instance_id: str) -> None:
