@@ -620,6 +620,41 @@ def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, ta
     execute(target, f"DROP ROLE {user}")
 
 
+def test_a_dropped_table_that_may_not_be_made_again_stops_no_other_form(source: Source, target: Database) -> None:
+    if target.is_sqlite:
+        pytest.skip("SQLite has no rights")
+    for each in ("I-1", "I-2"):
+        source.fill(each, {"textField_1": "a", "tableField_1": [{"textField_1": "x"}]})
+    source.land(target)
+    user, lines = f"lines_{target.engine.url.database}", f"{TABLE}__tablefield_1"
+    for each in (
+        f"CREATE ROLE {user} LOGIN PASSWORD 'x'",
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {user}",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {user}",
+        f"DROP TABLE {lines} CASCADE",
+    ):
+        execute(target, each)
+    url = target.engine.url.set(username=user, password="x")
+    with closing(open_target(url.render_as_string(hide_password=False), schema=SCHEMA)) as limited:
+        process = LandProcess(limited, *source.topics)
+        source.forget("I-1")
+        source.fill("I-3", {"textField_1": "c"}, form="FORM-2")
+        land_despite_refusals(process)
+        assert source.has_landed(target)
+        assert [each["form_uuid"] for each in rows_of(target, "waiting")] == ["FORM-2", FORM]
+        assert [each["instance_id"] for each in rows_of(target, TABLE)] == ["I-2"]
+    execute(target, f"DROP OWNED BY {user}")
+    execute(target, f"DROP ROLE {user}")
+    process = LandProcess(target, *source.topics)
+    land_despite_refusals(process)
+    process.followed[FORM_DATA.name].purge(0)
+    land_despite_refusals(process)
+    assert rows_of(target, "waiting") == []
+    assert [each["textfield_1"] for each in rows_of(target, lines)] == ["x"]
+    assert [each["textField_1"] for each in rows_of(target, f"v_{lines}")] == ["x"]
+    assert [each["textfield_1"] for each in rows_of(target, "f_form2")] == ["c"]
+
+
 @pytest.mark.parametrize("theirs", ["1 AS theirs", '1 AS "乙"'])
 def test_somebodys_column_in_a_view_stops_no_other_form(source: Source, target: Database, theirs: str) -> None:
     if target.is_sqlite:

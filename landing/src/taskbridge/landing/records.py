@@ -168,9 +168,9 @@ class Values(_Landed):
         for each in keys:
             by_form[landed[each].corp_id, landed[each].form_uuid].append(each)
         for key, its in by_form.items():
-            form = self._shapes.forms[key]
-            for table in form.lines.values() if lines_only else form.tables:
-                self.among.delete(connection, table.name, its)
+            for table in self._shapes.present(key):
+                if table.parent is not None or not lines_only:
+                    self.among.delete(connection, table.name, its)
 
     def _put(self, connection: Connection, form: LandedForm, records: Sequence[Record]) -> list[Unfit]:
         # Of a sub-form that gets a table, the lines may have fields that get columns.

@@ -187,6 +187,8 @@ class Shapes:
             self._refused.add(key)
             with self.apart(connection, key, app_type):
                 connection.exec_driver_sql(f"DELETE FROM waiting WHERE {where}", key)
+                if key in self.forms:
+                    self._repair(connection, self.forms[key], self._there)
                 form = self.form_of(connection, key, app_type, None)
                 self.define(connection, form, self._definition_of(connection, key))
                 read_values_again(self._database, connection)
@@ -240,6 +242,7 @@ class Shapes:
                 each.view not in there or not there.get(each.name, set()) >= {column.name for column in each.columns}
                 for each in form.tables
             ):
+                log.warning("dropped_tables_made_again", table=form.main.name)
                 with self.apart(connection, form.key, form.app_type):
                     self._repair(connection, form, there)
                 if form.key in self.waiting:
@@ -247,7 +250,6 @@ class Shapes:
 
     def _repair(self, connection: Connection, form: LandedForm, there: Mapping[str, set[str]]) -> None:
         """Make what was dropped again, and read all values again."""
-        log.warning("dropped_tables_made_again", table=form.main.name)
         gone = list[Field]()
         for table in form.tables:
             if table.name not in there:
@@ -261,6 +263,10 @@ class Shapes:
             table.is_shown = False
         self._change(connection, form, dict.fromkeys(gone))
         read_values_again(self._database, connection)
+
+    def present(self, key: FormKey) -> Iterable[LandedTable]:
+        """The form's tables, without those that somebody dropped, and that the database refuses to make again."""
+        return [each for each in self.forms[key].tables if each.name in self._taken]
 
     def _definition_of(self, connection: Connection, key: FormKey) -> Form | None:
         query = f"SELECT definition FROM definitions WHERE corp_id = {self._mark} AND form_uuid = {self._mark}"
