@@ -58,6 +58,13 @@ def test_what_is_on_the_topics_lands_once(connection: Connection, tmp_path: Path
     with sqlite3.connect(target) as database:
         [table] = database.execute("SELECT table_name FROM forms WHERE form_uuid = ?", (form_uuid,)).fetchone()
         assert database.execute(f'SELECT instance_id, "金额" FROM "v_{table}"').fetchall() == [(instance_id, 12.5)]  # noqa: S608
+        # As if the database had refused it until now.
+        database.execute(f'DELETE FROM "{table}"')  # noqa: S608
+        database.execute("INSERT INTO waiting VALUES (?, ?, 'APP_1', 'refused')", (corp_id, form_uuid))
+        database.commit()
+        land(connection, f"sqlite:///{target}")
+        assert database.execute(f'SELECT instance_id FROM "{table}"').fetchall() == [(instance_id,)]  # noqa: S608
+        assert database.execute("SELECT * FROM waiting").fetchall() == []
     database.close()
     folder = tmp_path / "for ?analysts"
     land(connection, f"parquet:{folder}")

@@ -157,6 +157,8 @@ class Land:
         """Follow the values once all definitions are known: they decide what columns there are."""
         ends = await asyncio.to_thread(self._ends) if self._once else None
         await self._until(lambda: self._is_filled(FORMS.name))
+        # The follower does it too, but a single run may be over before.
+        await self._until(lambda: values.purge(0) == 0)
         self.followers.append(self._follower("values", [values]))
         self.followers[1].start()
         await self._until(lambda: ends is not None and self._has_landed(ends))
