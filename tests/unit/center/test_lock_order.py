@@ -196,6 +196,25 @@ def test_a_person_who_signs_out_everywhere_while_their_sessions_are_noted_as_use
     threads.close()
 
 
+def test_a_person_who_is_erased_while_they_sign_out_everywhere(meeting: Meeting) -> None:
+    threads = Threads(2, writers=2)
+    row = {"token_sha256": "a", "corp_id": "corp", "user_id": "ann", "roles": "", "created_at": NOW, "used_at": NOW}
+    with meeting.holder.write() as connection:
+        connection.execute(insert(sessions), [row])
+
+    def sign_out(database: Database) -> None:
+        found = Sessions(database, threads, idle_s=1e9, longest_s=1e9)
+        asyncio.run(found.end(Session(*ANN, frozenset(), "a"), everywhere=True))
+
+    meeting.run(
+        lambda connection: connection.execute(select(sessions).with_for_update()).all(),
+        lambda database: Erasure(database).erase(ANN),
+        sign_out,
+    )
+    assert meeting.count(sessions) == 0
+    threads.close()
+
+
 def test_a_purge_waits_for_no_row(meeting: Meeting) -> None:
     with meeting.holder.write() as connection:
         rows = [{"corp_id": "corp", "user_id": each, "data": b"{}"} for each in ("ann", "bob")]

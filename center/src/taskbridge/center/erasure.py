@@ -54,10 +54,11 @@ class Erasure:
             self._database.lock(connection, lock_of(person))
             pseudonymous = _count(connection, audit, or_(false(), *of_person(connection, person)))
             deleted: Counter[str] = Counter()
+            corp_id, user_id = map(clean, person)
+            # Before the sessions, as where a person signs out.
+            connection.execute(refuse_tokens(self._database, (corp_id, user_id)))
             for each in _ERASED:
                 deleted[each.table.name] += _delete(connection, each, person)
-            corp_id, user_id = map(clean, person)
-            connection.execute(refuse_tokens(self._database, (corp_id, user_id)))
             # The trail's lock is the last one, and pseudonyms belong to it.
             entry = append(connection, self._database, "", ERASED, person)
             deleted[pseudonyms.name] += _delete(connection, pseudonyms.c.user_id, person)
