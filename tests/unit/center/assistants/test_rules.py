@@ -284,3 +284,23 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_place(tmp_path: Path, befo
         RulesFile(path)
     path.write_text(RULE)
     assert RulesFile(path).current.count == 1
+
+
+@pytest.mark.parametrize("text", [RULE.replace("below = 1000.5", "below = 100,5"), None])
+def test_while_the_file_is_broken_or_missing_people_are_asked(
+    database: Database, tmp_path: Path, text: str | None
+) -> None:
+    """An administrator who lowers an amount with a slip, or removes the file, has taken the rules back."""
+    with ruled(database, tmp_path) as world:
+        path = tmp_path / "rules.toml"
+        path.unlink()
+        if text is not None:
+            path.write_text(text)
+        file = world.served.assistants.rules
+        assert file is not None
+        file.reload_if_changed()
+        assert (file.current.count, file.problem is None) == (0, False)
+        assert (world.propose()["status"], world.stored) == ("OPEN", [])
+        path.write_text(RULE)
+        file.reload_if_changed()
+        assert (world.propose()["status"], file.problem) == ("CONFIRMED", None)

@@ -1,6 +1,6 @@
 """The administrator's TOML file: which decisions an assistant may make without a confirmation, below which amount.
 
-It is reloaded when it changes. A broken new version is reported, and the old one stays.
+It is reloaded when it changes. While it is broken or missing, that is reported, and people confirm everything.
 """
 
 from __future__ import annotations
@@ -54,3 +54,10 @@ class RulesFile(ReloadedFile[Rules]):
 
     def parse(self, text: str) -> Rules:
         return parse_toml(text, Rules)
+
+    def refresh(self) -> bool:
+        """As of ``ReloadedFile``; but what the administrator may have taken back does not stay in use."""
+        is_new = super().refresh()
+        if self.broken is not None:
+            self.current = Rules()
+        return is_new
