@@ -34,6 +34,8 @@ CONFIRM, DISCARD = "confirm", "discard"
 PROPOSED_AN_HOUR = 10
 """By one client for one person."""
 _HOUR_MS, _STORED_MS = 3_600_000, 86_400_000
+_DISCARDED_MS = 90 * _STORED_MS
+"""How long a person who discarded one is asked about its task, whatever the rules say."""
 
 
 class Proposal(NamedTuple):
@@ -166,7 +168,8 @@ class Proposals:
             return self._shown(connection, caller, proposal_id, now)
 
     def purge(self, now: int) -> int:
-        return self._database.purge(proposals, proposals.c.proposed_at < now - _STORED_MS)
+        at, is_kept = proposals.c.proposed_at, proposals.c.decision == DISCARD
+        return self._database.purge(proposals, (at < now - _STORED_MS) & (~is_kept | (at < now - _DISCARDED_MS)))
 
     def _shown(self, connection: Connection, caller: Caller, proposal_id: str, now: int) -> models.ProposalOut:
         found = self._find(connection, _person_of(caller), proposal_id)
