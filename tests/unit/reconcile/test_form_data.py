@@ -226,6 +226,15 @@ async def test_a_decision_counts_as_a_change_although_no_call_reads_it(tmp_path:
         assert found.topics.newest().keys() == {"I-1", "I-2"}
 
 
+async def test_events_before_the_days_of_their_form_cost_no_call(tmp_path: Path) -> None:
+    async with forms(tmp_path, keep_days=(("*", 10),)) as found:
+        at = NOW - 11 * DAY_MS
+        found.happen(created(at=at), agreed(at=at + MINUTE_MS), announced=False)
+        found.topics.arrive(created(at=at))
+        await found.run(60)
+        assert (found.calls(), found.topics.written()) == (0, [])
+
+
 async def test_values_that_are_read_long_after_their_change_stay_no_longer(tmp_path: Path) -> None:
     async with forms(tmp_path, keep_days=(("*", 10),)) as found:
         found.happen(created(at=NOW - 9 * DAY_MS), agreed(at=NOW - 9 * DAY_MS), announced=False)

@@ -284,6 +284,9 @@ class FormSync:
         known, (record, _) = self._known(event.instance_id), new.get(event.instance_id, (None, 0))
         if (known is not None and known.is_deleted) or (record is not None and record.deleted):
             return
+        kept_since = app.kept_since(event.form_uuid or "", now_ms=self._clock.now_ms())
+        if known is None and event.occurred_at < kept_since and event.form_uuid:
+            return  # values that are read by id have no time
         if any((each.corp_id, each.app_type) != (event.corp_id, event.app_type) for each in (known, record) if each):
             return  # another app says this, and streams believe it as little
         if event.action is Action.DELETED:
@@ -308,12 +311,10 @@ class FormSync:
         return event if event.form_uuid is None or not app.forms or event.form_uuid in app.forms else None
 
     def _created(self, event: TaskEvent, app: App) -> FormData | None:
-        """The values of a create; None if there are none, or it is old, or its form's labels are unknown."""
+        """The values of a create; None if there are none, or its form's labels are unknown."""
         protection = self._protection(app)
         if not event.form_data or not event.form_uuid:
             return None
-        if event.occurred_at < app.kept_since(event.form_uuid, now_ms=self._clock.now_ms()):
-            return None  # it may have changed since
         defined = self._forms.defined(app.corp_id, app.app_type, event.form_uuid)
         if protection.needs_labels and (defined is None or defined.due_ms <= self._clock.now_ms()):
             return None
