@@ -20,16 +20,38 @@ from support import newer_python
 from support.deployment.docker import DockerDaemon
 from support.deployment.helm import Helm
 from support.reporting import show
-from support.wheels import CAN_BUILD_NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, Installed, program_of_uv, uv
+from support.wheels import CAN_BUILD_NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, Installed, git, program_of_uv, uv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 VERSION = PYPROJECT["project"]["version"]
 NAME = f"taskbridge-{VERSION}"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+@pytest.fixture(scope="module")
+def report(pytestconfig: pytest.Config) -> Generator[list[list[str]]]:
+    """Rows of two tables, for readers of a release: shown at the end, and written to ``build/release.md``."""
+    builds = [
+        f"taskbridge {VERSION}, commit {git('rev-parse', 'HEAD')}, built twice:\n",
+        "| file | bytes | SHA-256, first build | second build |",
+        "| -- | --: | -- | -- |",
+    ]
+    installed = ["\n| installed | with | packages that its bill of materials lacks |", "| -- | -- | -- |"]
+    yield [builds, installed]
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "release.md").write_text("".join(f"{line}\n" for line in (*builds, *installed)), "utf-8")
+    show(pytestconfig, (*builds, *installed))
+
+
+def lacking(bill: Path, installed: Iterable[tuple[str, str]]) -> str:
+    """Of Python packages, those that a bill of materials does not name."""
+    listed = {(each["name"], each["version"]) for each in json.loads(bill.read_text())["components"]}
+    found = {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in installed}
+    return ", ".join(sorted(name for name, _ in found - listed if name not in ("pip", "setuptools"))) or "none"
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +66,20 @@ def daemon(disk_folder: Callable[[], Path]) -> Generator[DockerDaemon]:
         yield daemon
 
 
-def test_docker_loads_and_runs_the_image(artifacts: Path, daemon: DockerDaemon) -> None:
+def test_docker_loads_and_runs_the_image(artifacts: Path, daemon: DockerDaemon, report: list[list[str]]) -> None:
     assert f"taskbridge:{VERSION}" in daemon.run("load", "--input", str(artifacts / f"{NAME}-image.tar"))
-    run = ("run", "--rm", "--read-only", "--network", "none", f"taskbridge:{VERSION}")
-    assert daemon.run(*run, "--version").startswith(f"taskbridge {VERSION}\ncommit ")
-    assert "Yida" in daemon.run(*run)
-    bill = json.loads((artifacts / f"{NAME}-image.cdx.json").read_text())
-    kinds = {each["purl"].split("/")[0] for each in bill["components"]}
+    run, image = ("run", "--rm", "--read-only", "--network", "none"), f"taskbridge:{VERSION}"
+    assert daemon.run(*run, image, "--version").startswith(f"taskbridge {VERSION}\ncommit ")
+    assert "Yida" in daemon.run(*run, image)
+    bill = artifacts / f"{NAME}-image.cdx.json"
+    kinds = {each["purl"].split("/")[0] for each in json.loads(bill.read_text())["components"]}
     assert kinds == {"pkg:pypi", "pkg:cargo", "pkg:deb"}
+    listing = "from importlib.metadata import distributions as all; [print(each.name, each.version) for each in all()]"
+    installed = daemon.run(*run, "--entrypoint", "python3", image, "-c", listing).splitlines()
+    assert f"taskbridge-edge {VERSION}" in installed
+    differences = lacking(bill, ((name, version) for name, _, version in (each.partition(" ") for each in installed)))
+    report[1].append(f"| Docker, read-only, without a network | the image | {differences} |")
+    assert differences == "none"
 
 
 def released(out: Path, *options: str, environment: dict[str, str], temporary: Path) -> Path:
@@ -68,16 +96,15 @@ def artifacts(disk_folder: Callable[[], Path], environment: dict[str, str]) -> P
 
 
 def test_two_builds_have_the_same_bytes(
-    artifacts: Path, environment: dict[str, str], disk_folder: Callable[[], Path], pytestconfig: pytest.Config
+    artifacts: Path, environment: dict[str, str], disk_folder: Callable[[], Path], report: list[list[str]]
 ) -> None:
-    """Shows their sizes and sums."""
     folder = disk_folder()
     again = released(folder / "again", environment=environment, temporary=folder / "another-name")
     names = {each.name for each in artifacts.iterdir()}
     assert {each.name for each in again.iterdir()} == names
     both = sums.files(artifacts), sums.files(again)
-    rows = ((name, (artifacts / name).stat().st_size, *(each[name][:16] for each in both)) for name in sorted(both[0]))
-    show(pytestconfig, (f"{size:>11}  {first}  {second}  {name}" for name, size, first, second in rows))
+    sizes = {name: (artifacts / name).stat().st_size for name in both[0]}
+    report[0] += [f"| {name} | {size} | {both[0][name]} | {both[1][name][:16]} |" for name, size in sizes.items()]
     assert [name for name in sorted(names) if (artifacts / name).read_bytes() != (again / name).read_bytes()] == []
 
 
@@ -146,22 +173,21 @@ def typed(heading: str, folder: Path, artifacts: Path, **programs: str) -> str:
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_pip_installs_the_program_and_the_bill_of_materials_names_all_of_it(
-    version: str, artifacts: Path, tmp_path: Path
+    version: str, artifacts: Path, tmp_path: Path, report: list[list[str]]
 ) -> None:
     said = typed("Install the program", tmp_path, artifacts, python3=interpreter(version))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     core = VERSION if CAN_BUILD_NATIVE else "not installed: callbacks and events are processed in Python, more slowly"
-    assert said.endswith(f"taskbridge {VERSION}\ncommit {commit}native core {core}\n")
+    assert said.endswith(f"taskbridge {VERSION}\ncommit {git('rev-parse', 'HEAD')}\nnative core {core}\n")
     installed = Installed(tmp_path / "taskbridge", tmp_path)
     assert installed.run("taskbridge", "schemas", "check").returncode == 0
-    bill = json.loads((artifacts / f"{NAME}.cdx.json").read_text())
-    listed = {(each["name"], each["version"]) for each in bill["components"]}
     (site,) = installed.environment.glob("lib/python*/site-packages")
-    found = {(re.sub(r"[-_.]+", "-", each.name).lower(), each.version) for each in distributions(path=[str(site)])}
-    assert {each for each in found - listed if each[0] not in ("pip", "setuptools")} == set()
+    found = ((each.name, each.version) for each in distributions(path=[str(site)]))
+    differences = lacking(artifacts / f"{NAME}.cdx.json", found)
+    report[1].append(f"| Python {version}, pip | the wheels; core: {core} | {differences} |")
+    assert differences == "none"
 
 
-def test_one_line_shows_the_demo(artifacts: Path, tmp_path: Path) -> None:
+def test_one_line_shows_the_demo(artifacts: Path, tmp_path: Path, report: list[list[str]]) -> None:
     uvx = str(Path(program_of_uv()).with_name("uvx"))
     # What uv's script needs, and Maven's, where Kafka was not fetched before.
     names = ("java", "mvn", "sh", "basename", "cat", "cut", "dirname", "expr")
@@ -169,9 +195,12 @@ def test_one_line_shows_the_demo(artifacts: Path, tmp_path: Path) -> None:
     programs = {name: path for name in names if (path := shutil.which(name))}
     shown = typed("Try it", tmp_path, artifacts, uvx=uvx, uv=program_of_uv(), python3=sys.executable, **programs)
     assert "PENDING" in shown
+    report[1].append("| uvx, the demo | the wheels | |")
 
 
-def test_where_no_wheel_of_the_core_fits_nothing_is_compiled(artifacts: Path, tmp_path: Path) -> None:
+def test_where_no_wheel_of_the_core_fits_nothing_is_compiled(
+    artifacts: Path, tmp_path: Path, report: list[list[str]]
+) -> None:
     """As on a system with glibc 2.17, which is older than what the core needs."""
     made = Installed(tmp_path / "environment", tmp_path)
     uv("venv", "--quiet", "--python", sys.executable, str(made.environment))
@@ -179,3 +208,4 @@ def test_where_no_wheel_of_the_core_fits_nothing_is_compiled(artifacts: Path, tm
     uv("pip", "install", "--quiet", *given, "--python-platform", "x86_64-manylinux2014", "taskbridge-native")
     assert made.modules("taskbridge.native") == ["taskbridge.native"]
     assert list(made.environment.rglob("_native*.so")) == []
+    report[1].append("| uv, for glibc 2.17 | the wheel without the core | |")
