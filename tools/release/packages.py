@@ -46,7 +46,8 @@ def build(source: Source, out: Path) -> None:
 
 def constraints(source: Source) -> str:
     exported = ("export", "--quiet", "--no-hashes", "--no-emit-workspace", "--no-annotate", "--no-header")
-    return source.run(UV, *exported, "--package", "taskbridge-cli", "--all-extras")
+    # mcp requires the last one; pyproject.toml leaves it out of a checkout, and pip installs it.
+    return source.run(UV, *exported, "--package", "taskbridge-cli", "--all-extras") + "python-multipart==0.0.34\n"
 
 
 def _part(source: Source, out: Path, folder: str) -> None:
