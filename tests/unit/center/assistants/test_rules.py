@@ -17,10 +17,12 @@ from support.reconcile import APP_TYPE, CORP_ID, NOW, assigned
 from support.served_apps import serving
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.access import Caller
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.actions.store import Action
 from taskbridge.center.actions.systems import Away, FormRead
 from taskbridge.center.actions.targets import Endpoint
+from taskbridge.center.api.current_form import NewestForms
 from taskbridge.center.assistants.proposals import CONFIRM, PROPOSED_AN_HOUR, Proposals
 from taskbridge.center.assistants.rules import RulesFile
 from taskbridge.center.tables import actions, audit
@@ -219,6 +221,20 @@ def test_whom_the_person_said_no_to_cannot_decide(database: Database, tmp_path: 
         again = world.propose()
         assert (again["status"], world.stored) == ("OPEN", [])
         assert again["proposal_id"] != proposed["proposal_id"]
+
+
+async def test_an_assistant_uses_up_no_calls_of_its_person() -> None:
+    """Who must see the form before they confirm."""
+    forms = NewestForms(lambda _corp, _source, _app: Forms(calls_per_day=10))
+    assistant, person = (
+        Caller("sso", corp_id="ours", user_id="ann", rate_key=f"{each} ann") for each in ("assistant", "sso")
+    )
+    for number in range(20):
+        await forms.newest(state(f"I-{number}"), assistant)
+    with pytest.raises(TooManyQueries, match="share"):
+        await forms.newest(state("I-99"), assistant)
+    found = await forms.newest(state("I-100"), person)
+    assert found.read.values == {"amount": "200"}
 
 
 async def test_a_decision_that_the_person_made_is_not_taken_for_it(database: Database) -> None:

@@ -182,7 +182,7 @@ class NewestForms:
         return Newest(read, digest_of(read.values), now_ms())
 
     def _use(self, reader: FormReader, caller: Caller, calls: int) -> None:
-        """Take so many calls from the person's share: one of them must not use up the day of all.
+        """Take so many calls from the share of the person, or their assistants': neither uses up the day of others.
 
         A program has none: its administrator decides what it is for.
         """
@@ -190,7 +190,7 @@ class NewestForms:
             return
         most = max(_SHARE_LEAST, reader.calls_per_day * _SHARE)
         share = self._shares.setdefault(most, Rate(most, per_s=_DAY_S))
-        if not share.allows((caller.corp_id, caller.user_id), now=time.monotonic(), times=calls):
+        if not share.allows(caller.rate_key, now=time.monotonic(), times=calls):
             raise _ShareUsed("a person's share of the calls of a day is used up: try again later")
 
     @staticmethod
