@@ -678,6 +678,8 @@ def test_somebodys_column_in_a_view_stops_no_other_form(source: Source, target: 
     assert [each["甲"] for each in rows_of(target, view)] == ["2"], "its records wait, and its rows stay"
     assert [each["textfield_1"] for each in rows_of(target, f"{TABLE}__tablefield_1")] == ["y"]
     source.fill("I-1", {}, deleted=True)
+    land_despite_refusals(process)
+    assert rows_of(target, TABLE) == rows_of(target, f"{TABLE}__tablefield_1") == []
     source.forget("I-1")
     source.fill("I-4", {"a": "4", "b": "5"})
     execute(target, f"DROP VIEW {view}")

@@ -117,12 +117,17 @@ class Values(_Landed):
             else:
                 read_at[each.key] = each.value.read_at
             newest[each.key] = each
-        gone = [key for key, each in newest.items() if each.value is None and key in before]
+        waiting = self._shapes.waiting
+        gone = [
+            key
+            for key, each in newest.items()
+            if key in before and (each.value is None or (each.value.record.deleted and each.value.key in waiting))
+        ]
         self._delete(connection, gone, before)
         self.forget(connection, gone)
         by_form: dict[FormKey, dict[str, Record]] = defaultdict(dict)
         for key, each in newest.items():
-            if each.value is not None and each.value.key not in self._shapes.waiting:
+            if each.value is not None and each.value.key not in waiting:
                 by_form[each.value.key][key] = each
         unfit: list[Unfit] = []
         for form_key, its in by_form.items():
