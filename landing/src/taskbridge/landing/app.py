@@ -128,7 +128,8 @@ class Land:
 
     def waiting(self) -> list[str]:
         """They stop no other form, so they are no reason not to be ready."""
-        return [f"form {form} waits for its tables: {why}" for (_, form), (_, why) in self._shapes.waiting.items()]
+        waiting = [*self._shapes.waiting.items()]  # at once: the follower's thread changes them
+        return [f"form {form} waits for its tables: {why}" for (_, form), (_, why) in waiting]
 
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         shapes = Shapes(self._database)
