@@ -67,10 +67,6 @@ class BridgeOptions:
     """So many edges share the port and the data folder, and with it the signatures of past callbacks."""
 
 
-def _is_ready(answer: httpx2.Response) -> bool:
-    return answer.is_success
-
-
 class Bridge:
     """Starts and supervises all services; one that dies is restarted until ``stop``.
 
@@ -232,9 +228,6 @@ class Bridge:
     def _has_apps(self) -> bool:
         return self._files[0].current.count > 0
 
-    def _is_edge_up(self, answer: httpx2.Response) -> bool:
-        return answer.is_success or not self._has_apps()
-
     def _watch_files(self) -> None:
         while not self._stopped.wait(POLL_S):
             report_changes(self._files, self._progress)
@@ -269,7 +262,7 @@ class Bridge:
             {**environment, **({"EDGE_OPERATOR_PORT": port} if port else {})},
             command="edge",
             sockets=self._sockets,
-            is_up=self._is_edge_up,
+            is_up=lambda answer: answer.is_success or not self._has_apps(),
         )
 
     def _service(
@@ -280,7 +273,7 @@ class Bridge:
         *,
         command: str | None = None,
         sockets: Sequence[socket.socket] = (),
-        is_up: Callable[[httpx2.Response], bool] = _is_ready,
+        is_up: Callable[[httpx2.Response], bool] = lambda answer: answer.is_success,
     ) -> ServiceSpec:
         return ServiceSpec(
             name=name,

@@ -186,7 +186,11 @@ def _described(known: TrueInstance, event: TaskEvent) -> TrueInstance:
     if known.result != wire.DISAGREE:
         return known
     # A complete does not carry the decision; the result of the instance is that of its last task.
-    last = max((each for each in known.tasks if each.decided_ms is not None), key=_decided_ms, default=None)
+    last = max(
+        (each for each in known.tasks if each.decided_ms is not None),
+        key=lambda each: each.decided_ms or 0,
+        default=None,
+    )
     tasks = (replace(each, word=wire.DISAGREE) if each is last else each for each in known.tasks)
     return replace(known, tasks=tuple(tasks))
 
@@ -220,10 +224,6 @@ def _at_step(task: TrueTask, event: TaskEvent) -> TrueTask:
     return replace(task, step_name=event.step_name or task.step_name, step_id=event.step_id or task.step_id)
 
 
-def _decided_ms(task: TrueTask) -> int:
-    return task.decided_ms or 0
-
-
 def instance_answer(known: TrueInstance, shown: Callable[[int], str]) -> wire.Instance:
     executors = dict.fromkeys(each for task in known.open_tasks for each in task.assignee_ids)
     return wire.Instance(
@@ -239,11 +239,6 @@ def instance_answer(known: TrueInstance, shown: Callable[[int], str]) -> wire.In
         action_executor=[wire.Member(each) for each in executors],
         data=dict(known.form_data),
     )
-
-
-def _without_times(found: wire.Instance) -> wire.Instance:
-    """As in the answer for several ids."""
-    return msgspec.structs.replace(found, create_time=None, modified_time=None)
 
 
 def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.RunningTask]:
@@ -520,12 +515,11 @@ class FakeDingTalk:
     def _instances_by_id(self, given: Given) -> wire.InstanceList:
         request = self._read(given, wire.GetInstancesByIdList)
         known = {each.instance_id: each for each in self._processes(request.app_type)}
-        found = [
-            instance_answer(known[each], self._time)
-            for each in request.process_instance_ids.split(",")
-            if each in known
-        ]
-        return wire.InstanceList([_without_times(each) for each in found])
+        ids = [each for each in request.process_instance_ids.split(",") if each in known]
+        found = [instance_answer(known[each], self._time) for each in ids]
+        return wire.InstanceList(
+            [msgspec.structs.replace(each, create_time=None, modified_time=None) for each in found]
+        )
 
     def _search_form(self, given: Given) -> wire.FormRowPage:
         request = self._read(given, wire.SearchFormDataSecondGeneration)

@@ -124,7 +124,7 @@ class Operations:
 
     async def test(self, endpoint: str) -> dict[str, Any]:
         """Send an example to the endpoint now, once; who requests it meanwhile gets the same answer."""
-        chosen = self._known(endpoint)
+        chosen = _of(endpoint, self._endpoints())
         result = await self._tests.of(endpoint, lambda: self._attempt(chosen))
         problem = result.problem or None
         return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
@@ -141,9 +141,6 @@ class Operations:
             return await sender.attempt(delivery)
         finally:
             await sender.close()
-
-    def _known(self, endpoint: str) -> Endpoint:
-        return _of(endpoint, self._endpoints())
 
     def _check(self, endpoint: str) -> Endpoint | None:
         """The endpoint, or None for one that only the database knows. Raises UnknownEndpoint."""
