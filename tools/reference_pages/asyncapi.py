@@ -93,31 +93,15 @@ _TOPICS = {
 }
 """Reader, key and record of each topic."""
 
+_DELETES = {"type": "null", "description": "A record without a value, which deletes the key."}
+_EMPTY = {"type": "null", "description": "A record without a value."}
 _OTHER_MESSAGES = {
-    "TaskStateTombstone": (
-        "The instance was deleted, or its retention ended.",
-        {"type": "null", "description": "A record without a value, which deletes the key."},
-    ),
-    "PersonTombstone": (
-        "The person is deleted.",
-        {"type": "null", "description": "A record without a value, which deletes the key."},
-    ),
-    "FormTombstone": (
-        "The form is deleted.",
-        {"type": "null", "description": "A record without a value, which deletes the key."},
-    ),
-    "FormDataTombstone": (
-        "The instance was deleted long ago.",
-        {"type": "null", "description": "A record without a value, which deletes the key."},
-    ),
-    "ReplayedCallback": (
-        "A rejected request was replayed; its event is in the events topic.",
-        {"type": "null", "description": "A record without a value."},
-    ),
-    "ReplayedDeadLetter": (
-        "A dead letter was replayed to its original topic.",
-        {"type": "null", "description": "A record without a value."},
-    ),
+    "TaskStateTombstone": ("The instance was deleted, or its retention ended.", _DELETES),
+    "PersonTombstone": ("The person is deleted.", _DELETES),
+    "FormTombstone": ("The form is deleted.", _DELETES),
+    "FormDataTombstone": ("The instance was deleted long ago.", _DELETES),
+    "ReplayedCallback": ("A rejected request was replayed; its event is in the events topic.", _EMPTY),
+    "ReplayedDeadLetter": ("A dead letter was replayed to its original topic.", _EMPTY),
     "DeadLetter": (
         "A record as received, with these headers added to its own.",
         {"description": "The bytes as received, usually a TaskEvent; none if dlq_left is present."},
