@@ -1,10 +1,15 @@
-"""Any records that the schemas allow, for property tests."""
+"""Records for tests: events with defaults, and any records that the schemas allow for property tests."""
 
 from __future__ import annotations
+
+import uuid
+from typing import Any
 
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import (
+    SOURCE_YIDA,
+    Action,
     CopiedEntry,
     Form,
     FormData,
@@ -16,6 +21,22 @@ from taskbridge.schemas.events import (
     TaskNotification,
     TaskState,
 )
+
+
+def event(action: Action, **fields: Any) -> TaskEvent:
+    """An event of the one instance; what a test does not care about has a default."""
+    given: dict[str, Any] = {
+        "event_id": str(uuid.uuid4()),
+        "source": SOURCE_YIDA,
+        "corp_id": "corp",
+        "app_type": "APP",
+        "instance_id": "I-1",
+        "occurred_at": 1_000,
+        "received_at": 1_000,
+        **fields,
+    }
+    return TaskEvent(action=action, **given)
+
 
 MILLIS = st.integers(-(10**12), 4 * 10**12)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)

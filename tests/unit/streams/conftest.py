@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import strategies as st
 
-from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
+from support.records import event
+from taskbridge.schemas.events import Action, Person, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 PEOPLE = ("ann", "bob", "cai")
-
-
-def event(action: Action, **fields: Any) -> TaskEvent:
-    """An event of the one instance; what a test does not care about has a default."""
-    given: dict[str, Any] = {
-        "event_id": str(uuid.uuid4()),
-        "source": SOURCE_YIDA,
-        "corp_id": "corp",
-        "app_type": "APP",
-        "instance_id": "I-1",
-        "occurred_at": 1_000,
-        "received_at": 1_000,
-        **fields,
-    }
-    return TaskEvent(action=action, **given)
 
 
 _TEXTS = st.none() | st.sampled_from(("x", "y"))

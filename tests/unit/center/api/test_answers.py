@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.center_rows import entry_row, state
+from support.records import event
 from taskbridge.center.api import routes
 from taskbridge.center.api.marks import MarkChange
 from taskbridge.center.api.queries import BEHIND_MS
 from taskbridge.center.tables import PINNED
 from taskbridge.schemas.events import (
-    SOURCE_YIDA,
     Action,
     CopiedEntry,
     Form,
@@ -22,28 +21,12 @@ from taskbridge.schemas.events import (
     PersonRecord,
     Status,
     TaskEntry,
-    TaskEvent,
 )
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
     from support.center_rows import AnsweringCenter
-
-
-def event(action: Action, **fields: Any) -> TaskEvent:
-    """An event of the one instance; what a test does not care about has a default."""
-    given: dict[str, Any] = {
-        "event_id": str(uuid.uuid4()),
-        "source": SOURCE_YIDA,
-        "corp_id": "corp",
-        "app_type": "APP",
-        "instance_id": "I-1",
-        "occurred_at": 1_000,
-        "received_at": 1_000,
-        **fields,
-    }
-    return TaskEvent(action=action, **given)
 
 
 def test_a_request_says_for_whom_it_waits(client: TestClient, center: AnsweringCenter) -> None:

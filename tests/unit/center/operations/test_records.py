@@ -10,6 +10,7 @@ from sqlalchemy import insert, text
 
 from support.center_rows import AnsweringCenter, state
 from support.live import commit_changes
+from support.records import event as event_of
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.operations import records as module
 from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records
@@ -38,17 +39,7 @@ def records(database: Database) -> Records:
 
 
 def make_event(action: Action, **fields: Any) -> TaskEvent:
-    given: dict[str, Any] = {
-        "event_id": "e-1",
-        "source": "yida",
-        "corp_id": "corp",
-        "app_type": "APP",
-        "instance_id": "I-1",
-        "occurred_at": NOW,
-        "received_at": NOW,
-        **fields,
-    }
-    return TaskEvent(action=action, **given)
+    return event_of(action, **{"event_id": "e-1", "occurred_at": NOW, "received_at": NOW, **fields})
 
 
 def put_aside(
