@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from support.receivers import running
 from taskbridge.center.reminders.web_push import decoded, encoded
 from taskbridge.local.host import LOOPBACK
 
@@ -103,13 +103,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def push_service() -> Generator[PushService]:
-    server = ThreadingHTTPServer((LOOPBACK, 0), _Handler)
-    service = cast("Any", server).service = PushService(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield service
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(ThreadingHTTPServer((LOOPBACK, 0), _Handler)) as server:
+        server.service = PushService(server.server_address[1])
+        yield server.service

@@ -96,7 +96,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 @contextmanager
 def smtp_server(mailbox: Mailbox) -> Generator[Mailbox]:
-    with _running(_Server((LOOPBACK, 0), _Smtp)) as server:
+    with running(_Server((LOOPBACK, 0), _Smtp)) as server:
         server.mailbox = mailbox
         mailbox.port = server.server_address[1]
         yield mailbox
@@ -133,14 +133,14 @@ class _Http(BaseHTTPRequestHandler):
 
 @contextmanager
 def http_server(hook: Hook, host: str = LOOPBACK) -> Generator[Hook]:
-    with _running(ThreadingHTTPServer((host, 0), _Http)) as server:
+    with running(ThreadingHTTPServer((host, 0), _Http)) as server:
         server.hook = hook
         hook.port = server.server_address[1]
         yield hook
 
 
 @contextmanager
-def _running(server: socketserver.TCPServer) -> Generator[Any]:
+def running(server: socketserver.TCPServer) -> Generator[Any]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from prerequisites import NPM
 from support import needs, toolchains
 from support.browser.fake_task_center import TOKEN
+from support.receivers import running
 from taskbridge.local.host import locked
 
 if TYPE_CHECKING:
@@ -176,13 +176,8 @@ def portal(fake_url: Callable[[], str]) -> Generator[str]:
         def log_message(self, *args: object, **named: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def put(page: Page, attributes: dict[str, str]) -> None:

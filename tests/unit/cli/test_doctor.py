@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Never
 import pytest
 
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, write_credentials
+from support.receivers import running
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.runtime.standard_webhooks import new_secret
@@ -396,7 +396,5 @@ def answering(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             del format, args
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.receivers import running
 from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe
 from taskbridge.local.host import free_ports
 from taskbridge.schemas.errors import ConfigurationError
@@ -33,14 +33,8 @@ def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None
 
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the overridden signature
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(HTTPServer(("127.0.0.1", 0), Answer)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_service_is_up_once_it_is_ready() -> None:
