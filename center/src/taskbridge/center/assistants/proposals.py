@@ -35,7 +35,7 @@ PROPOSED_AN_HOUR = 10
 """By one client for one person."""
 _HOUR_MS, _STORED_MS = 3_600_000, 86_400_000
 _DISCARDED_MS = 90 * _STORED_MS
-"""How long a person who discarded one is asked about its task, whatever the rules say."""
+"""How long a person who discarded one is asked about its task in spite of the rules."""
 
 
 class Proposal(NamedTuple):
