@@ -1,10 +1,10 @@
-"""The tables of the first release, with the number of the last revision before it, which led to the same tables."""
+"""The tables of the first release, written out: those of today have changed since."""
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0002"
+revision = "0001"
 down_revision = None
 
 _TYPES = {
@@ -36,8 +36,7 @@ CREATE TABLE endpoints (
     has_present BOOLEAN NOT NULL, PRIMARY KEY (name)
 );
 CREATE TABLE people (
-    corp_id {key} NOT NULL, user_id {key} NOT NULL, partition INTEGER NOT NULL, other_ids {data} NOT NULL,
-    PRIMARY KEY (corp_id, user_id)
+    corp_id {key} NOT NULL, user_id {key} NOT NULL, other_ids {data} NOT NULL, PRIMARY KEY (corp_id, user_id)
 );
 CREATE TABLE queues (
     endpoint {key} NOT NULL, entry {key} NOT NULL, next_at BIGINT NOT NULL, attempts INTEGER NOT NULL,
