@@ -1,6 +1,6 @@
 """Pages, counts and searches among ten million instances in PostgreSQL, and among a tenth of them.
 
-``python -m tests.bench.center.ten_million [INSTANCES]`` needs 4 GB of disk for each million, in TMPDIR. Rows are made
+``python -m tests.bench.center.ten_million [INSTANCES]`` needs 2 GB of disk for each million, in TMPDIR. Rows are made
 by SQL: each instance has an entry of who created it, one of who handled it, and each hundredth one that is pending.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -24,6 +24,8 @@ from taskbridge.schemas.events import Lifecycle, Person, PersonRecord, Status, T
 from taskbridge.schemas.topics import FORM_DATA
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from taskbridge.runtime.database import Database
 
 FIELDS = {
@@ -583,11 +585,9 @@ def land_despite_refusals(process: LandProcess) -> None:
             process.follow()
 
 
-def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, target: Database) -> None:
-    if target.is_sqlite:
-        pytest.skip("SQLite has no rights")
-    source.fill("I-1", {"textField_1": "a"})
-    source.land(target)
+@contextmanager
+def without_create(target: Database) -> Generator[tuple[Database, str]]:
+    """The target as a user sees it who may change rows, and create nothing; with the user's name."""
     user = f"land_{target.engine.url.database}"
     for each in (
         f"CREATE ROLE {user} LOGIN PASSWORD 'x'",
@@ -597,6 +597,17 @@ def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, ta
         execute(target, each)
     url = target.engine.url.set(username=user, password="x")
     with closing(open_target(url.render_as_string(hide_password=False), schema=SCHEMA)) as limited:
+        yield limited, user
+    execute(target, f"DROP OWNED BY {user}")
+    execute(target, f"DROP ROLE {user}")
+
+
+def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, target: Database) -> None:
+    if target.is_sqlite:
+        pytest.skip("SQLite has no rights")
+    source.fill("I-1", {"textField_1": "a"})
+    source.land(target)
+    with without_create(target) as (limited, user):
         prepare(limited)
         process = LandProcess(limited, *source.topics)
         source.fill("I-2", {"textField_1": "b", "tableField_1": [{"numberField_1": 1}]}, form="FORM-2")
@@ -616,8 +627,6 @@ def test_a_form_whose_table_may_not_be_created_stops_no_other(source: Source, ta
         assert rows_of(target, "waiting") == []
         assert [each["甲"] for each in rows_of(target, "v_f_form2")] == ["b"]
         assert [each["numberfield_1"] for each in rows_of(target, "f_form2__tablefield_1")] == [1]
-    execute(target, f"DROP OWNED BY {user}")
-    execute(target, f"DROP ROLE {user}")
 
 
 def test_a_dropped_table_that_may_not_be_made_again_stops_no_other_form(source: Source, target: Database) -> None:
@@ -626,16 +635,9 @@ def test_a_dropped_table_that_may_not_be_made_again_stops_no_other_form(source: 
     for each in ("I-1", "I-2"):
         source.fill(each, {"textField_1": "a", "tableField_1": [{"textField_1": "x"}]})
     source.land(target)
-    user, lines = f"lines_{target.engine.url.database}", f"{TABLE}__tablefield_1"
-    for each in (
-        f"CREATE ROLE {user} LOGIN PASSWORD 'x'",
-        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {user}",
-        f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {user}",
-        f"DROP TABLE {lines} CASCADE",
-    ):
-        execute(target, each)
-    url = target.engine.url.set(username=user, password="x")
-    with closing(open_target(url.render_as_string(hide_password=False), schema=SCHEMA)) as limited:
+    lines = f"{TABLE}__tablefield_1"
+    execute(target, f"DROP TABLE {lines} CASCADE")
+    with without_create(target) as (limited, _):
         process = LandProcess(limited, *source.topics)
         source.forget("I-1")
         source.fill("I-3", {"textField_1": "c"}, form="FORM-2")
@@ -643,8 +645,6 @@ def test_a_dropped_table_that_may_not_be_made_again_stops_no_other_form(source: 
         assert source.has_landed(target)
         assert [each["form_uuid"] for each in rows_of(target, "waiting")] == ["FORM-2", FORM]
         assert [each["instance_id"] for each in rows_of(target, TABLE)] == ["I-2"]
-    execute(target, f"DROP OWNED BY {user}")
-    execute(target, f"DROP ROLE {user}")
     process = LandProcess(target, *source.topics)
     land_despite_refusals(process)
     process.followed[FORM_DATA.name].purge(0)
