@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, false, func, or_, select
 
-from taskbridge.center.access.audit import ERASED, AuditEntry, append, of_person
+from taskbridge.center.access.audit import ERASED, AuditEntry, about_person, append
 from taskbridge.center.access.sessions import refuse_tokens
 from taskbridge.center.tables import PERSONAL, Person, audit, entries, lock_of, people, person_ids, pseudonyms
 from taskbridge.runtime.database import Database, clean, in_key_order
@@ -52,7 +52,7 @@ class Erasure:
         """
         with self._database.write() as connection:
             self._database.lock(connection, lock_of(person))
-            pseudonymous = _count(connection, audit, or_(false(), *of_person(connection, person)))
+            pseudonymous = _count(connection, audit, or_(false(), *about_person(connection, person)))
             deleted: Counter[str] = Counter()
             corp_id, user_id = map(clean, person)
             # Before the sessions, as where a person signs out.

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     ForeignKeyConstraint,
+    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -153,6 +154,11 @@ entries_due = Index(
 )
 LIST_INDEXES = (entries_page, entries_waiting, entries_age, entries_due)
 """Dropped while the lists are filled."""
+
+
+def of_person(table: FromClause, person: Person) -> ColumnElement[bool]:
+    """Which rows are this person's."""
+    return and_(table.c.corp_id == person[0], table.c.user_id == person[1])
 
 
 def of_instance(instance_id: ColumnElement[str] | str) -> ColumnElement[bool]:

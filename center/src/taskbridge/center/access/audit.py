@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, insert, or_, select, tuple_, union_all
 
-from taskbridge.center.tables import Person, audit, people, pseudonyms
+from taskbridge.center.tables import Person, audit, of_person, people, pseudonyms
 from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.cloudevents import iso
@@ -168,11 +168,11 @@ def _named(connection: Connection, given: Person | str) -> str:
 
 def pseudonym_of(connection: Connection, person: Person) -> str | None:
     corp_id, user_id = map(clean, person)
-    its = pseudonyms.c.corp_id == corp_id, pseudonyms.c.user_id == user_id
-    return connection.execute(select(pseudonyms.c.pseudonym).where(*its)).scalar()
+    its = of_person(pseudonyms, (corp_id, user_id))
+    return connection.execute(select(pseudonyms.c.pseudonym).where(its)).scalar()
 
 
-def of_person(connection: Connection, person: Person) -> Sequence[ColumnElement[bool]]:
+def about_person(connection: Connection, person: Person) -> Sequence[ColumnElement[bool]]:
     """Which entries are by or about a person. Each condition has an index that serves it."""
     pseudonym = pseudonym_of(connection, person)
     return () if pseudonym is None else (audit.c.actor == pseudonym, audit.c.subject == pseudonym)
@@ -214,7 +214,7 @@ def _page(connection: Connection, query: AuditQuery) -> Sequence[dict[str, Any]]
     shown = newest(_SHOWN)
     if query.person is not None:
         # Of each index the newest entries: with all conditions at once, a database may read the whole table.
-        if not (conditions := of_person(connection, query.person)):
+        if not (conditions := about_person(connection, query.person)):
             return []
         numbers = union_all(*(select(newest(select(audit.c.seq), each).subquery()) for each in conditions))
         shown = _SHOWN.where(audit.c.seq.in_(numbers)).order_by(*_NEWEST_FIRST).limit(query.limit)

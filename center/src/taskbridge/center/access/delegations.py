@@ -16,6 +16,7 @@ from taskbridge.center.tables import (
     entries,
     lock_of,
     of_instance,
+    of_person,
     people,
     unchecked,
 )
@@ -88,9 +89,9 @@ class Delegations:
             self._database.lock(connection, lock_of((corp_id, user_id)))
             if delegate_id == user_id or not is_known(connection, (corp_id, delegate_id)):
                 raise BadQuery("the delegate must be another person who was imported")
-            own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id
-            connection.execute(delete(delegations).where(*own, delegations.c.ends_at <= now))
-            count = connection.execute(select(func.count()).select_from(delegations).where(*own)).scalar_one()
+            own = of_person(delegations, (corp_id, user_id))
+            connection.execute(delete(delegations).where(own, delegations.c.ends_at <= now))
+            count = connection.execute(select(func.count()).select_from(delegations).where(own)).scalar_one()
             if count >= MOST:
                 raise BadQuery(f"there are {MOST} delegations already: end one first")
             connection.execute(insert(delegations).values(found._asdict()))
@@ -103,12 +104,7 @@ class Delegations:
         self, caller: Caller, person: Person, delegation_id: str, *, address: str, also: Also | None = None
     ) -> None:
         """End a delegation by this person, with the audit trail and ``also``. Raises Unknown if there is none."""
-        corp_id, user_id = person
-        its = and_(
-            delegations.c.delegation_id == delegation_id,
-            delegations.c.corp_id == corp_id,
-            delegations.c.user_id == user_id,
-        )
+        its = and_(delegations.c.delegation_id == delegation_id, of_person(delegations, person))
         with self._database.write() as connection:
             self._database.lock(connection, lock_of(person))
             row = connection.execute(delete(delegations).where(its).returning(*delegations.c)).first()
@@ -117,12 +113,11 @@ class Delegations:
             gone = Delegation(*row)
             if also is not None:
                 also(connection, gone)
-            append_of(connection, self._database, caller, UNDELEGATED, (corp_id, gone.delegate_id), address=address)
+            append_of(connection, self._database, caller, UNDELEGATED, (person[0], gone.delegate_id), address=address)
 
     def given(self, person: Person, *, now: int) -> list[Delegation]:
         """By this person, not ended yet."""
-        corp_id, user_id = person
-        own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id, delegations.c.ends_at > now
+        own = of_person(delegations, person), delegations.c.ends_at > now
         with self._database.read() as connection:
             query = select(delegations).where(*own).order_by(delegations.c.starts_at)
             return [Delegation(*row) for row in connection.execute(query)]
@@ -130,9 +125,7 @@ class Delegations:
 
 def is_known(connection: Connection, person: Person) -> bool:
     """Whether this person was imported."""
-    corp_id, user_id = person
-    known = people.c.corp_id == corp_id, people.c.user_id == user_id
-    return connection.execute(select(people.c.user_id).where(*known)).first() is not None
+    return connection.execute(select(people.c.user_id).where(of_person(people, person))).first() is not None
 
 
 def active(connection: Connection, delegate: Person, *, now: int) -> list[Delegation]:

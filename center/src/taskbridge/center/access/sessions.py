@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, Executable, Row, Select, and_, delete, insert, select, update
 
 from taskbridge.center.access.audit import SESSIONS_ENDED, AuditEntry, append
-from taskbridge.center.tables import Person, assistants, sessions, sign_ins
+from taskbridge.center.tables import Person, assistants, of_person, sessions, sign_ins
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, clean, in_key_order, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
@@ -116,10 +116,9 @@ class Sessions:
 
     async def end(self, session: Session, *, everywhere: bool) -> None:
         """End the session, or all of its person."""
-        ended = sessions.c.token_sha256 == session.token_sha256
-        if everywhere:
-            ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
-        refuse = [refuse_tokens(self._database, (session.corp_id, session.user_id))] if everywhere else []
+        person = session.corp_id, session.user_id
+        ended = of_person(sessions, person) if everywhere else sessions.c.token_sha256 == session.token_sha256
+        refuse = [refuse_tokens(self._database, person)] if everywhere else []
         rows = await self._write(
             *refuse,
             delete(sessions).where(in_key_order(sessions, ended)).returning(sessions.c.token_sha256),
@@ -212,6 +211,6 @@ def end_sessions_of(database: Database, person: Person) -> tuple[int, AuditEntry
     corp_id, user_id = map(clean, person)
     with database.write(durable=True) as connection:
         connection.execute(refuse_tokens(database, (corp_id, user_id)))
-        its = (sessions.c.corp_id == corp_id) & (sessions.c.user_id == user_id)
+        its = of_person(sessions, (corp_id, user_id))
         count = connection.execute(delete(sessions).where(in_key_order(sessions, its))).rowcount
         return count, append(connection, database, "", SESSIONS_ENDED, person) if count else None

@@ -27,12 +27,12 @@ from taskbridge.center.actions.store import (
     is_over,
 )
 from taskbridge.center.actions.targets import AGENT, AGENT_END, AGENTS, AgentName
-from taskbridge.center.tables import actions, delegations
+from taskbridge.center.tables import actions, delegations, of_person
 from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.access.delegations import Delegation
@@ -61,8 +61,8 @@ class Agents:
             raise BadQuery("delegations of this organisation cannot be written to Yida")
         if (given.app_type, given.process_name) != (ALL, ALL):
             raise BadQuery("only a delegation of all tasks can be written to Yida")
-        own = actions.c.corp_id == given.corp_id, actions.c.user_id == given.user_id
-        day = *own, actions.c.action == AGENT, actions.c.requested_at > now - SHOWN_MS
+        own = of_person(actions, (given.corp_id, given.user_id))
+        day = own, actions.c.action == AGENT, actions.c.requested_at > now - SHOWN_MS
         if connection.execute(select(func.count()).select_from(actions).where(*day)).scalar_one() >= MOST_A_DAY:
             raise TooManyQueries(f"{MOST_A_DAY} delegations a day can be written to Yida", retry_after_s=3600)
         if any(_is_alike(each, given) for each in self._there(connection, given)):
@@ -71,8 +71,8 @@ class Agents:
 
     def take_back(self, connection: Connection, ended: Delegation, *, caller: Caller, address: str, now: int) -> None:
         """Record that the agent is to be removed, if Yida may have it. One whose time is over has ended there."""
-        own = actions.c.corp_id == ended.corp_id, actions.c.user_id == ended.user_id
-        its = *own, actions.c.instance_id == ended.delegation_id, actions.c.action == AGENT
+        own = of_person(actions, (ended.corp_id, ended.user_id))
+        its = own, actions.c.instance_id == ended.delegation_id, actions.c.action == AGENT
         row = connection.execute(select(actions).where(*its).with_for_update()).first()
         if row is None:
             return
@@ -89,25 +89,17 @@ class Agents:
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
         """Those of delegations that have not ended, under way, and of the last day: the latest first."""
-        corp_id, user_id = person
-        own = actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.action.in_(AGENTS)
-        given = select(delegations.c.delegation_id)
-        given = given.where(delegations.c.corp_id == corp_id, delegations.c.user_id == user_id)
-        young = or_(
-            actions.c.requested_at > now - SHOWN_MS, actions.c.due_at.is_not(None), actions.c.instance_id.in_(given)
-        )
+        own = of_person(actions, person), actions.c.action.in_(AGENTS)
+        young = or_(actions.c.requested_at > now - SHOWN_MS, _may_be_there(person))
         with self._database.read() as connection:
             query = select(actions).where(*own, young).order_by(actions.c.requested_at.desc())
             return [Action(*row) for row in connection.execute(query)]
 
     def _there(self, connection: Connection, given: Delegation) -> list[Action]:
         """Those from this person to this delegate that Yida may have."""
-        own = actions.c.corp_id == given.corp_id, actions.c.user_id == given.user_id
-        its = *own, actions.c.recipient_id == given.delegate_id, actions.c.action.in_(AGENTS)
-        lasting = select(delegations.c.delegation_id)
-        lasting = lasting.where(delegations.c.corp_id == given.corp_id, delegations.c.user_id == given.user_id)
-        may_be = or_(actions.c.due_at.is_not(None), actions.c.instance_id.in_(lasting))
-        found = (Action(*row) for row in connection.execute(select(actions).where(*its, may_be)))
+        person = given.corp_id, given.user_id
+        its = of_person(actions, person), actions.c.recipient_id == given.delegate_id, actions.c.action.in_(AGENTS)
+        found = (Action(*row) for row in connection.execute(select(actions).where(*its, _may_be_there(person))))
         return [each for each in found if not is_over(each)]
 
     def _record(  # noqa: PLR0917 - of both
@@ -118,6 +110,12 @@ class Agents:
         action = Action(*its, *what)
         connection.execute(insert(actions).values(action._asdict()))
         append_of(connection, self._database, caller, name, action.action_id, address=address)
+
+
+def _may_be_there(person: Person) -> ColumnElement[bool]:
+    """Whether an action is under way, or of a delegation by this person that lasts."""
+    lasting = select(delegations.c.delegation_id).where(of_person(delegations, person))
+    return or_(actions.c.due_at.is_not(None), actions.c.instance_id.in_(lasting))
 
 
 def _is_alike(action: Action, given: Delegation) -> bool:

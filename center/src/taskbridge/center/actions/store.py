@@ -61,6 +61,7 @@ from taskbridge.center.tables import (
     entries,
     instances,
     of_instance,
+    of_person,
     read_entry,
     read_state,
     unchecked,
@@ -200,20 +201,15 @@ _OLDEST = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
 _IS_PENDING = exists().where(of_instance(actions.c.instance_id), _OF_TASK)
 
 
-def _pending_with(person: Person) -> tuple[ColumnElement[bool], ...]:
-    corp_id, user_id = person
-    return (
-        *(entries.c.corp_id == corp_id, entries.c.user_id == user_id),
-        entries.c.view == VIEW_CODES[View.PENDING],
-    )
+def _pending_with(person: Person) -> ColumnElement[bool]:
+    return and_(of_person(entries, person), entries.c.view == VIEW_CODES[View.PENDING])
 
 
 _NUMERIC_MISSING = or_(entries.c.task_id == WHOLE_INSTANCE, entries.c.task_id.regexp_match("[^0-9]"))
 
 
-def _since(person: Person, at: int) -> tuple[ColumnElement[bool], ...]:
-    corp_id, user_id = person
-    return actions.c.corp_id == corp_id, actions.c.user_id == user_id, actions.c.requested_at > at
+def _since(person: Person, at: int) -> ColumnElement[bool]:
+    return and_(of_person(actions, person), actions.c.requested_at > at)
 
 
 def _is_of(tasks: Select[str, str]) -> ColumnElement[bool]:
@@ -225,14 +221,14 @@ def _stays(person: Person, now: int) -> ColumnElement[str]:
     """Why a pending task cannot be handed over although its app can, or empty; as ``_objection`` and ``_requested``."""
     changed = func.sum(case((actions.c.detail == CHANGED, 1), else_=0))
     of_task = actions.c.instance_id, actions.c.task_id
-    refused = select(*of_task).where(*_since(person, now - _HOUR_MS), actions.c.status == REFUSED).group_by(*of_task)
+    refused = select(*of_task).where(_since(person, now - _HOUR_MS), actions.c.status == REFUSED).group_by(*of_task)
     often = refused.having(or_(func.count() - changed >= _REFUSED_MOST, changed >= _CHANGED_MOST))
     under_way = exists().where(actions.c.due_at.is_not(None), *(actions.c[each] == entries.c[each] for each in _TASK))
     is_done = actions.c.action == REASSIGN, actions.c.status == DONE
     return case(
         (under_way, UNDER_WAY),
         # Its callback has not come.
-        (_is_of(select(*of_task).where(*_since(person, now - SHOWN_MS), *is_done)), HANDED_OVER),
+        (_is_of(select(*of_task).where(_since(person, now - SHOWN_MS), *is_done)), HANDED_OVER),
         (entries.c.due_at == NEVER_DUE, ENDED_THERE),
         (and_(entries.c.source == SOURCE_YIDA, _NUMERIC_MISSING), NOT_NUMERIC),
         (_is_of(often), TOO_OFTEN),
@@ -242,7 +238,7 @@ def _stays(person: Person, now: int) -> ColumnElement[str]:
 
 def _possible(connection: Connection, person: Person, systems: Systems) -> set[tuple[str, str]]:
     """Source and app type of those pending tasks of a person that can be decided here."""
-    query = select(entries.c.source, entries.c.app_type).where(*_pending_with(person)).distinct()
+    query = select(entries.c.source, entries.c.app_type).where(_pending_with(person)).distinct()
     found = ((row[0], row[1]) for row in connection.execute(query))
     return {each for each in found if systems.of(person[0], *each) is not None}
 
@@ -250,11 +246,11 @@ def _possible(connection: Connection, person: Person, systems: Systems) -> set[t
 def _to_reassign(connection: Connection, leaver: Person, systems: Systems, now: int) -> Select[str, str]:
     """Instance and task of the pending tasks that may be handed over, in the order in which they are."""
     possible = sorted(_possible(connection, leaver, systems))
-    tasks = select(actions.c.instance_id, actions.c.task_id).where(*_since(leaver, now - SHOWN_MS))
+    tasks = select(actions.c.instance_id, actions.c.task_id).where(_since(leaver, now - SHOWN_MS))
     again = case((_is_of(tasks.where(actions.c.status.in_([REFUSED, FAILED]))), 1), else_=0)
     where = tuple_(entries.c.source, entries.c.app_type).in_(possible), _stays(leaver, now) == literal("")
     columns = select(entries.c.instance_id, entries.c.task_id)
-    return columns.where(*_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(REASSIGNED_MOST)
+    return columns.where(_pending_with(leaver), *where).order_by(again, *_OLDEST).limit(REASSIGNED_MOST)
 
 
 class Actions:
@@ -309,12 +305,12 @@ class Actions:
         """The pending tasks of a person by process, and what became of those that were handed over within a day."""
         by = entries.c.app_type, entries.c.process_name, entries.c.source
         stays_here = _stays(leaver, now).label("stays")
-        counts = select(*by, stays_here, func.count()).where(*_pending_with(leaver)).group_by(*by, "stays")
+        counts = select(*by, stays_here, func.count()).where(_pending_with(leaver)).group_by(*by, "stays")
         newest_first = actions.c.requested_at.desc(), actions.c.action_id
         place = func.row_number().over(partition_by=[actions.c.instance_id, actions.c.task_id], order_by=newest_first)
         latest = (
             select(actions.c.status, place.label("place"))
-            .where(*_since(leaver, now - SHOWN_MS), actions.c.action == REASSIGN)
+            .where(_since(leaver, now - SHOWN_MS), actions.c.action == REASSIGN)
             .subquery()
         )
         handed = select(latest.c.status, func.count()).where(latest.c.place == 1).group_by(latest.c.status)

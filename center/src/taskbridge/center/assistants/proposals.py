@@ -16,13 +16,13 @@ from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.store import REQUESTED, ActionRequest, Actions
 from taskbridge.center.api import models
 from taskbridge.center.api.queries import find_state
-from taskbridge.center.tables import Person, actions, lock_of, proposals, unchecked
+from taskbridge.center.tables import Person, actions, lock_of, of_person, proposals, unchecked
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.actions.systems import Systems
@@ -105,7 +105,11 @@ class Proposals:
                 now,
                 now + self._lasts_ms,
             )
-            its = _of(person), proposals.c.client == made.client, proposals.c.proposed_at > now - _HOUR_MS
+            its = (
+                of_person(proposals, person),
+                proposals.c.client == made.client,
+                proposals.c.proposed_at > now - _HOUR_MS,
+            )
             earlier = [Proposal(*row) for row in connection.execute(select(proposals).where(*its))]
             is_theirs = actions.c.action_id.in_([each.action_id for each in earlier if each.action_id])
             query = select(actions.c.action_id).where(is_theirs, actions.c.due_at.is_not(None))
@@ -198,7 +202,7 @@ class Proposals:
 
     @staticmethod
     def _find(connection: Connection, person: Person, proposal_id: str) -> Proposal:
-        its = proposals.c.proposal_id == clean(proposal_id), _of(person)
+        its = proposals.c.proposal_id == clean(proposal_id), of_person(proposals, person)
         row = connection.execute(select(proposals).where(*its)).first()
         if row is None:
             raise Unknown("no such proposal, or it is another person's")
@@ -217,13 +221,9 @@ def _request(proposal: Proposal, seen_form: str = "", rule: str = "") -> ActionR
 def _was_discarded(connection: Connection, proposal: Proposal) -> bool:
     """Whether the person discarded a proposal for the task: they are asked the next time as well."""
     same = (proposals.c[each] == getattr(proposal, each) for each in ("instance_id", "task_id"))
-    its = _of((proposal.corp_id, proposal.user_id)), *same, proposals.c.decision == DISCARD
+    its = of_person(proposals, (proposal.corp_id, proposal.user_id)), *same, proposals.c.decision == DISCARD
     return connection.execute(select(proposals.c.proposal_id).where(*its)).first() is not None
 
 
 def _person_of(caller: Caller) -> Person:
     return clean(caller.corp_id or ""), clean(caller.user_id or "")
-
-
-def _of(person: Person) -> ColumnElement[bool]:
-    return (proposals.c.corp_id == person[0]) & (proposals.c.user_id == person[1])

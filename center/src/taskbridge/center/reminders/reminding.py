@@ -46,6 +46,7 @@ from taskbridge.center.tables import (
     changes,
     entries,
     instances,
+    of_person,
     person_ids,
     read_entry,
     read_state,
@@ -406,8 +407,7 @@ class Reminding:
             if len(rows) == _CLAIMED:
                 # All of the last person's: what they get is one message.
                 last = rows[-1].corp_id, rows[-1].user_id
-                its = reminders.c.corp_id == last[0], reminders.c.user_id == last[1]
-                more = open_rows.where(*its).limit(_OF_PERSON).with_for_update(skip_locked=True)
+                more = open_rows.where(of_person(reminders, last)).limit(_OF_PERSON).with_for_update(skip_locked=True)
                 rows = [*(each for each in rows if (each.corp_id, each.user_id) != last), *connection.execute(more)]
             found = [ClaimedReminder(Key(*tuple(row)[:-1]), row.attempts + 1) for row in rows]
             if found:
@@ -553,9 +553,9 @@ def _is_withdrawn(state: TaskState) -> bool:
 
 
 def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:
-    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_WAITING
     columns = entries.c.instance_id, entries.c.task_id, entries.c.item
-    found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
+    its = of_person(entries, person), IS_WAITING
+    found = select(*columns).where(*its).order_by(entries.c.entered_at).limit(NAMED_MAX)
     return [_task(current, *row) for row in connection.execute(found)]
 
 
