@@ -2,12 +2,10 @@
 
 import { pathOf, quietly } from "./api.js";
 import { debounced } from "./dom.js";
-import { hasEnded } from "./states.js";
+import { UNDER_WAY, hasEnded } from "./states.js";
 
 const OF_TASKS = ["agree", "refuse", "return", "hand_over"];
 const NOT_CARRIED_OUT = new Set(["REFUSED", "FAILED", "OVERTAKEN"]);
-/** Statuses of actions that have not ended. */
-export const UNDER_WAY = new Set(["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"]);
 const LOOK_AGAIN_MS = 1500;
 const SOON_MS = 150;
 

@@ -1,11 +1,10 @@
 // What people say about an instance: comments, and urging those whom it waits for. Read when the details are opened.
 
-import { UNDER_WAY } from "./actions.js";
 import { Latest, outcome } from "./api.js";
 import { actionSaid, confirmed } from "./deciding.js";
 import { button, drawList, element, labelled } from "./dom.js";
 import { namesIn } from "./format.js";
-import { avatar, sayProblem, statusLine } from "./states.js";
+import { UNDER_WAY, avatar, sayProblem, statusLine } from "./states.js";
 
 const TEXT_MAX = 1000;
 const NAMED = 3;

@@ -5,12 +5,11 @@ import { button, debounced, dialog, element, labelled, offer, replace } from "./
 import { Format } from "./format.js";
 import { whileVisible } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
-import { sayProblem, statusLine } from "./states.js";
+import { UNDER_WAY, sayProblem, statusLine } from "./states.js";
 
 const AGAIN_MS = 60_000;
 const SOON_MS = 300;
 const STATE_MS = 2000;
-const UNDER_WAY = ["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"];
 
 /** Pending tasks of others. Emits "change". */
 export class Delegated extends EventTarget {
@@ -81,12 +80,12 @@ export function delegationDialog(api, person, words, apps) {
   const why = ({ detail }) => delegating.reasons[detail] ?? words.acting.reasons[detail] ?? detail ?? words.acting.noReason;
 
   /** What became of an agent at Yida: `[when it is done, while it is under way, why not]`. */
-  const became = (state, done, busy, not) => (state.status === "DONE" ? done : UNDER_WAY.includes(state.status) ? busy : not(why(state)));
+  const became = (state, done, busy, not) => (state.status === "DONE" ? done : UNDER_WAY.has(state.status) ? busy : not(why(state)));
 
   function show({ items, may_be_at_yida: may, ended_at_yida: ended }) {
     clearTimeout(timer);
     const states = [...items.map(({ at_yida: state }) => state).filter(Boolean), ...ended];
-    if (states.some(({ status }) => UNDER_WAY.includes(status))) timer = setTimeout(again, STATE_MS);
+    if (states.some(({ status }) => UNDER_WAY.has(status))) timer = setTimeout(again, STATE_MS);
     mayBeAtYida.hidden = !may;
     const names = new Map(apps());
     const own = ({ delegation_id: id, delegate: { user_id: user, name }, at_yida: state, app_type: type, starts_at: starts, ends_at: ends }) => {

@@ -4,12 +4,11 @@ import { outcome, pathOf } from "./api.js";
 import { button, dialog, element, labelled, recordsTable, replace } from "./dom.js";
 import { noneShown, panel } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
-import { sayProblem, statusLine } from "./states.js";
+import { UNDER_WAY, sayProblem, statusLine } from "./states.js";
 
 const EVERY_MS = 2000;
 /** Of one request. */
 const MOST = 200;
-const UNDER_WAY = ["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"];
 
 /** A panel for an operator who signed in; null for anybody else, whom the service would refuse. */
 export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpId, user_id: userId }) {
@@ -74,7 +73,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
     clearTimeout(timer);
     const stay = Object.entries(staying);
     const waits = processes.reduce((sum, { pending }) => sum + pending, 0) - stay.reduce((sum, [, count]) => sum + count, 0);
-    const busy = UNDER_WAY.reduce((sum, status) => sum + (handed[status] ?? 0), 0);
+    const busy = [...UNDER_WAY].reduce((sum, status) => sum + (handed[status] ?? 0), 0);
     const columns = [
       [words.columns.process, ({ process_name: process, app_type: app }) => process || app, "row"],
       [words.statuses.PENDING, ({ pending }) => format.number(pending)],

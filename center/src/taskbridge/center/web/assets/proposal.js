@@ -8,11 +8,10 @@ import { formShown } from "./form-values.js";
 import { Format, namesIn } from "./format.js";
 import { decoded, panelContent, panelPage } from "./page-head.js";
 import { insist, pageApi, whoIsAsking } from "./sign-in.js";
-import { sayProblem, statusLine } from "./states.js";
+import { UNDER_WAY, sayProblem, statusLine } from "./states.js";
 import { chosenWords } from "./words.js";
 
 const EVERY_MS = 2000;
-const UNDER_WAY = ["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"];
 
 const root = document.querySelector("#page");
 const api = pageApi();
@@ -56,7 +55,7 @@ function show() {
     ...(history === null ? [] : formParts()),
     ownLink(`/#pending/${encodeURIComponent(id)}`, said.open, "quiet-button"),
   );
-  if (UNDER_WAY.includes(proposal.action_status)) setTimeout(again, EVERY_MS);
+  if (UNDER_WAY.has(proposal.action_status)) setTimeout(again, EVERY_MS);
 }
 
 function formParts() {

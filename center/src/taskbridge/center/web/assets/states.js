@@ -4,6 +4,8 @@ import { button, element, icon } from "./dom.js";
 import { hue, initials } from "./format.js";
 
 const STATUS_ICONS = { SENT: "send", ENDED: "warning", OVERDUE: "warning", PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
+/** Statuses of actions that have not ended. */
+export const UNDER_WAY = new Set(["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"]);
 const SOON_MS = 24 * 3600 * 1000;
 const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 
