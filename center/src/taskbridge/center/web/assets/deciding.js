@@ -2,7 +2,7 @@
 
 import { taskKey } from "./actions.js";
 import { outcome } from "./api.js";
-import { button, closing, dialog, drawList, element, labelled, offer, redraw, replace } from "./dom.js";
+import { button, closing, dialog, drawList, element, labelled, offer, redraw, replace, sure } from "./dom.js";
 import { colleaguePicker } from "./people-picker.js";
 import { sayProblem, statusLine } from "./states.js";
 
@@ -108,21 +108,10 @@ export function decidingPanel(api, actions, words) {
 
 const kindOf = (action) => (action === "agree" ? "primary-button" : "quiet-button");
 
-/** Resolves with whether the person confirms what cannot be taken back: it is named, and the harmless way has the focus. */
-export function confirmed({ acting, untitled, cancel }, action, { title }, who = "") {
-  const { promise, resolve } = Promise.withResolvers();
-  const [question, consequence] = acting.confirm[action](who);
-  const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);
-  const asked = dialog(
-    question,
-    { class: "small", on: { close: () => (asked.remove(), resolve(asked.returnValue === action)) } },
-    element("p", {}, element("bdi", {}, title || untitled)),
-    element("p", { class: "faint" }, consequence),
-    element("form", { method: "dialog", class: "line" }, choice("quiet-button", cancel, ""), choice("primary-button", acting.names[action], action)),
-  );
-  document.body.append(asked);
-  asked.showModal();
-  return promise;
+/** As `sure`, of an action. */
+export function confirmed(words, action, { title }, who = "") {
+  const [question, consequence] = words.acting.confirm[action](who);
+  return sure(words, question, element("p", {}, element("bdi", {}, title || words.untitled)), consequence, words.acting.names[action]);
 }
 
 /** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */

@@ -141,6 +141,29 @@ export function dialog(title, properties, ...children) {
   return element("dialog", { "aria-label": title, ...properties }, element("h2", {}, title), ...children);
 }
 
+/** A dialog that is shown at once, and gone when it is closed. */
+export function openDialog(title, properties, ...children) {
+  const made = dialog(title, properties, ...children);
+  made.addEventListener("close", () => made.remove());
+  document.body.append(made);
+  made.showModal();
+  return made;
+}
+
+/** Resolves with whether a person confirms what cannot be taken back: `act` names it, and the harmless way has the focus. */
+export function sure(words, question, about, consequence, act) {
+  const { promise, resolve } = Promise.withResolvers();
+  const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);
+  const asked = openDialog(
+    question,
+    { class: "small", on: { close: () => resolve(asked.returnValue !== "") } },
+    about,
+    element("p", { class: "faint" }, consequence),
+    element("form", { method: "dialog", class: "line" }, choice("quiet-button", words.cancel, ""), choice("primary-button", act, "yes")),
+  );
+  return promise;
+}
+
 /** Closes the dialog that it is in. */
 export const closing = (words) => element("form", { method: "dialog" }, element("button", { class: "quiet-button" }, words.close));
 

@@ -1,7 +1,7 @@
 // The operator's page: hands over all pending tasks of a person who leaves, with a preview and what became of them.
 
 import { outcome, pathOf } from "./api.js";
-import { button, dialog, element, labelled, recordsTable, replace } from "./dom.js";
+import { button, element, labelled, openDialog, recordsTable, replace, sure } from "./dom.js";
 import { noneShown, panel } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
 import { UNDER_WAY, sayProblem, statusLine } from "./states.js";
@@ -29,9 +29,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   /** A dialog with a search of people, and with a field for the id of others if that has a label. */
   async function pick(title, without, found, byId = null) {
     const body = element("div", { class: "stack" });
-    const root = dialog(title, { on: { close: () => root.remove() } }, body, button(words.close, () => root.close()));
-    document.body.append(root);
-    root.showModal();
+    const root = openDialog(title, {}, body, button(words.close, () => root.close()));
     const chosen = (person) => (root.close(), found(person));
     const picker = await colleaguePicker(api, me, words, chosen, without);
     replace(body, picker ?? element("p", {}, words.acting.nobody), byId === null ? null : typed(byId, chosen));
@@ -91,17 +89,10 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
     if (busy > 0 || staying["under-way"] > 0) timer = setTimeout(load, EVERY_MS);
   }
 
-  function confirm(to, count) {
+  async function confirm(to, count) {
     const asked = leaver;
-    const choice = (kind, text, value) => element("button", { class: kind, value, autofocus: value === "" }, text);
-    const root = dialog(
-      said.sure(format.number(count), name(leaver), name(to)),
-      { class: "small", on: { close: () => (root.remove(), root.returnValue === "yes" && handOver(asked, to)) } },
-      element("p", { class: "faint" }, said.consequence),
-      element("form", { method: "dialog", class: "line" }, choice("quiet-button", words.cancel, ""), choice("primary-button", said.handOver, "yes")),
-    );
-    document.body.append(root);
-    root.showModal();
+    const question = said.sure(format.number(count), name(leaver), name(to));
+    if (await sure(words, question, null, said.consequence, said.handOver)) handOver(asked, to);
   }
 
   async function handOver(asked, to) {
