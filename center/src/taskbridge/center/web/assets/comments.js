@@ -51,7 +51,7 @@ export function commentsPanel(api, words, format, { instanceId, title, me }) {
   }
 
   function waitedFor() {
-    const shown = found.may_urge.slice(0, NAMED).map((id) => names.get(id) ?? id).join(words.tag === "en" ? ", " : "、");
+    const shown = found.may_urge.slice(0, NAMED).map((id) => names.get(id) ?? id).join(words.listComma);
     return found.may_urge.length > NAMED ? `${shown} …` : shown;
   }
 

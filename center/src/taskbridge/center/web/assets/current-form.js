@@ -2,6 +2,7 @@
 
 import { outcome, search } from "./api.js";
 import { element } from "./dom.js";
+import { labelOf } from "./form-values.js";
 
 /** `drawn` is called when there is something else to show. */
 export class CurrentForm {
@@ -63,7 +64,7 @@ export function changesShown({ found }, labels, { words, format, name }) {
     return element(
       "li",
       { class: "line" },
-      element("bdi", { class: "note" }, Object.hasOwn(labels, field) ? labels[field] : field),
+      element("bdi", { class: "note" }, labelOf(field, labels)),
       element("bdi", {}, ...values),
       ...by.map((each) => element("span", { class: "note" }, element("bdi", {}, each))),
     );

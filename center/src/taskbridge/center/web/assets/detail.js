@@ -6,7 +6,7 @@ import { commentsPanel } from "./comments.js";
 import { changesShown, CurrentForm, formAge } from "./current-form.js";
 import { decidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
-import { button, debounced, disclosure, element, icon, outsideLink, replace } from "./dom.js";
+import { button, debounced, disclosure, element, facts, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, namesIn } from "./format.js";
 import { allOf, keyOf } from "./inbox-state.js";
@@ -230,12 +230,6 @@ const known = (state) => Object.fromEntries(Object.entries(state ?? {}).filter((
 
 function section(heading, ...content) {
   return element("section", { class: "detail-section" }, element("h3", {}, heading), ...content);
-}
-
-/** Labels with what is known of them; those of which nothing is known are left out. */
-function facts(...entries) {
-  const known = entries.filter(([, shown]) => shown !== null);
-  return element("dl", { class: "facts" }, ...known.flatMap(([label, shown]) => [element("dt", { class: "note" }, label), element("dd", { class: "line" }, shown)]));
 }
 
 /** Where people decided before, oldest first: by the step's id, its name. */

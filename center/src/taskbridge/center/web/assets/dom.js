@@ -185,6 +185,12 @@ export function recordsTable(label, columns, rows) {
   );
 }
 
+/** Labels with what is known of them; those of which nothing is known are left out. */
+export function facts(...entries) {
+  const known = entries.filter(([, shown]) => shown !== null);
+  return element("dl", { class: "facts" }, ...known.flatMap(([label, shown]) => [element("dt", { class: "note" }, label), element("dd", { class: "line" }, shown)]));
+}
+
 const ICONS = {
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14Zm5.2 12.2L21 21",
   external: "M13 5h6v6M19 5l-9 9M10 6H6a1 1 0 0 0-1 1v11a1 1 0 0 0 1 1h11a1 1 0 0 0 1-1v-4",

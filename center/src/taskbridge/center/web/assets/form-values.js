@@ -28,7 +28,8 @@ function field(name, value, given, place) {
   return [element("dt", { class: FIELD_ID.test(label) ? "note mono" : "note", ...id }, element("bdi", {}, label), mark), element("dd", {}, shown(value, given, place))];
 }
 
-const labelOf = (name, labels) => (Object.hasOwn(labels, name) ? labels[name] : name);
+/** What a field is called; its id where nobody says it. */
+export const labelOf = (name, labels) => (Object.hasOwn(labels, name) ? labels[name] : name);
 
 function isEmpty(value) {
   return value === null || value.trim() === "" || value === "[]" || value === "{}";

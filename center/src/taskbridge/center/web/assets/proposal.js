@@ -3,7 +3,7 @@
 import { outcome } from "./api.js";
 import { changesShown, CurrentForm, formAge } from "./current-form.js";
 import { actionSaid } from "./deciding.js";
-import { button, element, ownLink, replace } from "./dom.js";
+import { button, element, facts, ownLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, namesIn } from "./format.js";
 import { decoded, panelContent, panelPage } from "./page-head.js";
@@ -37,19 +37,18 @@ function show() {
   const { action, status, changed, remark, client, expires_at: until, instance_id: id, title } = proposal;
   const person = state?.originator;
   const isOpen = status === "OPEN" && !changed;
-  const facts = [
-    [said.client, element("bdi", {}, client)],
-    [acting.remark, element("bdi", { class: "form-text" }, remark || "–")],
-    [acting.originator, element("bdi", {}, person?.name || person?.user_id || words.unknownPerson)],
-    [words.columns.process, element("bdi", {}, state?.process_name || state?.app_type || "–")],
-    [said.expires, format.time(until)],
-  ];
   const [text, bad] = sentence();
   line.say(text, bad);
   replace(
     body,
     panelContent(acting.names[action], null, element("p", {}, element("b", {}, element("bdi", {}, title || words.untitled)))),
-    element("dl", { class: "facts" }, ...facts.flatMap(([label, shown]) => [element("dt", { class: "note" }, label), element("dd", { class: "line" }, shown)])),
+    facts(
+      [said.client, element("bdi", {}, client)],
+      [acting.remark, element("bdi", { class: "form-text" }, remark || "–")],
+      [acting.originator, element("bdi", {}, person?.name || person?.user_id || words.unknownPerson)],
+      [words.columns.process, element("bdi", {}, state?.process_name || state?.app_type || "–")],
+      [said.expires, format.time(until)],
+    ),
     line.root,
     isOpen ? element("div", { class: "line" }, button(said.confirm(acting.names[action]), () => decide("confirm"), { class: "primary-button" }), button(said.discard, () => decide("discard"))) : null,
     ...(history === null ? [] : formParts()),

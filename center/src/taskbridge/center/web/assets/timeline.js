@@ -55,6 +55,6 @@ function sentence(event, words, name) {
   const kind = event.action.toLowerCase();
   const say = words.said[kind] ?? words.said.unknown;
   const who = event.actor_id ? name(event.actor_id) : null;
-  const to = (event.recipient_ids ?? []).map(name).join(words.tag === "en" ? ", " : "、");
+  const to = (event.recipient_ids ?? []).map(name).join(words.listComma);
   return say(who, to);
 }
