@@ -2,7 +2,7 @@
 
 import { Latest, outcome } from "./api.js";
 import { actionSaid, confirmed } from "./deciding.js";
-import { button, drawList, element, labelled } from "./dom.js";
+import { button, debounced, drawList, element, labelled } from "./dom.js";
 import { namesIn } from "./format.js";
 import { UNDER_WAY, avatar, sayProblem, statusLine } from "./states.js";
 
@@ -15,6 +15,7 @@ export function commentsPanel(api, words, format, { instanceId, title, me }) {
   const { talk } = words;
   const path = `/v1/instances/${encodeURIComponent(instanceId)}/comments`;
   const loading = new Latest();
+  const again = debounced(() => root.isConnected && load(), LOOK_AGAIN_MS);
   const note = element("p", { class: "faint" });
   const list = element("ol", { class: "comments" });
   const field = element("textarea", { rows: "2", maxlength: String(TEXT_MAX), data: { keep: "comment" } });
@@ -26,7 +27,6 @@ export function commentsPanel(api, words, format, { instanceId, title, me }) {
   const root = element("section", { class: "detail-section stack", hidden: true }, element("h3", {}, talk.title), note, list, writing, buttons, said.root);
   let found;
   let names = new Map();
-  let again;
   load();
 
   /** Failing is no harm: what was shown stays. */
@@ -46,8 +46,8 @@ export function commentsPanel(api, words, format, { instanceId, title, me }) {
     writing.hidden = send.hidden = !found.may_comment;
     urging.hidden = found.may_urge.length === 0;
     urging.textContent = `${words.acting.names.urge} ${waitedFor()}`;
-    clearTimeout(again);
-    if (found.said.some(({ status }) => UNDER_WAY.has(status))) again = setTimeout(() => root.isConnected && load(), LOOK_AGAIN_MS);
+    if (found.said.some(({ status }) => UNDER_WAY.has(status))) again();
+    else again.cancel();
   }
 
   function waitedFor() {

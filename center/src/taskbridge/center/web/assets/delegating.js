@@ -1,6 +1,6 @@
 // Delegations: whom a person has decide for a time, and the tasks that others delegated to them.
 
-import { outcome, pathOf, quietly } from "./api.js";
+import { Latest, outcome, pathOf, quietly } from "./api.js";
 import { button, debounced, dialog, element, labelled, offer, replace } from "./dom.js";
 import { Format } from "./format.js";
 import { whileVisible } from "./page-head.js";
@@ -38,6 +38,8 @@ export function delegationDialog(api, person, words, apps) {
   const format = new Format(words.tag);
   const { delegating } = words;
   const said = statusLine();
+  const looking = new Latest();
+  const later = debounced(again, STATE_MS);
   const list = element("ul", { class: "delegations" });
   const agents = element("section", { "aria-label": delegating.atYida });
   const chosen = element("p", { class: "delegate" });
@@ -47,8 +49,6 @@ export function delegationDialog(api, person, words, apps) {
   const atYida = element("input", { type: "checkbox" });
   const mayBeAtYida = labelled(delegating.alsoAtYida, atYida, { class: "line at-yida", hidden: true });
   let delegate = null;
-  let timer;
-  let turn = 0;
 
   const form = element(
     "form",
@@ -83,9 +83,9 @@ export function delegationDialog(api, person, words, apps) {
   const became = (state, done, busy, not) => (state.status === "DONE" ? done : UNDER_WAY.has(state.status) ? busy : not(why(state)));
 
   function show({ items, may_be_at_yida: may, ended_at_yida: ended }) {
-    clearTimeout(timer);
     const states = [...items.map(({ at_yida: state }) => state).filter(Boolean), ...ended];
-    if (states.some(({ status }) => UNDER_WAY.has(status))) timer = setTimeout(again, STATE_MS);
+    if (states.some(({ status }) => UNDER_WAY.has(status))) later();
+    else later.cancel();
     mayBeAtYida.hidden = !may;
     const names = new Map(apps());
     const own = ({ delegation_id: id, delegate: { user_id: user, name }, at_yida: state, app_type: type, starts_at: starts, ends_at: ends }) => {
@@ -102,13 +102,11 @@ export function delegationDialog(api, person, words, apps) {
   }
 
   /** Of what is under way, while the dialog is open. */
-  async function again() {
-    const mine = ++turn;
-    const found = await quietly(api.get(pathOf(person, "delegations")));
-    // A change has a newer answer.
-    if (mine !== turn || !root.open) return;
-    if (found !== null) show(found);
-    else timer = setTimeout(again, STATE_MS);
+  function again() {
+    return looking.run((signal) => api.get(pathOf(person, "delegations"), {}, signal), {
+      found: (found) => root.open && show(found),
+      failed: () => root.open && later(),
+    });
   }
 
   async function showAgents() {
@@ -148,14 +146,13 @@ export function delegationDialog(api, person, words, apps) {
   async function attempt(answer) {
     // Not at the end: by then there may be a newer message.
     said.say("");
-    turn += 1;
+    // It has a newer answer.
+    looking.cancel();
     const [found, problem] = await outcome(answer);
     if (problem === null) show(found);
     else {
       said.say(problem.status === 400 ? problem.message : sayProblem(problem, words).join(": "));
-      // The answer of a look that was under way is not shown.
-      clearTimeout(timer);
-      timer = setTimeout(again, STATE_MS);
+      later();
     }
     return problem === null;
   }

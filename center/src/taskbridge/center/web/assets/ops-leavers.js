@@ -1,7 +1,7 @@
 // The operator's page: hands over all pending tasks of a person who leaves, with a preview and what became of them.
 
 import { outcome, pathOf } from "./api.js";
-import { button, element, labelled, openDialog, recordsTable, replace, sure } from "./dom.js";
+import { button, debounced, element, labelled, openDialog, recordsTable, replace, sure } from "./dom.js";
 import { noneShown, panel } from "./page-head.js";
 import { colleaguePicker } from "./people-picker.js";
 import { UNDER_WAY, sayProblem, statusLine } from "./states.js";
@@ -16,13 +16,13 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   const { leavers: said } = ops;
   const me = { corpId, userId };
   const line = statusLine();
+  const again = debounced(load, EVERY_MS);
   const chosen = element("div", { class: "stack" });
   const content = element("div", { class: "stack" });
   const start = button(said.start, () => pick(said.who, null, (found) => choose(found), said.byId), { class: "primary-button" });
   const name = ({ name: known, user_id: id }) => known || id;
   let leaver = null;
   let isAway = false;
-  let timer;
 
   const pathFor = ({ user_id: user }) => `/v1/ops${pathOf({ corpId, userId: user }, "hand-over").slice("/v1".length)}`;
 
@@ -53,7 +53,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   }
 
   async function load() {
-    clearTimeout(timer);
+    again.cancel();
     const asked = leaver;
     const [found, problem] = await outcome(api.get(pathFor(asked)));
     if (asked !== leaver) return;
@@ -64,11 +64,10 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
     }
     isAway = true;
     line.say(sayProblem(problem, words)[0]);
-    timer = setTimeout(load, EVERY_MS);
+    again();
   }
 
   function show({ processes, handed, staying }) {
-    clearTimeout(timer);
     const stay = Object.entries(staying);
     const waits = processes.reduce((sum, { pending }) => sum + pending, 0) - stay.reduce((sum, [, count]) => sum + count, 0);
     const busy = [...UNDER_WAY].reduce((sum, status) => sum + (handed[status] ?? 0), 0);
@@ -86,7 +85,8 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
       Object.keys(handed).length > 0 ? element("p", { class: "note leavers-progress", role: "status" }, said.progress(format.number(handed.DONE ?? 0), format.number(busy), format.number(failed), format.number(handed.OVERTAKEN ?? 0))) : null,
       waits > 0 ? button(said.handOver, () => pick(said.to, leaver.user_id, (to) => confirm(to, Math.min(waits, MOST))), { class: "primary-button", data: { keep: "hand-over" } }) : null,
     );
-    if (busy > 0 || staying["under-way"] > 0) timer = setTimeout(load, EVERY_MS);
+    if (busy > 0 || staying["under-way"] > 0) again();
+    else again.cancel();
   }
 
   async function confirm(to, count) {
@@ -96,7 +96,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
   }
 
   async function handOver(asked, to) {
-    clearTimeout(timer);
+    again.cancel();
     line.say("");
     const [found, problem] = await outcome(api.send("POST", pathFor(asked), { recipient_id: to.user_id }));
     if (asked !== leaver) return;
@@ -106,7 +106,7 @@ export function leaversPanel({ api, words, ops, format }, { mode, corp_id: corpI
       return;
     }
     line.say(sayProblem(problem, words)[0]);
-    timer = setTimeout(load, EVERY_MS);
+    again();
   }
 
   replace(chosen, start, content, line.root);
