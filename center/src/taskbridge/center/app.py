@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from sqlalchemy import false
 
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit, Logged, purge, verify
@@ -279,7 +280,7 @@ class Center:
             )
             for name, topics in _FOLLOWERS.items()
         ]
-        self._devices = None if self._sessions is None else Devices(database, self._sessions.lives)
+        self._devices = Devices(database, (lambda _now: false()) if self._sessions is None else self._sessions.lives)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reminding: Reminding | None = None
         if reminders is not None:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, false, select, text
 from standardwebhooks import Webhook
 
 from support.center_rows import AnsweringCenter, state
@@ -20,6 +20,7 @@ from taskbridge.center.access.access import Access
 from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.reminders.channels import robot_signature
+from taskbridge.center.reminders.devices import Devices
 from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.reminders.working_time import HOUR_MS
@@ -80,7 +81,10 @@ class World:
         self.path.write_text(rules + (self.email if channels is None else channels))
         file = RemindersFile(self.path)
         found = database or self.database
-        return Reminding(found, file, self.metrics.reminders, lambda: True, url="https://tasks.example")
+        devices = Devices(found, lambda _: false())
+        return Reminding(
+            found, file, self.metrics.reminders, lambda: True, url="https://tasks.example", devices=devices
+        )
 
     def task(
         self,

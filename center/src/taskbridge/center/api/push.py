@@ -36,26 +36,24 @@ _CHANGES, _HOUR_S = 60, 3600.0
 """Of a person: a page says it each time that it is loaded."""
 
 
-def push_router(
-    access: Access, devices: Devices | None, threads: Threads, reminders: Callable[[], Reminders]
-) -> APIRouter:
-    """``/v1/me/push``: without ``devices``, nobody signs in."""
+def push_router(access: Access, devices: Devices, threads: Threads, reminders: Callable[[], Reminders]) -> APIRouter:
+    """``/v1/me/push``."""
     router = guarded_router(access, "task center")
     changes = Rate(_CHANGES, per_s=_HOUR_S)
 
     def key_for(caller: Caller) -> str | None:
         current = reminders()
         channel, key = current.channels.get(PUSH), current.push_key
-        if devices is None or caller.session is None or channel is None or key is None:
+        if caller.session is None or channel is None or key is None:
             return None
         return key.public if channel.corps & {ALL_CORPS, caller.session.corp_id} else None
 
-    def session_of(caller: Caller) -> tuple[Devices, Session]:
-        if devices is None or caller.session is None:
+    def session_of(caller: Caller) -> Session:
+        if caller.session is None:
             raise Forbidden("only people who signed in here get push messages: they end with the session")
         if not changes.allows(caller.rate_key, now=time.monotonic()):
             raise TooManyQueries("push messages were turned on and off too often: try again later", retry_after_s=60)
-        return devices, caller.session
+        return caller.session
 
     @router.get("/me/push", summary="Key for push messages", response_model=models.PushOut)
     async def key(caller: Known) -> Response:
@@ -65,18 +63,18 @@ def push_router(
     @router.put("/me/push", summary="Get push messages on this device", status_code=204)
     async def turn_on(caller: Known, body: models.PushIn) -> Response:
         """Instead of what the session had. It ends with the session, and when the push service says so."""
-        found, session = session_of(caller)
+        session = session_of(caller)
         if key_for(caller) is None:
             raise Forbidden("the organisation has no push messages")
         device = Device(session.token_sha256, body.endpoint, body.p256dh, body.auth)
         _check(device)
-        await threads.write(found.put, (session.corp_id, session.user_id), device)
+        await threads.write(devices.put, (session.corp_id, session.user_id), device)
         return Response(status_code=204)
 
     @router.delete("/me/push", summary="Get no push messages on this device", status_code=204)
     async def turn_off(caller: Known) -> Response:
-        found, session = session_of(caller)
-        await threads.write(found.remove, session.token_sha256)
+        session = session_of(caller)
+        await threads.write(devices.remove, session.token_sha256)
         return Response(status_code=204)
 
     return router

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from taskbridge.center.reminders.devices import Devices
     from taskbridge.center.reminders.due import Rule
     from taskbridge.center.reminders.messages import Notice
-    from taskbridge.center.reminders.web_push import Device
     from taskbridge.center.tables import Complete
     from taskbridge.schemas.events import TaskState
 
@@ -145,9 +144,6 @@ class _Change(Struct):
 _read_change = msgspec.json.Decoder(_Change).decode
 
 
-def _no_device(_: Device) -> None: ...
-
-
 class Reminding:
     def __init__(
         self,
@@ -158,19 +154,19 @@ class Reminding:
         *,
         complete: Complete = unchecked,
         url: str | None = None,
-        devices: Devices | None = None,
+        devices: Devices,
         notify: Callable[[Notice], None] = notify_nobody,
     ) -> None:
         """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages.
 
-        Without ``devices``, nobody signs in. ``notify`` sends DingTalk's work notifications.
+        ``notify`` sends DingTalk's work notifications.
         """
         self._database, self._file, self._results = database, file, results
         self._is_complete, self._complete, self._url = is_complete, complete, url
         self._stopping = threading.Event()
         self._digested: set[int] = set()
         self._devices = devices
-        self._outside = Outside(_no_device if devices is None else devices.forget, notify, {})
+        self._outside = Outside(devices.forget, notify, {})
         self._read_to: int | None = None
         """Up to which time changes were read."""
         self._added: set[Key] = set()
@@ -423,7 +419,7 @@ class Reminding:
         """One for each person and kind, or for each corp and kind to a group. None about what is not pending."""
         people = {each.key[:2] for each in claimed}
         addresses = _addresses(connection, people) if isinstance(channel, Email) else {}
-        devices = self._devices_of(connection, people, now) if isinstance(channel, Push) else {}
+        devices = self._devices.of(connection, people, now) if isinstance(channel, Push) else {}
         for (corp_id, user_id, kind), rows in _grouped(channel, claimed, now).items():
             person = corp_id, user_id
             message = Message(
@@ -461,7 +457,7 @@ class Reminding:
             if isinstance(channel, Email):
                 only[name] = _addresses(connection, found)
             elif isinstance(channel, Push):
-                only[name] = self._devices_of(connection, found, now)
+                only[name] = self._devices.of(connection, found, now)
 
         def of_person(person: Person) -> list[str]:
             return [
@@ -472,9 +468,6 @@ class Reminding:
             ]
 
         return of_person
-
-    def _devices_of(self, connection: Connection, people: Collection[Person], now: int) -> dict[Person, list[Device]]:
-        return {} if self._devices is None else self._devices.of(connection, people, now)
 
 
 def _addresses(connection: Connection, found: Collection[Person]) -> dict[Person, str]:
