@@ -17,7 +17,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, 
 from taskbridge.center.api.models import EventsOut
 from taskbridge.center.api.queries import HISTORY_MAX, find_state, shown_events, shown_history, shown_instance
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, instances, replicas, set_aside
-from taskbridge.runtime.database import Database, clean
+from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
@@ -79,6 +79,7 @@ _OLDER = (
     .order_by(set_aside.c.at.desc(), set_aside.c.entry_id.desc())
     .limit(bindparam("part"))
 )
+_PUT_REPLICA = Upsert(replicas)
 _SKIPPED = select(skipped).order_by(skipped.c.at.desc()).limit(LATEST)
 _CORP = (
     select(events.c.corp_id)
@@ -127,11 +128,8 @@ class Records:
 
     def report(self, replica: str, share: Mapping[str, Any], now_ms: int) -> None:
         """Store what other replicas show of this one, and forget those that have been gone for long."""
-        row = {"replica": replica, "at": now_ms, "share": to_json(share)}
-        statement = self._database.insert(replicas).values(row)
-        statement = statement.on_conflict_do_update(index_elements=["replica"], set_=row)
         with self._database.write() as connection:
-            connection.execute(statement)
+            self._database.put(connection, _PUT_REPLICA, [(replica, now_ms, to_json(share))])
             connection.execute(delete(replicas).where(replicas.c.at < now_ms - FORGOTTEN_S * 1000))
 
     def leave(self, replica: str) -> None:
