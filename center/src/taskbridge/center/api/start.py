@@ -135,8 +135,9 @@ def start_router(
 
     def answer(found: _Found, person: Person) -> Response:
         used = queries.last_started(person)
-        items = [
-            _with_use(each, used[each["form_uuid"]]) if each["form_uuid"] in used else each for each in found.forms
+        items: list[models.StartFormOut] = [
+            {**each, "used_at": iso(used[each["form_uuid"]]) if each["form_uuid"] in used else None}
+            for each in found.forms
         ]
         shown: models.StartFormsOut = {"items": items, "complete": found.is_complete}
         return JsonAnswer(shown)
@@ -252,10 +253,6 @@ def _shown(app_type: str, name: str | None, form: StartForm, titles: Mapping[str
         "url": form.url,
         "used_at": None,
     }
-
-
-def _with_use(form: models.StartFormOut, used_at: int) -> models.StartFormOut:
-    return {**form, "used_at": iso(used_at)}
 
 
 def _cut(text: str | None) -> str | None:
