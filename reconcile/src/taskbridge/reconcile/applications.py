@@ -11,11 +11,10 @@ from msgspec import Struct
 from taskbridge.dingtalk.calls import NotOffered, Refused, Unexpected
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.reconcile.credentials_file import CredentialsText, NewEntry
-from taskbridge.reconcile.names import transaction
+from taskbridge.reconcile.rows import Rows
 from taskbridge.runtime.settings import fingerprint
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
@@ -54,20 +53,15 @@ class Report(Struct, frozen=True):
         return [each.app_type for each in self.changes if each.change in changes]
 
 
-class AppTokens:
+class AppTokens(Rows):
     """The tokens that DingTalk listed, by fingerprint, and since when they are replaced. Survives restarts."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.executescript(_TABLES)
+    tables = _TABLES
 
     def old(self, corp_id: str, app_type: str, *, now_ms: int) -> set[str]:
         """The fingerprints of tokens that were replaced more than a day ago."""
-        rows = self._database.execute(
-            "SELECT fingerprint FROM app_tokens WHERE (corp_id, app_type) = (?, ?) AND replaced_ms <= ?",
-            (corp_id, app_type, now_ms - _OLD_TOKEN_MS),
-        )
-        return {each for (each,) in rows.fetchall()}
+        query = "SELECT fingerprint FROM app_tokens WHERE (corp_id, app_type) = (?, ?) AND replaced_ms <= ?"
+        return {*self._firsts(query, (corp_id, app_type, now_ms - _OLD_TOKEN_MS))}
 
     def expect(self, report: Report, current: Sequence[Application]) -> None:
         """Call this before the file has new tokens: their callbacks are to be checked again, also after a kill."""
@@ -79,7 +73,7 @@ class AppTokens:
 
     def record(self, report: Report, current: Sequence[Application], *, now_ms: int) -> None:
         """Record what is in the file now. A token that DingTalk listed before is replaced now."""
-        with transaction(self._database):
+        with self.transaction():
             for each in current:
                 key = report.corp_id, each.app_type, _fingerprint(each)
                 self._database.execute(
@@ -97,8 +91,7 @@ class AppTokens:
 
     def to_replay(self) -> set[str]:
         """Apps with a token that came after their callbacks may have been rejected."""
-        rows = self._database.execute("SELECT app_type FROM app_tokens WHERE NOT is_replayed")
-        return {each for (each,) in rows.fetchall()}
+        return {*self._firsts("SELECT app_type FROM app_tokens WHERE NOT is_replayed")}
 
     def replayed(self, app_types: Collection[str]) -> None:
         """Their rejected callbacks were checked again."""

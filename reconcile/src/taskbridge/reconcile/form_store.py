@@ -10,13 +10,11 @@ import msgspec
 from taskbridge.dingtalk.api import Part  # noqa: TC001 - msgspec needs it
 from taskbridge.dingtalk.times import DAY_MS, span_of
 from taskbridge.reconcile.form_values import Definition
-from taskbridge.reconcile.names import transaction
+from taskbridge.reconcile.rows import Rows
 from taskbridge.schemas.events import AHEAD_MS
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from taskbridge.dingtalk import wire
     from taskbridge.dingtalk.apps import App
@@ -114,12 +112,10 @@ class Scan(msgspec.Struct):
     """No rows are missing."""
 
 
-class FormStore:
+class FormStore(Rows):
     """Survives restarts. The topic has the same digests: after a loss they are read from there."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.executescript(_TABLES)
+    tables = _TABLES
 
     def find(self, instance_id: str, *, now_ms: int) -> Known | None:
         row = self._database.execute(
@@ -167,7 +163,7 @@ class FormStore:
 
     def lately_read(self, target: Target, form_uuid: str, *, most: int) -> list[str]:
         """Instances of the form that were not absent, the last ones first that were read."""
-        return self._ids(
+        return self._firsts(
             "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND form_uuid = ? AND absent_ms IS NULL ORDER BY due_ms DESC LIMIT ?",
             (*target, form_uuid, most),
@@ -175,16 +171,16 @@ class FormStore:
 
     def is_visible(self, target: Target, form_uuid: str, *, since_ms: int, due_ms: int) -> bool:
         """Whether the values of an instance of the form were read since that time, so that its check is due later."""
-        row = self._database.execute(
+        found = self._first(
             "SELECT 1 FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND due_ms >= ? AND form_uuid = ? AND as_of_ms >= ? LIMIT 1",
             (*target, due_ms, form_uuid, since_ms),
-        ).fetchone()
-        return row is not None
+        )
+        return found is not None
 
     def to_check(self, target: Target, *, now_ms: int, most: int) -> list[str]:
         """Instances that were not read for long, or are to be looked up again."""
-        return self._ids(
+        return self._firsts(
             "SELECT instance_id FROM form_records WHERE (corp_id, app_type, ordinary) = (?, ?, ?) AND is_deleted = 0"
             " AND due_ms <= ? ORDER BY due_ms LIMIT ?",
             (*target, now_ms, most),
@@ -192,17 +188,15 @@ class FormStore:
 
     def expired(self, apps: Iterable[App], *, now_ms: int, most: int) -> list[str]:
         """Some instances that were deleted long ago, or did not change for the days that the apps file states."""
-        found = self._ids(
+        found = self._firsts(
             "SELECT instance_id FROM form_records WHERE is_deleted AND due_ms <= ? ORDER BY due_ms LIMIT ?",
             (now_ms, most),
         )
         its_next = "SELECT min(form_uuid) FROM form_records WHERE (corp_id, app_type) = (?, ?) AND is_deleted = 0"
         for app in apps:
             form_uuid, key = "", (app.corp_id, app.app_type)
-            while app.keep_days and (
-                form_uuid := self._database.execute(f"{its_next} AND form_uuid > ?", (*key, form_uuid)).fetchone()[0]
-            ):
-                found += self._ids(
+            while app.keep_days and (form_uuid := self._first(f"{its_next} AND form_uuid > ?", (*key, form_uuid))):
+                found += self._firsts(
                     "SELECT instance_id FROM form_records WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)"
                     " AND is_deleted = 0 AND changed_ms < ? LIMIT ?",
                     (*key, form_uuid, app.kept_since(form_uuid, now_ms=now_ms), most),
@@ -293,11 +287,9 @@ class FormStore:
 
     def add_fields(self, corp_id: str, form_uuid: str, fields: set[str]) -> bool:
         """Return whether one of these fields is new for the form."""
-        row = self._database.execute(
-            "SELECT fields FROM form_fields WHERE (corp_id, form_uuid) = (?, ?)", (corp_id, form_uuid)
-        ).fetchone()
-        known = set[str]() if row is None else msgspec.msgpack.decode(row[0], type=set[str])
-        if row is not None and fields <= known:
+        found = self._first("SELECT fields FROM form_fields WHERE (corp_id, form_uuid) = (?, ?)", (corp_id, form_uuid))
+        known = set[str]() if found is None else msgspec.msgpack.decode(found, type=set[str])
+        if found is not None and fields <= known:
             return False
         self._database.execute(
             "INSERT OR REPLACE INTO form_fields VALUES (?, ?, ?)",
@@ -321,18 +313,16 @@ class FormStore:
 
     def to_define(self, corp_id: str, app_type: str, *, now_ms: int) -> list[str]:
         """The forms to define again whose definition lacks fields."""
-        return self._ids(
+        return self._firsts(
             "SELECT form_uuid FROM form_definitions"
             " WHERE (corp_id, app_type) = (?, ?) AND due_ms <= ? AND unknown != ?",
             (corp_id, app_type, now_ms, msgspec.msgpack.encode(())),
         )
 
     def scan(self, corp_id: str, app_type: str, form_uuid: str) -> Scan | None:
-        row = self._database.execute(
-            "SELECT scan FROM form_scans WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)",
-            (corp_id, app_type, form_uuid),
-        ).fetchone()
-        return row and msgspec.msgpack.decode(row[0], type=Scan)
+        query = "SELECT scan FROM form_scans WHERE (corp_id, app_type, form_uuid) = (?, ?, ?)"
+        found = self._first(query, (corp_id, app_type, form_uuid))
+        return found and msgspec.msgpack.decode(found, type=Scan)
 
     def save_scan(self, corp_id: str, app_type: str, form_uuid: str, scan: Scan) -> None:
         self._database.execute(
@@ -360,12 +350,6 @@ class FormStore:
         if records:
             self._database.execute("DELETE FROM form_records")
             self._database.execute("DELETE FROM form_scans")
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._database)
-
-    def _ids(self, query: str, given: tuple[object, ...]) -> list[str]:
-        return [each for (each,) in self._database.execute(query, given).fetchall()]
 
     def waiting(self) -> list[tuple[str, int]]:
         """By corp, how many instances wait to be read."""

@@ -5,14 +5,14 @@ No name of a person is stored here.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.dingtalk.times import DAY_MS
+from taskbridge.reconcile.rows import Rows
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from taskbridge.schemas.events import TaskState
 
@@ -27,18 +27,6 @@ CREATE TABLE IF NOT EXISTS names (
     PRIMARY KEY (kind, corp_id, id)
 ) WITHOUT ROWID
 """
-
-
-@contextmanager
-def transaction(database: sqlite3.Connection) -> Generator[None]:
-    """Commit all of the block, or nothing of it."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
 
 
 class Due(NamedTuple):
@@ -64,14 +52,15 @@ def people_of(state: TaskState) -> set[str]:
     return found - {""}
 
 
-class Names:
+class Names(Rows):
     """By kind, corp and id. Survives restarts."""
 
+    tables = _TABLE
+
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
         self.is_new = not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'names'").fetchone()
         """Whether this version is the first one that has them: the stored states have ids that it has not seen."""
-        database.execute(_TABLE)
+        super().__init__(database)
 
     def see(self, state: TaskState) -> None:
         """Record the people and the form of a state of Yida."""
@@ -106,7 +95,7 @@ class Names:
         return [Due(*row) for row in rows.fetchall()]
 
     def was_read(self, kind: str, corp_id: str, ids: Iterable[str], *, now_ms: int) -> None:
-        with transaction(self._database):
+        with self.transaction():
             self._database.executemany(
                 "UPDATE names SET read_ms = ? WHERE (kind, corp_id, id) = (?, ?, ?)",
                 [(now_ms, kind, corp_id, each) for each in ids],
@@ -114,7 +103,7 @@ class Names:
 
     def set_records(self, kind: str, records: Iterable[tuple[str, str, str]]) -> None:
         """Corp, id, and what the topic has now. Ids that no state names are remembered: they may have been deleted."""
-        with transaction(self._database):
+        with self.transaction():
             self._database.executemany(
                 "INSERT INTO names (kind, corp_id, id, seen_ms, record) VALUES (?, ?, ?, 0, ?)"
                 " ON CONFLICT DO UPDATE SET record = excluded.record",
@@ -122,10 +111,8 @@ class Names:
             )
 
     def record_of(self, kind: str, corp_id: str, its_id: str) -> str:
-        row = self._database.execute(
-            "SELECT record FROM names WHERE (kind, corp_id, id) = (?, ?, ?)", (kind, corp_id, its_id)
-        ).fetchone()
-        return MISSING if row is None else row[0]
+        query = "SELECT record FROM names WHERE (kind, corp_id, id) = (?, ?, ?)"
+        return self._first(query, (kind, corp_id, its_id)) or MISSING
 
     def with_records(self, kind: str) -> set[tuple[str, str]]:
         """Corp and id of those whose record was on the topic."""

@@ -9,15 +9,15 @@ import msgspec
 
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.times import DAY_MS
-from taskbridge.reconcile.names import Names, people_of, transaction
+from taskbridge.reconcile.names import Names, people_of
 from taskbridge.reconcile.repairs import LOST
+from taskbridge.reconcile.rows import Rows
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
-    from contextlib import AbstractContextManager
 
     from taskbridge.reconcile.repairs import Repair
 
@@ -80,18 +80,14 @@ class AppCallbacks(NamedTuple):
     """How many later events have no callback, as far as passes found them."""
 
 
-class Callbacks:
+class Callbacks(Rows):
     """When callbacks last moved a state of each app, across restarts. Repairs move states too.
 
     The revision of a state counts its events. If it is more than the known revision plus our repairs, a callback came.
     A repair that changes no state, or that Kafka never accepts, hides one callback of its instance.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.executescript(_CALLBACKS)
-        database.execute(_MISSING)
-        database.execute(_MISSING_INDEX)
+    tables = f"{_CALLBACKS}{_MISSING};{_MISSING_INDEX}"
 
     def watch(self, corp_id: str, app_type: str, *, now_ms: int) -> None:
         """Count missing callbacks of this app from now on."""
@@ -156,12 +152,10 @@ class Callbacks:
         return [AppCallbacks(*row) for row in rows.fetchall()]
 
 
-class OpenInstances:
+class OpenInstances(Rows):
     """Instances whose callbacks left something open, and since when they are quiet."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute(_OPEN_INSTANCES)
+    tables = _OPEN_INSTANCES
 
     def update(self, state: TaskState, *, by_callback: bool) -> None:
         """Add or remove the instance. A state that only a repair moved is not added again."""
@@ -173,22 +167,20 @@ class OpenInstances:
 
     def due(self, corp_id: str, app_type: str, *, now_ms: int, quiet_ms: int) -> list[str]:
         """Instances that have been quiet for so long: first those that ended with a pending task, then the longest."""
-        found = self._database.execute(
+        return self._firsts(
             "SELECT instance_id FROM questions AS open LEFT JOIN states USING (instance_id)"
             " WHERE (open.corp_id, open.app_type) = (?, ?) AND quiet_ms <= ? AND told_ms > ?"
             " ORDER BY ifnull(is_open, 0) = ? DESC, quiet_ms",
             (corp_id, app_type, now_ms - quiet_ms, now_ms - _READ_BACK_MS, _ENDED_WITH_PENDING),
         )
-        return [instance_id for (instance_id,) in found.fetchall()]
 
     def ended(self, corp_id: str, app_type: str, *, now_ms: int, quiet_ms: int, most: int) -> list[str]:
         """Instances that ended with a pending task and have been quiet for so long, the longest first."""
-        found = self._database.execute(
+        return self._firsts(
             "SELECT instance_id FROM questions AS open JOIN states USING (instance_id)"
             " WHERE (open.corp_id, open.app_type) = (?, ?) AND quiet_ms <= ? AND is_open = ? ORDER BY quiet_ms LIMIT ?",
             (corp_id, app_type, now_ms - quiet_ms, _ENDED_WITH_PENDING, most),
         )
-        return [instance_id for (instance_id,) in found.fetchall()]
 
     def postpone(self, instance_id: str, *, now_ms: int) -> None:
         """Start its quiet time again."""
@@ -217,19 +209,20 @@ def has_ended(state: TaskState) -> bool:
     return state.finished_at is not None or state.instance_status in wire.ENDED
 
 
-class States:
+class States(Rows):
     """The last state of each instance, without the values of its form, which are never compared."""
 
+    tables = _STATES
+
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+        super().__init__(database)
         self.current_ms = 0
         """Every event that was in Kafka at this time is in the states."""
         self.callbacks, self.open_instances = Callbacks(database), OpenInstances(database)
         self.names = Names(database)
-        database.executescript(_STATES)
         if self.names.is_new:
             with self.transaction():
-                for (state,) in database.execute("SELECT state FROM states WHERE state IS NOT NULL").fetchall():
+                for state in self._firsts("SELECT state FROM states WHERE state IS NOT NULL"):
                     self.names.see(msgspec.msgpack.decode(state, type=TaskState))
 
     def find(self, instance_id: str) -> TaskState | Literal[Gone.GONE] | None:
@@ -274,13 +267,12 @@ class States:
 
     def unseen(self, corp_id: str, app_type: str, *, now_ms: int, most: int) -> list[str]:
         """Instances that DingTalk has not listed for a day, or, without a pending task, for a month."""
-        found = self._database.execute(
+        return self._firsts(
             "SELECT instance_id FROM states WHERE corp_id = ? AND app_type = ? AND state IS NOT NULL"
             " AND ((is_open > 0 AND seen_ms <= ?) OR (is_open = 0 AND seen_ms <= ?))"
             " ORDER BY is_open DESC, seen_ms LIMIT ?",
             (corp_id, app_type, now_ms - DAY_MS, now_ms - _FINISHED_UNSEEN_MS, most),
         )
-        return [instance_id for (instance_id,) in found.fetchall()]
 
     def people(self, corp_id: str, app_type: str) -> list[str]:
         found = set[str]()
@@ -303,6 +295,3 @@ class States:
             self._database.execute("DELETE FROM states")
             self._database.execute("DELETE FROM positions")
             self.callbacks.clear()
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._database)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from taskbridge.dingtalk.times import DAY_MS, day_of
 from taskbridge.reconcile.applications import AppTokens
 from taskbridge.reconcile.form_store import FormStore
-from taskbridge.reconcile.names import transaction
 from taskbridge.reconcile.repairs import LOST, Kind
+from taskbridge.reconcile.rows import Rows
 from taskbridge.reconcile.states import States
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -95,12 +95,7 @@ class Cursor(NamedTuple):
     until_ms: int
 
 
-class _Rows:
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-
-class Cursors(_Rows):
+class Cursors(Rows):
     def find(self, key: CursorKey) -> Cursor | None:
         row = self._database.execute(
             "SELECT since_ms, until_ms FROM cursors WHERE (work, corp_id, app_type, form_uuid) = (?, ?, ?, ?)", key
@@ -129,16 +124,13 @@ class Cursors(_Rows):
         return [(CursorKey(*row[:4]), Cursor(*row[4:])) for row in rows.fetchall()]
 
 
-class Compared(_Rows):
+class Compared(Rows):
     """The modification at which each instance was last compared, so that no pass repeats the comparison."""
 
     def last_modified(self, corp_id: str, app_type: str, instance_id: str) -> str | None:
         """The time of modification, in DingTalk's text, of the last comparison."""
-        row = self._database.execute(
-            "SELECT modified FROM asked WHERE (corp_id, app_type, instance_id) = (?, ?, ?)",
-            (corp_id, app_type, instance_id),
-        ).fetchone()
-        return None if row is None else row[0]
+        query = "SELECT modified FROM asked WHERE (corp_id, app_type, instance_id) = (?, ?, ?)"
+        return self._first(query, (corp_id, app_type, instance_id))
 
     def record(self, corp_id: str, app_type: str, instance_id: str, modified: str) -> None:
         self._database.execute(
@@ -146,16 +138,14 @@ class Compared(_Rows):
         )
 
 
-class Absences(_Rows):
+class Absences(Rows):
     """When DingTalk first had no such instance. Only a second absence, at least a day later, is a deletion."""
 
     def record(self, corp_id: str, app_type: str, instance_id: str, *, now_ms: int) -> int | None:
         """Record an absence. Return the time of the first one, or None if that is less than a day ago."""
         key = corp_id, app_type, instance_id
         self._database.execute("INSERT OR IGNORE INTO absences VALUES (?, ?, ?, ?)", (*key, now_ms))
-        [(first_ms,)] = self._database.execute(
-            "SELECT first_ms FROM absences WHERE (corp_id, app_type, instance_id) = (?, ?, ?)", key
-        )
+        first_ms = self._first("SELECT first_ms FROM absences WHERE (corp_id, app_type, instance_id) = (?, ?, ?)", key)
         return first_ms if now_ms - first_ms >= DAY_MS else None
 
     def delete(self, corp_id: str, app_type: str, instance_id: str) -> None:
@@ -172,14 +162,13 @@ class Absences(_Rows):
 
     def due(self, corp_id: str, app_type: str, *, now_ms: int) -> list[str]:
         """Instances to read a second time now."""
-        found = self._database.execute(
+        return self._firsts(
             "SELECT instance_id FROM absences WHERE corp_id = ? AND app_type = ? AND first_ms <= ? ORDER BY first_ms",
             (corp_id, app_type, now_ms - DAY_MS),
         )
-        return [instance_id for (instance_id,) in found.fetchall()]
 
 
-class AbsentForms(_Rows):
+class AbsentForms(Rows):
     """When DingTalk had no such form. For a day no call is spent on it again."""
 
     def record(self, corp_id: str, app_type: str, form_uuid: str, *, now_ms: int) -> None:
@@ -190,10 +179,8 @@ class AbsentForms(_Rows):
     def recent(self, corp_id: str, app_type: str, *, now_ms: int) -> set[str]:
         """The app's forms that were absent within the last day. Older records are deleted."""
         self._database.execute("DELETE FROM absent_forms WHERE at_ms <= ?", (now_ms - DAY_MS,))
-        found = self._database.execute(
-            "SELECT form_uuid FROM absent_forms WHERE (corp_id, app_type) = (?, ?)", (corp_id, app_type)
-        )
-        return {form_uuid for (form_uuid,) in found.fetchall()}
+        query = "SELECT form_uuid FROM absent_forms WHERE (corp_id, app_type) = (?, ?)"
+        return {*self._firsts(query, (corp_id, app_type))}
 
 
 class Count(NamedTuple):
@@ -212,12 +199,12 @@ class Count(NamedTuple):
         return self.kind in LOST
 
 
-class Findings(_Rows):
+class Findings(Rows):
     """The repairs, each counted once even if it was published several times, and the ends of passes."""
 
     def record(self, repairs: Iterable[Repair], *, work: str) -> None:
         """Count these repairs, which are durable in Kafka."""
-        with transaction(self._database):
+        with self.transaction():
             for kind, event in ((each.kind, each.event) for each in repairs):
                 new = self._database.execute(
                     "INSERT OR IGNORE INTO repaired VALUES (?, ?)", (event.event_id, event.received_at)
@@ -262,11 +249,10 @@ class Findings(_Rows):
 
     def last_pass_ms(self, *, whole: bool) -> int | None:
         """The end of the last pass; with ``whole``, of the last one that checked everything."""
-        [(at,)] = self._database.execute("SELECT max(ended_ms) FROM passes WHERE is_whole >= ?", (whole,))
-        return at
+        return self._first("SELECT max(ended_ms) FROM passes WHERE is_whole >= ?", (whole,))
 
 
-class Schedule(_Rows):
+class Schedule(Rows):
     """When the service makes its next pass, and how many passes in a row have failed."""
 
     def set(self, due_ms: int, *, failures: int) -> None:
@@ -274,15 +260,13 @@ class Schedule(_Rows):
 
     def due(self) -> int | None:
         """None before the first pass."""
-        row = self._database.execute("SELECT due_ms FROM schedule").fetchone()
-        return None if row is None else row[0]
+        return self._first("SELECT due_ms FROM schedule")
 
     def failures(self) -> int:
-        row = self._database.execute("SELECT failures FROM schedule").fetchone()
-        return 0 if row is None else row[0]
+        return self._first("SELECT failures FROM schedule") or 0
 
 
-class Problems(_Rows):
+class Problems(Rows):
     """Why a work of the service failed the last time, for commands that read only the database."""
 
     def set(self, work: str, problem: str | None, *, now_ms: int) -> None:
@@ -293,8 +277,7 @@ class Problems(_Rows):
             self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?)", (work, now_ms, problem))
 
     def find(self, work: str) -> str | None:
-        row = self._database.execute("SELECT problem FROM problems WHERE work = ?", (work,)).fetchone()
-        return None if row is None else row[0]
+        return self._first("SELECT problem FROM problems WHERE work = ?", (work,))
 
     def all(self) -> list[tuple[str, int, str]]:
         """The work, the time, and the problem."""
