@@ -234,5 +234,5 @@ def test_every_request_and_answer_is_compared() -> None:
     names = [value for module in (wire, organisation, workflow) for value in vars(module).values()]
     every = {each for each in names if isinstance(each, type) and issubclass(each, msgspec.Struct)}
     found = {each for each in every if each.__module__ != events.__name__}
-    abstract = {msgspec.Struct, wire.Call, wire.Request, organisation.Proved}
+    abstract = {msgspec.Struct, wire.Call, wire.Request, wire.ByTime, wire.Operation, organisation.Proved}
     assert found - abstract - {wire.Problem, wire.OldAnswer} == {*REQUESTS, *ANSWERS, *EXAMPLES}

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.calls import Allowed, Calls
     from taskbridge.runtime.clock import Clock
 
-    _ByTime = wire.GetInstances | wire.SearchFormDataSecondGeneration
-
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -396,7 +394,7 @@ class YidaApi:
         named = {"process_instance_id": task.instance_id, "task_id": task.task_id, "user_id": task.user_id}
         return {**self._credentials(), **named}
 
-    async def _page(self, request: _ByTime, page: int) -> wire.InstancePage:
+    async def _page(self, request: wire.ByTime, page: int) -> wire.InstancePage:
         if isinstance(request, wire.GetInstances):
             return await self._calls.post(request, wire.InstancePage, page=page)
         numbered = msgspec.structs.replace(request, page_number=page, page_size=wire.PAGE_ROWS)
@@ -407,7 +405,7 @@ class YidaApi:
         retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS
         return Unreachable(f"{self.app.app_type}: {why}", retry_at_ms=retry_at_ms)
 
-    def _query(self, form_uuid: str, part: Part, *, is_process: bool = True) -> _ByTime:
+    def _query(self, form_uuid: str, part: Part, *, is_process: bool = True) -> wire.ByTime:
         kind = wire.GetInstances if is_process else wire.SearchFormDataSecondGeneration
         return kind(
             **self._credentials(),

@@ -63,10 +63,8 @@ class Request(Call, frozen=True, kw_only=True, omit_defaults=True):
         return f"{type(self).__name__}({self.app_type})"
 
 
-class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """POST: the instances of a form. Times are whole days, `yyyy-MM-dd`, both included."""
-
-    path: ClassVar[str] = "/v2.0/yida/processes/instances"
+class ByTime(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of every call for the instances of a form. Times are whole days, `yyyy-MM-dd`, both included."""
 
     form_uuid: str
     create_from_time: str | None = field(default=None, name="createFromTimeGMT")
@@ -74,6 +72,12 @@ class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
     modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
     modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
     order_config_json: str | None = None
+
+
+class GetInstances(ByTime, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the instances of a form with a process."""
+
+    path: ClassVar[str] = "/v2.0/yida/processes/instances"
 
 
 class GetInstanceById(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -222,17 +226,11 @@ class SaveFormRemark(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Whom DingTalk notifies of it."""
 
 
-class SearchFormDataSecondGeneration(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """POST: the instances of a form without a process, with their sub-forms. Times as of ``GetInstances``."""
+class SearchFormDataSecondGeneration(ByTime, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the instances of a form without a process, with their sub-forms."""
 
     path: ClassVar[str] = "/v1.0/yida/forms/instances/advances/queryAll"
 
-    form_uuid: str
-    create_from_time: str | None = field(default=None, name="createFromTimeGMT")
-    create_to_time: str | None = field(default=None, name="createToTimeGMT")
-    modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
-    modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
-    order_config_json: str | None = None
     page_number: int = 0
     page_size: int = 0
     """In the body, unlike those of other lists."""
@@ -495,38 +493,35 @@ class CopyNoticePage(Struct, frozen=True, rename="camel"):
     total_count: int
 
 
-class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The operation of one of several people at a common step. Its person and word have other names."""
+class Operation(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a record and its parts have."""
 
-    task_id: Id = None
-    activity_id: str | None = None
-    show_name: str | None = None
-    task_execute_type: str | None = None
-    operator: Id = None
-    operator_agent_id_list: list[Any] | None = None
-    """People whom the operator has made agents, as objects."""
-    action: str | None = None
-    format_action: str | None = None
-    operate_time: str | int | None = field(default=None, name="operateTimeGMT")
-    active_time: str | int | None = field(default=None, name="activeTimeGMT")
-    remark: str | None = None
-
-
-class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
-    process_instance_id: Id = None
     task_id: Id = None
     """The text `null` if the record is about no task."""
     activity_id: str | None = None
     """Its step, and the step's name."""
     show_name: str | None = None
     task_execute_type: str | None = None
-    operator_user_id: Id = None
     action: str | None = None
-    action_exit: str | None = None
     operate_time: str | int | None = field(default=None, name="operateTimeGMT")
     """None for an open task."""
     active_time: str | int | None = field(default=None, name="activeTimeGMT")
     remark: str | None = None
+
+
+class OperationRecordPart(Operation, frozen=True, rename="camel", omit_defaults=True):
+    """The operation of one of several people at a common step. Its person and word have other names."""
+
+    operator: Id = None
+    operator_agent_id_list: list[Any] | None = None
+    """People whom the operator has made agents, as objects."""
+    format_action: str | None = None
+
+
+class OperationRecord(Operation, frozen=True, rename="camel", omit_defaults=True):
+    process_instance_id: Id = None
+    operator_user_id: Id = None
+    action_exit: str | None = None
     domain_list: list[OperationRecordPart] | None = None
 
 

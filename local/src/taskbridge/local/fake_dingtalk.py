@@ -493,7 +493,7 @@ class FakeDingTalk:
         found = self._cut(rows, given)
         return wire.InstancePage(found, len(rows))
 
-    def _found(self, request: wire.GetInstances | wire.SearchFormDataSecondGeneration) -> list[TrueInstance]:
+    def _found(self, request: wire.ByTime) -> list[TrueInstance]:
         """The instances of the form that were created and modified in these days."""
         first, last = request.create_from_time or "", request.create_to_time or "9"
         modified_first, modified_last = request.modified_from_time or "", request.modified_to_time or "9"
