@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec import structs
 from pydantic import SecretStr
 
 from support.dingtalk import FakeClock, FaultyDingTalk
@@ -24,7 +23,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from taskbridge.dingtalk.start import YidaStart
 
@@ -115,13 +114,7 @@ async def absent(*_: object) -> None:
 
 
 def test_a_list_with_fewer_forms_than_dingtalk_counts_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.YidaApi._listed_forms  # pyright: ignore[reportPrivateUsage]
-
-    async def short(api: module.YidaApi) -> AsyncIterator[wire.FormList]:
-        async for each in real(api):
-            yield structs.replace(each, result=structs.replace(each.result, total_count=3))
-
-    monkeypatch.setattr(module.YidaApi, "_listed_forms", short)
+    monkeypatch.setattr(wire.FormList, "total_count", 3)
 
     async def scenario(yida: Yida) -> None:
         forms, are_all = await yida.start.forms("APP_1")

@@ -99,33 +99,29 @@ class YidaApi:
         """The forms that start a process: those of the apps file, or else all of the app."""
         if self.app.forms:
             return [wire.Form(form_uuid=each, form_type=wire.PROCESS) for each in self.app.forms]
-        found: dict[str, wire.Form] = {}
-        total = 0
-        async for answer in self._listed_forms():
-            total = answer.total_count
-            found |= {each.form_uuid: each for each in answer.data}
+        found, total = await self._listed_forms(math.inf)
         if len(found) < total:
             raise self._incomplete(f"DingTalk returned {len(found)} of {total} forms")
-        return [*found.values()]
+        return found
 
     async def startable(self, most: int) -> tuple[list[wire.Form], bool]:
         """The forms of the app that start a process, also where the apps file names some; so many at most.
 
         And whether they are all that DingTalk counts.
         """
-        found: dict[str, wire.Form] = {}
-        total = 0
-        async for answer in self._listed_forms():
+        found, total = await self._listed_forms(most)
+        return found[:most], min(len(found), most) >= total
+
+    async def _listed_forms(self, most: float) -> tuple[list[wire.Form], int]:
+        """The pages up to the one that has so many forms, and how many DingTalk counts."""
+        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
+        found, total = dict[str, wire.Form](), 0
+        async for answer in self._calls.pages(request, wire.FormList):
             total = answer.total_count
             found |= {each.form_uuid: each for each in answer.data}
             if len(found) >= most:
                 break
-        forms = [*found.values()][:most]
-        return forms, len(forms) >= total
-
-    def _listed_forms(self) -> AsyncIterator[wire.FormList]:
-        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
-        return self._calls.pages(request, wire.FormList)
+        return [*found.values()], total
 
     async def instances(
         self, form_uuid: str, days: Days, *, is_process: bool = True
