@@ -30,18 +30,18 @@ def ends_of(kind: Kind) -> tuple[str, ...]:
 def table_name(form_uuid: str, taken: Collection[str]) -> str:
     """``f_`` and the last 24 letters and digits of the form's id."""
     letters = re.sub("[^a-z0-9]", "", form_uuid.lower())[-_FORM_CHARACTERS:]
-    return _free([f"f_{letters or _hash(form_uuid)}"], taken)[0]
+    return _free(f"f_{letters or _hash(form_uuid)}", taken)[0]
 
 
 def line_table_name(table: str, field_id: str, taken: Collection[str]) -> str:
-    return _free([f"{table}__{field_id.lower()}"], taken)[0]
+    return _free(f"{table}__{field_id.lower()}", taken)[0]
 
 
 def column_names(field_id: str, kind: Kind, taken: Collection[str]) -> list[str]:
     """The names of a field's columns, all with the same number where others have them."""
     base = field_id.lower()
     base = base if base[:1].isalpha() else f"c_{base}"
-    return _free([(base, end) for end in ends_of(kind)], taken)
+    return _free(base, taken, ends_of(kind))
 
 
 def view_names(labels: Iterable[tuple[str, str]]) -> list[str]:
@@ -68,9 +68,6 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
 
 
-def _free(parts: Iterable[str | tuple[str, str]], taken: Collection[str]) -> list[str]:
-    given = [(each, "") if isinstance(each, str) else each for each in parts]
-    numbered = (
-        [cut(f"{base}{end}" if number == 1 else f"{base}_{number}{end}") for base, end in given] for number in count(1)
-    )
+def _free(base: str, taken: Collection[str], ends: Iterable[str] = ("",)) -> list[str]:
+    numbered = ([cut(f"{base}{'' if number == 1 else f'_{number}'}{end}") for end in ends] for number in count(1))
     return next(names for names in numbered if not any(each in taken or each in RESERVED for each in names))

@@ -69,7 +69,7 @@ class _Landed(FollowedTopic):
     def landed(self, connection: Connection, keys: Iterable[str]) -> dict[str, Any]:
         query = (
             "SELECT instance_id, partition, corp_id, form_uuid, read_at FROM landed"
-            f" WHERE kind = '{self.kind}' AND {self.among.where('instance_id')}"
+            f" WHERE kind = '{self.kind}' AND {self.among.where}"
         )
         return {each.instance_id: each for each in connection.exec_driver_sql(query, self.among.values(keys))}
 
@@ -78,7 +78,7 @@ class _Landed(FollowedTopic):
         return [each[0] for each in connection.exec_driver_sql(query, (partition,))]
 
     def forget(self, connection: Connection, keys: Iterable[str]) -> None:
-        where = f"kind = '{self.kind}' AND {self.among.where('instance_id')}"
+        where = f"kind = '{self.kind}' AND {self.among.where}"
         connection.exec_driver_sql(f"DELETE FROM landed WHERE {where}", self.among.values(keys))
 
 

@@ -158,21 +158,17 @@ def _exact(text: str) -> float | str:
 
 
 class Among:
-    """Statements about rows whose column has one of some values, however many they are."""
+    """Statements about the rows of some instances, however many they are."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def where(self, column: str) -> str:
-        name = quoted(self._database, column)
-        return (
-            f"{name} IN (SELECT value FROM json_each(?))" if self._database.is_sqlite else f"{name} = ANY(%s::text[])"
-        )
+        some = "IN (SELECT value FROM json_each(?))" if database.is_sqlite else "= ANY(%s::text[])"
+        self.where = f"instance_id {some}"
 
     def values(self, keys: Iterable[str]) -> tuple[Any]:
         return (to_json(list(keys)),) if self._database.is_sqlite else (list(keys),)
 
-    def delete(self, connection: Connection, table: str, keys: Collection[str], column: str = "instance_id") -> None:
+    def delete(self, connection: Connection, table: str, keys: Collection[str]) -> None:
         if keys:
-            statement = f"DELETE FROM {quoted(self._database, table)} WHERE {self.where(column)}"
+            statement = f"DELETE FROM {quoted(self._database, table)} WHERE {self.where}"
             connection.exec_driver_sql(statement, self.values(keys))
