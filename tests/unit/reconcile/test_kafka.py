@@ -88,7 +88,8 @@ class CatchUp:
         for each in (kafka, partition_reader):
             monkeypatch.setattr(each, "Consumer", fake)
         self.states = States(sqlite3.connect(":memory:", isolation_level=None))
-        self._topic = StatesTopic("none", {}, FakeRegistry(), self.states, self.clock)  # pyright: ignore[reportArgumentType]
+        reader = PartitionReader({"bootstrap.servers": "none"})
+        self._topic = StatesTopic(reader, FakeRegistry(), self.states, self.clock)  # pyright: ignore[reportArgumentType]
 
     def catch_up(self) -> None:
         asyncio.run(self._topic.catch_up())

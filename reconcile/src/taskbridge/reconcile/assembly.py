@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.dingtalk.api import YidaApi
 from taskbridge.dingtalk.apps import AppsFile
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from taskbridge.reconcile.settings import ReconcileSettings
     from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import FormData
+    from taskbridge.schemas.topics import Topic
 
     CallsOf = Callable[[Corp], Calls]
     OnCall = Callable[[str, str], None]
@@ -158,6 +159,33 @@ async def open_calls(
         yield calls_by_corp(http, data.budget, data.clock, attempts=CALL_ATTEMPTS, on_call=on_call, float_hook=Decimal)
 
 
+class _Clients(NamedTuple):
+    registry: Registry
+    calls: CallsOf
+    outbox: KafkaOutbox
+    reader: PartitionReader
+
+
+@asynccontextmanager
+async def _open_clients(
+    settings: ReconcileSettings, data: LocalData, written: list[Topic], *, ids_file: str, on_call: OnCall | None
+) -> AsyncGenerator[_Clients]:
+    """Open the clients of DingTalk and Kafka, once the schemas of the written topics are known."""
+    servers, extra = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
+    registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / ids_file, properties=extra)
+    async with AsyncExitStack() as stack:
+        stack.callback(registry.close)
+        if not registry.knows(written):
+            await asyncio.to_thread(registry.register, written)
+        calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
+        outbox = KafkaOutbox(servers, extra, registry, data.clock)
+        stack.push_async_callback(outbox.close)
+        config = {**consumer_config(servers, GROUP, extra), "auto.offset.reset": "error", "enable.auto.commit": False}
+        reader = PartitionReader(config)
+        stack.callback(reader.close)
+        yield _Clients(registry, calls, outbox, reader)
+
+
 @dataclass(frozen=True)
 class FormReader:
     data: LocalData
@@ -200,23 +228,9 @@ async def open_form_reader(
     on_left_out: Callable[[str, int], None] = lambda _app_type, _values: None,
 ) -> AsyncGenerator[FormReader]:
     """Open the clients of DingTalk and Kafka; raises as ``open_reconciler``. ``on_…``: as of ``FormSync``."""
-    servers, extra, rules = (
-        settings.kafka_bootstrap_servers,
-        read_kafka_config(settings.kafka_config_file),
-        form_rules(settings),
-    )
-    registry = Registry(
-        settings.schema_registry_url, ids_path=settings.data_dir / "form-schema-ids.json", properties=extra
-    )
-    async with AsyncExitStack() as stack:
-        stack.callback(registry.close)
-        if not registry.knows([TASK_EVENTS, FORM_DATA]):
-            await asyncio.to_thread(registry.register, [TASK_EVENTS, FORM_DATA])
-        calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
-        outbox = KafkaOutbox(servers, extra, registry, data.clock)
-        stack.push_async_callback(outbox.close)
-        reader = PartitionReader({**consumer_config(servers, GROUP, extra), "auto.offset.reset": "error"})
-        stack.callback(reader.close)
+    rules, written = form_rules(settings), [TASK_EVENTS, FORM_DATA]
+    async with _open_clients(settings, data, written, ids_file="form-schema-ids.json", on_call=on_call) as clients:
+        registry, calls, outbox, reader = clients
         codecs = task_event_head_codec(registry, with_form=True), form_data_codec(registry)
         topics = FormTopics(reader, *codecs, outbox)
         callbacks: dict[str, Any] = {"on_written": on_written, "on_left_out": on_left_out}
@@ -234,23 +248,12 @@ async def open_reconciler(
         ConfigurationError: Kafka's configuration is wrong.
         OperatorError: The registry does not answer.
     """
-    clock = data.clock
-    servers, extra = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
-    registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json", properties=extra)
-    async with AsyncExitStack() as stack:
-        stack.callback(registry.close)
-        written = [TASK_EVENTS, PEOPLE, FORMS] if settings.names else [TASK_EVENTS]
-        if not registry.knows(written):
-            await asyncio.to_thread(registry.register, written)
-        calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
-        states = StatesTopic(servers, extra, registry, data.store.states, clock)
-        stack.callback(states.close)
-        outbox = KafkaOutbox(servers, extra, registry, clock)
-        stack.push_async_callback(outbox.close)
+    clock, written = data.clock, [TASK_EVENTS, PEOPLE, FORMS] if settings.names else [TASK_EVENTS]
+    async with _open_clients(settings, data, written, ids_file="schema-ids.json", on_call=on_call) as clients:
+        registry, calls, outbox, reader = clients
+        states = StatesTopic(reader, registry, data.store.states, clock)
         names: NameSync | None = None
         if settings.names:
-            reader = PartitionReader({**consumer_config(servers, GROUP, extra), "auto.offset.reset": "error"})
-            stack.callback(reader.close)
             people, forms = (NameTopic(kind, reader, registry, data.store.names, outbox) for kind in (PERSON, FORM))
             names = NameSync(data.store.names, people, forms, data.budget, clock)
         rules = Rules(

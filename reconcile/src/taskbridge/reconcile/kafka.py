@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from taskbridge.reconcile.states import StatesBehind
-from taskbridge.runtime.kafka import (
-    LIBRDKAFKA,
-    Acl,
-    consumer_config,
-    is_coordinator_moving,
-    is_denied,
-    not_allowed,
-)
-from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
+from taskbridge.runtime.kafka import LIBRDKAFKA, Acl, is_coordinator_moving, is_denied, not_allowed
+from taskbridge.runtime.partition_reader import OutOfRange
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers, form_data_headers
 from taskbridge.schemas.codec import Codec, Undecodable, form_data_codec, task_event_codec
@@ -33,6 +26,7 @@ if TYPE_CHECKING:
 
     from taskbridge.reconcile.states import States
     from taskbridge.runtime.clock import Clock
+    from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import FormData, TaskEvent
     from taskbridge.schemas.registry import Registry
@@ -138,16 +132,8 @@ async def _delivered(deliveries: Iterable[asyncio.Future[None]]) -> None:
 class StatesTopic:
     """Reads the states topic into the store, once the workers have processed all events."""
 
-    def __init__(
-        self, bootstrap_servers: str, properties: Mapping[str, str], registry: Registry, states: States, clock: Clock
-    ) -> None:
-        self._clock = clock
-        self._config: dict[str, Any] = {
-            **consumer_config(bootstrap_servers, GROUP, properties),
-            "auto.offset.reset": "error",
-            "enable.auto.commit": False,
-        }
-        self._reader = PartitionReader(self._config)
+    def __init__(self, reader: PartitionReader, registry: Registry, states: States, clock: Clock) -> None:
+        self._clock, self._reader = clock, reader
         self._codec = Codec(TASK_STATES, TaskState, registry, before="form_data")
         self._states = states
 
@@ -177,9 +163,6 @@ class StatesTopic:
             self._states.clear()
             raise
         self._states.current_ms = started_ms
-
-    def close(self) -> None:
-        self._reader.close()
 
     async def _wait_for_workers(self) -> None:
         events = await asyncio.to_thread(self._reader.bounds, TASK_EVENTS.name)
@@ -211,7 +194,8 @@ class StatesTopic:
         """The workers' position in each partition of the events; negative if there is none."""
         # A consumer of its own: with read_committed the call would wait for the workers' open transactions.
         requested = [TopicPartition(TASK_EVENTS.name, each) for each in partitions]
-        with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"}, logger=LIBRDKAFKA)) as consumer:
+        config = {**self._reader.config, "isolation.level": "read_uncommitted"}
+        with closing(Consumer(config, logger=LIBRDKAFKA)) as consumer:
             try:
                 found = consumer.committed(requested, _POSITIONS_S)
             except KafkaException as error:

@@ -52,7 +52,7 @@ class PartitionReader:
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self._config: dict[str, Any] = {
+        self.config: dict[str, Any] = {
             # A caller that waits for a few records waits for the end of the partition too.
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 16 << 10,
@@ -67,7 +67,7 @@ class PartitionReader:
 
     @property
     def consumer(self) -> Consumer:
-        self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
+        self._consumer = self._consumer or Consumer(self.config, logger=LIBRDKAFKA)
         return self._consumer
 
     def partitions(self, topic: str) -> list[int]:
@@ -101,7 +101,7 @@ class PartitionReader:
         return found
 
     def no_answer(self, error: KafkaException) -> OperatorError:
-        return OperatorError(no_answer(self.consumer, str(self._config["bootstrap.servers"]), error))
+        return OperatorError(no_answer(self.consumer, str(self.config["bootstrap.servers"]), error))
 
     def read(
         self,
@@ -171,7 +171,7 @@ class PartitionReader:
 
     def _why(self, topic: str, error: KafkaError) -> str:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return not_allowed(f"Describe on group {self._config['group.id']}")
+            return not_allowed(f"Describe on group {self.config['group.id']}")
         return not_allowed(f"Read on topic {topic}") if is_denied(error) else error.str()
 
     def _filter(self, topic: str, messages: list[Message], left: dict[int, float], *, to_eof: bool) -> list[Message]:
