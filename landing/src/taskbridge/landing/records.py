@@ -7,9 +7,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy import BigInteger, String, TableClause, column, delete, select
 
 from taskbridge.landing.shapes import Shapes, put_of, read_values_again, row_of
-from taskbridge.landing.tables import TABLES, WRITER, Among, Put
+from taskbridge.landing.tables import TABLES, WRITER, Put
 from taskbridge.landing.values import Field, Place, Typed, guesses, plain, to_json, typed
 from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
 
 _IDLE_S = 1.0
+_INSTANCE = column("instance_id", String)
+_LANDED = TableClause(
+    "landed",
+    _INSTANCE,
+    *(column(each, String) for each in ("kind", "corp_id", "form_uuid")),
+    *(column(each, BigInteger) for each in ("partition", "read_at")),
+)
 _FORM, _STATE = "form", "state"
 """Of ``landed``: which record a row is from."""
 
@@ -62,24 +70,25 @@ class _Landed(FollowedTopic):
 
     def __init__(self, database: Database, registry: Registry) -> None:
         super().__init__(database, registry)
-        self.among = Among(database)
-        self.mark = "?" if database.is_sqlite else "%s"
         self.put = {name: Put(database, name, columns, key) for name, (columns, key) in TABLES.items()}
 
     def landed(self, connection: Connection, keys: Iterable[str]) -> dict[str, Any]:
-        query = (
-            "SELECT instance_id, partition, corp_id, form_uuid, read_at FROM landed"
-            f" WHERE kind = '{self.kind}' AND {self.among.where}"
-        )
-        return {each.instance_id: each for each in connection.exec_driver_sql(query, self.among.values(keys))}
+        query = select(_LANDED).where(_LANDED.c.kind == self.kind, self.database.among(_INSTANCE))
+        return {each.instance_id: each for each in connection.execute(query, self.database.keys(keys))}
 
     def of_partition(self, connection: Connection, partition: int) -> list[str]:
-        query = f"SELECT instance_id FROM landed WHERE kind = '{self.kind}' AND partition = {self.mark}"
-        return [each[0] for each in connection.exec_driver_sql(query, (partition,))]
+        query = select(_INSTANCE).where(_LANDED.c.kind == self.kind, _LANDED.c.partition == partition)
+        return [*connection.execute(query).scalars()]
 
     def forget(self, connection: Connection, keys: Iterable[str]) -> None:
-        where = f"kind = '{self.kind}' AND {self.among.where}"
-        connection.exec_driver_sql(f"DELETE FROM landed WHERE {where}", self.among.values(keys))
+        query = delete(_LANDED).where(_LANDED.c.kind == self.kind, self.database.among(_INSTANCE))
+        connection.execute(query, self.database.keys(keys))
+
+    def delete_from(self, connection: Connection, table: str, keys: Collection[str]) -> None:
+        """Delete the rows of these instances, however many they are."""
+        if keys:
+            query = delete(TableClause(table)).where(self.database.among(column("instance_id", String)))
+            connection.execute(query, self.database.keys(keys))
 
 
 class Values(_Landed):
@@ -175,7 +184,7 @@ class Values(_Landed):
         for key, its in by_form.items():
             for table in self._shapes.present(key):
                 if table.parent is not None or not lines_only:
-                    self.among.delete(connection, table.name, its)
+                    self.delete_from(connection, table.name, its)
 
     def _put(self, connection: Connection, form: LandedForm, records: Sequence[Record]) -> list[Unfit]:
         # Of a sub-form that gets a table, the lines may have fields that get columns.
@@ -310,9 +319,9 @@ class States(_Landed):
         present = {key: each for key, each in latest.items() if each.value is not None}
         gone = [key for key in latest if key not in present]
         for table in ("tasks", "decisions"):
-            self.among.delete(connection, table, latest)
+            self.delete_from(connection, table, latest)
         if gone:
-            self.among.delete(connection, "instances", gone)
+            self.delete_from(connection, "instances", gone)
             self.forget(connection, gone)
         instances, tasks, decisions = list[Any](), dict[Any, Any](), dict[Any, Any]()
         for key, each in present.items():
@@ -338,7 +347,7 @@ class States(_Landed):
     def drop(self, connection: Connection, partition: int, /) -> None:
         keys = self.of_partition(connection, partition)
         for table in ("instances", "tasks", "decisions"):
-            self.among.delete(connection, table, keys)
+            self.delete_from(connection, table, keys)
         self.forget(connection, keys)
 
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import inspect
 
-from taskbridge.landing.values import to_json
 from taskbridge.runtime.follow.tables import EPOCH
 from taskbridge.runtime.follow.tables import metadata as positions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -155,20 +154,3 @@ def _exact(text: str) -> float | str:
         return int(number)
     found = float(number)
     return found if Decimal(repr(found)) == number else text
-
-
-class Among:
-    """Statements about the rows of some instances, however many they are."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        some = "IN (SELECT value FROM json_each(?))" if database.is_sqlite else "= ANY(%s::text[])"
-        self.where = f"instance_id {some}"
-
-    def values(self, keys: Iterable[str]) -> tuple[Any]:
-        return (to_json(list(keys)),) if self._database.is_sqlite else (list(keys),)
-
-    def delete(self, connection: Connection, table: str, keys: Collection[str]) -> None:
-        if keys:
-            statement = f"DELETE FROM {quoted(self._database, table)} WHERE {self.where}"
-            connection.exec_driver_sql(statement, self.values(keys))
