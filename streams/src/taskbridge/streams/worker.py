@@ -129,7 +129,7 @@ def build_worker(
     )
     health.follow(progress, core=core.name)
     actives = partial(_actives, app, recovery)
-    upkeep = Upkeep(agent, store, pending, changelog, actives, days=settings.retention_days)
+    upkeep = Upkeep(agent, actives, days=settings.retention_days)
     return Worker(app, group_commit, upkeep, progress)
 
 

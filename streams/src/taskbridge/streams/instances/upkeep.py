@@ -27,11 +27,10 @@ from taskbridge.streams.instances.pending_notifications import (
     PENDING_END,
     PENDING_PREFIX,
     InstanceChanges,
-    PendingInstances,
     instance_key,
     own_event,
 )
-from taskbridge.streams.tables.store import PartitionNotHeld, Store, explaining_unreadable
+from taskbridge.streams.tables.store import PartitionNotHeld, explaining_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -55,9 +54,6 @@ log = structlog.get_logger(__name__)
 @dataclass(eq=False)
 class Upkeep:
     agent: TaskAgent
-    store: Store
-    pending: PendingInstances
-    changelog: str
     actives: Callable[[], Collection[int]]
     days: int
     """Days that a finished instance is stored; 0: for ever."""
@@ -65,7 +61,7 @@ class Upkeep:
     async def publish(self) -> None:
         """Publish what is pending. Never returns: partitions come and go."""
         while True:
-            for partition in sorted(set(self.actives()) - self.pending.published):
+            for partition in sorted(set(self.actives()) - self.agent.pending.published):
                 with suppress(PartitionNotHeld):
                     await self._publish(partition)
             await asyncio.sleep(_PAUSE_S)
@@ -73,7 +69,7 @@ class Upkeep:
     async def delete_expired(self) -> None:
         """Scan the stores, where nothing is pending: it would be deleted with its instance. Never returns."""
         while True:
-            partitions = sorted(self.pending.published.intersection(self.actives()))
+            partitions = sorted(self.agent.pending.published.intersection(self.actives()))
             for partition in partitions:
                 with suppress(PartitionNotHeld):
                     await self._scan(partition)
@@ -82,7 +78,7 @@ class Upkeep:
     async def _publish(self, partition: int) -> None:
         # From the last key on, because reading over deleted keys takes time.
         start, count = PENDING_PREFIX, 0
-        while found := self.store.scan(partition, start, PENDING_END, limit=_PUBLISHED):
+        while found := self.agent.store.scan(partition, start, PENDING_END, limit=_PUBLISHED):
             keys = [instance_key(name) for name, _ in found]
             if partition not in self.actives() or not await self.agent.write_changes(
                 partition, partial(self._pending, partition, keys)
@@ -90,23 +86,23 @@ class Upkeep:
                 return
             start, count = found[-1][0] + b"\x00", count + len(found)
         if partition in self.actives():
-            self.pending.published.add(partition)
+            self.agent.pending.published.add(partition)
         if count:
             log.info("rebuilt_instances_published", partition=partition, count=count)
 
     def _pending(self, partition: int, keys: list[bytes]) -> InstanceChanges:
-        with explaining_unreadable(self.changelog, partition):
-            return self.pending.of(partition, keys, partial(self.store.read_many, partition))
+        with explaining_unreadable(self.agent.changelog, partition):
+            return self.agent.pending.of(partition, keys, partial(self.agent.store.read_many, partition))
 
     async def _scan(self, partition: int) -> None:
         start = b""
-        while stored := self.store.scan(partition, start, limit=_SCANNED):
+        while stored := self.agent.store.scan(partition, start, limit=_SCANNED):
             await asyncio.sleep(_PAUSE_S)
             if partition not in self.actives():
                 return
             start = stored[-1][0] + b"\x00"
             now_ms = time.time_ns() // 1_000_000
-            with explaining_unreadable(self.changelog, partition):
+            with explaining_unreadable(self.agent.changelog, partition):
                 expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
             if expired:
                 await self.agent.write_changes(partition, partial(self._removals, partition, expired))
@@ -116,15 +112,15 @@ class Upkeep:
         gone: list[bytes] = []
         states: list[RecordWithHeaders] = []
         published: list[RecordWithHeaders] = []
-        with explaining_unreadable(self.changelog, partition):
-            for key, stored in zip(keys, self.store.read_many(partition, keys), strict=True):
+        with explaining_unreadable(self.agent.changelog, partition):
+            for key, stored in zip(keys, self.agent.store.read_many(partition, keys), strict=True):
                 if stored is None or not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
                     continue
-                instance = unpack(stored, self.pending.states)
+                instance = unpack(stored, self.agent.pending.states)
                 gone.append(key)
                 states.append((key, None, state_headers(instance.state, deleted=True)))
                 removed = removals(instance, now_ms=now_ms)
-                published += [notification_record(each, self.pending.notifications) for each in removed]
+                published += [notification_record(each, self.agent.pending.notifications) for each in removed]
         if gone:
             log.info("instances_expired", partition=partition, count=len(gone))
         return InstanceChanges(gone, states, published)
