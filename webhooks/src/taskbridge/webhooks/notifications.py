@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, select
 
 from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
-from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
+from taskbridge.runtime.tracing import TRACEPARENT, traceparent_of
+from taskbridge.schemas.cloudevents import headers_of, notification_headers
 from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
 from taskbridge.schemas.events import Change, TaskNotification, TaskState, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.endpoints import Endpoint
 
 _ATTRIBUTE = "ce_"
-_TRACE = "traceparent"
 
 
 def event_of(notification: TaskNotification, *, traceparent: str | None = None, present: bool = False) -> bytes:
@@ -38,7 +38,7 @@ def event_of(notification: TaskNotification, *, traceparent: str | None = None, 
         for name, value in notification_headers(notification)
         if name.startswith(_ATTRIBUTE)
     }
-    more: dict[str, Any] = {} if traceparent is None else {_TRACE: traceparent}
+    more: dict[str, Any] = {} if traceparent is None else {TRACEPARENT: traceparent}
     if present:
         more["present"] = True
     data = notification_json(notification)
@@ -83,7 +83,7 @@ class Notifications(FollowedTopic):
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
         endpoints, new = self._endpoints(), list[New]()
         for record in records:
-            trace = next((text_of(value) for name, value in headers_of(record.message) if name == _TRACE), None)
+            trace = traceparent_of(headers_of(record.message))
 
             def event(notification: TaskNotification = record.value, trace: str | None = trace) -> bytes:
                 return event_of(notification, traceparent=trace)

@@ -21,7 +21,6 @@ _TOKEN_MARGIN_S = 300
 _REMEMBERED = 16
 _SAID = ("code", "message", "msg")
 """The fields of a vendor's refusal that are shown: others may have a token."""
-TRACEPARENT = "traceparent"
 
 EXAMPLE = TaskNotification(
     notification_id="test",

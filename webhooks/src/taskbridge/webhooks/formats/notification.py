@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.standard_webhooks import signed_headers
-from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Attempt, Call
+from taskbridge.runtime.tracing import TRACEPARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from taskbridge.webhooks.formats.base import Answer, Attempt, Call
 
 
 MEDIA_TYPE = "application/cloudevents+json; charset=utf-8"
