@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import random
 import time
 from contextlib import suppress
 from http import HTTPStatus
@@ -42,11 +41,9 @@ class DeliveryClient:
         endpoint: Endpoint,
         guard: Guard,
         other_id: Callable[[str, str, str], Awaitable[str | None]],
-        chance: random.Random | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._other_id = other_id
-        self._chance = chance or random.Random()  # noqa: S311 - spreads load
         options = endpoint.options
         self._secrets = _tokens_in(endpoint.entry.url)
         if isinstance(options, Options):
@@ -89,7 +86,7 @@ class DeliveryClient:
             problem = f"{answer.status} {answer.body.decode('utf-8', 'replace')}".strip()
             retry_after_s = answer.retry_after_s
         is_gone = answer is not None and answer.status == HTTPStatus.GONE
-        retry_in_ms = delay_ms(delivery.attempts + 1, retry_after_s, chance=self._chance)
+        retry_in_ms = delay_ms(delivery.attempts + 1, retry_after_s)
         return Result(
             delivery,
             now_ms(),
