@@ -99,9 +99,7 @@ class Replayed(NamedTuple):
 
 class EndpointState(NamedTuple):
     name: str
-    added_at: int
     disabled: str | None
-    disabled_at: int | None
     failing_since: int | None
     has_present: bool
     next_due: int | None
@@ -379,16 +377,15 @@ def register(database: Database, names: Mapping[str, bool]) -> dict[str, Endpoin
     return states(database)
 
 
-def set_enabled(database: Database, name: str, *, reason: str | None) -> bool:
-    """Enable an endpoint, or disable it for this reason; False if there is none of this name."""
+def set_enabled(database: Database, name: str, *, reason: str | None) -> None:
+    """Enable an endpoint, or disable it for this reason."""
     values = {"disabled": reason, "disabled_at": None if reason is None else now_ms(), "failing_since": None}
     with database.write() as connection:
         if reason is None:  # at once, not when the last failure said
             # First and in order: so does the end of an attempt.
             mine = in_key_order(queues, queues.c.endpoint == name)
             connection.execute(update(queues).where(mine).values(next_at=now_ms()))
-        done = connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values)).rowcount
-        return done == 1
+        connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values))
 
 
 def replay(
