@@ -111,10 +111,10 @@ def listen(host: str, port: int, *, prefix: str) -> socket.socket:
     return listening
 
 
-def make_server(app: ASGIApp, *, grace_s: int = 5) -> Server:
-    """A server for the process's own event loop. ``grace_s``: how long open requests may take after a stop."""
+def make_server(app: ASGIApp) -> Server:
+    """A server for the process's own event loop. Open requests may take five seconds after a stop."""
     logging.getLogger("uvicorn.error").addFilter(_is_ours)
-    return Server(server_config(app, grace_s=grace_s))
+    return Server(server_config(app, grace_s=5))
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

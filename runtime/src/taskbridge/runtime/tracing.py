@@ -94,9 +94,9 @@ def message(operation: Operation, destination: str) -> str:
     return f"{operation} {destination}"
 
 
-def messaging(operation: Operation, destination: str, *, system: str = "kafka") -> Attributes:
+def messaging(operation: Operation, destination: str) -> Attributes:
     return {
-        "messaging.system": system,
+        "messaging.system": "kafka",
         "messaging.destination.name": destination,
         "messaging.operation.name": operation,
         "messaging.operation.type": operation,
