@@ -33,7 +33,7 @@ from taskbridge.schemas.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from taskbridge.edge.parsing.fields import Get, Skipped
     from taskbridge.edge.request import Received
@@ -84,9 +84,13 @@ def members(text: str | bytes, what: str) -> dict[str, str | None]:
     Raises Malformed if it is none, has too many members, or one of them twice.
     """
     try:
-        return _once(strict_json.members(text))
+        given = strict_json.members(text)
     except ValueError as error:
         raise Malformed("json", f"{what} is not a JSON object: {error}.") from error
+    found = dict(given)
+    if len(found) < len(given):
+        raise Malformed("duplicate-key", "A member occurs twice.")
+    return found
 
 
 def _structured(body: bytes) -> dict[str, str]:
@@ -100,14 +104,6 @@ def _structured(body: bytes) -> dict[str, str]:
         return found | {DATA: text_of(base64.b64decode(packed, validate=True), "utf-8")}
     except (binascii.Error, ValueError) as error:
         raise Malformed("cloudevent", "data_base64 is not valid base64.") from error
-
-
-def _once(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
-    given = list(pairs)
-    found = dict(given)
-    if len(found) < len(given):
-        raise Malformed("duplicate-key", "A member occurs twice.")
-    return found
 
 
 _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
