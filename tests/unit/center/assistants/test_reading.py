@@ -118,7 +118,7 @@ NOW = int(time.time())
         {"nbf": NOW + 86_400},
         {"iat": NOW - 100 * 86_400},
     ],
-    ids=str,
+    ids="".join,
 )
 def test_a_token_of_elsewhere_or_of_another_time_is_refused(
     world: tuple[Served, IdentityProvider, str], claims: dict[str, Any]
