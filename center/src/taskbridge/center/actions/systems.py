@@ -67,8 +67,9 @@ class Away(OperatorError):
     """A system does not answer for the moment."""
 
 
-async def answered(call: Awaitable[T], within_s: float = OPEN_S) -> T:
-    """What a system answers to a person who waits. Raises Away if it takes too long, and what the call raises."""
+async def answered(call: Awaitable[T], within_s: float | None = None) -> T:
+    """What a system answers to a person who waits. Raises Away after OPEN_S or ``within_s``, or as the call."""
+    within_s = within_s or OPEN_S
     try:
         async with asyncio.timeout(within_s):
             return await call
