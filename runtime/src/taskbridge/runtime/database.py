@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -282,9 +281,8 @@ def working_for(caller: str) -> Generator[None]:
 class Threads:
     """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database.
 
-    A caller has less than half of them, and one while others are at work: two who search as fast as they can leave
-    threads, and the interpreter's lock, to a third. What writes has threads of its own, as many as can write at once:
-    no query waits for those who wait to write.
+    A caller has less than half of them: two who search as fast as they can leave a thread to a third. What writes has
+    threads of its own, as many as can write at once: no query waits for those who wait to write.
     """
 
     def __init__(self, count: int, *, writers: int = 1, answer_s: float | None = None) -> None:
@@ -313,45 +311,29 @@ class Threads:
             each.threads.shutdown(wait=wait, cancel_futures=True)
 
 
-class _Turns:
-    """Of one caller: how many of its functions run at once, and which of them is the one that may always run."""
-
-    def __init__(self, most: int) -> None:
-        self.all, self.one = asyncio.Semaphore(most), asyncio.Semaphore(1)
-
-
 class _Pool:
     def __init__(self, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
-        self._turns = PerSource(lambda: _Turns(max(1, (count - 1) // 2)))
-        self._running = Counter[str]()
-        """Functions by caller."""
+        self._turns = PerSource(lambda: asyncio.Semaphore(max(1, (count - 1) // 2)))
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         if not (caller := _caller.get()):
             return await asyncio.wrap_future(self.threads.submit(function, *arguments))
         turns, loop = self._turns.of(caller), asyncio.get_running_loop()
-        with ExitStack() as taken:
-            await turns.all.acquire()
-            taken.callback(turns.all.release)
-            if not turns.one.locked() or self._running.total() > self._running[caller]:
-                await turns.one.acquire()
-                taken.callback(turns.one.release)
-            work = self.threads.submit(function, *arguments)
-            self._running[caller] += 1
-            taken.callback(self._ended, caller)
-            give_back = taken.pop_all().close
+        await turns.acquire()
 
         def over(_work: Future[T]) -> None:
             with suppress(RuntimeError):  # the loop may have ended
-                loop.call_soon_threadsafe(give_back)
+                loop.call_soon_threadsafe(turns.release)
 
+        try:
+            work = self.threads.submit(function, *arguments)
+        except BaseException:
+            turns.release()
+            raise
         # Nobody may wait for the result any more: only the end of the work frees the thread.
         work.add_done_callback(over)
         return await asyncio.wrap_future(work)
-
-    def _ended(self, caller: str) -> None:
-        self._running -= Counter((caller,))
 
 
 async def purge_hourly(purge: Callable[[], object]) -> None:
