@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +15,7 @@ from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Away, Busy, Comment
 from taskbridge.center.actions.targets import Endpoint
-from taskbridge.runtime import remembered
+from taskbridge.center.api import comments as module
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import OperatorError
@@ -273,14 +271,14 @@ def test_a_caller_has_so_many_read_and_what_is_used_up_is_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = world.browser("ann"), world.browser("bob")
-    clock = count(step=61)
-    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(module, "_SHOWN_S", 0.0)
     for _ in range(118):
         ann.get(PATH)
     reasons = [ann.get(f"/v1/instances/I-{number}/comments").json()["reason"] for number in (1, 2, 3)]
     assert reasons == [None, None, "not-now"]
     assert bob.get("/v1/instances/I-3/comments").json()["reason"] is None
     assert world.served.comments_read.count("limited") == 1
+    monkeypatch.setattr(module, "_SHOWN_S", 60.0)
     world.vendor.problem = Busy("the calls of the day are used up")
     assert [bob.get(PATH).json()["reason"] for _ in range(2)] == ["not-now"] * 2
     world.vendor.problem = None
@@ -288,9 +286,13 @@ def test_a_caller_has_so_many_read_and_what_is_used_up_is_tried_again(
     assert world.served.comments_read.count("limited") == 3
 
 
-def test_what_is_read_is_bounded(world: World) -> None:
+def test_what_is_read_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.vendor.comments = [Comment(str(each), "bob", "x" * 5_000, each, None) for each in range(300)]
+    monkeypatch.setattr(module, "_REMEMBERED", 1)
     ann = world.browser("ann")
     items = ann.get(PATH).json()["items"]
     assert [each["comment_id"] for each in items] == [str(each) for each in range(200, 300)], "the newest"
     assert {len(each["text"]) for each in items} == {2_000}
+    ann.get("/v1/instances/I-2/comments")
+    ann.get(PATH)
+    assert len(world.vendor.requests) == 3, "one instance is remembered"
