@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.runtime.rates import Bucket, PerSource, consume_all
+from taskbridge.runtime.rates import AtOnce, Bucket, PerSource, consume_all
 
 
 @given(
@@ -49,3 +50,11 @@ def test_only_so_many_sources_are_remembered_and_the_latest_ones() -> None:
     sources.of("three")
     assert len(sources) == 2
     assert sources.of("one") is one
+
+
+def test_of_one_source_so_many_are_under_way_and_an_end_makes_room() -> None:
+    at_once = AtOnce(1)
+    with at_once.of("ann", KeyError), at_once.of("bob", KeyError), pytest.raises(KeyError), at_once.of("ann", KeyError):
+        pass
+    with at_once.of("ann", KeyError):
+        pass

@@ -1,12 +1,14 @@
-"""Token buckets: limits on how often something happens, per source and for all together, in bounded memory."""
+"""Limits on how often something happens, and how much of it at once, per source and for all, in bounded memory."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 T = TypeVar("T")
 
@@ -70,6 +72,31 @@ class Rate:
     def __init__(self, most: float, *, per_s: float) -> None:
         self._buckets = PerSource(lambda: Bucket(most, full_after_s=per_s, now=0.0))
 
-    def allows(self, source: object, *, now: float, times: int = 1) -> bool:
+    def allows(self, source: object, *, times: int = 1) -> bool:
         """Whether it may happen now, so many times; it then counts."""
-        return consume_all([(self._buckets.of(source), times)], now=now)
+        return consume_all([(self._buckets.of(source), times)], now=time.monotonic())
+
+    def check(self, source: object, refusal: Callable[[], Exception]) -> None:
+        """As ``allows``, once; raises the refusal if it may not happen."""
+        if not self.allows(source):
+            raise refusal()
+
+
+class AtOnce:
+    """How much may be under way of each source."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._under_way = most, Counter[object]()
+
+    @contextmanager
+    def of(self, source: object, refusal: Callable[[], Exception]) -> Generator[None]:
+        """One more of this source, for the block; raises the refusal if there are too many."""
+        if self._under_way[source] >= self._most:
+            raise refusal()
+        self._under_way[source] += 1
+        try:
+            yield
+        finally:
+            self._under_way[source] -= 1
+            if not self._under_way[source]:
+                del self._under_way[source]

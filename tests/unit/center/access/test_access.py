@@ -15,6 +15,7 @@ from taskbridge.center.access import access as access_module
 from taskbridge.center.access.access import Access, Caller, build_access
 from taskbridge.center.actions.systems import FormRead
 from taskbridge.center.settings import CenterSettings
+from taskbridge.runtime import rates
 from taskbridge.runtime.access import own_hosts
 from taskbridge.runtime.refusals import NotNow, Unauthorized
 from taskbridge.runtime.settings import FileBroken, load_settings
@@ -462,7 +463,7 @@ def test_a_page_elsewhere_has_nothing_done_at_an_open_service(
 def test_a_caller_gets_as_many_answers_as_are_allowed_and_then_learns_when_to_come_back(
     make_center: Callable[[Access], AnsweringCenter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_module, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: 7.0))
     monkeypatch.setattr(access_module, "_BURST_S", 2.0)
     client = TestClient(make_center(Access(tokens=None, rate_per_s=1.5)).http())
     *_, refused = answers = [client.get("/v1/me") for _ in range(5)]

@@ -15,6 +15,7 @@ from support.sign_in import SAME_SITE, Served, back_from, me, nobody, settings_o
 from taskbridge.center.access.access import SESSION_COOKIE
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.web import sign_in as pages
+from taskbridge.runtime import rates
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def test_operators_are_listed_or_in_a_group(
 
 
 def test_one_address_cannot_fill_the_database(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(pages, "_BURST", 3)
     browser = serve().browser()
     assert [browser.get("/sign-in").status_code for _ in range(4)] == [303, 303, 303, 429]

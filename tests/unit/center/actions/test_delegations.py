@@ -13,9 +13,8 @@ from support.center_rows import state
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.systems import Agent
-from taskbridge.center.api import delegations as routes
 from taskbridge.center.api.delegations import limited
-from taskbridge.runtime import remembered
+from taskbridge.runtime import rates, remembered
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def test_nobody_fills_the_audit_trail_by_delegating_and_ending(
     people: tuple[Served, TestClient, TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, ann, _ = people
-    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: 0.0))
     for _ in range(30):
         [found] = delegate(ann).json()["items"]
         assert ann.delete(f"{ANN}/delegations/{found['delegation_id']}", headers=SAME_SITE).status_code == 200
@@ -187,7 +186,7 @@ def test_the_agents_at_yida_are_read_once_and_cannot_use_up_the_calls_of_the_cor
 ) -> None:
     served, ann, bob = people
     clock = SimpleNamespace(now=0.0)
-    for module in (routes, remembered):
+    for module in (rates, remembered):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = "/yida-agents"
     assert [ann.get(ANN + path).status_code for _ in range(14)] == [503] * 12 + [429] * 2
@@ -201,7 +200,7 @@ def test_the_agents_at_yida_are_read_once_and_cannot_use_up_the_calls_of_the_cor
 
 
 async def test_the_people_of_a_corp_share_the_calls_for_agents_at_yida(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "time", SimpleNamespace(monotonic=lambda: 1.0))
+    monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: 1.0))
 
     async def none(_: Person) -> list[Agent]:
         return []

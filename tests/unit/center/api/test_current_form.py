@@ -253,11 +253,15 @@ def test_a_read_ends_though_the_system_does_not_answer(world: World, monkeypatch
     assert [world.browser("ann").get(PATH).status_code for _ in range(10)] == [503] * 10
 
 
-def test_few_are_read_at_once_and_the_next_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_are_read_at_once_and_the_next_is_told_so(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 1)
-    world.served.rows.store(state("I-2", corp_id="ours", originator=Person("ann", "Ann")))
-    ann, answers = world.browser("ann"), list[Any]()
-    bob = world.browser("cai")
-    world.reader.meanwhile = lambda: answers.append(bob.get(PATH.replace("I-1", "I-2")))
-    assert ann.get(PATH).status_code == 200
-    assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "2")]
+    with signing_in(database, tmp_path, operators="ours/cai") as (served, provider):
+        world = World(served, provider)
+        world.served.rows.store(state("I-2", corp_id="ours", originator=Person("ann", "Ann")))
+        ann, answers = world.browser("ann"), list[Any]()
+        bob = world.browser("cai")
+        world.reader.meanwhile = lambda: answers.append(bob.get(PATH.replace("I-1", "I-2")))
+        assert ann.get(PATH).status_code == 200
+        assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "2")]

@@ -265,12 +265,16 @@ def test_a_click_ends_though_the_vendor_does_not_answer(world: World, monkeypatc
     assert [ann.get(PATH).status_code for _ in range(6)] == [503] * 6
 
 
-def test_few_are_opened_at_once_and_the_next_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_are_opened_at_once_and_the_next_is_told_so(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 1)
-    ann, bob, answers = world.browser("ann"), world.browser("bob"), list[httpx2.Response]()
-    world.vendor.meanwhile = lambda: answers.append(bob.get(PATH, headers={"Accept": "text/html"}))
-    assert [ann.get(PATH).status_code for _ in range(2)] == [303, 303]
-    for answer in answers:
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-        assert "Too many files are being opened" in answer.text
-    assert (len(answers), len(world.vendor.requests), len(world.opened())) == (2, 2, 2)
+    with signing_in(database, tmp_path) as (served, provider):
+        world = World(served, provider)
+        ann, bob, answers = world.browser("ann"), world.browser("bob"), list[httpx2.Response]()
+        world.vendor.meanwhile = lambda: answers.append(bob.get(PATH, headers={"Accept": "text/html"}))
+        assert [ann.get(PATH).status_code for _ in range(2)] == [303, 303]
+        for answer in answers:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert "Too many files are being opened" in answer.text
+        assert (len(answers), len(world.vendor.requests), len(world.opened())) == (2, 2, 2)

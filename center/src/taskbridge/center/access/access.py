@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import SingleSignOn, UsersOf, single_sign_on
 from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
 from taskbridge.runtime.database import working_for
-from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.rates import AtOnce, Rate
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
@@ -37,6 +36,7 @@ _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
 _AT_ONCE = 200
 """Requests of one caller that are under way: each may hold a body, and wait for a thread."""
+_TOO_MANY = partial(TooManyQueries, "too many queries: try again in a second", retry_after_s=1)
 _PROXY_STREAM_S = 300.0
 """After it the live-update connection of a person whom a proxy names ends, so that they reconnect through the proxy."""
 
@@ -123,7 +123,7 @@ class Access:
 
     def __post_init__(self) -> None:
         self._rate = Rate(self.rate_per_s * _BURST_S, per_s=_BURST_S)
-        self._under_way: Counter[str] = Counter()
+        self._at_once = AtOnce(_AT_ONCE)
 
     @property
     def is_open(self) -> bool:
@@ -144,16 +144,9 @@ class Access:
         with working_for(f"address {address_of(request)}"):
             caller = await (identify or self.identify)(request)
         key = caller.rate_key
-        if not self._rate.allows(key, now=time.monotonic()) or self._under_way[key] >= _AT_ONCE:
-            raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
-        self._under_way[key] += 1
-        try:
-            with working_for(key):
-                yield caller
-        finally:
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
+        self._rate.check(key, _TOO_MANY)
+        with self._at_once.of(key, _TOO_MANY), working_for(key):
+            yield caller
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``entered``, without limits."""

@@ -164,7 +164,7 @@ class CommentReader:
         until, known = self._known.get(key, (0.0, _Found()))
         if now < until:
             return known
-        if not self._of_caller.allows(caller.rate_key, now=now):
+        if not self._of_caller.allows(caller.rate_key):
             self._counted(LIMITED)
             return _Found((), "not-now")
         found, result = await self._read(read(state.form_uuid, state.instance_id))

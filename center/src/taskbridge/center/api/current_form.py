@@ -6,7 +6,6 @@ It is read when a person opens the details, within limits, and once for several 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Generic, NamedTuple, TypeVar
@@ -24,7 +23,7 @@ from taskbridge.center.api.files import FOREIGN
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
 from taskbridge.center.api.json_forms import files_json, people_json
 from taskbridge.runtime.database import Threads, now_ms
-from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.rates import AtOnce, Rate
 from taskbridge.runtime.refusals import Forbidden, NotNow, Unknown
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
@@ -54,6 +53,8 @@ _READ_CALLS, _CHANGES_CALLS, _STEPS_CALLS = 1, 1, 2
 """The most that each costs."""
 _AT_ONCE, _AT_ONCE_S = 8, 2.0
 """Of a corp, and when to try again."""
+_TOO_MANY = partial(TooManyQueries, "too many forms were read: try again later", retry_after_s=60)
+_TOO_MANY_AT_ONCE = partial(NotNow, "too many forms are being read: try again", retry_after_s=_AT_ONCE_S)
 _FORMS = 128
 """Whose values are in memory: each may be large."""
 _READ_S, _STEPS_S = 15.0, 600.0
@@ -94,7 +95,7 @@ class NewestForms:
         self._reads = Remembered[Newest](_READ_S, keys=_FORMS)
         self._changes = Remembered[_Optional[Mapping[str, LoggedChange]]](_STEPS_S)
         self._steps = Remembered[_Optional[Sequence[Step]]](_STEPS_S)
-        self._of_caller, self._open = Rate(_OF_CALLER, per_s=_HOUR_S), Counter[str]()
+        self._of_caller, self._at_once = Rate(_OF_CALLER, per_s=_HOUR_S), AtOnce(_AT_ONCE)
         self._shares = dict[float, Rate]()
         """By the calls of a day: of each person those that are left."""
 
@@ -158,25 +159,19 @@ class NewestForms:
         return reader
 
     async def _read(self, reader: FormReader, state: TaskState, caller: Caller) -> Newest:
-        if self._open[state.corp_id] >= _AT_ONCE:
-            raise NotNow("too many forms are being read: try again", retry_after_s=_AT_ONCE_S)
-        if not self._of_caller.allows(caller.rate_key, now=time.monotonic()):
-            raise TooManyQueries("too many forms were read: try again later", retry_after_s=60)
-        try:
-            self._use(reader, caller, _READ_CALLS)
-        except _ShareUsed as error:
-            raise TooManyQueries(str(error), retry_after_s=_HOUR_S) from None
-        self._open[state.corp_id] += 1
-        try:
-            read = await answered(reader.read(state.instance_id))
-        except Away as error:
-            log.warning("form_not_read", problem=str(error))
-            raise NotNow("the form cannot be read now", retry_after_s=60) from None
-        except OperatorError as error:
-            log.warning("form_not_read", problem=str(error))
-            raise NotNow("the form cannot be read here: see the log", retry_after_s=None) from None
-        finally:
-            self._open[state.corp_id] -= 1
+        with self._at_once.of(state.corp_id, _TOO_MANY_AT_ONCE):
+            self._of_caller.check(caller.rate_key, _TOO_MANY)
+            try:
+                self._use(reader, caller, _READ_CALLS)
+                read = await answered(reader.read(state.instance_id))
+            except _ShareUsed as error:
+                raise TooManyQueries(str(error), retry_after_s=_HOUR_S) from None
+            except Away as error:
+                log.warning("form_not_read", problem=str(error))
+                raise NotNow("the form cannot be read now", retry_after_s=60) from None
+            except OperatorError as error:
+                log.warning("form_not_read", problem=str(error))
+                raise NotNow("the form cannot be read here: see the log", retry_after_s=None) from None
         if read is None:
             raise Unknown("the system has no such instance")
         return Newest(read, digest_of(read.values), now_ms())
@@ -190,7 +185,7 @@ class NewestForms:
             return
         most = max(_SHARE_LEAST, reader.calls_per_day * _SHARE)
         share = self._shares.setdefault(most, Rate(most, per_s=_DAY_S))
-        if not share.allows(caller.rate_key, now=time.monotonic(), times=calls):
+        if not share.allows(caller.rate_key, times=calls):
             raise _ShareUsed("a person's share of the calls of a day is used up: try again later")
 
     @staticmethod

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +53,7 @@ _CALLS, _CALLS_OF_CORP = 12, 120
 """In an hour, of a person and of a corp: the corp's calls are counted, and decisions need them."""
 _WRITTEN_OF_CORP, _DAY_S = 100, 86_400.0
 """Delegations of a corp that are written to Yida in a day, by this process."""
+_TOO_MANY = partial(TooManyQueries, "too many of these in an hour: try again later", retry_after_s=60)
 
 DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6e8d7c3b2a1f0e9d8c"])]
 
@@ -107,7 +107,7 @@ def delegations_router(
 
         With `at_yida`, which `may_be_at_yida` allows, the delegation of all tasks is an agent at Yida too.
         """
-        _limit(changes, (corp_id, user_id))
+        changes.check((corp_id, user_id), _TOO_MANY)
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
@@ -115,7 +115,7 @@ def delegations_router(
 
         def write(connection: Connection, given: Delegation) -> None:
             at_yida.write(connection, given, caller=caller, address=address, now=now)
-            _limit(written, corp_id)  # last: what is refused is not counted
+            written.check(corp_id, _TOO_MANY)  # last: what is refused is not counted
 
         also = write if body.at_yida else None
         await threads.write(lambda: store.add(caller, wanted, address=address, now=now, also=also))
@@ -133,7 +133,7 @@ def delegations_router(
     ) -> Response:
         """An agent at Yida that the delegation made is removed there too."""
         person, address = (corp_id, user_id), address_of(request)
-        _limit(changes, person)
+        changes.check(person, _TOO_MANY)
         also = partial(at_yida.take_back, caller=caller, address=address, now=now_ms())
         await threads.write(lambda: store.end(caller, person, delegation_id, address=address, also=also))
         wake()
@@ -175,16 +175,11 @@ def limited(agents: _ReadAgents) -> _ReadAgents:
     remembered = Remembered[Sequence[Agent]](_AGENTS_S)
 
     async def call(person: Person) -> Sequence[Agent]:
-        _limit(calls, person)
-        _limit(calls_of_corp, person[0])
+        calls.check(person, _TOO_MANY)
+        calls_of_corp.check(person[0], _TOO_MANY)
         return await agents(person)
 
     return lambda person: remembered.of(person, lambda: call(person))
-
-
-def _limit(rate: Rate, source: object) -> None:
-    if not rate.allows(source, now=time.monotonic()):
-        raise TooManyQueries("too many of these in an hour: try again later", retry_after_s=60)
 
 
 def _agent(agent: Agent) -> models.YidaAgentOut:

@@ -5,9 +5,7 @@ The address is in the redirect only: in no list, event, log or audit entry. A pa
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,13 +22,13 @@ from taskbridge.center.api.form_files import FILES_MAX, PLACE_MAX
 from taskbridge.center.api.guard import InstanceId, InstanceReader  # noqa: TC001 - FastAPI resolves them
 from taskbridge.center.message_page import refusal_page
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
-from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.rates import AtOnce, Rate
 from taskbridge.runtime.refusals import Forbidden, NotNow, Refused, Unknown
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.views import concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from fastapi import APIRouter
     from fastapi.routing import APIRoute
@@ -74,6 +72,8 @@ _CHINESE: dict[type[Refused], str] = {
 }
 _CHINESE_UNAVAILABLE = "暂时无法打开文件，请稍后再试，或在审批页面查看。"
 _OR_THERE = "try again later, or open it on the approval page"
+_TOO_MANY = partial(TooManyQueries, f"too many files were opened: {_OR_THERE}", retry_after_s=60)
+_TOO_MANY_AT_ONCE = partial(NotNow, f"too many files are being opened: {_OR_THERE}", retry_after_s=_AT_ONCE_S)
 _BACK = '<a class="primary-button" href="/">返回任务列表 · Back to the tasks</a>'
 
 _Place = Annotated[
@@ -87,7 +87,8 @@ log = structlog.get_logger(__name__)
 
 def add_files_route(router: APIRouter, access: Access, queries: Queries, threads: Threads, opener: FileOpener) -> None:
     """``/instances/{instance_id}/files``."""
-    limits = _Limits()
+    at_once = AtOnce(_AT_ONCE)
+    of_caller, of_corp = Rate(_OF_CALLER, per_s=_HOUR_S), Rate(_OF_CORP, per_s=_HOUR_S)
 
     async def address(request: Request, caller: Caller, instance_id: str, place: str, number: int) -> str:
         if request.headers.get("sec-fetch-site") in FOREIGN:
@@ -101,7 +102,9 @@ def add_files_route(router: APIRouter, access: Access, queries: Queries, threads
         opens = open_file(file.address)
         if opens is None:
             raise Unknown("this is no file of the app: open it on the approval page")
-        with limits.opening(caller, state.corp_id):
+        with at_once.of(state.corp_id, _TOO_MANY_AT_ONCE):
+            of_caller.check(caller.rate_key, _TOO_MANY)
+            of_corp.check(state.corp_id, _TOO_MANY)
             await access.record(request, caller, FILE_OPENED, f"{state.instance_id} {place}/{number}")
             return await _address_of(opens, _vendors_user(caller, state))
 
@@ -131,27 +134,6 @@ def add_files_route(router: APIRouter, access: Access, queries: Queries, threads
         responses=_REDIRECT | models.problems(404),
         route_class_override=_with_page(router.route_class),
     )
-
-
-class _Limits:
-    """How often files are opened, and how many at once, in this process."""
-
-    def __init__(self) -> None:
-        self._of_caller, self._of_corp = Rate(_OF_CALLER, per_s=_HOUR_S), Rate(_OF_CORP, per_s=_HOUR_S)
-        self._open: Counter[str] = Counter()
-
-    @contextmanager
-    def opening(self, caller: Caller, corp_id: str) -> Generator[None]:
-        if self._open[corp_id] >= _AT_ONCE:
-            raise NotNow(f"too many files are being opened: {_OR_THERE}", retry_after_s=_AT_ONCE_S)
-        rates = (self._of_caller, caller.rate_key), (self._of_corp, corp_id)
-        if not all(rate.allows(source, now=time.monotonic()) for rate, source in rates):
-            raise TooManyQueries(f"too many files were opened: {_OR_THERE}", retry_after_s=60)
-        self._open[corp_id] += 1
-        try:
-            yield
-        finally:
-            self._open[corp_id] -= 1
 
 
 def _with_page(kind: type[APIRoute]) -> type[APIRoute]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _CHANGES, _HOUR_S = 60, 3600.0
 """Of a person: a page says it each time that it is loaded."""
+_TOO_MANY = partial(TooManyQueries, "push messages were turned on and off too often: try again later", retry_after_s=60)
 
 
 def push_router(access: Access, devices: Devices, threads: Threads, reminders: Callable[[], Reminders]) -> APIRouter:
@@ -51,8 +52,7 @@ def push_router(access: Access, devices: Devices, threads: Threads, reminders: C
     def session_of(caller: Caller) -> Session:
         if caller.session is None:
             raise Forbidden("only people who signed in here get push messages: they end with the session")
-        if not changes.allows(caller.rate_key, now=time.monotonic()):
-            raise TooManyQueries("push messages were turned on and off too often: try again later", retry_after_s=60)
+        changes.check(caller.rate_key, _TOO_MANY)
         return caller.session
 
     @router.get("/me/push", summary="Key for push messages", response_model=models.PushOut)

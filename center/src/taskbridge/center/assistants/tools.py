@@ -6,7 +6,6 @@ The tools read by the functions of the HTTP API, as the person alone: roles and 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -265,7 +264,7 @@ class Tools:
             caller.check(corp_id, user_id)
             person = corp_id, user_id
         client = caller.name or UNNAMED
-        if not self.rate.allows((caller.mode, person, client), now=time.monotonic()):
+        if not self.rate.allows((caller.mode, person, client)):
             raise ToolError(f"{CALLS_A_MINUTE} calls in a minute are the most: try again in some seconds")
         said = _said(ctx) if client == UNNAMED else client
         await self.clients.note(caller, person, client, said, address=address_of(_request(ctx)))

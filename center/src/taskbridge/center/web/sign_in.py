@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -28,6 +28,7 @@ _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 """Ties a sign-in to the browser that started it: nobody can complete theirs in another browser."""
 _BURST, _FULL_AFTER_S = 500, 10.0
 """Sign-ins that one address may start, and end. It may be that of a proxy in front of the whole company."""
+_TOO_MANY = partial(TooManyQueries, "too many sign-ins: try again in some seconds", retry_after_s=5)
 
 _TITLE = "登录 · Sign in"
 _CHINESE: dict[type[Refused], str] = {
@@ -52,7 +53,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
         A page of the provider's signs in without a redirect inside its app, unless that failed: ``browser``.
         """
         try:
-            _limit(request, starts)
+            starts.check(address_of(request), _TOO_MANY)
             url, state, sign_in = await provider.authorize(_own_path(return_to))
             # The same for further tabs, so that each of them can complete its sign-in.
             cookie = request.cookies.get(_BROWSER_COOKIE) or new_token()
@@ -68,7 +69,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
     async def callback(request: Request, state: str = "") -> Response:
         """Create a session from the provider's answer."""
         try:
-            _limit(request, answers)
+            answers.check(address_of(request), _TOO_MANY)
             browser = request.cookies.get(_BROWSER_COOKIE, "")
             sign_in = await sessions.consume_sign_in(state, browser) if state and browser else None
             if sign_in is None:
@@ -97,11 +98,6 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
         return answer
 
     return router
-
-
-def _limit(request: Request, rate: Rate) -> None:
-    if not rate.allows(address_of(request), now=time.monotonic()):
-        raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
 
 
 def _own_path(given: str) -> str:
