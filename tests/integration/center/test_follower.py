@@ -132,7 +132,7 @@ def test_a_database_is_filled_and_follows(
             what="nothing is left",
         )
         eventually(lambda: sum(follower.health().records.values()) >= len(states), what="they are counted")
-        assert follower.health().running
+        assert follower.health().problem is None
         assert follower.health().records == {topic.topic.name: len(states)}
 
 
@@ -233,10 +233,10 @@ def test_a_database_that_comes_back_gets_what_was_read(
             server.kill()
             topic.publish(states[100:])
             eventually(lambda: follower.health().problem, what="health says that the database is away")
-            assert not follower.health().running
+            assert follower.health().problem is not None
             server.start()
             eventually(lambda: topic.is_written(database), what="all states are written")
-            eventually(lambda: follower.health().running, what="health says that it goes on")
+            eventually(lambda: follower.health().problem is None, what="health says that it goes on")
             database.close()
     finally:
         server.stop()
@@ -270,7 +270,7 @@ def test_a_broker_that_does_not_answer_is_reported_holds_nothing_up_and_is_left(
             assert logs == []
             eventually(lambda: logs, what="the request has failed")
             assert "Failed while waiting for controller" in logs[0]["problem"]
-            eventually(lambda: follower.health().running, what="another client is answered")
+            eventually(lambda: follower.health().problem is None, what="another client is answered")
 
 
 def test_positions_are_renewed_at_rest_and_nothing_waits_for_it(

@@ -90,7 +90,7 @@ def center_series() -> dict[str, tuple[str, float]]:
 
 def well_followed(group: str) -> FollowerHealth:
     followed, counts = PartitionHealth(TASK_STATES.name, 0, 7, 7, complete=True), {TASK_STATES.name: 7}
-    return FollowerHealth(group, running=True, problem=None, partitions=(followed,), records=counts,
+    return FollowerHealth(group, problem=None, partitions=(followed,), records=counts,
                           skipped={TASK_STATES.name: 0}, retries=0, last_commit_at=1)  # fmt: skip
 
 

@@ -428,7 +428,7 @@ class Center:
         return {
             "ready": self.filling.problem is None and self.filling.is_complete(),
             **self.filling.details(),
-            "kafka": "connected" if all(each.running for each in health) else "waiting",
+            "kafka": "connected" if all(each.problem is None for each in health) else "waiting",
             "lag": {each.group: each.lag for each in health},
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }

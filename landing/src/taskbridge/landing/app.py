@@ -121,7 +121,7 @@ class Land:
         problems = [each.problem for each in found if each.problem is not None]
         return {
             "ready": bool(found) and not problems,
-            "kafka": "connected" if found and all(each.running for each in found) else "waiting",
+            "kafka": "connected" if found and not problems else "waiting",
             "lag": sum(each.lag for each in found),
             "problems": [*dict.fromkeys(problems), *self.waiting()],
         }

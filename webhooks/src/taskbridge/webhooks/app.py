@@ -161,7 +161,7 @@ class Webhooks:
         return {
             "ready": self._problem is None and health.problem is None,
             "database": "connected" if self._problem is None else "unavailable",
-            "kafka": "connected" if health.running else "waiting",
+            "kafka": "connected" if health.problem is None else "waiting",
             "lag": health.lag,
             "endpoints": {
                 name: state.condition if name in self._registered else "removed"
@@ -231,7 +231,7 @@ class Webhooks:
         while True:
             await asyncio.sleep(LOOK_S)
             # Once live notifications come in: those of changes that are read here come after them.
-            if not self.follower.health().running:
+            if self.follower.health().problem is not None:
                 continue
             missing = {
                 name: each

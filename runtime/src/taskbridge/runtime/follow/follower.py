@@ -69,9 +69,8 @@ class FollowerHealth(NamedTuple):
     """What a follower of this replica does at the moment."""
 
     group: str
-    running: bool
-    """Whether it reads and writes: false while Kafka, the registry or the database is away."""
     problem: str | None
+    """Why it does not read and write, such as that Kafka, the registry or the database is away."""
     partitions: tuple[PartitionHealth, ...]
     records: Mapping[str, int]
     skipped: Mapping[str, int]
@@ -144,7 +143,6 @@ class Follower:
         problem = self._problem if self._thread.is_alive() else self._problem or "has stopped"
         return FollowerHealth(
             self._name,
-            problem is None,
             problem,
             self._partition_health,
             dict(self._records),

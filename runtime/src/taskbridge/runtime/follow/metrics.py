@@ -41,7 +41,7 @@ class FollowerCollector:
             self._prefix + "last_commit_age_seconds", "Time since this replica last wrote a batch.", labels=["group"]
         )
         for each in self._health():
-            running.add_metric([each.group], each.running and each.problem is None)
+            running.add_metric([each.group], each.problem is None)
             retries.add_metric([each.group], each.retries)
             if each.last_commit_at is not None:
                 age.add_metric([each.group], max(0.0, time.time() - each.last_commit_at / 1000))
