@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import delete, select
 from starlette.responses import JSONResponse, Response
 
-from support.center_rows import AnsweringCenter, fill
+from support.center_rows import AnsweringCenter, fill, unchecked
 from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
 from taskbridge.center.access.access import Access, Caller
@@ -74,7 +74,7 @@ class World:
     def __init__(self, database: Database, dingtalk: FaultyDingTalk, clock: FakeClock, urls: tuple[str, str]) -> None:
         self.database, self.dingtalk, self.clock = database, dingtalk, clock
         self.rows = AnsweringCenter(database, Access(None))
-        self.store, self.urls, self.other = Actions(database), urls, OtherSystem()
+        self.store, self.urls, self.other = Actions(database, unchecked), urls, OtherSystem()
         self.apps = Apps((), (TARGET_APP,))
         self.endpoints = Endpoints({(CORP_ID, ERP): Endpoint(f"{urls[1]}/actions", key_of(SECRET))})
         self.callbacks: list[TaskEvent] = []
@@ -86,7 +86,7 @@ class World:
         self.replicas: list[ActionDispatcher] = []
         self.systems = self._systems_of(clock)
         self.dispatcher = self.replica()
-        self.talk = Talk(database, self.systems)
+        self.talk = Talk(database, self.systems, unchecked)
 
     def replica(self, clock: FakeClock | None = None) -> ActionDispatcher:
         clock = clock or self.clock
@@ -159,7 +159,7 @@ class World:
         caller = Caller("sso", corp_id=CORP_ID, user_id=user)
         begins, ends = (self.clock.now_ms() + each * 3_600_000 for each in hours)
         wanted = Delegation("", CORP_ID, user, delegate, app_type, "", begins, ends)
-        Delegations(self.database).add(caller, wanted, address="192.0.2.1", now=self.clock.now_ms())
+        Delegations(self.database, unchecked).add(caller, wanted, address="192.0.2.1", now=self.clock.now_ms())
 
     async def work(self, *, pass_s: float = 0) -> None:
         """Let time pass, and the dispatcher do what is due until it has ended."""

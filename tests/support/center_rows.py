@@ -50,6 +50,12 @@ ANN = Person("ann", "Ann")
 _numbers = count(1)
 
 
+@contextmanager
+def unchecked(_connection: Connection) -> Generator[Seen]:
+    """For readers of lists that nothing drops meanwhile."""
+    yield lambda _: None
+
+
 def state(instance_id: str = "I-1", *, corp_id: str = "corp", **fields: Any) -> TaskState:
     """An instance; what a test does not care about has a default."""
     given: dict[str, Any] = {"app_type": "APP", "updated_at": 1_000, "revision": 1, "began_at": 1_000, **fields}
@@ -126,6 +132,7 @@ class AnsweringCenter:
         self.queries = Queries(
             database,
             complete=self.complete_lists,
+            all_people=unchecked,
             reads_forms=lambda _corp, _source, _app: self.read_form is not None,
             opens_files=lambda _corp, _source, _app: self.open_file is not None,
         )

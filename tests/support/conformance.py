@@ -32,7 +32,7 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from support.center_rows import AnsweringCenter
+from support.center_rows import AnsweringCenter, unchecked
 from taskbridge.center.access.access import Access
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Systems
@@ -80,7 +80,7 @@ def conforming(database: Database, folder: Path, *, sessions: bool) -> FastAPI:
         rows.access,
         provider=None,
         queries=rows.queries,
-        store=Actions(database),
+        store=Actions(database, unchecked),
         systems=systems,
         reading=CommentReader(lambda _: None),
         forms=rows.forms,

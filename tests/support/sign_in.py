@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from support import http_clients
-from support.center_rows import AnsweringCenter, state
+from support.center_rows import AnsweringCenter, state, unchecked
 from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit
@@ -91,7 +91,7 @@ class Served:
         self.systems = _Systems(endpoints=lambda: self.endpoints)
         acts = actions_router(
             access,
-            Actions(database),
+            Actions(database, unchecked),
             self.rows.queries.people,
             self.rows.threads,
             systems=self.systems,
@@ -141,7 +141,7 @@ class Served:
             acts,
             leavers_router(
                 access,
-                Actions(database),
+                Actions(database, unchecked),
                 self.rows.threads,
                 systems=Systems(endpoints=lambda: self.endpoints),
                 wake=lambda: self.wakes.append(None),

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, insert, select, text, true
 from sqlalchemy.event import listen
 
-from support.center_rows import AnsweringCenter, state
+from support.center_rows import AnsweringCenter, state, unchecked
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.audit import _LOCK  # pyright: ignore[reportPrivateUsage]
 from taskbridge.center.access.delegations import Delegation, Delegations
@@ -101,7 +101,7 @@ def have_the_trail(connection: Connection) -> None:
 
 def decide(database: Database, *numbers: int) -> None:
     wanted = [ActionRequest("ann", f"I-{each}", "T-1", AGREE, "", "") for each in numbers]
-    Actions(database).request(BY_ANN, wanted, SYSTEMS, address="", now=NOW)
+    Actions(database, unchecked).request(BY_ANN, wanted, SYSTEMS, address="", now=NOW)
 
 
 def test_two_tabs_that_decide_the_same_tasks_in_opposite_order(meeting: Meeting) -> None:
@@ -115,11 +115,11 @@ def test_two_tabs_that_decide_the_same_tasks_in_opposite_order(meeting: Meeting)
 
 def test_a_decision_that_ends_while_its_task_is_decided_again(meeting: Meeting) -> None:
     decide(meeting.holder, 1)
-    (action,) = Actions(meeting.holder).due(now=NOW)
+    (action,) = Actions(meeting.holder, unchecked).due(now=NOW)
     meeting.run(
         have_the_trail,
         lambda database: decide(database, 0, 1),
-        lambda database: Actions(database).advance(action, status=DONE, due_at=None),
+        lambda database: Actions(database, unchecked).advance(action, status=DONE, due_at=None),
     )
     with meeting.watcher.read() as connection:
         ends = connection.execute(select(actions.c.status).where(actions.c.action_id == action.action_id)).scalar()
@@ -128,12 +128,12 @@ def test_a_decision_that_ends_while_its_task_is_decided_again(meeting: Meeting) 
 
 def test_a_decision_that_ends_just_after_it_was_in_the_way_of_another(meeting: Meeting) -> None:
     decide(meeting.holder, 1)
-    (action,) = Actions(meeting.holder).due(now=NOW)
+    (action,) = Actions(meeting.holder, unchecked).due(now=NOW)
     replica = meeting.replicas[0]
 
     def end(*event: object) -> None:
         if str(event[2]).startswith("INSERT INTO actions"):
-            Actions(meeting.holder).advance(action, status=DONE, due_at=None)
+            Actions(meeting.holder, unchecked).advance(action, status=DONE, due_at=None)
 
     listen(replica.engine, "after_cursor_execute", end)
     decide(replica, 1)
@@ -144,12 +144,12 @@ def test_a_decision_that_ends_just_after_it_was_in_the_way_of_another(meeting: M
 
 def test_a_person_who_is_erased_while_they_end_a_delegation(meeting: Meeting) -> None:
     wanted = Delegation("", *ANN, "bob", "", "", NOW, NOW + 3_600_000)
-    given = Delegations(meeting.holder).add(BY_ANN, wanted, address="", now=NOW)
+    given = Delegations(meeting.holder, unchecked).add(BY_ANN, wanted, address="", now=NOW)
     with pytest.raises(Unknown, match="no such delegation"):
         meeting.run(
             have_the_trail,
             lambda database: Erasure(database).erase(ANN),
-            lambda database: Delegations(database).end(BY_ANN, ANN, given.delegation_id, address=""),
+            lambda database: Delegations(database, unchecked).end(BY_ANN, ANN, given.delegation_id, address=""),
         )
     assert meeting.count(delegations) == 0
 
@@ -159,7 +159,7 @@ def test_two_tabs_that_mark_and_unmark_the_same_entries(meeting: Meeting) -> Non
 
     def mark(database: Database, read: list[str], unread: list[str]) -> None:
         changed = [MarkChange("pending", each, "T-1", {READ_MARK: NOW if each in read else None}) for each in entries]
-        MarksStore(database).change(ANN, [each for each in changed if each.instance_id in (*read, *unread)])
+        MarksStore(database, unchecked).change(ANN, [each for each in changed if each.instance_id in (*read, *unread)])
 
     mark(meeting.holder, entries, [])
     last = select(marks).where(marks.c.instance_id == "I-2").with_for_update()

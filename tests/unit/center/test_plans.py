@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from support.center_rows import fill
+from support.center_rows import fill, unchecked
 from support.plans import Plans
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import is_delegated
@@ -98,7 +98,8 @@ def generate(database: Database) -> None:
 
 def ask_everything(database: Database) -> None:
     """What readers, deciders, reminders and purges ask."""
-    queries, marks, acting = Queries(database), MarksStore(database), Actions(database)
+    queries = Queries(database, complete=unchecked, all_people=unchecked)
+    marks, acting = MarksStore(database, unchecked), Actions(database, unchecked)
     pages: list[dict[str, Any]] = [{}, {"app_type": "APP1"}, {"q": "title 77"}, {"marks": True}]
     for further in (*pages, {"view": "pending", "overdue": True}):
         given: dict[str, Any] = {"view": "created", **further}
@@ -116,7 +117,7 @@ def ask_everything(database: Database) -> None:
     wanted = acting.to_reassign(operator, ("corp", "u8"), "u6", "", erp, now=BEGAN)
     assert acting.reassign(operator, wanted, erp, address="", now=BEGAN)
     acting.leaving(("corp", "u8"), erp, now=BEGAN)
-    clients, proposals = Clients(database, Threads(1)), Proposals(database, acting, erp, lasts_ms=1)
+    clients, proposals = Clients(database, Threads(1)), Proposals(database, acting, erp, unchecked, lasts_ms=1)
     asyncio.run(clients.check(("corp", "u7"), "c7", BEGAN * 2))
     clients.shown("corp")
     clients.purge()

@@ -9,8 +9,8 @@ What follows the topics, ``FOLLOWED``, can be dropped and read again. What peopl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -65,13 +65,6 @@ Seen = Callable[[str | None], None]
 """Gets the ``filled_epoch`` of the last statement of a block of ``Complete``."""
 Complete = Callable[[Connection], AbstractContextManager[Seen]]
 """A block that raises Filling at its end unless all that it has read of the lists was complete: see ``filling``."""
-
-
-@contextmanager
-def unchecked(_connection: Connection) -> Generator[Seen]:
-    """For readers in tests: nothing drops the lists meanwhile."""
-    yield lambda _: None
-
 
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""

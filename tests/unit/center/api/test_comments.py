@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from support.center_rows import state
+from support.center_rows import state, unchecked
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
@@ -164,7 +164,7 @@ def test_a_comment_is_recorded_and_shown_until_the_system_has_it(world: World) -
 
 
 def test_what_the_system_has_accepted_is_read_again_for_the_next_one(world: World) -> None:
-    ann, store = world.browser("ann"), Actions(world.served.database)
+    ann, store = world.browser("ann"), Actions(world.served.database, unchecked)
     [said] = write(ann).json()["said"]
     [recorded] = store.due(now=now_ms())
     store.advance(recorded, status="DONE", due_at=None)
@@ -252,7 +252,7 @@ def test_a_failure_of_the_vendor_breaks_nothing(
 def test_a_comment_that_the_vendor_lists_in_another_form_is_shown_once(
     world: World, listed: str, writer: str, *, is_same: bool
 ) -> None:
-    ann, store = world.browser("ann"), Actions(world.served.database)
+    ann, store = world.browser("ann"), Actions(world.served.database, unchecked)
     write(ann, "Is the date right?")
     [recorded] = store.due(now=now_ms())
     store.advance(recorded, status="DONE", due_at=None)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select
 from starlette.testclient import TestClient
 
-from support.center_rows import fill, items, state
+from support.center_rows import fill, items, state, unchecked
 from support.sign_in import SAME_SITE, Served, me, sign_in, signing_in
 from taskbridge.center.api import marks as module
 from taskbridge.center.api.marks import MarksStore
@@ -146,7 +146,7 @@ def test_marks_of_what_is_gone_are_deleted_but_not_while_lists_are_filled(
     center.store(pending(1), pending(2), pending(3))
     mark(client, *({"instance_id": f"I-{number}", "read": PAST, "pinned": True} for number in (1, 2)))
     mark(client, {"instance_id": "I-3", "hidden_until": LATER})
-    store = MarksStore(center.database)
+    store = MarksStore(center.database, unchecked)
     with center.database.write() as connection:
         gone = select(instances.c.id).where(instances.c.instance_id == "I-1")
         connection.execute(delete(entries).where(entries.c.instance.in_(gone)))

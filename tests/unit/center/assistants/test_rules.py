@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from support.acting import acting
 from support.assistants import Assistant, token_of
-from support.center_rows import state
+from support.center_rows import state, unchecked
 from support.reconcile import APP_TYPE, CORP_ID, NOW, assigned
 from support.served_apps import serving
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
@@ -240,7 +240,7 @@ async def test_an_assistant_uses_up_no_calls_of_its_person() -> None:
 async def test_a_decision_that_the_person_made_is_not_taken_for_it(database: Database) -> None:
     async with acting(database) as world:
         world.assign(("I-1", "11", "ann"))
-        store = Proposals(world.database, world.store, world.systems, lasts_ms=600_000)
+        store = Proposals(world.database, world.store, world.systems, unchecked, lasts_ms=600_000)
         at: dict[str, Any] = {"address": "192.0.2.1", "now": world.clock.now_ms()}
         proposed = store.propose(ANN, "I-1", "11", "agree", "", None, **at)
         world.act("agree", ("I-1", "11"))
@@ -255,7 +255,7 @@ async def test_a_form_that_changed_after_it_was_read_is_refused(database: Databa
         reader = world.systems.form_reader(CORP_ID, SOURCE_YIDA, APP_TYPE)
         assert reader is not None
         at: dict[str, Any] = {"address": "192.0.2.1", "now": world.clock.now_ms()}
-        store = Proposals(world.database, world.store, world.systems, lasts_ms=600_000)
+        store = Proposals(world.database, world.store, world.systems, unchecked, lasts_ms=600_000)
         world.happens(replace(assigned("11", "ann", at=NOW - 1000, instance_id="I-1"), form_data={"amount": "200"}))
         for changes in (True, False):
             read = await reader.read("I-1")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from support.center_rows import AnsweringCenter, entry_row, items
+from support.center_rows import AnsweringCenter, entry_row, items, unchecked
 from taskbridge.center.access.access import Access
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.reminders.due import NO_RULES, DueRules, Rule
@@ -45,7 +45,7 @@ class Center(AnsweringCenter):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, Access(tokens=None, rate_per_s=1e6))
-        self.queries = Queries(database, lambda: self.rules, lambda: self.now)
+        self.queries = Queries(database, lambda: self.rules, lambda: self.now, complete=unchecked, all_people=unchecked)
 
 
 @pytest.fixture

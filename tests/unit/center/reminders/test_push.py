@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import delete, select, update
 
 from support.center_records import FakeTopic, Replica, encode_state
-from support.center_rows import state
+from support.center_rows import state, unchecked
 from support.plans import Plans
 from support.push_service import push_service
 from taskbridge.center.metrics import Metrics
@@ -70,6 +70,7 @@ class World:
             RemindersFile(self.path),
             self.metrics.reminders,
             lambda: True,
+            complete=unchecked,
             url="https://tasks.example",
             devices=self.devices,
             notify=self.notify,

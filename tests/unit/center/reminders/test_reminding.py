@@ -13,7 +13,7 @@ import trustme
 from sqlalchemy import delete, false, select, text
 from standardwebhooks import Webhook
 
-from support.center_rows import AnsweringCenter, state
+from support.center_rows import AnsweringCenter, state, unchecked
 from support.plans import Plans
 from support.receivers import Hook, Mailbox, http_server, smtp_server
 from taskbridge.center.access.access import Access
@@ -83,7 +83,14 @@ class World:
         found = database or self.database
         devices = Devices(found, lambda _: false())
         return Reminding(
-            found, file, self.metrics.reminders, lambda: True, url="https://tasks.example", devices=devices
+            found,
+            file,
+            self.metrics.reminders,
+            lambda: True,
+            complete=unchecked,
+            url="https://tasks.example",
+            devices=devices,
+            notify=lambda _: None,
         )
 
     def task(
@@ -111,7 +118,9 @@ class World:
     def pending(self, user: str, *, overdue: bool = False) -> Sequence[ItemOut]:
         """As the API shows them on Wednesday."""
         rules = RemindersFile(self.path).current.due
-        queries = Queries(self.database, lambda: rules, lambda: MONDAY + 48 * HOUR_MS)
+        queries = Queries(
+            self.database, lambda: rules, lambda: MONDAY + 48 * HOUR_MS, complete=unchecked, all_people=unchecked
+        )
         return queries.page(PageQuery("corp", user, "pending", overdue=overdue))["items"]
 
     def stored(self) -> list[Any]:

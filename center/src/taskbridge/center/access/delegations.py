@@ -18,7 +18,6 @@ from taskbridge.center.tables import (
     of_instance,
     of_person,
     people,
-    unchecked,
 )
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
@@ -66,7 +65,7 @@ class Delegation(NamedTuple):
 class Delegations:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
+    def __init__(self, database: Database, complete: Complete) -> None:
         self._database, self._complete = database, complete
 
     def add(

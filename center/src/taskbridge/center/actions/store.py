@@ -64,7 +64,6 @@ from taskbridge.center.tables import (
     of_person,
     read_entry,
     read_state,
-    unchecked,
 )
 from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import progress
@@ -256,7 +255,7 @@ def _to_reassign(connection: Connection, leaver: Person, systems: Systems, now: 
 class Actions:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
+    def __init__(self, database: Database, complete: Complete) -> None:
         self._database, self._complete = database, complete
 
     def request(

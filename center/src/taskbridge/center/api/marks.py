@@ -25,7 +25,6 @@ from taskbridge.center.tables import (
     marks,
     of_instance,
     people,
-    unchecked,
 )
 from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import is_filled
@@ -138,7 +137,7 @@ def marks_json(row: RowMapping, view: str, entry: Entry, now: int) -> MarksOut:
 class MarksStore:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, complete: Complete = unchecked) -> None:
+    def __init__(self, database: Database, complete: Complete) -> None:
         self._database, self._complete = database, complete
         named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
         self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(

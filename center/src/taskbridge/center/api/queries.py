@@ -46,7 +46,6 @@ from taskbridge.center.tables import (
     preferences,
     read_entry,
     read_state,
-    unchecked,
 )
 from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import filled_epoch
@@ -291,8 +290,8 @@ class Queries:
         due_rules: Callable[[], DueRules] = lambda: NO_RULES,
         now: Callable[[], int] = now_ms,
         *,
-        complete: Complete = unchecked,
-        all_people: Callable[[Connection], AbstractContextManager[object]] = unchecked,
+        complete: Complete,
+        all_people: Callable[[Connection], AbstractContextManager[object]],
         opens_files: Callable[[str, str, str], bool] = lambda _corp, _source, _app: False,
         reads_forms: Callable[[str, str, str], bool] = lambda _corp, _source, _app: False,
     ) -> None:

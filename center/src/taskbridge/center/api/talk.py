@@ -19,7 +19,7 @@ from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.store import REQUESTED, Action, is_over
 from taskbridge.center.actions.targets import COMMENT, URGE
 from taskbridge.center.api.queries import find_state
-from taskbridge.center.tables import actions, lock_of, unchecked
+from taskbridge.center.tables import actions, lock_of
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Forbidden, NotNow, Unknown
 from taskbridge.schemas.events import Status
@@ -57,7 +57,7 @@ URGING = "请尽快处理。"
 class Talk:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, systems: Systems, complete: Complete = unchecked) -> None:
+    def __init__(self, database: Database, systems: Systems, complete: Complete) -> None:
         self._database, self._systems, self._complete = database, systems, complete
 
     def comment(self, caller: Caller, instance_id: str, text: str, *, address: str, now: int) -> Sequence[Action]:

@@ -16,7 +16,7 @@ from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.store import REQUESTED, ActionRequest, Actions
 from taskbridge.center.api import models
 from taskbridge.center.api.queries import find_state
-from taskbridge.center.tables import Person, actions, lock_of, of_person, proposals, unchecked
+from taskbridge.center.tables import Person, actions, lock_of, of_person, proposals
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.cloudevents import iso
@@ -66,7 +66,7 @@ class Proposals:
     """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
 
     def __init__(
-        self, database: Database, store: Actions, systems: Systems, complete: Complete = unchecked, *, lasts_ms: int
+        self, database: Database, store: Actions, systems: Systems, complete: Complete, *, lasts_ms: int
     ) -> None:
         self._database, self._store, self._systems, self._complete = database, store, systems, complete
         self._lasts_ms = lasts_ms

@@ -71,10 +71,6 @@ class Outside(NamedTuple):
     """Endpoints of devices that did not answer, and until when they are not called: they would hold up all channels."""
 
 
-def notify_nobody(_: Notice) -> None:
-    raise NotSent("no system can notify")
-
-
 @contextmanager
 def opened(channel: Channel, reminders: Reminders, url: str | None, outside: Outside) -> Generator[Send]:
     """A connection for several messages, which name this URL of the task center. Raises NotSent."""

@@ -25,7 +25,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy import Column, ColumnElement, Connection, and_, bindparam, delete, or_, select, tuple_, update
 
-from taskbridge.center.reminders.channels import NotSent, Outside, Send, notify_nobody, opened
+from taskbridge.center.reminders.channels import NotSent, Outside, Send, opened
 from taskbridge.center.reminders.file import (
     WORK,
     Channel,
@@ -51,7 +51,6 @@ from taskbridge.center.tables import (
     read_entry,
     read_state,
     reminders,
-    unchecked,
 )
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.refusals import NotNow
@@ -152,10 +151,10 @@ class Reminding:
         results: Counter,
         is_complete: Callable[[], bool],
         *,
-        complete: Complete = unchecked,
+        complete: Complete,
         url: str | None = None,
         devices: Devices,
-        notify: Callable[[Notice], None] = notify_nobody,
+        notify: Callable[[Notice], None],
     ) -> None:
         """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages.
 
