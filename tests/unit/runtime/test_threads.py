@@ -48,6 +48,48 @@ async def test_two_callers_with_many_requests_leave_a_thread_to_a_third_until_th
         assert await asyncio.gather(*busy) == 10 * ["ann", "bob"]
 
 
+async def test_a_callers_second_search_waits_while_others_are_at_work_and_no_short_query_waits_for_it() -> None:
+    ends, begun = queue.SimpleQueue[None](), queue.SimpleQueue[str]()
+
+    def search(who: str) -> None:
+        begun.put(who)
+        ends.get(timeout=60)
+
+    async def next_begun() -> str:
+        return await asyncio.to_thread(begun.get, timeout=60)
+
+    with closing(Threads(5)) as threads:
+        with working_for("bob"):
+            others = asyncio.create_task(threads.run(search, "bob", is_search=True))
+            assert await next_begun() == "bob"
+        with working_for("ann"):
+            searches = [asyncio.create_task(threads.run(search, "ann", is_search=True)) for _ in range(3)]
+            assert await next_begun() == "ann"
+            assert [await asyncio.wait_for(threads.run(int), 60) for _ in range(20)] == 20 * [0]
+        with working_for("carl"):
+            assert await asyncio.wait_for(threads.run(int), 60) == 0
+        assert begun.empty()
+        # Nobody waits for it any more, but it still runs.
+        searches[0].cancel()
+        await asyncio.wait(searches[:1])
+        with working_for("ann"):
+            assert await asyncio.wait_for(threads.run(int), 60) == 0
+        assert begun.empty()
+        for _ in range(4):
+            ends.put(None)
+        await asyncio.gather(others, *searches[1:])
+
+
+async def test_two_searches_of_a_caller_run_at_once_while_nobody_else_is_at_work() -> None:
+    together = threading.Barrier(2)
+    with closing(Threads(5)) as threads:
+        with working_for("bob"):
+            await threads.run(int, is_search=True)
+        with working_for("ann"):
+            both = [asyncio.create_task(threads.run(together.wait, 60, is_search=True)) for _ in range(2)]
+            assert sorted(await asyncio.gather(*both)) == [0, 1]
+
+
 async def test_queries_do_not_wait_for_what_waits_to_write() -> None:
     go_on = threading.Event()
     with closing(Threads(1)) as threads:

@@ -281,8 +281,9 @@ def working_for(caller: str) -> Generator[None]:
 class Threads:
     """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database.
 
-    A caller has less than half of them: two who search as fast as they can leave a thread to a third. What writes has
-    threads of its own, as many as can write at once: no query waits for those who wait to write.
+    A caller has less than half of them, and one for searches while others are at work: two who search as fast as they
+    can leave threads, and the interpreter's lock, to a third, and to their own short queries. What writes has threads
+    of its own, as many as can write at once: no query waits for those who wait to write.
     """
 
     def __init__(self, count: int, *, writers: int = 1, answer_s: float | None = None) -> None:
@@ -290,9 +291,9 @@ class Threads:
         self._readers, self._writers = _Pool(count, "query"), _Pool(writers, "write")
         self._answer_s = answer_s
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+    async def run(self, function: Callable[..., T], *arguments: object, is_search: bool = False) -> T:
         """What the function returns or raises; DatabaseUnavailable if it has not returned in time."""
-        return await self._within(self._readers.run(function, *arguments))
+        return await self._within(self._readers.run(function, *arguments, is_search=is_search))
 
     async def write(self, function: Callable[..., T], *arguments: object) -> T:
         """As ``run``, for what writes. What has not returned in time may still be written."""
@@ -315,22 +316,29 @@ class _Pool:
     def __init__(self, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
         self._turns = PerSource(lambda: asyncio.Semaphore(max(1, (count - 1) // 2)))
+        self._searches = PerSource(lambda: asyncio.Semaphore(1))
+        self._at_work: list[str] = []
+        """The caller of each function that has not ended."""
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+    async def run(self, function: Callable[..., T], *arguments: object, is_search: bool = False) -> T:
         if not (caller := _caller.get()):
             return await asyncio.wrap_future(self.threads.submit(function, *arguments))
-        turns, loop = self._turns.of(caller), asyncio.get_running_loop()
-        await turns.acquire()
+        turns, loop = [self._turns.of(caller)], asyncio.get_running_loop()
+        if is_search and (not (one := self._searches.of(caller)).locked() or {*self._at_work} - {caller}):
+            turns.insert(0, one)
+        with ExitStack() as taken:
+            for each in turns:
+                await each.acquire()
+                taken.callback(each.release)
+            work = self.threads.submit(function, *arguments)
+            self._at_work.append(caller)
+            taken.callback(self._at_work.remove, caller)
+            give_back = taken.pop_all().close
 
         def over(_work: Future[T]) -> None:
             with suppress(RuntimeError):  # the loop may have ended
-                loop.call_soon_threadsafe(turns.release)
+                loop.call_soon_threadsafe(give_back)
 
-        try:
-            work = self.threads.submit(function, *arguments)
-        except BaseException:
-            turns.release()
-            raise
         # Nobody may wait for the result any more: only the end of the work frees the thread.
         work.add_done_callback(over)
         return await asyncio.wrap_future(work)

@@ -136,6 +136,9 @@ def lists_router(  # noqa: C901 - one handler after the other
     async def answer(query: Callable[..., object], *arguments: object) -> Response:
         return JsonAnswer(await threads.run(query, *arguments))
 
+    async def page(query: PageQuery) -> models.PageOut:
+        return await threads.run(queries.page, query, is_search=bool(query.q))
+
     @router.get("/me", summary="Identity of the caller", response_model=models.MeOut)
     async def me(caller: Known) -> Response:
         name, preferences, owned_apps = None, None, list[str]()
@@ -184,7 +187,7 @@ def lists_router(  # noqa: C901 - one handler after the other
     ) -> Response:
         if marks:
             caller.check_own(*query[:2])
-        return await answer(queries.page, query._replace(limit=limit, cursor=cursor, marks=marks))
+        return JsonAnswer(await page(query._replace(limit=limit, cursor=cursor, marks=marks)))
 
     @router.get(f"{user}/marked", summary="Pinned and hidden entries of a view", response_model=models.MarkedOut)
     async def marked(_: Own, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
@@ -242,17 +245,17 @@ def lists_router(  # noqa: C901 - one handler after the other
         if caller.mode == "sso" and not caller.is_person(*person):
             await access.record(request, caller, EXPORTED, person)
         # Read before the answer begins: what is wrong is answered as a problem.
-        first, zone = await threads.run(queries.page, query), ZoneInfo(time_zone)
+        first, zone = await page(query), ZoneInfo(time_zone)
 
         async def lines() -> AsyncGenerator[str]:
             """Page by page: a connection that ends early is one that the client sees."""
-            page = first
+            found = first
             yield BYTE_ORDER_MARK + csv_lines([headings(language, zone)])
             while True:
-                yield csv_lines(items_shown(page["items"], language, zone))
-                if page["next_cursor"] is None:
+                yield csv_lines(items_shown(found["items"], language, zone))
+                if found["next_cursor"] is None:
                     return
-                page = await threads.run(queries.page, query._replace(cursor=page["next_cursor"]))
+                found = await page(query._replace(cursor=found["next_cursor"]))
 
         return StreamingResponse(lines(), headers=csv_headers(f"tasks-{query.view}.csv"), media_type="text/csv")
 

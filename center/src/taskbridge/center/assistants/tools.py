@@ -122,7 +122,7 @@ class Tools:
                 caller.corp_id or "", caller.user_id or "", view, app_type, None, q, overdue, limit, cursor
             )
             while True:
-                page = await self.threads.run(self.queries.page, query)
+                page = await self.threads.run(self.queries.page, query, is_search=bool(q))
                 items = [{**each, "link": self._link(view, each["instance_id"])} for each in page["items"]]
                 found = marked({"items": items, "next_cursor": page["next_cursor"]})
                 if fits(found) or query.limit == 1:
