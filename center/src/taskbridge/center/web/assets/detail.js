@@ -153,7 +153,7 @@ export function detailPane(api, inbox, words, { close, actions, opensFiles }) {
         element("bdi", {}, process || app),
         isGone ? element("span", { class: "detail-left" }, said.left) : null,
       ),
-      element("h2", { class: title ? "" : "untitled" }, element("bdi", {}, title || words.untitled)),
+      element("h2", { class: title ? "" : "faint" }, element("bdi", {}, title || words.untitled)),
       element(
         "div",
         { class: "detail-by line note" },

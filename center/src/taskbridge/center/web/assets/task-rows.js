@@ -138,7 +138,7 @@ export function taskRows(words, format, inbox, { cursor, choose, more, end }) {
       element(
         "span",
         { class: "row-main" },
-        element("bdi", { class: `row-title cut ${title ? "" : "untitled"}` }, title || words.untitled),
+        element("bdi", { class: `row-title cut ${title ? "" : "faint"}` }, title || words.untitled),
         element(
           "span",
           { class: "row-more strip cut note" },
