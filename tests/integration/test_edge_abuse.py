@@ -255,7 +255,7 @@ def running(folder: Path, stack: Endpoints, **environment: str) -> Generator[Edg
 @pytest.fixture(scope="module")
 def edge(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generator[Edge]:
     # At DEBUG the log has a line for accepted callbacks too.
-    limits = {"EDGE_MAX_CONNECTIONS": "200", "EDGE_HEADER_TIMEOUT_S": "30", "EDGE_LOG_LEVEL": "DEBUG"}
+    limits = {"EDGE_MAX_CONNECTIONS": "200", "EDGE_LOG_LEVEL": "DEBUG"}
     with running(tmp_path_factory.mktemp("edge"), stack, **limits) as edge:
         edge.wait_until("/readyz")
         for _ in range(50):

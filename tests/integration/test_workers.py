@@ -70,7 +70,9 @@ def test_partitions_of_a_killed_and_a_frozen_worker_move_and_their_late_writes_d
 
 _STUCK = """
 import asyncio
+from taskbridge.streams import worker
 from taskbridge.streams.instances.task_agent import TaskAgent
+worker.WATCHDOG_S = 3
 async def never(*_):
     await asyncio.Event().wait()
 TaskAgent._end = never
@@ -81,7 +83,7 @@ main()
 
 def test_a_worker_whose_agent_hangs_exits_and_logs_why(connection: Connection, tmp_path: Path) -> None:
     produce(connection, lives(1, seed=12))
-    worker = Worker(tmp_path, connection, STREAMS_WATCHDOG_S="3")
+    worker = Worker(tmp_path, connection)
     worker.start(_STUCK)
     try:
         assert worker.exit_code() == 1

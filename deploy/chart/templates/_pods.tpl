@@ -172,7 +172,7 @@ startupProbe:
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 150
-# Only what does nothing at all any more: a worker that stalls ends by itself (STREAMS_WATCHDOG_S).
+# Only what does nothing at all any more: a worker that stalls ends by itself after two minutes.
 livenessProbe:
   httpGet: {path: /healthz, port: {{ index . 0 }}}
   periodSeconds: 10

@@ -63,7 +63,6 @@ class Center:
             "CENTER_DATA_DIR": str(self._folder),
             "CENTER_QUERY_RATE_PER_S": _RATE,
             "CENTER_EVENT_STREAMS": "100000",
-            "CENTER_EVENT_STREAMS_PER_USER": "100000",
         }
         if self._server is not None:
             self._settings["CENTER_DATABASE_URL"] = self._server.url()

@@ -7,6 +7,7 @@ import time
 import uuid
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from support.edge.fakes import (
     parameters_of,
 )
 from support.edge.refused import bad_messages, bad_requests
+from taskbridge.edge import quarantine as quarantines
 from taskbridge.edge.app import create_app
 from taskbridge.edge.decision.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
@@ -98,10 +100,14 @@ def test_a_rejected_callback_is_stored_as_it_arrived(client: EdgeClient, publish
     assert (callback.body, callback.remote_address) == (body, "testclient")
 
 
+@pytest.fixture
+def tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantines, "MAX_PER_MINUTE", 3)
+
+
 def test_every_plausible_rejection_is_stored(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    unlimited = settings.model_copy(update={"quarantine_max_per_minute": 10_000})
     stored = 0
-    with EdgeClient(create_app(unlimited, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         for bad in [*bad_requests(), *bad_messages()]:
             answer = client.request(bad.method, f"{bad.path}?{bad.query}", content=bad.body, headers=dict(bad.headers))
             stored += bad.method == "POST" and bool(bad.body or bad.query)
@@ -311,9 +317,9 @@ def test_a_callback_that_could_not_be_stored_may_come_again_and_its_copy_may_not
     assert send(client, "complete", good()).status_code == 200
 
 
+@pytest.mark.usefixtures("tight")
 def test_all_401_are_the_same_bytes_stored_or_not(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
-    with EdgeClient(create_app(tight, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         send(client, "complete", good())
         answers = [send(client, "cancel", good())]
         answers += [send(client, "complete", good(token="wrong")) for _ in range(4)]
@@ -367,9 +373,12 @@ class Clock:
         return self.now
 
 
-def quarantine_of(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **changed: object) -> Quarantine:
-    bounds = {"quarantine_max_per_minute": 10, "quarantine_max_bytes_per_day": 1 << 20, **changed}
-    return Quarantine(settings.model_copy(update=bounds), publisher, Metrics().quarantine, clock=clock)
+def quarantine_of(
+    settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, *, per_minute: int = 10
+) -> Quarantine:
+    bounded = settings.model_copy(update={"quarantine_max_bytes_per_day": 1 << 20})
+    with patch.object(quarantines, "MAX_PER_MINUTE", per_minute):
+        return Quarantine(bounded, publisher, Metrics().quarantine, clock=clock)
 
 
 def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> int:
@@ -399,7 +408,7 @@ def test_a_flood_from_everywhere_is_bounded(settings: EdgeSettings, publisher: M
 
 def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     clock = Clock()
-    quarantine = quarantine_of(settings, publisher, clock, quarantine_max_per_minute=10_000)
+    quarantine = quarantine_of(settings, publisher, clock, per_minute=10_000)
     body = b"x" * (64 << 10)
     for hour in range(25):
         clock.now = hour * 3600.0
@@ -422,12 +431,12 @@ def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings
     assert LINES_PER_MINUTE <= len(rejected) < 2 * LINES_PER_MINUTE
 
 
+@pytest.mark.usefixtures("tight")
 def test_what_is_proven_is_stored_however_much_strangers_send(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
-    tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
     misshapen = signed(parameters_of("complete", instance_id="i") | {"taskId": " "}, system_token=SYSTEM_TOKEN)
-    with EdgeClient(create_app(tight, publisher=publisher)) as client:
+    with EdgeClient(create_app(settings, publisher=publisher)) as client:
         for _ in range(5):
             send(client, "complete", good(token="wrong"))
         assert send(client, "complete", misshapen).status_code == 400

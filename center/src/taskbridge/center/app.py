@@ -242,12 +242,7 @@ class Center:
         )
         self._forms = NewestForms(self.systems.form_reader)
         self._marks = MarksStore(database, complete)
-        self.hub = Hub(
-            database,
-            most=_most_streams(settings.event_streams),
-            most_of_person=settings.event_streams_per_user,
-            due_rules=self._due_rules,
-        )
+        self.hub = Hub(database, most=_most_streams(settings.event_streams), due_rules=self._due_rules)
         self._sessions: Sessions | None = None
         self._provider = provider_of(settings, self._users_of)
         if self._provider is not None:

@@ -54,8 +54,6 @@ class CenterSettings(DatabaseSettings):
     Further ones get 429 with `Retry-After`."""
     event_streams: int = Field(10_000, ge=1)
     """Maximum number of live-update connections per replica. Each takes about 10 KB. Further ones get 503."""
-    event_streams_per_user: int = Field(32, ge=1)
-    """Maximum number of live-update connections per person and replica. Further ones get 429."""
     edge_urls: str = ""
     """URLs of the edges, comma-separated. A name with several addresses stands for all of them. The operator page shows
     their status."""

@@ -40,6 +40,8 @@ STAY_REJECTED = frozenset({CROSS_ACTION, ALTERED, "no-bearer", "wrong-bearer"})
 HEADS = frozenset({"too-large", "slow-body", "overloaded"})
 """Of these only the beginning is stored."""
 
+MAX_PER_MINUTE = 600
+"""Rejected callbacks of one sender that are stored."""
 _MINUTE_S, _DAY_S = 60, 24 * 60 * 60
 _SOURCE_SHARE = 4
 """One sender gets a quarter of the bytes: three more can fail at the same time."""
@@ -137,7 +139,7 @@ class Quarantine:
         self._clock = clock
         self._bearer_tokens = [token.get_secret_value() for token in settings.bearer_tokens]
         self._timeout_s = settings.kafka_timeout_ms / 1000 + _SLACK_S
-        self._requests = settings.quarantine_max_per_minute
+        self._requests = MAX_PER_MINUTE
         self._bytes = settings.quarantine_max_bytes_per_day
         self._all = {proven: self._buckets(self._requests * _ALL_SOURCES, self._bytes) for proven in (True, False)}
         self._sources = PerSource(lambda: self._buckets(self._requests, self._bytes / _SOURCE_SHARE))

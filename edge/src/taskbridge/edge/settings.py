@@ -97,13 +97,8 @@ class EdgeSettings(ServiceSettings):
     max_header_bytes: ClassVar[int] = 16 * _KIB
     max_url_bytes: ClassVar[int] = 64 * _KIB - 1
     """httptools' URL parser counts in 16 bits."""
-    header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
-    """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of connections. At the limit, idle connections are closed for new ones."""
-    quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
-    """Rejected callbacks of one sender that are stored per minute. The limit for all senders together is ten times as
-    high."""
     quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
     """Bytes of rejected callbacks that are stored per day, for all senders. One sender gets a quarter."""
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20

@@ -178,15 +178,19 @@ def _problem_of(settings_class: type[ProcessSettings], error: ErrorDetails) -> s
 REMOVED = {
     "CENTER_DINGTALK_LOGIN_URL": "CENTER_DINGTALK_API_URL sets it too",
     "CENTER_DINGTALK_OLD_API_URL": "CENTER_DINGTALK_API_URL sets it too",
+    "CENTER_EVENT_STREAMS_PER_USER": "one person has at most 32 streams of a replica",
     "CENTER_SSO_STREAM_S": "streams of people whom a proxy names end after 300 s",
+    "EDGE_HEADER_TIMEOUT_S": "headers have 10 s",
     "EDGE_MAX_HEADER_BYTES": "headers have at most 16 KiB",
     "EDGE_MAX_URL_BYTES": "a URL has at most 65,535 bytes",
+    "EDGE_QUARANTINE_MAX_PER_MINUTE": "600 rejected callbacks of one sender are stored per minute",
     "RECONCILE_CALLS_PER_SECOND": "reconcile makes at most 10 calls a second for a corp",
     "RECONCILE_CALL_ATTEMPTS": "a call has at most 5 attempts",
     "RECONCILE_CALL_TIMEOUT_S": "a call takes at most 20 s",
     "RECONCILE_IDS_PER_PASS": "a pass reads at most 200 instances of an app by id",
     "RECONCILE_RECORDS_PER_SECOND": "at most 50 events a second are published",
     "STREAMS_RESTORE_BUFFER_BYTES": "it is 64 MiB",
+    "STREAMS_WATCHDOG_S": "a worker that makes no progress for 120 s exits",
 }
 """Settings of earlier releases, and what replaced each: named for one release in the error of a start."""
 

@@ -31,8 +31,6 @@ class StreamsSettings(ServiceSettings):
     """Number of other workers that hold a standby copy of each partition's states."""
     session_timeout_s: float = Field(6.0, gt=0, le=60)
     """Seconds after which a worker that sends no heartbeat loses its partitions."""
-    watchdog_s: float = Field(120.0, gt=0)
-    """A worker that makes no progress for this long exits, so that its supervisor restarts it. In seconds."""
 
     @field_validator("retention_days")
     @classmethod

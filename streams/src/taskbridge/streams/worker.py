@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+WATCHDOG_S = 120.0
+"""A worker that makes no progress for this long exits, so that its supervisor restarts it."""
 _STOP_S = 8.0
 _CRASH_POLL_S = 0.2
 _VERSION_POLL_S = 1.0
@@ -124,8 +126,8 @@ def build_worker(
         recovery,
         offsets=offsets,
         metrics=metrics,
-        watchdog=Watchdog(settings.watchdog_s),
-        guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
+        watchdog=Watchdog(WATCHDOG_S),
+        guard=LoopGuard(WATCHDOG_S, TimesStuck(settings.data_dir)),
     )
     health.follow(progress, core=core.name)
     actives = partial(_actives, app, recovery)

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 import pytest
 import uvicorn
@@ -86,7 +87,8 @@ class Served:
 def serve(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[Callable[..., Served]]:
     with ExitStack() as stack:
 
-        def start(**changed: Any) -> Served:
+        def start(head_s: float = protocol.HEAD_S, **changed: Any) -> Served:
+            stack.enter_context(patch.object(protocol, "HEAD_S", head_s))
             changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
             served = Served(changed_settings, publisher)
             served.start()
@@ -170,7 +172,7 @@ def test_heads_of_just_the_right_size_are_served(serve: Callable[..., Served]) -
 
 @pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"x"])
 def test_a_head_that_drips_in_is_aborted_in_time(serve: Callable[..., Served], drip: bytes) -> None:
-    served = serve(header_timeout_s=0.5)
+    served = serve(head_s=0.5)
     with sent(served.port, POST) as connection:
 
         def refused_while_it_drips() -> bool:
@@ -183,20 +185,20 @@ def test_a_head_that_drips_in_is_aborted_in_time(serve: Callable[..., Served], d
 
 
 def test_a_connection_without_a_request_is_closed_in_time(serve: Callable[..., Served]) -> None:
-    served = serve(header_timeout_s=0.3)
+    served = serve(head_s=0.3)
     with connect(served.port) as connection:
         assert read_all(connection) == b""
 
 
 def test_empty_lines_keep_no_connection_open(serve: Callable[..., Served]) -> None:
-    served = serve(header_timeout_s=0.5)
+    served = serve(head_s=0.5)
     with sent(served.port, callback()) as connection:
         read_answer(connection)
         eventually(lambda: is_closed_to(connection, b"\r\n"))
 
 
 def test_the_next_head_on_a_connection_has_its_time_too(serve: Callable[..., Served]) -> None:
-    served = serve(header_timeout_s=0.4)
+    served = serve(head_s=0.4)
     with sent(served.port, callback()) as connection:
         read_answer(connection)
         time.sleep(0.5)  # keep-alive is longer than a head may take

@@ -124,7 +124,7 @@ class Hub(Collector):
     database: Database
     most: int
     """Bounds all streams."""
-    most_of_person: int
+    most_of_person: int = 32
     """Bounds the streams of one person: nobody uses up the places of the others."""
     heartbeat_s: float = _HEARTBEAT_S
     due_rules: Callable[[], DueRules] = lambda: NO_RULES

@@ -59,6 +59,8 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16
 """Requests on one connection that may wait for an earlier one: 256 KiB hold thousands of small ones."""
 
+HEAD_S = 10.0
+"""How long a client may take to send a request's headers."""
 LINGER_S = 2.0
 """How long input is read and dropped after a last answer. If we closed at once, the sender might not see the answer."""
 LAST_HEAD_S = 1.0
@@ -504,7 +506,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._body_deadline.set(running.patience_s, running.end_late)
 
     def _wait_for_head(self) -> None:
-        self._head_deadline.set(self._limits.header_timeout_s, self._head_is_late)
+        self._head_deadline.set(HEAD_S, self._head_is_late)
 
     def _head_is_late(self) -> None:
         if self._head_began:
