@@ -183,7 +183,7 @@ def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, ope
         environment = {
             "CENTER_DINGTALK_CLIENT_ID": CLIENT_ID,
             "CENTER_DINGTALK_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
-            "CENTER_DINGTALK_CORP_ID": CORP,
+            "CENTER_CORP_ID": CORP,
             "CENTER_DINGTALK_API_URL": dingtalk.url,
         }
         library = (

@@ -122,7 +122,7 @@ EXTENDED = merged(
         "CENTER_PUBLIC_URL": "https://tasks.example",
         "CENTER_OIDC_ISSUER": "https://login.example:8443/realms/company",
         "CENTER_OIDC_CLIENT_ID": "task-center",
-        "CENTER_OIDC_CORP_ID": "ding1",
+        "CENTER_CORP_ID": "ding1",
     },
 )
 PLACED: dict[str, Any] = {
@@ -192,7 +192,7 @@ EVERYTHING = merged(
     center__database__existingSecret="database",
     center__settings={
         "CENTER_SSO_PROXIES": "10.0.0.0/8",
-        "CENTER_SSO_CORP_ID": "ding1",
+        "CENTER_CORP_ID": "ding1",
         "CENTER_DINGTALK_API_URL": "http://dingtalk-relay:8443",
     },
     image__digest=f"sha256:{'a' * 64}",

@@ -66,7 +66,7 @@ def proxied(tmp_path: Path, sqlite_database: Database) -> Generator[str]:
         "CENTER_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
         "CENTER_API_TOKENS_FILE": str(tokens),
         "CENTER_SSO_PROXIES": "127.0.0.1/32",
-        "CENTER_SSO_CORP_ID": "ours",
+        "CENTER_CORP_ID": "ours",
     }
     center = Center(load_settings(CenterSettings, given), sqlite_database)
     recipe = "\n".join(re.findall(r"```nginx\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))

@@ -46,7 +46,7 @@ class Erasing:
             "CENTER_PUBLIC_URL": self.center.url,
             "CENTER_OIDC_ISSUER": "http://127.0.0.1:1",
             "CENTER_OIDC_CLIENT_ID": "task-center",
-            "CENTER_OIDC_CORP_ID": self.corp,
+            "CENTER_CORP_ID": self.corp,
             **({"CENTER_DATA_DIR": str(where)} if isinstance(where, Path) else {"CENTER_DATABASE_URL": where}),
         }
         for name, value in self.center.environment.items():

@@ -57,8 +57,8 @@ def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(
         tmp_path,
         connection,
         CENTER_SSO_PROXIES="127.0.0.0/8",
-        CENTER_SSO_CORP_ID=corp_id,
-        CENTER_SSO_MAPPED_ID="ldap",
+        CENTER_CORP_ID=corp_id,
+        CENTER_MAPPED_ID="ldap",
     ) as center:
         center.start()
         eventually(center.is_ready, what="the lists are complete")

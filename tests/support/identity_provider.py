@@ -260,7 +260,7 @@ def oidc_settings(port: int, secret: Path, corp_id: str) -> dict[str, str]:
         "CENTER_OIDC_ISSUER": f"http://127.0.0.1:{port}",
         "CENTER_OIDC_CLIENT_ID": CLIENT_ID,
         "CENTER_OIDC_CLIENT_SECRET_FILE": str(secret),
-        "CENTER_OIDC_CORP_ID": corp_id,
+        "CENTER_CORP_ID": corp_id,
     }
 
 

@@ -204,9 +204,7 @@ def signing_in(database: Database, folder: Path, **settings: str) -> Generator[t
     (folder / "secret").write_text(CLIENT_SECRET)
     with IdentityProvider({"preferred_username": "ann"}).running() as provider:
         client = {"oidc_client_id": CLIENT_ID, "oidc_client_secret_file": str(folder / "secret")}
-        found = Served(
-            settings_of(**{"oidc_issuer": provider.url, "oidc_corp_id": "ours", **client, **settings}), database
-        )
+        found = Served(settings_of(**{"oidc_issuer": provider.url, "corp_id": "ours", **client, **settings}), database)
         yield found, provider
         found.rows.close()
 

@@ -148,7 +148,7 @@ def test_a_misspelled_setting_is_named_also_of_a_service_that_has_no_others(envi
     [
         ({"HOST": "0.0.0.0"}, "CENTER_HOST=0.0.0.0 is reachable from outside: "),  # noqa: S104
         ({"OIDC_ISSUER": "https://id.example"}, "CENTER_OIDC_ISSUER: set CENTER_OIDC_CLIENT_ID and "),
-        ({"SSO_PROXIES": "10.0.0.1/32"}, "CENTER_SSO_PROXIES: set one of CENTER_SSO_CORP_HEADER and "),
+        ({"SSO_PROXIES": "10.0.0.1/32"}, "CENTER_SSO_PROXIES: set CENTER_SSO_CORP_HEADER or CENTER_CORP_ID"),
         ({"ALLOWED_ORIGINS": "portal"}, "CENTER_ALLOWED_ORIGINS has 'portal': give origins, as https://portal.example"),
         ({"DATABASE_URL": "mysql://a"}, "CENTER_DATABASE_URL must be postgresql://user:password@host:port/database"),
     ],

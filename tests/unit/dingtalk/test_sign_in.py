@@ -34,7 +34,7 @@ def settings(dingtalk: DingTalkSignIn, tmp_path: Path) -> Callable[..., CenterSe
     needed = {
         "dingtalk_client_id": CLIENT_ID,
         "dingtalk_client_secret_file": str(tmp_path / "secret"),
-        "dingtalk_corp_id": "ours",
+        "corp_id": "ours",
         "dingtalk_api_url": dingtalk.url,
     }
 
@@ -111,7 +111,7 @@ def test_nobody_completes_the_sign_in_of_another_browser(served: Served, dingtal
 @pytest.mark.parametrize(
     "given",
     [
-        {"dingtalk_corp_id": ""},
+        {"corp_id": ""},
         {"dingtalk_client_secret_file": ""},
         {"public_url": ""},
         {"public_url": "http://tasks.example"},

@@ -65,21 +65,20 @@ class CenterSettings(DatabaseSettings):
     """URLs of the webhooks services, in the same form. The operator page shows their endpoints, and acts on them."""
     webhooks_token_file: Path | None = None
     """File with the token that the webhooks services require of the task center. It is read at each request."""
+    corp_id: TextOrNone = None
+    """Corp of all people who sign in. A header or claim with the corp, if one is set, is used in place of it."""
+    mapped_id: TextOrNone = None
+    """Type of id in the proxies' header or the provider's claim, if it is not the user id: `employee_number`, or the
+    name of another id in the people topic. With a claim, the person must have been imported either way."""
     sso_proxies: Networks = ()
     """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
     sso_user_header: str = "x-forwarded-user"
     """Header in which these proxies send the id of the person who signed in."""
     sso_corp_header: str | None = None
-    """Header in which these proxies send the person's corp. `CENTER_SSO_PROXIES` requires this or
-    `CENTER_SSO_CORP_ID`."""
-    sso_corp_id: str | None = None
-    """Corp of every person who signs in, if there is only one corp."""
+    """Header in which these proxies send the person's corp. `CENTER_SSO_PROXIES` requires this or `CENTER_CORP_ID`."""
     sso_groups_header: TextOrNone = None
     """Header in which these proxies send the person's groups, comma-separated. They must set or remove it in every
     request, or people could send their own."""
-    sso_mapped_id: str | None = None
-    """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
-    people topic."""
     public_url: UrlOrNone = None
     """URL under which people open the task center, such as `https://tasks.example`. The identity provider sends them
     back to `/sign-in/callback` there."""
@@ -94,12 +93,8 @@ class CenterSettings(DatabaseSettings):
     """Scopes that are requested, with spaces between."""
     oidc_user_claim: str = "preferred_username"
     """Claim with the person's id."""
-    oidc_mapped_id: TextOrNone = None
-    """As `CENTER_SSO_MAPPED_ID`, of this claim. Either way the person must have been imported."""
     oidc_corp_claim: TextOrNone = None
-    """Claim with the person's corp. `CENTER_OIDC_ISSUER` requires this or `CENTER_OIDC_CORP_ID`."""
-    oidc_corp_id: TextOrNone = None
-    """Corp of every person who signs in, if there is only one corp."""
+    """Claim with the person's corp. `CENTER_OIDC_ISSUER` requires this or `CENTER_CORP_ID`."""
     oidc_groups_claim: str = "groups"
     """Claim with the person's groups."""
     credentials_file: FileOrNone = None

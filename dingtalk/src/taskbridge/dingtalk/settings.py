@@ -17,11 +17,10 @@ class DingTalkSettings(CenterSettings):
 
     dingtalk_client_id: TextOrNone = None
     """Client id (AppKey) of an internal app at DingTalk where people sign in, instead of an OpenID Connect provider.
-    Requires `CENTER_DINGTALK_CLIENT_SECRET_FILE`, `CENTER_DINGTALK_CORP_ID` and `CENTER_PUBLIC_URL`."""
+    Requires `CENTER_DINGTALK_CLIENT_SECRET_FILE`, `CENTER_PUBLIC_URL` and `CENTER_CORP_ID`: only members of this
+    organisation may sign in."""
     dingtalk_client_secret_file: FileOrNone = None
     """File with the app's secret. Read at each sign-in."""
-    dingtalk_corp_id: TextOrNone = None
-    """The app's organisation. Only its members may sign in."""
     dingtalk_api_url: Url = DINGTALK_API
     """URL of DingTalk's API. Any other than the default also serves the sign-in page and the older API."""
     apps_file: FileOrNone = None

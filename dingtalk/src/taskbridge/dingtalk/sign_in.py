@@ -52,11 +52,11 @@ class DingTalk(Provider):
         return cls(settings)
 
     def __init__(self, settings: DingTalkSettings) -> None:
-        client_id, corp_id, public_url = settings.dingtalk_client_id, settings.dingtalk_corp_id, settings.public_url
+        client_id, corp_id, public_url = settings.dingtalk_client_id, settings.corp_id, settings.public_url
         secret = settings.dingtalk_client_secret_file
         if client_id is None or corp_id is None or secret is None or public_url is None:
             raise ConfigurationError(
-                "CENTER_DINGTALK_CLIENT_ID: set CENTER_DINGTALK_CLIENT_SECRET_FILE, CENTER_DINGTALK_CORP_ID and"
+                "CENTER_DINGTALK_CLIENT_ID: set CENTER_DINGTALK_CLIENT_SECRET_FILE, CENTER_CORP_ID and"
                 " CENTER_PUBLIC_URL too"
             )
         self.client_id, self.corp_id, self._secret_file = client_id, corp_id, secret

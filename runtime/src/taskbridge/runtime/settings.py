@@ -176,9 +176,14 @@ def _problem_of(settings_class: type[ProcessSettings], error: ErrorDetails) -> s
 
 
 REMOVED = {
+    "CENTER_DINGTALK_CORP_ID": "set CENTER_CORP_ID in place of it",
     "CENTER_DINGTALK_LOGIN_URL": "CENTER_DINGTALK_API_URL sets it too",
     "CENTER_DINGTALK_OLD_API_URL": "CENTER_DINGTALK_API_URL sets it too",
     "CENTER_EVENT_STREAMS_PER_USER": "one person has at most 32 streams of a replica",
+    "CENTER_OIDC_CORP_ID": "set CENTER_CORP_ID in place of it",
+    "CENTER_OIDC_MAPPED_ID": "set CENTER_MAPPED_ID in place of it",
+    "CENTER_SSO_CORP_ID": "set CENTER_CORP_ID in place of it",
+    "CENTER_SSO_MAPPED_ID": "set CENTER_MAPPED_ID in place of it",
     "CENTER_SSO_STREAM_S": "streams of people whom a proxy names end after 300 s",
     "EDGE_HEADER_TIMEOUT_S": "headers have 10 s",
     "EDGE_MAX_HEADER_BYTES": "headers have at most 16 KiB",

@@ -191,6 +191,7 @@ def sso_client(make_center: Callable[[Access], AnsweringCenter], tokens: Path) -
             api_tokens_file=str(tokens),
             sso_proxies="10.1.0.0/16, fd00::/8",
             sso_corp_header="X-Forwarded-Corp",
+            corp_id="another",
         )
     )
     center = make_center(access)
@@ -204,7 +205,7 @@ def sso_client(make_center: Callable[[Access], AnsweringCenter], tokens: Path) -
 @pytest.fixture
 def mapped_center(make_center: Callable[[Access], AnsweringCenter], tokens: Path) -> AnsweringCenter:
     """Each is known by an id that another has as their user id, and one of another corp has the id of one of ours."""
-    given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "sso_mapped_id": "ldap"}
+    given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "mapped_id": "ldap"}
 
     async def users_of(corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         if not center.complete:
@@ -305,7 +306,7 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
 def test_whom_a_proxy_names_may_be_an_operator(
     make_center: Callable[[Access], AnsweringCenter],
 ) -> None:
-    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours", operators="ours/ann"))
+    access = build_access(settings(sso_proxies="10.1.0.0/16", corp_id="ours", operators="ours/ann"))
     center = make_center(access)
     furnish(center, "theirs")
     client = TestClient(center.http(), client=("10.1.2.3", 1))
@@ -333,7 +334,7 @@ def test_a_proxy_may_say_the_groups_of_operators_and_auditors(
     expected: tuple[int, bool | None, bool | None],
 ) -> None:
     given = {"sso_groups_header": "X-Forwarded-Groups", "operator_groups": "ops", "auditor_groups": "audit"}
-    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours", **given))
+    access = build_access(settings(sso_proxies="10.1.0.0/16", corp_id="ours", **given))
     client = TestClient(make_center(access).http(), client=(address, 1))
     headers = [("X-Forwarded-User", "ann"), *(("X-Forwarded-Groups", each) for each in groups)]
     answer = client.get("/v1/me", headers=headers)
@@ -367,7 +368,7 @@ def test_a_proxy_whose_word_is_not_clear_is_not_believed(
 
 
 def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
-    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
+    access = build_access(settings(sso_proxies="10.1.0.0/16", corp_id="ours"))
     assert not access.is_open
 
 
@@ -376,13 +377,11 @@ def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
     [
         {"host": "0.0.0.0"},  # noqa: S104 - refused
         {"host": "center.internal"},
-        {"sso_proxies": "10.0.0.0/33", "sso_corp_id": "ours"},
+        {"sso_proxies": "10.0.0.0/33", "corp_id": "ours"},
         {"sso_proxies": "10.0.0.0/8"},
-        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_corp_header": "x-corp"},
-        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "user_id"},
-        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": ""},
+        {"sso_proxies": "10.0.0.0/8", "corp_id": "ours", "mapped_id": "user_id"},
         {"api_tokens_file": "/nonexistent/tokens.toml"},
-        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "operators": "ann"},
+        {"sso_proxies": "10.0.0.0/8", "corp_id": "ours", "operators": "ann"},
     ],
 )
 def test_it_refuses_to_start(given: dict[str, str]) -> None:
@@ -497,7 +496,7 @@ def test_what_is_open_goes_on_as_long_as_its_token_is_there_and_may_see_the_user
 
 
 def test_what_somebody_who_signed_in_has_open_ends_in_time_for_only_the_proxy_knows_of_their_session() -> None:
-    access = build_access(settings(sso_proxies="10.0.0.0/8", sso_corp_id="corp"))
+    access = build_access(settings(sso_proxies="10.0.0.0/8", corp_id="corp"))
     goes_on = access.lasting(Caller("sso", corp_id="corp", user_id="ann"), "corp", "ann", now=1000)
     assert [goes_on(now) for now in (1000, 1299, 1300, 9999)] == [True, True, False, False]
     openly = Access(tokens=None)

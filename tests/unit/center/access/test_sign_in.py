@@ -50,7 +50,7 @@ def settings(provider: IdentityProvider, tmp_path: Path) -> Callable[..., Center
             "oidc_issuer": provider.url,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret_file": str(secret),
-            "oidc_corp_id": "ours",
+            "corp_id": "ours",
         }
         return settings_of(**(needed | given))
 
@@ -121,8 +121,8 @@ def test_cookies_are_out_of_reach_of_scripts_and_of_other_sites(serve: Callable[
     ("given", "claims", "user"),
     [
         ({}, {}, "ann"),
-        ({"oidc_mapped_id": "employee_number", "oidc_user_claim": "number"}, {"number": "1"}, "ann"),
-        ({"oidc_corp_id": "", "oidc_corp_claim": "org"}, {"org": "theirs", "preferred_username": "dan"}, "dan"),
+        ({"mapped_id": "employee_number", "oidc_user_claim": "number"}, {"number": "1"}, "ann"),
+        ({"oidc_corp_claim": "org"}, {"org": "theirs", "preferred_username": "dan"}, "dan"),
     ],
     ids=["user id", "mapped id", "corp by claim"],
 )
@@ -140,11 +140,11 @@ def test_the_claim_names_the_person(
     [
         ({}, {"preferred_username": "nobody"}, "no person has your id"),
         ({}, {"preferred_username": "dan"}, "no person has your id"),
-        ({"oidc_mapped_id": "employee_number"}, {"preferred_username": "2"}, "several people have your id"),
+        ({"mapped_id": "employee_number"}, {"preferred_username": "2"}, "several people have your id"),
         ({}, {"preferred_username": None}, "no claim"),
         ({}, {"preferred_username": " "}, "no claim"),
         ({}, {"preferred_username": 7}, "no claim"),
-        ({"oidc_corp_id": "", "oidc_corp_claim": "org"}, {}, "no claim"),
+        ({"oidc_corp_claim": "org"}, {}, "no claim"),
     ],
 )
 def test_an_unclear_person_is_refused_in_words(
@@ -397,8 +397,7 @@ def test_an_answer_that_nobody_waits_for_is_refused_without_writing(
     [
         {"public_url": ""},
         {"oidc_client_id": ""},
-        {"oidc_corp_id": ""},
-        {"oidc_corp_claim": "org"},
+        {"corp_id": ""},
         {"oidc_issuer": "http://provider.example"},
         {"public_url": "http://tasks.example"},
         {"public_url": "tasks.example"},

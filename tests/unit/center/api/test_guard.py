@@ -40,7 +40,7 @@ CHECK_THEMSELVES = {
 @contextmanager
 def whole_center(database: Database, folder: Path) -> Generator[FastAPI]:
     """All routes that a task center can have."""
-    client = {"oidc_issuer": "https://id.example", "oidc_client_id": "x", "oidc_corp_id": "ours"}
+    client = {"oidc_issuer": "https://id.example", "oidc_client_id": "x", "corp_id": "ours"}
     yield Center(settings_of(**client, data_dir=str(folder)), database).http()
 
 

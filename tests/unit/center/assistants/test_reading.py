@@ -141,7 +141,7 @@ def test_a_token_that_the_provider_did_not_sign_is_refused(
 
 def test_people_of_other_corps_and_unknown_people_are_refused(database: Database, tmp_path: Path) -> None:
     with (
-        signing_in(database, tmp_path, oidc_corp_id="", oidc_corp_claim="org") as (served, provider),
+        signing_in(database, tmp_path, oidc_corp_claim="org") as (served, provider),
         serving(served.http) as url,
     ):
         assert post(url, token_of(provider, org="ours")).status_code == 200

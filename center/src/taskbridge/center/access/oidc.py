@@ -59,8 +59,8 @@ class OpenIdConnect(Provider):
         issuer, client_id, public_url = settings.oidc_issuer, settings.oidc_client_id, settings.public_url
         if issuer is None or client_id is None or public_url is None:
             raise ConfigurationError("CENTER_OIDC_ISSUER: set CENTER_OIDC_CLIENT_ID and CENTER_PUBLIC_URL too")
-        if (settings.oidc_corp_claim is None) == (settings.oidc_corp_id is None):
-            raise ConfigurationError("CENTER_OIDC_ISSUER: set one of CENTER_OIDC_CORP_CLAIM and CENTER_OIDC_CORP_ID")
+        if settings.oidc_corp_claim is None and settings.corp_id is None:
+            raise ConfigurationError("CENTER_OIDC_ISSUER: set CENTER_OIDC_CORP_CLAIM or CENTER_CORP_ID")
         if "openid" not in settings.oidc_scopes.split():
             raise ConfigurationError("CENTER_OIDC_SCOPES must contain openid")
         self._settings, self._users_of = settings, users_of
@@ -178,10 +178,10 @@ class OpenIdConnect(Provider):
 
     async def _signed_in(self, claims: Mapping[str, Any]) -> SignedIn:
         settings = self._settings
-        corp_id = _text(claims, claim) if (claim := settings.oidc_corp_claim) else settings.oidc_corp_id
-        assert corp_id is not None, "the settings have one of both"
+        corp_id = _text(claims, claim) if (claim := settings.oidc_corp_claim) else settings.corp_id
+        assert corp_id is not None, "the settings have one of them"
         user_id = _text(claims, settings.oidc_user_claim)
-        users = await self._users_of(corp_id, settings.oidc_mapped_id, user_id)
+        users = await self._users_of(corp_id, settings.mapped_id, user_id)
         named: Any = claims.get(settings.oidc_groups_claim)
         groups = cast("list[object]", named if isinstance(named, list) else [named])
         return SignedIn((corp_id, the_one(users)), groups)

@@ -28,7 +28,7 @@ Raises NotNow while not all people are known.
 """
 _ID_MAX = 256
 _GROUPS_MAX = 16_384
-_NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
+_NO_MAPPED_IDS = ("corp_id", "user_id", "name", "department")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class SingleSignOn:
         if user_id is None:
             return None
         header = settings.sso_corp_header
-        corp_id = settings.sso_corp_id if header is None else _only(connection, header)
+        corp_id = settings.corp_id if header is None else _only(connection, header)
         if corp_id is None:
             raise Unauthorized(f"the proxy names a user but no corp: {header} is missing")
-        if self.users_of is None or settings.sso_mapped_id is None:
+        if self.users_of is None or settings.mapped_id is None:
             return corp_id, user_id
-        return corp_id, the_one(await self.users_of(corp_id, settings.sso_mapped_id, user_id))
+        return corp_id, the_one(await self.users_of(corp_id, settings.mapped_id, user_id))
 
     def groups_of(self, connection: HTTPConnection) -> list[str]:
         """The groups of the person whom ``person_of`` returned."""
@@ -85,16 +85,16 @@ def the_one(users: Sequence[str]) -> str:
 
 def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> SingleSignOn | None:
     """Single sign-on by the settings; None if no proxy is trusted. ConfigurationError if they are incomplete."""
-    mapped_id = settings.sso_mapped_id
+    mapped_id = settings.mapped_id
     if mapped_id in _NO_MAPPED_IDS:
         raise ConfigurationError(
-            f"CENTER_SSO_MAPPED_ID={mapped_id}: name {EMPLOYEE_NUMBER} or another id of the people's topic; without "
-            "it the header has the user id"
+            f"CENTER_MAPPED_ID={mapped_id}: name {EMPLOYEE_NUMBER} or another id of the people's topic; without "
+            "it the header or claim has the user id"
         )
     if not settings.sso_proxies:
         return None
-    if (settings.sso_corp_header is None) == (settings.sso_corp_id is None):
-        raise ConfigurationError("CENTER_SSO_PROXIES: set one of CENTER_SSO_CORP_HEADER and CENTER_SSO_CORP_ID")
+    if settings.sso_corp_header is None and settings.corp_id is None:
+        raise ConfigurationError("CENTER_SSO_PROXIES: set CENTER_SSO_CORP_HEADER or CENTER_CORP_ID")
     return SingleSignOn(settings, users_of)
 
 
