@@ -100,12 +100,11 @@ async def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -
     ("given", "allowance"),
     [
         ({}, (10, 250, 2500)),
-        ({"EDITION": "professional"}, (10, 10_000, 100_000)),
-        ({"EDITION": "professional", "CALLS_PER_MONTH": "800000"}, (10, 80_000, 800_000)),
+        ({"CALLS_PER_MONTH": "100000"}, (10, 10_000, 100_000)),
         ({"CALLS_PER_DAY": "40"}, (10, 40, 2500)),
     ],
 )
-def test_the_default_budget_is_half_of_what_the_edition_includes(
+def test_the_default_budget_is_half_of_what_the_standard_edition_includes(
     given: dict[str, str], allowance: tuple[float, int, int]
 ) -> None:
     required = {

@@ -55,7 +55,7 @@ _SINCE_MS = 30 * DAY_MS
 _NAMES = 5
 _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
-_SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_EDITION"
+_SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_CALLS_PER_MONTH"
 _WITHOUT = {
     wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...]), and there is no start page",
     wire.GetInstances.path: "reconcile finds nothing that was missed",
@@ -77,7 +77,7 @@ _WITHOUT = {
     GetNotifyMe.path: "recovered copies have no time and no page",
     GetFormComponentDefinitionList.path: "fields of forms are shown by their ids",
     BatchGetUser.path: "people are shown by their ids",
-    GetCorpLevelByAccountId.path: "the edition is not read: set RECONCILE_EDITION",
+    GetCorpLevelByAccountId.path: "the edition is not read: set RECONCILE_CALLS_PER_MONTH",
 }
 """Read-only calls, and what does not work where DingTalk lacks them. Changes are not tried."""
 _FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md"
@@ -149,7 +149,7 @@ async def _organisation(
         except OperatorError as error:
             # Of the access token: without one nothing can be asked.
             report(failed("access", f"{corp_id}: {error}", "correct app_key and app_secret in the file of apps"))
-    report(_calls_left(data.budget, corp_id, settings.edition))
+    report(_calls_left(data.budget, corp_id))
 
 
 class _Sample(NamedTuple):
@@ -296,7 +296,7 @@ def _credentialed(credentials: Path, corp_id: str) -> set[str]:
     return {each.app_type for each in file.apps if each.corp_id in (None, corp_id)}
 
 
-def _calls_left(budget: Budget, corp_id: str, edition: str) -> Finding:
+def _calls_left(budget: Budget, corp_id: str) -> Finding:
     """By reconcile's own count: no call of DingTalk tells how many are left."""
     used = budget.used(corp_id)
     says = f"{corp_id}: {used.day} calls today, {used.month} this month, by reconcile's count"
@@ -304,5 +304,5 @@ def _calls_left(budget: Budget, corp_id: str, edition: str) -> Finding:
         budget.check(corp_id)
     except OperatorError as error:
         return warning("calls", f"{says}; none left: {error}", "wait, or raise the limit")
-    left = f"{budget.left(corp_id)} left today with RECONCILE_EDITION={edition}"
+    left = f"{budget.left(corp_id)} left today with RECONCILE_CALLS_PER_MONTH={budget.allowance.per_month}"
     return ok("calls", f"{says}; {left}. Only DingTalk's console tells what DingTalk counts")

@@ -53,8 +53,6 @@ CALL_TIMEOUT_S = 20.0
 CALL_ATTEMPTS = 5
 """After a rate limit, a server error or a network error."""
 _KEY_BYTES = 16
-_INCLUDED = {"standard": 5_000, "professional": 200_000}
-"""Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,8 @@ class Reconciler:
 
 
 def allowance_of(settings: ReconcileSettings) -> Allowance:
-    """The calls that reconcile may make for one corp: half of the edition's, unless the administrator says more."""
-    per_month = settings.calls_per_month or _INCLUDED[settings.edition] // 2
+    """The calls that reconcile may make for one corp."""
+    per_month = settings.calls_per_month
     return Allowance(CALLS_PER_SECOND, settings.calls_per_day or max(1, per_month // 10), per_month)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -29,14 +29,11 @@ class ReconcileSettings(ServiceSettings):
     survives restarts."""
     api_url: Url = "https://api.dingtalk.com"
     """URL of DingTalk's API."""
-    edition: Literal["standard", "professional"] = "standard"
-    """Edition of the corp's DingTalk, which sets how many calls a month it includes: `standard` 5,000, `professional`
-    200,000 or more. All apps and integrations of the corp share them, so reconcile uses half."""
     calls_per_day: Annotated[int, Field(ge=1)] | None = None
     """Maximum calls per day for one corp. Days begin at midnight in China. Default: a tenth of the month's."""
-    calls_per_month: Annotated[int, Field(ge=1)] | None = None
-    """Maximum calls per month for one corp, in China's time. Default: 2,500 for the standard edition, 100,000 for the
-    professional one."""
+    calls_per_month: Annotated[int, Field(ge=1)] = 2_500
+    """Maximum calls per month for one corp, in China's time. DingTalk's standard edition includes 5,000, the
+    professional one 200,000 or more. All apps and integrations of the corp share them: set half of them."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
     """Instances that changed in DingTalk within this time are left for the next pass, because their callbacks may still
     arrive."""

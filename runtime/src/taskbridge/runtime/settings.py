@@ -192,6 +192,7 @@ REMOVED = {
     "RECONCILE_CALLS_PER_SECOND": "reconcile makes at most 10 calls a second for a corp",
     "RECONCILE_CALL_ATTEMPTS": "a call has at most 5 attempts",
     "RECONCILE_CALL_TIMEOUT_S": "a call takes at most 20 s",
+    "RECONCILE_EDITION": "set RECONCILE_CALLS_PER_MONTH in place of it, to 100000 for the professional edition",
     "RECONCILE_IDS_PER_PASS": "a pass reads at most 200 instances of an app by id",
     "RECONCILE_RECORDS_PER_SECOND": "at most 50 events a second are published",
     "STREAMS_RESTORE_BUFFER_BYTES": "it is 64 MiB",
