@@ -186,16 +186,18 @@ class Examination:
         if isinstance(settings, EdgeSettings):
             yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
         elif isinstance(settings, WebhooksSettings):
-            look = partial(_endpoints, settings.endpoints_file, self.environment)
-            yield from found("endpoints", look, "correct the file")
+            read = partial(EndpointsFile, environment=self.environment)
+            yield from _entries("endpoints", settings.endpoints_file, read, "endpoint", is_secret=True)
         elif isinstance(settings, CenterSettings):
             yield from found("decisions", partial(_decisions, settings), "correct the file")
-            yield from found("reminders", partial(_reminders, settings), "correct the file")
-            yield from found("assistants", partial(_assistants, settings), "correct the file")
+            yield from _entries("reminders", settings.reminders_file, RemindersFile, "rule", " of due times")
+            more = " of decisions without a confirmation"
+            yield from _entries("assistants", settings.mcp_rules_file, RulesFile, "rule", more)
         elif isinstance(settings, ReconcileSettings):
-            yield from found("apps", partial(_apps, settings), "correct the file")
-        if isinstance(settings, CenterSettings | WebhooksSettings) and settings.api_tokens_file is not None:
-            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+            read = partial(AppsFile, credentials=settings.credentials_file)
+            yield from _entries("apps", settings.apps_file, read, "app", is_secret=True)
+        if isinstance(settings, CenterSettings | WebhooksSettings):
+            yield from _entries("tokens", settings.api_tokens_file, TokensFile, "token")
 
     def _connection(self) -> Iterator[Finding]:
         connection = find_connection(
@@ -249,9 +251,17 @@ def _is_private(check: str, path: Path) -> Iterator[Finding]:
         yield warning(check, f"users other than its owner can read {path}", f"chmod 600 {path}")
 
 
-def _endpoints(path: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
-    yield ok("endpoints", f"{path} has {counted(EndpointsFile(path, environment).current.count, 'endpoint')}")
-    yield from _is_private("endpoints", path)
+def _entries(
+    check: str, path: Path | None, read: Callable[[Path], Any], entry: str, more: str = "", *, is_secret: bool = False
+) -> Iterator[Finding]:
+    """How many entries the file has, if there is one."""
+
+    def look(path: Path) -> Iterator[Finding]:
+        yield ok(check, f"{path} has {counted(read(path).current.count, entry)}{more}")
+        if is_secret:
+            yield from _is_private(check, path)
+
+    return iter(()) if path is None else found(check, partial(look, path), "correct the file")
 
 
 def _decisions(settings: CenterSettings) -> Iterator[Finding]:
@@ -269,30 +279,6 @@ def _decisions(settings: CenterSettings) -> Iterator[Finding]:
     )
     for each in systems.files:
         yield from _is_private("decisions", each.path)
-
-
-def _reminders(settings: CenterSettings) -> Iterator[Finding]:
-    if settings.reminders_file is not None:
-        count = RemindersFile(settings.reminders_file).current.count
-        yield ok(
-            "reminders", f"{settings.reminders_file} has {counted(count, 'rule of due times', 'rules of due times')}"
-        )
-
-
-def _assistants(settings: CenterSettings) -> Iterator[Finding]:
-    if settings.mcp_rules_file is not None:
-        count = counted(RulesFile(settings.mcp_rules_file).current.count, "rule", "rules")
-        yield ok("assistants", f"{settings.mcp_rules_file} has {count} of decisions without a confirmation")
-
-
-def _apps(settings: ReconcileSettings) -> Iterator[Finding]:
-    path = settings.apps_file
-    yield ok("apps", f"{path} has {counted(AppsFile(path, settings.credentials_file).current.count, 'app')}")
-    yield from _is_private("apps", path)
-
-
-def _tokens(path: Path) -> Iterator[Finding]:
-    yield ok("tokens", f"{path} has {counted(TokensFile(path).current.count, 'token')}")
 
 
 def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
