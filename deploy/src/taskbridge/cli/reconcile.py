@@ -62,10 +62,9 @@ def apps_sync(
     removed: absent apps are reported. Callbacks that were rejected before their app or token was known are replayed.
     """
     from taskbridge.cli import reconcile_runs
-    from taskbridge.cli.connection import service_environment
     from taskbridge.cli.data_folder import data_folder
 
-    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
     if credentials is None and not environment.get("RECONCILE_CREDENTIALS_FILE"):
         credentials = data_folder(data_dir).credentials
     found = reconcile_runs.sync_apps(environment, credentials, progress, dry_run=dry_run)
@@ -93,9 +92,8 @@ def reconcile_run(
     Configured by RECONCILE_* in the environment. The next run checks the rest.
     """
     from taskbridge.cli import reconcile_runs
-    from taskbridge.cli.connection import service_environment
 
-    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
     if service:
         reconcile_runs.serve(environment)
         return
@@ -109,9 +107,8 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     Calls neither DingTalk nor Kafka.
     """
     from taskbridge.cli import reconcile_runs
-    from taskbridge.cli.connection import service_environment
 
-    found = reconcile_runs.status(service_environment("RECONCILE"))
+    found = reconcile_runs.status(reconcile_runs.environment_of())
     say(json_line(found) if as_json else "\n".join(_status_lines(found)))
 
 
@@ -162,9 +159,8 @@ def reconcile_copies(
     for a person with lost copies, for their times and pages. Instances created before are not read.
     """
     from taskbridge.cli import reconcile_runs
-    from taskbridge.cli.connection import service_environment
 
-    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
     since_ms = moment_of(since)
     outcome = reconcile_runs.copies(environment, app, since_ms, users or [], progress)
     _print(outcome, "lost {} found in {} and repaired", as_json=as_json)
@@ -191,9 +187,8 @@ def backfill(
     have the cause "backfill", at most 50 per second.
     """
     from taskbridge.cli import reconcile_runs
-    from taskbridge.cli.connection import service_environment
 
-    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
     since_ms = moment_of(since)
     if not dry_run:
         outcome = reconcile_runs.backfill(environment, app, since_ms, progress)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
-from taskbridge.cli.connection import Connection
+from taskbridge.cli.connection import Connection, service_environment
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from taskbridge.reconcile.repairer import Tally
 
 _BACKFILL_LOCK = "backfill.lock"
+environment_of = partial(service_environment, "RECONCILE")
 
 
 def serve(environment: Mapping[str, str]) -> None:
@@ -112,7 +113,7 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
         ConfigurationError: a setting is wrong, or the service uses this folder.
         OperatorError: Kafka or the registry does not answer.
     """
-    settings = load_settings(ReconcileSettings, environment)
+    settings = _settings(environment)
 
     async def work(found: Reconciler) -> dict[str, Any]:
         report = await make_pass(found.context, found.apis)
@@ -132,7 +133,7 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
                 problems[FORM_DATA_WORK] = str(error)
         return _outcome(report.tally, problems, retry_at_ms)
 
-    return _run(environment, work, lock=LOCK)
+    return _run(settings, work, lock=LOCK)
 
 
 def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, report: Progress) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, repor
 
         return await _outcome_of(run(), work.tally, app_type)
 
-    return _run(environment, work, lock=_BACKFILL_LOCK)
+    return _run(_settings(environment), work, lock=_BACKFILL_LOCK)
 
 
 def copies(
@@ -176,7 +177,7 @@ def copies(
         run = Copies(found.context, api, proven.get(api.app.corp_id))
         return await _outcome_of(run.run(people, since_ms), run.tally, app_type)
 
-    return _run(environment, work, lock=_BACKFILL_LOCK)
+    return _run(_settings(environment), work, lock=_BACKFILL_LOCK)
 
 
 def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dic
         days = math.ceil(calls / found.data.budget.allowance.per_day)
         return {**expected._asdict(), "left_today": found.data.budget.left(api.app.corp_id), "days": days}
 
-    return _run(environment, work)
+    return _run(_settings(environment), work)
 
 
 def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
@@ -198,9 +199,7 @@ def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
     return settings
 
 
-def _run(environment: Mapping[str, str], work: Callable[[Reconciler], Any], *, lock: str | None = None) -> Any:
-    settings = _settings(environment)
-
+def _run(settings: ReconcileSettings, work: Callable[[Reconciler], Any], *, lock: str | None = None) -> Any:
     async def worked(data: LocalData) -> Any:
         async with open_reconciler(settings, data) as found:
             return await work(found)
