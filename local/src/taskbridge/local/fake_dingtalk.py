@@ -484,14 +484,12 @@ class FakeDingTalk:
         request = self._read(given, wire.GetFormListInApp)
         names = {each.form_uuid: each.process_name for each in self._processes(request.app_type) if each.form_uuid}
         rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
-        found = self._cut(rows, given)
-        return wire.FormList(wire.FormPage(found, len(rows)))
+        return wire.FormList(wire.FormPage(self._cut(rows, given), len(rows)))
 
     def _instances(self, given: Given) -> wire.InstancePage:
         request = self._read(given, wire.GetInstances)
         rows = [instance_answer(each, self._time) for each in self._found(request)]
-        found = self._cut(rows, given)
-        return wire.InstancePage(found, len(rows))
+        return wire.InstancePage(self._cut(rows, given), len(rows))
 
     def _found(self, request: wire.ByTime) -> list[TrueInstance]:
         """The instances of the form that were created and modified in these days."""
@@ -566,8 +564,7 @@ class FakeDingTalk:
             for each in self._known(request.app_type)
             if each.created_ms >= (request.create_from_time or 0) and request.user_id in dict(each.copied)
         ]
-        found = self._cut(rows, given)
-        return wire.TaskCopyPage(found, len(rows))
+        return wire.TaskCopyPage(self._cut(rows, given), len(rows))
 
     def _notices(self, given: Given) -> wire.CopyNoticePage:
         request, user_id = given.read(GetNotifyMe), given.path_end
@@ -579,8 +576,7 @@ class FakeDingTalk:
             for copied_id, at_ms in each.copied
             if copied_id == user_id and each.created_ms >= request.instance_create_from_time
         ]
-        found = self._cut(rows, given)
-        return wire.CopyNoticePage(found, len(rows))
+        return wire.CopyNoticePage(self._cut(rows, given), len(rows))
 
     def _operation_records(self, given: Given) -> wire.OperationRecordList:
         request = self._read(given, wire.GetOperationRecords)
