@@ -13,12 +13,11 @@ from taskbridge.reconcile.form_store import WORK
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client import Metric
 
     from taskbridge.reconcile.assembly import LocalData
-    from taskbridge.reconcile.store import Store
     from taskbridge.runtime.clock import Clock
     from taskbridge.schemas.events import FormData
 
@@ -129,95 +128,88 @@ class _StoreCollector(Collector):
             yield from self._collected(data)
 
     def _collected(self, data: LocalData) -> Iterator[Metric]:
-        budget, store = data.budget, data.store
-        left = GaugeMetricFamily("taskbridge_reconcile_calls_left", "Calls left for today.", labels=["corp_id"])
-        for corp_id in data.corp_ids:
-            left.add_metric([corp_id], budget.left(corp_id))
-        yield left
+        store, now_ms = data.store, self._clock.now_ms()
+        left = [(each, data.budget.left(each)) for each in data.corp_ids]
+        yield _gauge("taskbridge_reconcile_calls_left", "Calls left for today.", ["corp_id"], left)
         repairs = CounterMetricFamily(
             "taskbridge_reconcile_repairs",
             "Events that repaired a state, by app, kind of loss, and the run that found it. Survives restarts.",
             labels=["app_type", "kind", "work"],
         )
-        for *labels, count in store.findings.totals():
-            repairs.add_metric(labels, count)
-        yield repairs
-        missing = GaugeMetricFamily(
+        yield _filled(repairs, store.findings.totals())
+        callbacks = store.callbacks.all()
+        yield _gauge(
             "taskbridge_reconcile_missing_since_callback",
             "Events after the app's last callback for which no callback arrived.",
-            labels=["corp_id", "app_type"],
+            ["corp_id", "app_type"],
+            [(each.corp_id, each.app_type, each.missing) for each in callbacks],
         )
-        last = GaugeMetricFamily(
+        yield _gauge(
             "taskbridge_reconcile_last_callback_seconds",
             "Event time of the app's last callback; before the first, the time of the app's first check.",
-            labels=["corp_id", "app_type"],
+            ["corp_id", "app_type"],
+            [(each.corp_id, each.app_type, each.since_ms / 1000) for each in callbacks],
         )
-        for each in store.callbacks.all():
-            missing.add_metric([each.corp_id, each.app_type], each.missing)
-            last.add_metric([each.corp_id, each.app_type], each.since_ms / 1000)
-        yield missing
-        yield last
-        yield GaugeMetricFamily(
-            "taskbridge_reconcile_absences",
-            "Instances that were missing in DingTalk once.",
-            value=len(store.absences.all()),
+        absences = len(store.absences.all())
+        yield _gauge(
+            "taskbridge_reconcile_absences", "Instances that were missing in DingTalk once.", [], [(absences,)]
         )
-        apps = GaugeMetricFamily(
+        synced = store.app_tokens.last()
+        apps = [(report.corp_id, "listed", report.listed) for _, report in synced]
+        apps += [(each.corp_id, of, len(each.of(of))) for _, each in synced for of in (ABSENT, WITHOUT_TOKEN)]
+        yield _gauge(
             "taskbridge_reconcile_apps",
             "Apps at the last sync with DingTalk: listed, absent there but in the credentials file, without a token.",
-            labels=["corp_id", "state"],
+            ["corp_id", "state"],
+            apps,
         )
-        synced = GaugeMetricFamily(
+        yield _gauge(
             "taskbridge_reconcile_last_apps_sync_age_seconds",
             "Time since apps were last synced. No sample before the first.",
-            labels=["corp_id"],
+            ["corp_id"],
+            [(report.corp_id, (now_ms - ended_ms) / 1000) for ended_ms, report in synced],
         )
-        for ended_ms, report in store.app_tokens.last():
-            apps.add_metric([report.corp_id, "listed"], report.listed)
-            for state in (ABSENT, WITHOUT_TOKEN):
-                apps.add_metric([report.corp_id, state], len(report.of(state)))
-            synced.add_metric([report.corp_id], (self._clock.now_ms() - ended_ms) / 1000)
-        yield apps
-        yield synced
-        names = GaugeMetricFamily(
+        yield _gauge(
             "taskbridge_reconcile_names",
             "People and forms in tasks, by whose record is on the topic: from-dingtalk, imported, deleted, missing.",
-            labels=["corp_id", "kind", "record"],
+            ["corp_id", "kind", "record"],
+            store.names.counts(),
         )
-        for corp_id, kind, record, count in store.names.counts():
-            names.add_metric([corp_id, kind, record], count)
-        yield names
-        yield from self._of_forms(store)
-        age = GaugeMetricFamily(
-            "taskbridge_reconcile_last_whole_pass_age_seconds",
-            "Time since the last complete pass ended. No sample before the first.",
-        )
-        if (last_ms := store.findings.last_pass_ms(whole=True)) is not None:
-            age.add_metric([], (self._clock.now_ms() - last_ms) / 1000)
-        yield age
-
-    def _of_forms(self, store: Store) -> Iterator[Metric]:
-        waiting = GaugeMetricFamily(
+        yield _gauge(
             "taskbridge_reconcile_form_reads_waiting",
             "Instances whose values are to be read.",
-            labels=["corp_id"],
-        )
-        for corp_id, count in store.forms.waiting():
-            waiting.add_metric([corp_id], count)
-        yield waiting
-        scanned = GaugeMetricFamily(
-            "taskbridge_reconcile_form_scan_age_seconds",
-            "Time since which a form of the app was not scanned for changed values, of the oldest scan.",
-            labels=["corp_id", "app_type"],
+            ["corp_id"],
+            store.forms.waiting(),
         )
         oldest = dict[tuple[str, str], int]()
         for key, cursor in store.cursors.all():
             if key.work == WORK:
                 its = key.corp_id, key.app_type
                 oldest[its] = min(cursor.until_ms, oldest.get(its, cursor.until_ms))
-        for its, until_ms in oldest.items():
-            scanned.add_metric(its, (self._clock.now_ms() - until_ms) / 1000)
-        yield scanned
+        yield _gauge(
+            "taskbridge_reconcile_form_scan_age_seconds",
+            "Time since which a form of the app was not scanned for changed values, of the oldest scan.",
+            ["corp_id", "app_type"],
+            [(*its, (now_ms - until_ms) / 1000) for its, until_ms in oldest.items()],
+        )
+        last_ms = store.findings.last_pass_ms(whole=True)
+        yield _gauge(
+            "taskbridge_reconcile_last_whole_pass_age_seconds",
+            "Time since the last complete pass ended. No sample before the first.",
+            [],
+            [] if last_ms is None else [((now_ms - last_ms) / 1000,)],
+        )
+
+
+def _gauge(name: str, description: str, labels: Sequence[str], rows: Iterable[Sequence[Any]]) -> Metric:
+    return _filled(GaugeMetricFamily(name, description, labels=labels), rows)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, rows: Iterable[Sequence[Any]]) -> Metric:
+    """The family with a sample for each row, which has the labels and then the value."""
+    for *labels, value in rows:
+        family.add_metric(labels, value)
+    return family
 
 
 def _iso(at_ms: int | None) -> str | None:
