@@ -258,13 +258,7 @@ def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> li
 
 
 def _listed(task: wire.RunningTask) -> wire.ListedTask:
-    return wire.ListedTask(
-        process_instance_id=task.process_instance_id,
-        task_id=task.task_id,
-        actual_actioner_id=task.actual_actioner_id,
-        create_time=task.create_time,
-        active_time=task.active_time,
-    )
+    return msgspec.convert(msgspec.structs.replace(task, activity_id=None), wire.ListedTask, from_attributes=True)
 
 
 def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.OperationRecord]:
