@@ -49,6 +49,13 @@ SHOWN = """() => {
   self.shown = [];
   registration.showNotification = async (title, options) => void shown.push([title, options]);
 }"""
+LOOKS_OFTEN = """
+from taskbridge.center.reminders import reminding
+reminding._EVERY_S = 0.2
+from taskbridge.center.app import main
+main()
+"""
+"""The task center, with a look for reminders five times a second."""
 
 
 @pytest.fixture
@@ -67,7 +74,8 @@ def center(tmp_path: Path) -> Generator[CenterProcess]:
     )
     port = free_port()
     environment = oidc_settings(port, tmp_path / "secret", CORP) | {"CENTER_REMINDERS_FILE": str(file)}
-    with without_kafka(tmp_path, _write, **environment) as process, certified_provider(port, process.url):
+    running = without_kafka(tmp_path, _write, code=LOOKS_OFTEN, **environment)
+    with running as process, certified_provider(port, process.url):
         yield process
 
 
@@ -115,7 +123,7 @@ def test_a_push_message_is_shown_by_the_service_worker(
     assert bytes(page.evaluate("subscribed")) == decoded(key)
 
     arrive(center, "访客 <b>")
-    wait_until(lambda: len(service.received) == 1, 90, what="the message")
+    wait_until(lambda: len(service.received) == 1, what="the message")
     [(_, content)] = service.received
     assert content == {"title": "您有 1 项新待办", "body": "访客 <b>", "tag": "I-new T-1", "hash": "#pending/I-new"}
 

@@ -39,9 +39,9 @@ class CenterProcess(ForkedService):
 
 @contextlib.contextmanager
 def without_kafka(
-    folder: Path, write: Callable[[AnsweringCenter], None], **environment: str
+    folder: Path, write: Callable[[AnsweringCenter], None], *, code: str | None = None, **environment: str
 ) -> Generator[CenterProcess]:
-    """A task center whose lists are complete with what ``write`` writes."""
+    """A task center whose lists are complete with what ``write`` writes; with ``code``, one changed for a test."""
     process = CenterProcess(folder, Connection("127.0.0.1:1", "http://127.0.0.1:1", {}))
     process.environment |= {"CENTER_PUBLIC_URL": process.url, **environment}
     database = open_database(None, process.data_dir)
@@ -53,7 +53,7 @@ def without_kafka(
     rows.close()
     database.close()
     with process:
-        process.start()
+        process.start(code)
         deadline = time.monotonic() + 60
         while not process.is_ready():
             assert time.monotonic() < deadline, process.log_path.read_text()
