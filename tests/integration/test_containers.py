@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,12 +35,10 @@ ASSIGNEE = "0169"
 
 @pytest.fixture(scope="module")
 def daemon(disk_folder: Callable[[], Path]) -> Generator[DockerDaemon]:
+    """It has the image of our services."""
     with DockerDaemon(disk_folder()) as daemon:
         daemon.make_base()
-        with ThreadPoolExecutor(1) as pool:
-            ours = pool.submit(image.main, ["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
-            docker.build(daemon, disk_folder())
-            ours.result()
+        image.main(["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
         yield daemon
 
 
@@ -116,8 +113,9 @@ class Composed:
 # In every run, the image is built and started, and unit/local/test_compose.py reads compose.yaml.
 @pytest.mark.nightly
 def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_container(
-    daemon: DockerDaemon, tmp_path: Path, eventually: Callable[..., Any]
+    daemon: DockerDaemon, disk_folder: Callable[[], Path], tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
+    docker.build(daemon, disk_folder())
     composed = Composed(daemon, tmp_path)
     try:
         composed.run("up", "--detach", "--wait")
