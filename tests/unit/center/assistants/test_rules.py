@@ -24,9 +24,9 @@ from taskbridge.center.actions.systems import Away, FormRead
 from taskbridge.center.actions.targets import Endpoint
 from taskbridge.center.api.current_form import NewestForms
 from taskbridge.center.assistants.proposals import CONFIRM, PROPOSED_AN_HOUR, Proposals
-from taskbridge.center.assistants.rules import RulesFile
+from taskbridge.center.assistants.rules import Rule, Rules, RulesFile
 from taskbridge.center.tables import actions, audit
-from taskbridge.runtime.settings import FileBroken
+from taskbridge.runtime.settings import FileBroken, parse_toml
 from taskbridge.schemas.events import SOURCE_YIDA, Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -152,6 +152,11 @@ def test_a_long_remark_makes_room_for_who_decided(database: Database, tmp_path: 
         assert action.remark.endswith(f"\u597d {BY}")
 
 
+def rule() -> Rule:
+    [found] = parse_toml(RULE, Rules).rules
+    return found
+
+
 @pytest.mark.parametrize(
     "amount",
     [
@@ -159,18 +164,20 @@ def test_a_long_remark_makes_room_for_who_decided(database: Database, tmp_path: 
         *("", "[5]", '"5"', "true", "05", "5.", ".5", "5\n", "\u0665", "5.0000001", "9" * 16, None),
     ],
 )
-def test_what_is_no_plain_number_below_it_is_proposed(database: Database, tmp_path: Path, amount: str | None) -> None:
-    with ruled(database, tmp_path) as world:
-        world.forms.values["amount"] = amount
-        assert world.propose(remark="the amount is 5")["status"] == "OPEN"
-        assert (world.forms.reads, world.stored, world.served.wakes) == (1, [], [])
+def test_what_is_no_plain_number_below_it_is_not_allowed(amount: str | None) -> None:
+    assert not rule().allows({"amount": amount})
 
 
 @pytest.mark.parametrize("amount", ["0", "5", "0.50", "1000.499999", "999.0"])
-def test_a_plain_number_below_it_is_enough(database: Database, tmp_path: Path, amount: str) -> None:
+def test_a_plain_number_below_it_is_enough(amount: str) -> None:
+    assert rule().allows({"amount": amount})
+
+
+def test_what_is_not_allowed_is_proposed(database: Database, tmp_path: Path) -> None:
     with ruled(database, tmp_path) as world:
-        world.forms.values["amount"] = amount
-        assert world.propose()["status"] == "CONFIRMED"
+        world.forms.values["amount"] = "1000.5"
+        assert world.propose(remark="the amount is 5")["status"] == "OPEN"
+        assert (world.forms.reads, world.stored, world.served.wakes) == (1, [], [])
 
 
 def test_an_amount_in_a_sub_form_or_of_another_field_is_none(database: Database, tmp_path: Path) -> None:
