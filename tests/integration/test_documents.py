@@ -167,7 +167,11 @@ def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newc
     return Newcomer(folder, environment, ports)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to/add-a-source.md"])
+TUTORIAL = pytest.param("docs/tutorial.md", marks=pytest.mark.nightly)
+"""It is the path of the README with more to look at."""
+
+
+@pytest.mark.parametrize("document", ["README.md", TUTORIAL, "docs/how-to/add-a-source.md"])
 def test_commands_of_a_document_do_what_it_says(
     newcomer: Newcomer, document: str, eventually: Callable[..., object]
 ) -> None:
