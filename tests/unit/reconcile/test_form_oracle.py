@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["databases", "dialect"]
 
-SEEDS = [pytest.param(each, marks=[pytest.mark.nightly] if each > 1 else []) for each in range(10)]
+SEEDS = [pytest.param(each, marks=[pytest.mark.nightly] if each > 0 else []) for each in range(10)]
 DAYS, STEP_MS = 4, 30 * MINUTE_MS
 PER_DAY = 60
 KEEP_DAYS = 17
