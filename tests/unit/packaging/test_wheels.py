@@ -199,6 +199,8 @@ def test_the_edge_alone_serves_and_brings_no_stream_engine(
         assert edge.stop() == 0
 
 
+# In every run, deptry compares each part's imports with its requirements, and the edge is installed alone.
+@pytest.mark.nightly
 def test_the_streams_alone_bring_their_parts_of_faust(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
@@ -209,6 +211,7 @@ def test_the_streams_alone_bring_their_parts_of_faust(
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
 
+@pytest.mark.nightly
 def test_the_task_center_alone_needs_no_stream_processor(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
@@ -229,6 +232,7 @@ def test_the_program_creates_the_tables_in_postgresql(program: Installed, databa
         assert done.stdout.startswith("The database is at revision "), done.stderr
 
 
+@pytest.mark.nightly
 def test_reconcile_alone_starts_without_the_services(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
