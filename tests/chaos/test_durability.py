@@ -48,7 +48,7 @@ SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").spl
 KAFKA_TIMEOUT_S = 0.5
 SENDERS = 12
 INSTANCES_EACH = 4
-PERIOD_S = 0.12
+PERIOD_S = 0.2
 HEALING_PERIOD_S = 2 * PERIOD_S
 SPOOL_MB = 24
 DISK_MB = SPOOL_MB + 26  # with the file of remembered signatures, which is allocated at the start
@@ -94,7 +94,7 @@ class Senders:
         self._period_s = PERIOD_S
 
     def _send_all(self, sender: int) -> None:
-        # A hundred a second: httpx2 would need five times the CPU for each, and the edge runs on the same cores.
+        # Sixty a second: httpx2 would need five times the CPU for each, and the edge runs on the same cores.
         client = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=15)
         due = time.monotonic()
         for number in itertools.count():

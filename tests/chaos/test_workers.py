@@ -103,7 +103,7 @@ def test_nothing_is_lost_or_wrong_or_notified_twice(own_stack: OwnStack, tmp_pat
     connection.registry.register(topics.ALL)
     workers = [Worker(tmp_path, connection) for _ in range(WORKERS)]
     misfortunes = Misfortunes(seed, workers, own_stack)
-    load = Load(connection, seed)
+    load = Load(connection, seed, at_once=10)
     misfortunes.revive()
     try:
         misfortunes.run(SECONDS)

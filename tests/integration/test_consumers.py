@@ -183,7 +183,7 @@ class Receiving:
 
 
 class CompanyAtWork:
-    """A thread that writes what a simulated company does to the events topic, some fifty callbacks a second."""
+    """A thread that writes what a simulated company does to the events topic: its past, then 20 callbacks a second."""
 
     def __init__(self, bridge: Connection) -> None:
         self._bridge = bridge
@@ -201,7 +201,9 @@ class CompanyAtWork:
         # However long the broker needs to come back.
         config = producer_config(self._bridge.bootstrap_servers, {"message.timeout.ms": "0"})
         producer = Producer(cast("dict[str, Any]", config), logger=LIBRDKAFKA)
-        while not self._stop.wait(0.02):
+        left = 800
+        while not self._stop.wait(0.0 if left > 0 else 0.05):
+            left -= 1
             now_ms = time.time_ns() // 1_000_000
             posting = simulation.next(now_ms)
             event = event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=now_ms)

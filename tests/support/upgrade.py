@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.local.simulation import Posting
 
-RATE = float(os.environ.get("TASKBRIDGE_UPGRADE_RATE", "20"))
+RATE = float(os.environ.get("TASKBRIDGE_UPGRADE_RATE", "10"))
 ANSWER_WITHIN_S = 60
 MOST_AT_ONCE = 100
 """Connections. The edge closes those above the number it can serve, as it does slow senders'."""

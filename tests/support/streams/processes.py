@@ -51,10 +51,13 @@ class Worker(ForkedService):
 
 
 class Load:
-    """A thread that writes the lives of new instances, a few at a time, until it is stopped."""
+    """A thread that writes the lives of new instances, a few at a time, until it is stopped.
 
-    def __init__(self, connection: Connection, seed: int) -> None:
-        self._connection = connection
+    Some 150 events a second with ``at_once=2``: the tests fold all of them again, and a busy machine takes longer.
+    """
+
+    def __init__(self, connection: Connection, seed: int, *, at_once: int = 2) -> None:
+        self._connection, self._at_once = connection, at_once
         self._chance = random.Random(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -66,7 +69,7 @@ class Load:
 
     def _write(self) -> None:
         while not self._stop.is_set():
-            produce(self._connection, lives(10, seed=self._chance.randrange(1 << 30)))
+            produce(self._connection, lives(self._at_once, seed=self._chance.randrange(1 << 30)))
             time.sleep(0.1)
 
 
