@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "10"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
-EVENTS_PER_S = 30
+EVENTS_PER_S = 15
 SESSION_S = 6
 
 
@@ -70,7 +70,7 @@ class Publisher(InBackground):
     def work(self) -> None:
         began = time.monotonic()
         while not self.is_over.is_set():
-            self.publish(10)
+            self.publish(3)
             self.is_over.wait(max(0.0, began + self.sent / EVENTS_PER_S - time.monotonic()))
         assert self._producer.flush(300) == 0
 

@@ -58,7 +58,7 @@ class Steadily(InBackground):
 
     def work(self) -> None:
         with Sender(self._url) as sender:
-            while not self.is_over.wait(0.01):
+            while not self.is_over.wait(0.05):
                 instance_id = f"of-three-{len(self.instances)}"
                 parameters = parameters_of("create", instance_id=instance_id)
                 answer = sender.post("create", parameters, system_token=SYSTEM_TOKEN, encoding="json")
