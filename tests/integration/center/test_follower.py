@@ -277,6 +277,7 @@ def test_positions_are_renewed_at_rest_and_nothing_waits_for_it(
     topic: StatesTopic, sqlite_database: Database, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_EVERY_S", {"health": 1.0, "topics": 600.0, "renewal": 0.1, "purge": 3600.0})
+    monkeypatch.setattr(module, "_ANSWER_S", 5.0)
 
     def renewed_at() -> int:
         with sqlite_database.read() as connection:
@@ -285,7 +286,7 @@ def test_positions_are_renewed_at_rest_and_nothing_waits_for_it(
     states = states_of(lives(5, seed=10))
     topic.publish(states[:5])
     # A broker answers the requests of a connection one after the other, and a fetch at rest waits for records.
-    follower = topic.follower(sqlite_database, **{"fetch.wait.max.ms": "30000"})
+    follower = topic.follower(sqlite_database, **{"fetch.wait.max.ms": "8000"})
     with capture_logs() as logs:
         follower.start()
         try:
