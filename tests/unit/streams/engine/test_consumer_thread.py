@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import (
     DefaultRecordBatchBuilder,
     _DefaultRecordBatchBuilderPy,  # pyright: ignore[reportPrivateUsage]
@@ -197,6 +197,19 @@ def test_header_names_that_are_not_utf_8_have_replacement_characters(
     ]
     assert [(each[2], each[3], each[5], each[6], each[10]) for each in found] == written
     assert behind == 110 + len(records)
+
+
+def test_a_length_beyond_the_batch_behind_a_name_that_is_not_utf_8_is_refused() -> None:
+    headers: Any = [(Foreign.of(b"\xff"), None), ("name", None)]
+    built = batch([(0, None, None, headers)], made_by=_DefaultRecordBatchBuilderPy)
+    at = built.index(b"\x08name")
+    built[at : at + 1] = b"\xfe\xff\xff\xff\x0f"
+    built[8:12] = (len(built) - 12).to_bytes(4, "big")
+    _sum(built)
+    found, _ = read(
+        (FetchedRecords, FetchedPartition), fetched([built]), start=100, aborted=None, isolation=READ_COMMITTED
+    )
+    assert found == [CorruptRecordException]
 
 
 def test_a_fetched_batch_has_all_that_a_fetcher_reads() -> None:

@@ -16,6 +16,7 @@ from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.record.default_records import _DefaultRecordBatchPy  # pyright: ignore[reportPrivateUsage]
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import decode_varint_py
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
@@ -146,6 +147,10 @@ class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # the C version 
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer = _Lossy(self._buffer)
+
+    def _read_msg(self, decode_varint: Any = decode_varint_py) -> Any:
+        # That in C reads behind the buffer, and the process crashes.
+        return super()._read_msg(decode_varint)
 
 
 def _lossy(batch: Any, data: bytes) -> Iterator[Any]:
