@@ -67,14 +67,15 @@ class CenterSettings(DatabaseSettings):
     """File with the token that the webhooks services require of the task center. It is read at each request."""
     corp_id: TextOrNone = None
     """Corp of all people who sign in. A header or claim with the corp, if one is set, is used in place of it."""
-    mapped_id: TextOrNone = None
+    mapped_id: str | None = None
     """Type of id in the proxies' header or the provider's claim, if it is not the user id: `employee_number`, or the
-    name of another id in the people topic. With a claim, the person must have been imported either way."""
+    name of another id in the people topic. With a claim, the person must have been imported either way. Not for a proxy
+    and a provider at once, whose ids may be of two types."""
     sso_proxies: Networks = ()
     """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
     sso_user_header: str = "x-forwarded-user"
     """Header in which these proxies send the id of the person who signed in."""
-    sso_corp_header: str | None = None
+    sso_corp_header: TextOrNone = None
     """Header in which these proxies send the person's corp. `CENTER_SSO_PROXIES` requires this or `CENTER_CORP_ID`."""
     sso_groups_header: TextOrNone = None
     """Header in which these proxies send the person's groups, comma-separated. They must set or remove it in every

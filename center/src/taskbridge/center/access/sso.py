@@ -28,7 +28,7 @@ Raises NotNow while not all people are known.
 """
 _ID_MAX = 256
 _GROUPS_MAX = 16_384
-_NO_MAPPED_IDS = ("corp_id", "user_id", "name", "department")
+_NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,10 @@ def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> Single
         return None
     if settings.sso_corp_header is None and settings.corp_id is None:
         raise ConfigurationError("CENTER_SSO_PROXIES: set CENTER_SSO_CORP_HEADER or CENTER_CORP_ID")
+    if mapped_id is not None and settings.oidc_issuer is not None:
+        raise ConfigurationError(
+            "CENTER_MAPPED_ID is for the ids of CENTER_SSO_PROXIES or of CENTER_OIDC_ISSUER: unset one"
+        )
     return SingleSignOn(settings, users_of)
 
 
