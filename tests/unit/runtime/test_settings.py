@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel
 
+from taskbridge.center.live.hub import Hub
 from taskbridge.center.settings import CenterSettings
+from taskbridge.edge import quarantine
+from taskbridge.edge.server import protocol
 from taskbridge.runtime.access import on_loopback
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, load_settings, parse_toml
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams import worker
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -56,6 +60,11 @@ def test_a_setting_of_an_earlier_release_is_an_error_that_says_what_replaced_it(
     with pytest.raises(ConfigurationError) as caught:
         load_settings(StreamsSettings, {**GIVEN, "STREAMS_RESTORE_BUFFER_BYTES": "1"})
     assert str(caught.value) == "STREAMS_RESTORE_BUFFER_BYTES is no longer a setting: it is 64 MiB. Remove it"
+
+
+def test_what_an_error_says_of_a_constant_is_so() -> None:
+    constants = quarantine.MAX_PER_MINUTE, protocol.HEAD_S, worker.WATCHDOG_S, Hub.most_of_person
+    assert constants == (600, 10.0, 120.0, 32)
 
 
 def test_a_setting_that_is_missing_because_it_is_misspelled_is_named_next_to_its_nearest() -> None:

@@ -186,6 +186,7 @@ REMOVED = {
     "CENTER_SSO_MAPPED_ID": "set CENTER_MAPPED_ID in place of it",
     "CENTER_SSO_STREAM_S": "streams of people whom a proxy names end after 300 s",
     "EDGE_HEADER_TIMEOUT_S": "headers have 10 s",
+    "EDGE_MAX_CONNECTIONS_PER_ADDRESS": "limit them in the proxy or firewall",
     "EDGE_MAX_HEADER_BYTES": "headers have at most 16 KiB",
     "EDGE_MAX_URL_BYTES": "a URL has at most 65,535 bytes",
     "EDGE_QUARANTINE_MAX_PER_MINUTE": "600 rejected callbacks of one sender are stored per minute",
