@@ -9,7 +9,7 @@ from support.center import database, databases, sqlite_database
 __all__ = ["database", "databases", "sqlite_database"]
 
 FOLDER = Path(__file__).parent
-QUERIES = ("answers", "export", "marks", "pages", "waiting")
+QUERIES = ("answers", "export", "marks", "pages", "push", "start", "waiting")
 OF_SQL = {FOLDER, FOLDER / "live", FOLDER / "operations", *(FOLDER / "api" / f"test_{each}.py" for each in QUERIES)}
 
 
