@@ -115,7 +115,7 @@ def test_any_replica_answers_for_every_user_and_a_killed_one_makes_none_of_them_
     read_topic: Callable[[str], list[Message]],
     eventually: Any,
 ) -> None:
-    produce(connection, lives(100, seed=21))
+    produce(connection, lives(50, seed=21))
     streams_service.start()
     for each in replicas:
         each.start()
@@ -126,7 +126,7 @@ def test_any_replica_answers_for_every_user_and_a_killed_one_makes_none_of_them_
     killed, left = replicas
     killed.signal(signal.SIGKILL)
     killed.exit_code()
-    produce(connection, lives(50, seed=22))
+    produce(connection, lives(25, seed=22))
     eventually(lambda: caught_up(connection), what="all events are processed")
     eventually(lambda: not wrong(connection, read_topic, left), what="the other follows all partitions")
     killed.start()

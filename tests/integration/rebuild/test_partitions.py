@@ -81,8 +81,8 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     old = OldProducer(connection)
-    events = lives(150, seed=41)
-    old.produce(events[:500])
+    events = lives(80, seed=41)
+    old.produce(events[:250])
     for worker in workers:
         worker.start()
 
@@ -98,11 +98,11 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     eventually(folded, what="the first events are folded")
     load = Load(connection, seed=42)
     try:
-        old.produce(events[500:700])
+        old.produce(events[250:350])
         moved = rebuild.run("--rebuild", "--partitions", str(AFTER))
         assert (moved["partitions"], moved["lost"]) == (AFTER, 0)
         # It has not seen the new ones yet.
-        old.produce(events[700:])
+        old.produce(events[350:])
     finally:
         load.stop()
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")

@@ -131,7 +131,7 @@ def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple
 def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_version_alone_remain(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
-    produce(connection, lives(300, seed=21))
+    produce(connection, lives(150, seed=21))
     first, _ = workers
     first.start()
     processed(connection, [first], eventually)
@@ -275,7 +275,7 @@ def test_a_killed_rebuild_changes_nothing_and_the_next_one_completes(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     first, second = workers
-    produce(connection, lives(500, seed=23))
+    produce(connection, lives(200, seed=23))
     first.start()
     processed(connection, [first], eventually)
 

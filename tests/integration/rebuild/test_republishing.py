@@ -59,7 +59,7 @@ def write_as_the_release_before(connection: Connection, read: Read) -> None:
 def test_states_and_notifications_are_published_again_while_workers_run(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
-    produce(connection, lives(150, seed=31))
+    produce(connection, lives(80, seed=31))
     for worker in workers:
         worker.start()
     processed(connection, workers, eventually)
@@ -72,7 +72,7 @@ def test_states_and_notifications_are_published_again_while_workers_run(
         found = rebuild.run("--republish")
     finally:
         load.stop()
-    assert found["instances"] >= 150
+    assert found["instances"] >= 80
     processed(connection, workers, eventually)
     assert_all_is_right(connection, read)
 

@@ -53,10 +53,10 @@ class Worker(ForkedService):
 class Load:
     """A thread that writes the lives of new instances, a few at a time, until it is stopped.
 
-    Some 150 events a second with ``at_once=2``: the tests fold all of them again, and a busy machine takes longer.
+    Some 75 events a second with ``at_once=1``: the tests fold all of them again, and a busy machine takes longer.
     """
 
-    def __init__(self, connection: Connection, seed: int, *, at_once: int = 2) -> None:
+    def __init__(self, connection: Connection, seed: int, *, at_once: int = 1) -> None:
         self._connection, self._at_once = connection, at_once
         self._chance = random.Random(seed)
         self._stop = threading.Event()
