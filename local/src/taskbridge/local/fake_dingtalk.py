@@ -127,23 +127,29 @@ class Company:
     """
 
     def __init__(self, events: Iterable[TaskEvent] = ()) -> None:
-        self._happened: dict[str, list[TaskEvent]] = {}
+        self._happened: dict[str, tuple[TaskEvent, ...]] = {}
+        """By time."""
+        self._known: dict[str, tuple[tuple[TaskEvent, ...], TrueInstance]] = {}
+        """Each instance after these events, as it was read last: lists read all of them each time."""
         for event in events:
             self.happened(event)
 
     def happened(self, event: TaskEvent) -> None:
         """Record an event, which happened at ``occurred_at``."""
-        self._happened.setdefault(event.instance_id, []).append(event)
+        events = (*self._happened.get(event.instance_id, ()), event)
+        self._happened[event.instance_id] = tuple(sorted(events, key=lambda each: each.occurred_at))
 
     def instance(self, instance_id: str, *, at_ms: int) -> TrueInstance | None:
         """The instance at that time; None before its first event and after its deletion."""
-        events = [each for each in self._happened.get(instance_id, ()) if each.occurred_at <= at_ms]
+        events = tuple(each for each in self._happened.get(instance_id, ()) if each.occurred_at <= at_ms)
         if not events:
             return None
-        events.sort(key=lambda each: each.occurred_at)
-        known = _first(events[0])
-        for event in events:
+        before, known = self._known.get(instance_id, ((), None))
+        if known is None or events[: len(before)] != before:
+            before, known = (), _first(events[0])
+        for event in events[len(before) :]:
             known = _after(known, event)
+        self._known[instance_id] = events, known
         return None if known.is_deleted else known
 
     def instances(self, *, at_ms: int) -> Iterator[TrueInstance]:
