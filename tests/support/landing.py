@@ -36,15 +36,16 @@ encode_form, _encode_values = form_codec(REGISTRY).encode, form_data_codec(REGIS
 encode_person = person_codec(REGISTRY).encode
 
 
-def new_target(databases: Databases, dialect: str) -> Database:
+@contextmanager
+def new_target(databases: Databases, dialect: str) -> Generator[Database]:
     """An empty target that is prepared."""
-    where = databases.empty_url(dialect)
-    if isinstance(where, Path):
-        where.mkdir(parents=True)
-        where = f"sqlite:///{where / 'target.db'}"
-    target = open_target(where, schema=SCHEMA)
-    prepare(target)
-    return target
+    with databases.lent_url(dialect, schema=SCHEMA) as where:
+        if isinstance(where, Path):
+            where.mkdir(parents=True)
+        target = open_target(where if isinstance(where, str) else where / "target.db", schema=SCHEMA)
+        prepare(target)
+        yield target
+        target.close()
 
 
 class LandProcess(Replica):

@@ -20,9 +20,8 @@ __all__ = ["databases", "dialect"]
 
 @pytest.fixture
 def target(databases: Databases, dialect: str) -> Generator[Database]:
-    found = new_target(databases, dialect)
-    yield found
-    found.close()
+    with new_target(databases, dialect) as found:
+        yield found
 
 
 @pytest.fixture

@@ -154,10 +154,9 @@ EXPECTED: dict[str, Callable[[Month], list[tuple[Any, ...]]]] = {
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def landed(databases: Databases, request: pytest.FixtureRequest) -> Generator[Database]:
-    target = new_target(databases, request.param)
-    land_month(target)
-    yield target
-    target.close()
+    with new_target(databases, request.param) as target:
+        land_month(target)
+        yield target
 
 
 def in_sqlite(query: str) -> str:
