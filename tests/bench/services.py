@@ -13,6 +13,7 @@ import httpx2
 from tests.bench.command import NotCounted
 from tests.bench.toolchains import CHECKOUT
 
+from taskbridge.local.bridge import CONSUMERS_NICENESS
 from taskbridge.local.child import Child
 from taskbridge.local.host import LOOPBACK, free_ports
 
@@ -42,7 +43,9 @@ def start_service(
     """
     argv, env = _command(module, *arguments, settings=settings, checkout=checkout)
     log_path = folder / f"{'-'.join([module, *arguments])}.log"
-    child = Child(argv, env=env, cwd=checkout, log_path=log_path, orphan_signal=signal.SIGKILL)
+    # As `taskbridge up` runs them.
+    niceness = CONSUMERS_NICENESS if module == "taskbridge.cli" and "edge" not in arguments else 0
+    child = Child(argv, env=env, cwd=checkout, log_path=log_path, orphan_signal=signal.SIGKILL, niceness=niceness)
     stack.callback(child.end, signal.SIGTERM, timeout_s=20)
     return child.pid
 

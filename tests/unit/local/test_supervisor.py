@@ -247,6 +247,19 @@ time.sleep(100)
         wait_until(lambda: not is_running(worker))
 
 
+def test_a_service_gives_way_to_others_also_where_each_session_has_its_own_share(tmp_path: Path) -> None:
+    # On Linux a niceness counts within a session, unless the session's own group has it as well: sched(7), autogroup.
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        specs = [service(tmp_path, OBEDIENT, name=f"service-{number}", niceness=5) for number in range(3)]
+        supervisor.start(*specs, service(tmp_path, OBEDIENT, name="first"))
+        pids = [supervisor.pid(each.name) or 0 for each in specs]
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert [os.getpriority(os.PRIO_PROCESS, each) for each in pids] == [own + 5] * 3
+        assert os.getpriority(os.PRIO_PROCESS, supervisor.pid("first") or 0) == own
+        groups = [group for each in pids if (group := Path(f"/proc/{each}/autogroup")).exists()]
+        assert [each.read_text().split()[-1] for each in groups] == ["5"] * len(groups)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ties children to their parent")
 @pytest.mark.parametrize("end", ["killed", "ended without stop"])
 def test_no_service_outlives_its_supervisor(end: str, tmp_path: Path) -> None:

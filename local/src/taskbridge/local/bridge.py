@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+CONSUMERS_NICENESS = 5
+"""Where the processors are busy, an edge and Kafka come first: a callback is posted once, a record can wait."""
 _WEBHOOKS_PORT = "8700"
 _QUEUES = 8
 """Each holds net.core.somaxconn connections, 4096 by default: in total a minute of callbacks at 500/s."""
@@ -262,6 +264,7 @@ class Bridge:
             {**environment, **({"EDGE_OPERATOR_PORT": port} if port else {})},
             command="edge",
             sockets=self._sockets,
+            niceness=0,
             is_up=lambda answer: answer.is_success or not self._has_apps(),
         )
 
@@ -273,6 +276,7 @@ class Bridge:
         *,
         command: str | None = None,
         sockets: Sequence[socket.socket] = (),
+        niceness: int = CONSUMERS_NICENESS,
         is_up: Callable[[httpx2.Response], bool] = lambda answer: answer.is_success,
     ) -> ServiceSpec:
         return ServiceSpec(
@@ -286,6 +290,7 @@ class Bridge:
             # Time to finish open requests.
             orphan_signal=signal.SIGTERM,
             sockets=sockets,
+            niceness=niceness,
         )
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:

@@ -21,9 +21,11 @@ _POLL_S = 0.05
 _LINE_MAX = 200
 
 
-def tethered(argv: Sequence[str], *, orphan_signal: signal.Signals, descriptors: Sequence[int] = ()) -> list[str]:
+def tethered(
+    argv: Sequence[str], *, orphan_signal: signal.Signals, descriptors: Sequence[int] = (), niceness: int = 0
+) -> list[str]:
     """The command that becomes ``argv`` and gets ``orphan_signal`` when the thread that started it ends, on Linux."""
-    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(orphan_signal))]
+    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(orphan_signal)), str(niceness)]
     return [*tether, ",".join(map(str, descriptors)), *argv]
 
 
@@ -31,7 +33,8 @@ class Child:
     """A running process whose output goes to the end of ``log_path``; a log over 5 MB is moved aside first.
 
     It has its own session, so that the terminal's Ctrl-C reaches the supervisor only, which then stops
-    the children in order. ``sockets`` listen, and are passed as systemd does (``LISTEN_FDS``).
+    the children in order. ``sockets`` listen, and are passed as systemd does (``LISTEN_FDS``). The higher its
+    ``niceness``, the smaller its share of busy processors.
 
     Raises:
         OSError: the log cannot be written or no process can be created. A missing program is an exit status and
@@ -47,6 +50,7 @@ class Child:
         log_path: Path,
         orphan_signal: signal.Signals,
         sockets: Sequence[socket.socket] = (),
+        niceness: int = 0,
     ) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         if log_path.exists() and log_path.stat().st_size > _LOG_MAX_BYTES:
@@ -56,7 +60,7 @@ class Child:
         with log_path.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
-                tethered(argv, orphan_signal=orphan_signal, descriptors=given),
+                tethered(argv, orphan_signal=orphan_signal, descriptors=given, niceness=niceness),
                 env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,

@@ -45,6 +45,7 @@ class ServiceSpec:
     orphan_signal: signal.Signals = signal.SIGKILL
     # Listening sockets passed at each start: connections wait in them while the program is down.
     sockets: Sequence[socket.socket] = ()
+    niceness: int = 0
 
     def start(self) -> Child:
         return Child(
@@ -54,6 +55,7 @@ class ServiceSpec:
             log_path=self.log_path,
             orphan_signal=self.orphan_signal,
             sockets=self.sockets,
+            niceness=self.niceness,
         )
 
 

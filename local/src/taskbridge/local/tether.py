@@ -1,7 +1,7 @@
 """Run the program given as arguments, tied to its parent: it dies when the parent process ends in any way.
 
-Run as ``python -I -S tether.py PARENT_PID SIGNAL DESCRIPTORS PROGRAM ARGUMENT...``. DESCRIPTORS, with commas, are of
-listening sockets, which the program receives as from systemd. A program of its own instead of a
+Run as ``python -I -S tether.py PARENT_PID SIGNAL NICENESS DESCRIPTORS PROGRAM ARGUMENT...``. DESCRIPTORS, with commas,
+are of listening sockets, which the program receives as from systemd. A program of its own instead of a
 ``preexec_fn``, because Python code between fork and exec can hang where the parent has threads.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 _PR_SET_PDEATHSIG = 1
+_AUTOGROUP_ATTEMPTS, _AUTOGROUP_PAUSE_S = 50, 0.11
 _FIRST_GIVEN = 3  # sd_listen_fds(3): the first descriptor
 
 
 def main() -> None:
-    parent_pid, signal_number, descriptors, *argv = sys.argv[1:]
+    parent_pid, signal_number, niceness, descriptors, *argv = sys.argv[1:]
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415  slow to import, and not needed elsewhere
 
@@ -23,12 +25,30 @@ def main() -> None:
             sys.exit(f"cannot tie {argv[0]} to its parent: {os.strerror(ctypes.get_errno())}")
         if os.getppid() != int(parent_pid):  # it died before the call above, so no signal follows
             sys.exit("the parent process has ended already")
+    if int(niceness):
+        give_way(int(niceness))
     if descriptors:
         hand_over([int(each) for each in descriptors.split(",")])
     try:
         os.execvp(argv[0], argv)  # noqa: S606  replacing this process is the purpose
     except OSError as error:
         sys.exit(f"cannot run {argv[0]}: {error.strerror}")
+
+
+def give_way(niceness: int) -> None:
+    os.nice(niceness)
+    # Linux shares the processors between sessions first, and each has a niceness of its own: sched(7), autogroup.
+    # A user may set it ten times a second.
+    for _ in range(_AUTOGROUP_ATTEMPTS):
+        try:
+            with open("/proc/self/autogroup", "w") as group:  # noqa: PTH123  pathlib is slow to import
+                group.write(str(niceness))
+        except BlockingIOError:
+            time.sleep(_AUTOGROUP_PAUSE_S)
+        except OSError:  # no such groups here
+            return
+        else:
+            return
 
 
 def hand_over(descriptors: list[int]) -> None:
