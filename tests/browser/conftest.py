@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +20,32 @@ if TYPE_CHECKING:
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    """One per module: Playwright's event loop runs in this thread, and no other loop could run meanwhile."""
+@pytest.fixture(scope="session")
+def started() -> Generator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """The browser of this process, and the event loop of Playwright, which waits in this thread."""
     with chromium() as running:
+        loop = asyncio.get_running_loop()
+        _run(None)
+        try:
+            yield running, loop
+        finally:
+            _run(loop)
+    _run(None)
+
+
+@pytest.fixture(scope="module")
+def browser(started: tuple[Browser, asyncio.AbstractEventLoop]) -> Generator[Browser]:
+    """The same for all modules. Between them Playwright's loop does not count as running: others may run then."""
+    running, loop = started
+    _run(loop)
+    try:
         yield running
+    finally:
+        _run(None)
+
+
+def _run(loop: asyncio.AbstractEventLoop | None) -> None:
+    asyncio._set_running_loop(loop)
 
 
 @pytest.fixture

@@ -148,18 +148,19 @@ def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, 
     )
 
 
-def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_many_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    del fake.items[ME, "handled"][220:]
     page = open_page(fake.page_of(more="#handled"))
     expect(page.locator(".row")).to_have_count(50)
     page.locator(".rows").focus()
     for _ in range(3000):
         page.keyboard.press("PageDown")
-        if page.locator(".row").count() == 1000:
+        if page.locator(".row").count() == 220:
             break
         page.wait_for_timeout(20)
-    expect(page.locator(".row")).to_have_count(1000)
-    assert len(set(rows(page))) == 1000
-    expect(page.locator(".list-foot")).to_have_text("共 1000 条，已全部显示")
+    expect(page.locator(".row")).to_have_count(220)
+    assert len(set(rows(page))) == 220
+    expect(page.locator(".list-foot")).to_have_text("共 220 条，已全部显示")
     # Loading took the keyboard nowhere.
     assert page.evaluate("document.activeElement.role") == "listbox"
 
