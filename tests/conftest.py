@@ -24,7 +24,7 @@ from fastapi._compat import v2 as fastapi_fields
 from hypothesis import HealthCheck, settings
 
 from support.durations import TESTS, Durations
-from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
+from support.kafka.stack import AT_REST, KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
 from support.second_run import SecondRun
 from taskbridge.local.host import free_ports
@@ -201,7 +201,8 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
         if registry is None:
             chosen = _stack_in(folder, supervisor)
         else:
-            chosen = KafkaWithSharedRegistry(registry, folder, supervisor)
+            [port] = free_ports(1)
+            chosen = KafkaWithSharedRegistry(registry, folder, supervisor, port=port, settings=AT_REST)
         try:
             # Shown, not captured: the first run fetches 235 MB.
             with capture.global_and_fixture_disabled():

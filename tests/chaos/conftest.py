@@ -1,4 +1,4 @@
-"""A Kafka and a registry of the test's own, which it may freeze and kill."""
+"""A Kafka of the test's own, which it may freeze and kill. The registry is shared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from taskbridge.local.jvm import Endpoints
+
 
 @pytest.fixture
-def own_stack(tmp_path: Path) -> Generator[OwnStack]:
-    stack = OwnStack(tmp_path / "stack")
-    yield stack
-    stack.stop()
+def own_stack(stack: Endpoints, tmp_path: Path) -> Generator[OwnStack]:
+    own = OwnStack(tmp_path / "stack", registry_url=stack.registry_url)
+    yield own
+    own.stop()
 
 
 @pytest.fixture

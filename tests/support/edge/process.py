@@ -16,6 +16,7 @@ import httpx2
 from support import http_clients
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
 from support.forked import Forked, show_log
+from support.kafka.stack import KafkaWithSharedRegistry
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.child import tethered
 from taskbridge.local.host import free_port, free_ports
@@ -50,11 +51,11 @@ def wait_until(condition: Callable[[], Found], timeout_s: float = 60, *, what: s
 
 
 class OwnStack:
-    """Kafka and a registry of a test's own. A killed process is restarted."""
+    """Kafka of a test's own, and a registry unless one is given. A killed process is restarted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, registry_url: str | None = None) -> None:
         self.events: list[ServiceEvent] = []
-        self._folder = folder
+        self._folder, self._given = folder, registry_url
         self._ports = free_ports(2)
         self.start()
 
@@ -62,6 +63,10 @@ class OwnStack:
         """Start on the same ports and folder, also after ``stop``."""
         self._supervisor = Supervisor(on_event=self.events.append, backoff=Backoff(first_s=1.0))
         kafka_port, registry_port = self._ports
+        if self._given is not None:
+            self._stack = KafkaWithSharedRegistry(self._given, self._folder, self._supervisor, port=kafka_port)
+            self.endpoints = self._stack.start()
+            return
         self._stack = JvmStack(
             data_dir=self._folder,
             kafka_port=kafka_port,

