@@ -41,7 +41,7 @@ system_token = "{second}"
 """
 CALLS_LEFT = (
     "calls: ding1: 17 calls today, 17 this month, by reconcile's count; 233 left today"
-    " with RECONCILE_CALLS_PER_MONTH=2500. Only DingTalk's console tells what DingTalk counts"
+    " (RECONCILE_CALLS_PER_DAY=250, RECONCILE_CALLS_PER_MONTH=2500). Only DingTalk's console tells what DingTalk counts"
 )
 APPROVAL_CALLS = workflow.ListProcesses, workflow.ListProcessInstanceIds, workflow.GetProcessInstance
 CORP_TOKEN = 'corp_token = "fake-corp-token"'

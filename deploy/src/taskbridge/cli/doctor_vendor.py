@@ -55,7 +55,6 @@ _SINCE_MS = 30 * DAY_MS
 _NAMES = 5
 _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
-_SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_CALLS_PER_MONTH"
 _WITHOUT = {
     wire.GetFormListInApp.path: "the apps file must name the forms (forms = [...]), and there is no start page",
     wire.GetInstances.path: "reconcile finds nothing that was missed",
@@ -199,7 +198,8 @@ class _Questions:
         self._report(ok("permissions", f"{self._corp_id}: may read {', '.join(may)}"))
 
     async def _about_organization(self, credentials: Path | None) -> None:
-        edition = await self._ask("edition", self._organisation.edition(), _SEE_EDITION, is_needed=False)
+        do = "see the administration of Yida (平台管理), and set RECONCILE_CALLS_PER_MONTH"
+        edition = await self._ask("edition", self._organisation.edition(), do, is_needed=False)
         if edition is not None:
             self._report(ok("edition", f"{self._corp_id}: Yida calls the edition {edition}"))
         if self._organisation.organisation.corp_token is None:
@@ -304,5 +304,8 @@ def _calls_left(budget: Budget, corp_id: str) -> Finding:
         budget.check(corp_id)
     except OperatorError as error:
         return warning("calls", f"{says}; none left: {error}", "wait, or raise the limit")
-    left = f"{budget.left(corp_id)} left today with RECONCILE_CALLS_PER_MONTH={budget.allowance.per_month}"
-    return ok("calls", f"{says}; {left}. Only DingTalk's console tells what DingTalk counts")
+    day, month = budget.allowance.per_day, budget.allowance.per_month
+    of = f"RECONCILE_CALLS_PER_DAY={day}, RECONCILE_CALLS_PER_MONTH={month}"
+    return ok(
+        "calls", f"{says}; {budget.left(corp_id)} left today ({of}). Only DingTalk's console tells what DingTalk counts"
+    )
