@@ -7,7 +7,6 @@ import time
 import uuid
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
@@ -373,12 +372,14 @@ class Clock:
         return self.now
 
 
-def quarantine_of(
-    settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, *, per_minute: int = 10
-) -> Quarantine:
+@pytest.fixture
+def ten_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantines, "MAX_PER_MINUTE", 10)
+
+
+def quarantine_of(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock) -> Quarantine:
     bounded = settings.model_copy(update={"quarantine_max_bytes_per_day": 1 << 20})
-    with patch.object(quarantines, "MAX_PER_MINUTE", per_minute):
-        return Quarantine(bounded, publisher, Metrics().quarantine, clock=clock)
+    return Quarantine(bounded, publisher, Metrics().quarantine, clock=clock)
 
 
 def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> int:
@@ -389,6 +390,7 @@ def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> i
     return sum(each is not None for each in asyncio.run(run()))
 
 
+@pytest.mark.usefixtures("ten_a_minute")
 def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
@@ -401,6 +403,7 @@ def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
     assert flood(quarantine, "192.0.2.1", 1000) == 10
 
 
+@pytest.mark.usefixtures("ten_a_minute")
 def test_a_flood_from_everywhere_is_bounded(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     quarantine = quarantine_of(settings, publisher, Clock())
     assert sum(flood(quarantine, f"10.0.{each}.1", 5) for each in range(100)) == 100
@@ -408,7 +411,7 @@ def test_a_flood_from_everywhere_is_bounded(settings: EdgeSettings, publisher: M
 
 def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     clock = Clock()
-    quarantine = quarantine_of(settings, publisher, clock, per_minute=10_000)
+    quarantine = quarantine_of(settings, publisher, clock)
     body = b"x" * (64 << 10)
     for hour in range(25):
         clock.now = hour * 3600.0
@@ -446,6 +449,7 @@ def test_what_is_proven_is_stored_however_much_strangers_send(
     assert [callback.reason for callback in publisher.quarantined] == ["wrong-sign"] * 3 + ["no-taskId"]
 
 
+@pytest.mark.usefixtures("ten_a_minute")
 def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     quarantine = quarantine_of(settings, publisher, Clock())
     proven = Unverified("no-taskId")

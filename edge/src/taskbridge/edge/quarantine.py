@@ -139,10 +139,9 @@ class Quarantine:
         self._clock = clock
         self._bearer_tokens = [token.get_secret_value() for token in settings.bearer_tokens]
         self._timeout_s = settings.kafka_timeout_ms / 1000 + _SLACK_S
-        self._requests = MAX_PER_MINUTE
         self._bytes = settings.quarantine_max_bytes_per_day
-        self._all = {proven: self._buckets(self._requests * _ALL_SOURCES, self._bytes) for proven in (True, False)}
-        self._sources = PerSource(lambda: self._buckets(self._requests, self._bytes / _SOURCE_SHARE))
+        self._all = {proven: self._buckets(MAX_PER_MINUTE * _ALL_SOURCES, self._bytes) for proven in (True, False)}
+        self._sources = PerSource(lambda: self._buckets(MAX_PER_MINUTE, self._bytes / _SOURCE_SHARE))
         self._failures = RejectionLog(clock=clock)
 
     async def store(self, received: Received, rejection: Rejection) -> str | None:
