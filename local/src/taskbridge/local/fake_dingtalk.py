@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import uvicorn
+from msgspec.structs import asdict
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -261,10 +262,6 @@ def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> li
         for task in known.open_tasks
         for user_id in task.assignee_ids
     ]
-
-
-def _listed(task: wire.RunningTask) -> wire.ListedTask:
-    return msgspec.convert(msgspec.structs.replace(task, activity_id=None), wire.ListedTask, from_attributes=True)
 
 
 def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.OperationRecord]:
@@ -555,7 +552,8 @@ class FakeDingTalk:
             raise Refused(400, "invalidParameter.parameter.arrayLengthExceed", "ARRAY类型超长")
         # One missing instance fails the whole call: no document says what happens.
         found = [self._one(request.app_type, each) for each in ids]
-        return wire.ListedTasks([_listed(each) for known in found for each in running_tasks_answer(known, self._time)])
+        tasks = [asdict(each) for known in found for each in running_tasks_answer(known, self._time)]
+        return wire.ListedTasks([wire.ListedTask(**{**each, "activity_id": None}) for each in tasks])
 
     def _copies(self, given: Given) -> wire.TaskCopyPage:
         request = self._read(given, wire.GetTaskCopies, anybody=True)
