@@ -19,6 +19,7 @@ from taskbridge.streams.transactions.positions import Bounds
 
 NOW = 10**12
 DAY = 24 * 60 * 60 * 1000
+OLDEST = NOW - TOMBSTONE_RETENTION_MS * 3 // 4
 
 
 def start_of(position: StorePosition | None, bounds: Bounds) -> Start:
@@ -34,8 +35,17 @@ def start_of(position: StorePosition | None, bounds: Bounds) -> Start:
         (StorePosition(9, "first", NOW), Bounds(0, 10), 10),
         (StorePosition(4, "first", NOW), Bounds(5, 10), 5),
         (StorePosition(3, "first", NOW - 5 * DAY), Bounds(0, 10), 4),
+        (StorePosition(3, "first", OLDEST), Bounds(0, 10), 4),
     ],
-    ids=["new", "new-truncated", "in-the-middle", "at-the-end", "just-before-the-start", "away-for-days"],
+    ids=[
+        "new",
+        "new-truncated",
+        "in-the-middle",
+        "at-the-end",
+        "just-before-the-start",
+        "away-for-days",
+        "as-old-as-may-be",
+    ],
 )
 def test_a_store_continues_after_its_position(position: StorePosition | None, bounds: Bounds, offset: int) -> None:
     assert start_of(position, bounds) == Start(offset)
@@ -45,7 +55,7 @@ def test_a_store_continues_after_its_position(position: StorePosition | None, bo
     ("position", "bounds", "reason"),
     [
         (StorePosition(3, "other", NOW), Bounds(0, 10), "another changelog"),
-        (StorePosition(3, "first", NOW - TOMBSTONE_RETENTION_MS), Bounds(0, 10), "tombstones"),
+        (StorePosition(3, "first", OLDEST - 1), Bounds(0, 10), "tombstones"),
         (StorePosition(10, "first", NOW), Bounds(0, 10), "to 10"),
         (StorePosition(3, "first", NOW), Bounds(5, 10), "from 5"),
     ],
@@ -62,5 +72,5 @@ def test_a_standby_of_an_active_partition_is_none() -> None:
         standbys = {TP("changelog", 0), TP("changelog", 1)}
         return SimpleNamespace(assigned_actives=lambda: {*actives}, assigned_standbys=lambda: standbys)
 
-    found = assignment_of(assigned(TP("events", 0), TP("changelog", 0)), "changelog")
+    found = assignment_of(assigned(TP("events", 2), TP("changelog", 0)), "changelog")
     assert found == Assignment(frozenset({0}), frozenset({1}))
