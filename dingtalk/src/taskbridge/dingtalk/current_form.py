@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.center.actions.seen_form import values_of
 from taskbridge.center.actions.systems import FormRead, LoggedChange, Step
 from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.calls import Absent, NotOffered
@@ -37,7 +36,7 @@ class YidaForms:
                 found = await self._api.instance(instance_id)
         except Absent:
             return None
-        return FormRead(values_of(found.data), found.instance_status == wire.RUNNING, found)
+        return FormRead(found.texts(), found.instance_status == wire.RUNNING, found)
 
     async def changes(self, instance_id: str, read: FormRead, fields: Sequence[str]) -> Mapping[str, LoggedChange]:
         instance = cast("wire.Instance", read.about)

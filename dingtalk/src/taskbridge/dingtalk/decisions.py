@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from taskbridge.center.actions.conclusions import is_meant, is_said
-from taskbridge.center.actions.seen_form import digest_of, values_of
+from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.actions.store import ACCEPTED, CHANGED, DONE, OVERTAKEN
 from taskbridge.center.actions.systems import CALL_S, OPEN_S, Agent, Answer, Comment, Received
 from taskbridge.center.actions.targets import (
@@ -416,7 +416,7 @@ class YidaApp:
         except (Unreachable, Unexpected) as error:
             retry_at_ms = error.retry_at_ms if isinstance(error, Unreachable) else 0
             raise Unsent(str(error), retry_at_ms=retry_at_ms) from None
-        if digest_of(values_of(found.data)) != action.seen_form:
+        if digest_of(found.texts()) != action.seen_form:
             raise Refused("the form has changed since the person saw it", CHANGED)
 
     async def read_back(self, action: Action) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from msgspec import Struct, field, to_builtins
+from msgspec import Struct, field, json, to_builtins
 
 from taskbridge.schemas import outcomes
 
@@ -363,6 +363,19 @@ class Member(Struct, frozen=True, rename="camel", omit_defaults=True):
     name: Name | str | None = None
 
 
+_EXACT = json.Encoder(decimal_format="number")
+
+
+def _text_of(value: Any) -> str | None:
+    """JSON has the digits that DingTalk sent. None if it is nested too deeply."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return _EXACT.encode(value).decode()
+    except RecursionError:
+        return None
+
+
 class Instance(Struct, frozen=True, rename="camel", omit_defaults=True):
     process_instance_id: str
     form_uuid: str | None = None
@@ -377,6 +390,10 @@ class Instance(Struct, frozen=True, rename="camel", omit_defaults=True):
     """The people with an open task."""
     data: dict[str, Any] | None = None
     """The form."""
+
+    def texts(self) -> dict[str, str | None]:
+        """The form's values as callbacks have them: texts and nulls as they are, all others as JSON text."""
+        return {name: _text_of(value) for name, value in (self.data or {}).items()}
 
 
 class InstancePage(Struct, frozen=True, rename="camel"):

@@ -22,7 +22,6 @@ from taskbridge.dingtalk.times import DAY_MS, day_of, next_day_ms, next_month_ms
 from taskbridge.reconcile.form_store import DELETED_MS, SCAN, WORK, Defined, Scan, Target, digest_of, is_late
 from taskbridge.reconcile.form_values import Definition, Protection, fields_of, protected
 from taskbridge.reconcile.repairer import BACKFILL, RECONCILE
-from taskbridge.reconcile.repairs import form_texts
 from taskbridge.reconcile.store import Cursor, CursorKey
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
@@ -577,7 +576,7 @@ class FormSync:
             return None
         if before is None and reading.changed_ms < its.kept_since(form_uuid, now_ms=self._clock.now_ms()):
             return None
-        data = await self._protected(app, form_uuid, form_texts(instance.data))
+        data = await self._protected(app, form_uuid, instance.texts())
         if data is None:
             held[instance.process_instance_id] = reading.changed_ms, self._not_before[*target[:2], form_uuid]
             return None

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:reconcile:v1")
 """The namespace of the ids of repairs, which are never the id of a callback."""
-_EXACT = msgspec.json.Encoder(decimal_format="number")
 _PASSED_ON = frozenset({wire.FORWARD, wire.RESTART, wire.REDIRECT})
 _ACTIONS = {Status.COMPLETED: Action.COMPLETED, Status.CANCELLED: Action.CANCELLED}
 
@@ -211,7 +210,7 @@ def _of_instance(snapshot: Snapshot, state: TaskState | None) -> Iterator[_Diffe
             "process_name": snapshot.process_name,
             "form_uuid": instance.form_uuid,
             "created_at": None if snapshot.created is None else snapshot.created.first,
-            "form_data": form_texts(instance.data),
+            "form_data": instance.texts(),
         }
     yield (Kind.INSTANCE if is_unknown else Kind.END), fields
 
@@ -324,19 +323,3 @@ def _originator(instance: wire.Instance) -> Person | None:
     if isinstance(member.name, wire.Name):
         return Person(user_id, member.name.name_in_chinese or member.name.name_in_english)
     return Person(user_id, member.name)
-
-
-def form_texts(data: Mapping[str, Any] | None) -> dict[str, str | None]:
-    """A form's values by field id: texts and nulls as they are, all others as JSON text, as in callbacks."""
-    return {
-        name: value if value is None or isinstance(value, str) else _json_text(value)
-        for name, value in (data or {}).items()
-    }
-
-
-def _json_text(value: Any) -> str | None:
-    """With the digits that DingTalk sent. None if it is nested too deeply."""
-    try:
-        return _EXACT.encode(value).decode()
-    except RecursionError:
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -20,11 +20,6 @@ _EMPTY = ("", "[]", "{}")
 _NOT_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _COMPANION = "_id"
 """The end of the field with the ids of the people or departments whose names are in the field before it."""
-
-
-def values_of(data: Mapping[str, Any] | None) -> dict[str, str | None]:
-    """A system's values as events have them: texts, with lists and objects as JSON."""
-    return {name: _text_of(value) for name, value in (data or {}).items()}
 
 
 def digest_of(values: Values) -> str:
@@ -43,12 +38,6 @@ def changed_fields(start: Values, now: Values) -> list[str]:
     own = [each for each in now if not (each.endswith(_COMPANION) and each.removesuffix(_COMPANION) in now)]
     names = dict.fromkeys((*own, *start))
     return [each for each in names if _meaning(start.get(each)) != _meaning(now.get(each))]
-
-
-def _text_of(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()
 
 
 def _meaning(text: str | None) -> object:
