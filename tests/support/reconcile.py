@@ -19,8 +19,8 @@ from taskbridge.local.fake_dingtalk import Company, FakeCluster, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.budget import Allowance, Budget
-from taskbridge.reconcile.repairer import Context, Rules
-from taskbridge.reconcile.runs import Backfill, PassReport, make_pass
+from taskbridge.reconcile.repairer import Context, Rules, Tally
+from taskbridge.reconcile.runs import PassReport, import_history, make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.store import Store
 from taskbridge.runtime.bounded_http import open_http
@@ -190,11 +190,11 @@ class Reconciled:
     async def run(self, clock: FakeClock) -> PassReport:
         return await make_pass(self.context(clock), self.apis)
 
-    async def backfill(self, api: YidaApi, clock: FakeClock, since_ms: int) -> Backfill:
+    async def backfill(self, api: YidaApi, clock: FakeClock, since_ms: int) -> Tally:
         await self.catch_up()
-        work = Backfill(self.context(clock), api, on_progress=lambda _: None)
-        await work.run(since_ms)
-        return work
+        tally = Tally()
+        await import_history(self.context(clock), api, since_ms, tally=tally, on_progress=lambda _: None)
+        return tally
 
     def context(self, clock: FakeClock, rules: Rules | None = None) -> Context:
         return Context(self.store, self.streams, clock, rules or self.rules, self.catch_up)

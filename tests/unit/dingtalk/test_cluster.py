@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
@@ -30,7 +30,8 @@ from taskbridge.dingtalk.apps import App, Corp, Organisation
 from taskbridge.dingtalk.calls import Calls, NotOffered, Pace, Refused, Unexpected, Unreachable, Unsent
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.local.fake_dingtalk import Company, FakeCluster, FakeDingTalk, served
-from taskbridge.reconcile.runs import Copies
+from taskbridge.reconcile.repairer import Tally
+from taskbridge.reconcile.runs import find_copies
 from taskbridge.runtime.bounded_http import open_http
 from taskbridge.schemas.errors import OperatorError
 
@@ -149,12 +150,8 @@ async def test_a_company_is_repaired_with_the_calls_of_a_cluster_too(*, is_clust
         assert report.is_whole
         assert found.streams.published
         assert not is_cluster or found.dingtalk.calls[wire.GetRunningTaskList.path] == 1
-        repairer = Copies(found.context(clock), found.apis[0])
-        if is_cluster:
-            with pytest.raises(NotOffered):
-                await repairer.run(["u-1"], 0)
-        else:
-            await repairer.run(["u-1"], 0)
+        with pytest.raises(NotOffered) if is_cluster else nullcontext():
+            await find_copies(found.context(clock), found.apis[0], ["u-1"], 0, tally=Tally())
 
 
 class Gateway:

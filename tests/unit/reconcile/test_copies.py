@@ -14,9 +14,9 @@ from taskbridge.dingtalk.apps import Organisation
 from taskbridge.dingtalk.organisation import GetNotifyMe, OrganisationApi
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_organisation import FakeOrganisation
-from taskbridge.reconcile.repairer import Context
+from taskbridge.reconcile.repairer import Context, Tally
 from taskbridge.reconcile.repairs import copied
-from taskbridge.reconcile.runs import Copies
+from taskbridge.reconcile.runs import find_copies
 from taskbridge.reconcile.store import Store
 from taskbridge.schemas.events import Action
 
@@ -55,11 +55,11 @@ async def published_by(found: FakeApi, *, corp_token: str | None, lost: Action |
     if corp_token is not None:
         given = Organisation(found.client.app.corp, "manager", SecretStr(corp_token))
         organisation = OrganisationApi(found.calls, given)
-    copies = Copies(Context(store, streams, found.clock, RULES, catch_up), found.client, organisation)
+    context, people, tally = Context(store, streams, found.clock, RULES, catch_up), ["u-nobody", "u-li"], Tally()
     try:
-        await copies.run(["u-nobody", "u-li"], NOW - 9 * DAY_MS)
+        await find_copies(context, found.client, people, NOW - 9 * DAY_MS, tally=tally, organisation=organisation)
     finally:
-        assert copies.tally.rows == 2
+        assert tally.rows == 2
     return streams
 
 

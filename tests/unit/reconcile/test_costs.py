@@ -15,8 +15,9 @@ from taskbridge.dingtalk import wire
 from taskbridge.dingtalk.times import DAY_MS
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.assembly import allowance_of
+from taskbridge.reconcile.repairer import Tally
 from taskbridge.reconcile.repairs import Kind
-from taskbridge.reconcile.runs import Copies
+from taskbridge.reconcile.runs import find_copies
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import Action, Lifecycle
@@ -81,13 +82,13 @@ async def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -
         await found.catch_up()
         people = found.store.states.people(api.app.corp_id, api.app.app_type)
         everybody = {user_id for each in ours if each.action is Action.COPIED for user_id in each.recipient_ids}
-        copies = Copies(found.context(clock), api)
-        await copies.run(sorted({*people, *everybody}), BEGIN - DAY_MS)
+        context, tally = found.context(clock), Tally()
+        await find_copies(context, api, sorted({*people, *everybody}), BEGIN - DAY_MS, tally=tally)
         assert found.dingtalk.calls == {wire.GetToken.path: 1, wire.GetTaskCopies.path: len({*people, *everybody})}
-        assert copies.tally.repairs[api.app.app_type, Kind.COPY] > 0
+        assert tally.repairs[api.app.app_type, Kind.COPY] > 0
         published = len(found.streams.published)
         await found.catch_up()
-        await copies.run(people, BEGIN - DAY_MS)
+        await find_copies(context, api, people, BEGIN - DAY_MS, tally=tally)
         assert len(found.streams.published) == published
         # The real callbacks change nobody's lists any more.
         lines = found.streams.lines()

@@ -20,7 +20,8 @@ from taskbridge.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.dingtalk.organisation import OrganisationApi
 from taskbridge.reconcile.app import FORM_DATA_WORK, LOCK, replay_rejected, run, store_pass
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_form_reader, open_reconciler
-from taskbridge.reconcile.runs import Backfill, Copies, estimate, make_pass
+from taskbridge.reconcile.repairer import Tally
+from taskbridge.reconcile.runs import estimate, find_copies, import_history, make_pass
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.kafka import read_kafka_config
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from taskbridge.dingtalk.api import YidaApi
     from taskbridge.reconcile.applications import Report
     from taskbridge.reconcile.assembly import LocalData, Reconciler
-    from taskbridge.reconcile.repairer import Tally
 
 _BACKFILL_LOCK = "backfill.lock"
 environment_of = partial(service_environment, "RECONCILE")
@@ -151,14 +151,14 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, repor
                 f" {tally.repairs.total()} events; about {left_s / 60:.0f} min left"
             )
 
-        work = Backfill(found.context, api, on_progress=show)
+        tally = Tally()
 
         async def run() -> None:
             nonlocal expected
             expected = (await estimate(api, found.context.clock, since_ms=since_ms)).instances
-            await work.run(since_ms)
+            await import_history(found.context, api, since_ms, tally=tally, on_progress=show)
 
-        return await _outcome_of(run(), work.tally, app_type)
+        return await _outcome_of(run(), tally, app_type)
 
     return _run(_settings(environment), work, lock=_BACKFILL_LOCK)
 
@@ -174,8 +174,9 @@ def copies(
         people = users or found.data.store.states.people(api.app.corp_id, app_type)
         report(f"{len(people)} people, a call each; {found.data.budget.left(api.app.corp_id)} calls left today")
         proven = {each.organisation.corp_id: each for each in found.organisations if each.organisation.corp_token}
-        run = Copies(found.context, api, proven.get(api.app.corp_id))
-        return await _outcome_of(run.run(people, since_ms), run.tally, app_type)
+        tally, organisation = Tally(), proven.get(api.app.corp_id)
+        run = find_copies(found.context, api, people, since_ms, tally=tally, organisation=organisation)
+        return await _outcome_of(run, tally, app_type)
 
     return _run(_settings(environment), work, lock=_BACKFILL_LOCK)
 

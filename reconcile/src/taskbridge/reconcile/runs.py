@@ -215,96 +215,92 @@ async def estimate(api: YidaApi, clock: Clock, *, since_ms: int) -> Estimate:
     return Estimate(len(counts), sum(counts), pages, sum(counts) + math.ceil(sum(counts) / IDS_PER_CALL))
 
 
-class Backfill:
-    """Imports the history of one app. After an interruption it continues; after its end it starts again."""
+async def import_history(
+    context: Context, api: YidaApi, since_ms: int, *, tally: Tally, on_progress: Callable[[Tally], None]
+) -> None:
+    """Import all instances of one app that were modified since then: the backfill.
 
-    def __init__(self, context: Context, api: YidaApi, *, on_progress: Callable[[Tally], None]) -> None:
-        """``on_progress`` gets the tally after each page."""
-        self.tally = Tally()
-        self._repairer = Repairer(context, api, work=BACKFILL, tally=self.tally, on_progress=on_progress)
+    After an interruption it continues; after its end it starts again. ``on_progress`` gets the tally after each page.
 
-    async def run(self, since_ms: int) -> None:
-        """Import all instances that were modified since then.
-
-        Raises:
-            Later, Refused, Unexpected: A call failed. What was imported stays.
-            Absent: Some forms do not exist. All others were imported.
-            OperatorError: Kafka does not accept an event.
-        """
-        api = self._repairer.api
-        forms, absent = await api.forms(), set[str]()
-        for form in forms:
-            try:
-                await _read_form(self._repairer, form, since_ms)
-            except Absent:
-                absent.add(form.form_uuid)
-        await self._repairer.settle()
-        for error in self._repairer.not_understood.values():
-            raise error
-        for form in forms:
-            key = CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid)
-            self._repairer.store.cursors.delete(key)
-        if absent:
-            raise _absent(absent)
-
-
-class Copies:
-    """Finds copies whose callbacks never arrived: by person, because no call lists those of an instance.
-
-    It costs a call for each person and app, one for each further hundred of a person's copies, and with an
-    ``organisation`` one for a person with lost copies.
+    Raises:
+        Later, Refused, Unexpected: A call failed. What was imported stays.
+        Absent: Some forms do not exist. All others were imported.
+        OperatorError: Kafka does not accept an event.
     """
+    repairer = Repairer(context, api, work=BACKFILL, tally=tally, on_progress=on_progress)
+    forms, absent = await api.forms(), set[str]()
+    for form in forms:
+        try:
+            await _read_form(repairer, form, since_ms)
+        except Absent:
+            absent.add(form.form_uuid)
+    await repairer.settle()
+    for error in repairer.not_understood.values():
+        raise error
+    for form in forms:
+        context.store.cursors.delete(CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid))
+    if absent:
+        raise _absent(absent)
 
-    def __init__(self, context: Context, api: YidaApi, organisation: OrganisationApi | None = None) -> None:
-        """``organisation`` has a corp token. Only so it is known when a lost copy was made, and where it is read."""
-        self.tally = Tally()
-        self._repairer = Repairer(context, api, work=RECONCILE, tally=self.tally)
-        self._organisation = organisation
 
-    async def run(self, people: Sequence[str], since_ms: int) -> None:
-        """Publish the copies to these people, of known instances that were created since then.
+async def find_copies(
+    context: Context,
+    api: YidaApi,
+    people: Sequence[str],
+    since_ms: int,
+    *,
+    tally: Tally,
+    organisation: OrganisationApi | None = None,
+) -> None:
+    """Publish the copies to these people whose callbacks never arrived, of known instances created since then.
 
-        Raises:
-            Later, Refused, Unexpected: A call failed. What was found for the people before stays.
-            OperatorError: Kafka does not accept an event.
-        """
-        app = self._repairer.api.app
-        for user_id in people:
-            lost: dict[str, tuple[TaskState, int]] = {}
-            async for rows in self._repairer.api.copies(user_id, since_ms):
-                found = [each for row in rows if (each := self._lost(row, user_id)) is not None]
-                lost |= {state.instance_id: (state, at_ms) for state, at_ms in found}
-            notices: dict[str, wire.CopyNotice] = {}
-            if lost and self._organisation is not None:
-                with suppress(NotOffered):  # then they lack their times and their pages
-                    notices = await self._organisation.copies(app.app_type, user_id, since_ms)
-            now_ms = self._repairer.clock.now_ms()
-            await self._repairer.publish(
-                [
-                    copied(
-                        state,
-                        user_id,
-                        created_ms=at_ms,
-                        notice=notices.get(each),
-                        received_at=now_ms,
-                        url=app.url_of(each),
-                    )
-                    for each, (state, at_ms) in lost.items()
-                ]
-            )
+    By person, because no call lists the copies of an instance. It costs a call for each person, one for each further
+    hundred of a person's copies, and with an ``organisation`` one for a person with lost copies.
 
-    def _lost(self, row: wire.TaskCopy, user_id: str) -> tuple[TaskState, int] | None:
-        """The state that lacks this copy, and when its instance was created; None if nothing is known to be lost."""
-        store, settle_ms = self._repairer.store, self._repairer.rules.settle_ms
-        state, created = store.states.find(str(row.process_instance_id)), span_of(row.create_time)
-        self.tally.rows += 1
-        if state is None or state is GONE or created is None or user_id in {each.user_id for each in state.copied}:
-            return None
-        modified = span_of(row.modified_time)
-        if modified is None or modified.end + settle_ms > store.states.current_ms:
-            self.tally.unsettled += 1
-            return None
-        return state, created.first
+    ``organisation`` has a corp token. Only so it is known when a lost copy was made, and where it is read.
+
+    Raises:
+        Later, Refused, Unexpected: A call failed. What was found for the people before stays.
+        OperatorError: Kafka does not accept an event.
+    """
+    repairer = Repairer(context, api, work=RECONCILE, tally=tally)
+    for user_id in people:
+        lost: dict[str, tuple[TaskState, int]] = {}
+        async for rows in api.copies(user_id, since_ms):
+            found = [each for row in rows if (each := _lost(repairer, row, user_id)) is not None]
+            lost |= {state.instance_id: (state, at_ms) for state, at_ms in found}
+        notices: dict[str, wire.CopyNotice] = {}
+        if lost and organisation is not None:
+            with suppress(NotOffered):  # then they lack their times and their pages
+                notices = await organisation.copies(api.app.app_type, user_id, since_ms)
+        now_ms = context.clock.now_ms()
+        await repairer.publish(
+            [
+                copied(
+                    state,
+                    user_id,
+                    created_ms=at_ms,
+                    notice=notices.get(each),
+                    received_at=now_ms,
+                    url=api.app.url_of(each),
+                )
+                for each, (state, at_ms) in lost.items()
+            ]
+        )
+
+
+def _lost(repairer: Repairer, row: wire.TaskCopy, user_id: str) -> tuple[TaskState, int] | None:
+    """The state that lacks this copy, and when its instance was created; None if nothing is known to be lost."""
+    states = repairer.store.states
+    state, created = states.find(str(row.process_instance_id)), span_of(row.create_time)
+    repairer.tally.rows += 1
+    if state is None or state is GONE or created is None or user_id in {each.user_id for each in state.copied}:
+        return None
+    modified = span_of(row.modified_time)
+    if modified is None or modified.end + repairer.rules.settle_ms > states.current_ms:
+        repairer.tally.unsettled += 1
+        return None
+    return state, created.first
 
 
 def _absent(forms: set[str]) -> Absent:
