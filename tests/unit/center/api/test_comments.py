@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from support.center_rows import state, unchecked
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
+from taskbridge.center.access.access import Caller
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.systems import Away, Busy, Comment
@@ -22,7 +23,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Person, Status, TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
     import httpx2
@@ -48,6 +49,7 @@ class Vendor:
 
     async def read(self, form_uuid: str, instance_id: str) -> Sequence[Comment] | None:
         self.requests.append((form_uuid, instance_id))
+        await asyncio.sleep(0)
         if self.is_silent:
             await asyncio.Event().wait()
         if self.problem is not None:
@@ -61,9 +63,14 @@ class World:
     def __init__(self, served: Served, provider: Any) -> None:
         self.served, self._provider, self.vendor = served, provider, Vendor()
         served.systems.reader = self.vendor.read
+        self.store(("I-1", "I-1/comments", "I-2"))
+
+    def store(self, instance_ids: Iterable[str]) -> list[str]:
         tasks = (TaskEntry("T-1", Status.PENDING, ("bob",)),)
         its: dict[str, Any] = {"corp_id": "ours", "form_uuid": "FORM-1", "originator": Person("ann", "Ann")}
-        served.rows.store(*(state(each, tasks=tasks, **its) for each in ("I-1", "I-1/comments", "I-2", "I-3")))
+        stored = [*instance_ids]
+        self.served.rows.store(*(state(each, tasks=tasks, **its) for each in stored))
+        return stored
 
     def browser(self, user: str) -> TestClient:
         self._provider.claims["preferred_username"] = user
@@ -267,28 +274,34 @@ def test_a_vendor_that_does_not_answer_holds_nobody(world: World, monkeypatch: p
     assert world.browser("ann").get(PATH).json()["reason"] == "not-now"
 
 
-def test_a_caller_has_so_many_read_and_what_is_used_up_is_tried_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_caller_has_so_many_read_and_what_is_used_up_is_tried_again(world: World) -> None:
     ann, bob = world.browser("ann"), world.browser("bob")
-    monkeypatch.setattr(module, "_SHOWN_S", 0.0)
-    for _ in range(118):
-        ann.get(PATH)
-    reasons = [ann.get(f"/v1/instances/I-{number}/comments").json()["reason"] for number in (1, 2, 3)]
-    assert reasons == [None, None, "not-now"]
-    assert bob.get("/v1/instances/I-3/comments").json()["reason"] is None
+    paths = [f"/v1/instances/{each}/comments" for each in world.store(f"N-{each}" for each in range(121))]
+    assert [ann.get(each).json()["reason"] for each in paths] == [None] * 120 + ["not-now"]
     assert world.served.comments_read.count("limited") == 1
-    monkeypatch.setattr(module, "_SHOWN_S", 60.0)
     world.vendor.problem = Busy("the calls of the day are used up")
-    assert [bob.get(PATH).json()["reason"] for _ in range(2)] == ["not-now"] * 2
+    assert [bob.get(paths[-1]).json()["reason"] for _ in range(2)] == ["not-now"] * 2
     world.vendor.problem = None
-    assert bob.get(PATH).json()["reason"] is None
+    assert bob.get(paths[-1]).json()["reason"] is None
     assert world.served.comments_read.count("limited") == 3
 
 
-def test_what_is_read_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.vendor.comments = [Comment(str(each), "bob", "x" * 5_000, each, None) for each in range(300)]
+async def test_those_who_open_an_instance_at_the_same_time_share_a_call() -> None:
+    vendor, counted = Vendor(), list[str]()
+    reader, its = module.CommentReader(counted.append), state("I-1", form_uuid="FORM-1")
+    callers = [Caller("sso", rate_key=each) for each in ("ann", "bob")]
+    found = await asyncio.gather(*(reader.of(each, its, vendor.read) for each in callers))
+    assert ([len(each.items) for each in found], len(vendor.requests), counted) == ([1, 1], 1, ["read"])
+
+
+@pytest.fixture
+def one_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 1)
+
+
+@pytest.mark.usefixtures("one_remembered")
+def test_what_is_read_is_bounded(world: World) -> None:
+    world.vendor.comments = [Comment(str(each), "bob", "x" * 5_000, each, None) for each in range(300)]
     ann = world.browser("ann")
     items = ann.get(PATH).json()["items"]
     assert [each["comment_id"] for each in items] == [str(each) for each in range(200, 300)], "the newest"

@@ -7,8 +7,6 @@ Lists read none. What was read is shown to all who may see the instance, for a m
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
@@ -27,6 +25,7 @@ from taskbridge.center.api.routes import JsonAnswer
 from taskbridge.center.api.talk import REPEATED_MS, may_urge, waited_for
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.rates import Rate
+from taskbridge.runtime.remembered import Remembered
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 
@@ -152,37 +151,35 @@ class CommentReader:
         """``counted`` is called with the result of each reading."""
         self._counted = counted
         self._of_caller = Rate(_OF_CALLER, per_s=_HOUR_S)
-        self._known: OrderedDict[tuple[str, str], tuple[float, _Found]] = OrderedDict()
+        self._known = Remembered[_Found](_SHOWN_S, keys=_REMEMBERED)
 
     def forget(self, state: TaskState) -> None:
-        self._known.pop((state.corp_id, state.instance_id), None)
+        self._known.forget((state.corp_id, state.instance_id))
 
     async def of(self, caller: Caller, state: TaskState, read: ReadComments | None) -> _Found:
-        if read is None or state.form_uuid is None:
+        form_uuid = state.form_uuid
+        if read is None or form_uuid is None:
             return _Found((), "not-offered")
-        key, now = (state.corp_id, state.instance_id), time.monotonic()
-        until, known = self._known.get(key, (0.0, _Found()))
-        if now < until:
-            return known
-        if not self._of_caller.allows(caller.rate_key):
+
+        async def find() -> _Found:
+            if not self._of_caller.allows(caller.rate_key):
+                raise Busy
+            found, result = await self._read(read(form_uuid, state.instance_id))
+            self._counted(result)
+            return found
+
+        try:
+            return await self._known.of((state.corp_id, state.instance_id), find)
+        except Busy:
             self._counted(LIMITED)
             return _Found((), "not-now")
-        found, result = await self._read(read(state.form_uuid, state.instance_id))
-        self._counted(result)
-        if result == LIMITED:
-            return found
-        self._known[key] = time.monotonic() + _SHOWN_S, found
-        self._known.move_to_end(key)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return found
 
     @staticmethod
     async def _read(comments: Awaitable[Sequence[Comment] | None]) -> tuple[_Found, str]:
         try:
             found = await answered(comments)
         except Busy:
-            return _Found((), "not-now"), LIMITED
+            raise
         except Away as error:
             log.warning("comments_not_read", problem=str(error))
             return _Found((), "not-now"), NOT_NOW
