@@ -41,7 +41,6 @@ _OPEN_INSTANCES = 30
 
 _REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
 _AUTOMATIC, _DELEGATED = 0.15, 0.1
-_RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
 FIRST_TASK = 10**10
@@ -169,16 +168,16 @@ class Simulation:
                 return
             if agrees is None and chance.random() < _CANCELLED:
                 yield self._post(instance, "cancel", instance.decided(task_id, instance.applicant) | step)
-                yield self._post(instance, "create", instance.ended(self._now_ms, _TERMINATED, ""))
+                yield self._post(instance, "create", instance.ended(self._now_ms, wire.TERMINATED, ""))
                 break
             if agrees is None:
                 decided = instance.decided(task_id, chance.choice(assignees)) | step | self._decider()
                 yield self._post(instance, "complete", decided)
             if agrees is None and chance.random() < _REFUSED:
-                yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "disagree"))
+                yield self._post(instance, "create", instance.ended(self._now_ms, wire.COMPLETED, "disagree"))
                 break
             if number == len(process.steps):
-                yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "agree"))
+                yield self._post(instance, "create", instance.ended(self._now_ms, wire.COMPLETED, "agree"))
                 if process.copied_to is not None:
                     copied = chance.sample(_of(process.copied_to), k=chance.randint(1, 2))
                     yield self._post(instance, "cc", instance.described(self._now_ms, copied=copied))
@@ -211,7 +210,7 @@ class _Instance:
         self._serial_no = f"{process.code}-{chance.randrange(10**6):06d}"
         self._form: dict[str, str | None] = {name: chance.choice(values) for name, values in process.form.items()}
         self._title = process.title.format(name=self.applicant.name, **self._form)
-        self._state: dict[str, Any] = {"processInstanceStatus": _RUNNING}
+        self._state: dict[str, Any] = {"processInstanceStatus": wire.RUNNING}
         self._filed_ms = 0
 
     def assignees(self, approval: Approval) -> list[Employee]:

@@ -27,7 +27,7 @@ _STORED_MS = 90 * 86_400_000
 _AGAIN_S = 3600.0
 _FOR_EVER = 1 << 62
 _SHOWN_MOST = 200
-_USED = Upsert(assistants, only_new=False)
+_USED = Upsert(assistants)
 
 
 class Clients:
