@@ -28,7 +28,7 @@ from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import load_settings
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import optional_iso
 from taskbridge.schemas.errors import ConfigurationError, OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
@@ -239,5 +239,5 @@ def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None)
         ],
         # By app, why it was not checked completely.
         "problems": dict(problems),
-        "retry_at": None if retry_at_ms is None else iso(retry_at_ms),
+        "retry_at": optional_iso(retry_at_ms),
     }

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from taskbridge.reconcile.applications import ABSENT, WITHOUT_TOKEN
 from taskbridge.reconcile.form_store import WORK
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,8 +26,8 @@ def status_of(data: LocalData) -> dict[str, Any]:
     """Cursors, calls left, repairs by app and day, last callbacks, unconfirmed absences, apps, names and problems."""
     store, budget = data.store, data.budget
     return {
-        "last_pass_at": _iso(store.findings.last_pass_ms(whole=False)),
-        "last_whole_pass_at": _iso(store.findings.last_pass_ms(whole=True)),
+        "last_pass_at": optional_iso(store.findings.last_pass_ms(whole=False)),
+        "last_whole_pass_at": optional_iso(store.findings.last_pass_ms(whole=True)),
         "forms": [
             {**key._asdict(), "since": iso(cursor.since_ms), "read_until": iso(cursor.until_ms)}
             for key, cursor in store.cursors.all()
@@ -210,7 +210,3 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, rows: Iterable[Sequ
     for *labels, value in rows:
         family.add_metric(labels, value)
     return family
-
-
-def _iso(at_ms: int | None) -> str | None:
-    return None if at_ms is None else iso(at_ms)

@@ -124,6 +124,10 @@ def iso(time_ms: int) -> str:
     return rfc3339(time_ms if FIRST_MS <= time_ms <= LAST_MS else min(max(time_ms, FIRST_MS), LAST_MS))
 
 
+def optional_iso(time_ms: int | None) -> str | None:
+    return None if time_ms is None else iso(time_ms)
+
+
 def headers_of(message: Message) -> list[Header]:
     """All headers in their order. A header without a value has an empty one."""
     return [(name, value or b"") for name, value in header_pairs(message)]

@@ -14,7 +14,7 @@ from taskbridge.runtime.database import Database, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.remembered import Remembered
 from taskbridge.runtime.settings import FileBroken
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.webhooks import store
 from taskbridge.webhooks.delivery_client import DeliveryClient
@@ -76,7 +76,7 @@ class Operations:
                     "format": None if endpoint is None else endpoint.entry.format,
                     "state": condition if name in endpoints else "removed",
                     "disabled": None if state is None else state.disabled,
-                    "failing_since": None if state is None else _iso(state.failing_since),
+                    "failing_since": None if state is None else optional_iso(state.failing_since),
                     "waiting": here.deliveries,
                     "oldest_s": round(here.oldest_s, 1),
                     "given_up": given_up.get(name, Waiting()).deliveries,
@@ -188,11 +188,7 @@ def _delivery(row: Row[Any]) -> dict[str, Any]:
         "at": iso(row.at),
         "outcome": Outcome(row.outcome).name.lower(),
         "attempts": row.attempts,
-        "attempted_at": _iso(row.attempted_at),
+        "attempted_at": optional_iso(row.attempted_at),
         "status": row.status,
         "problem": row.problem,
     }
-
-
-def _iso(moment: int | None) -> str | None:
-    return None if moment is None else iso(moment)

@@ -26,7 +26,7 @@ from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.rates import AtOnce, Rate
 from taskbridge.runtime.refusals import Forbidden, NotNow, Unknown
 from taskbridge.runtime.remembered import Remembered
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Status
 from taskbridge.schemas.json_forms import to_json
@@ -257,5 +257,5 @@ def _changed(field: str, start: Values, change: LoggedChange | None) -> models.C
         "field": field,
         "before": start.get(field),
         "user_id": None if change is None else change.user_id,
-        "at": None if at is None else iso(at),
+        "at": optional_iso(at),
     }

@@ -26,7 +26,7 @@ from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.rates import Rate
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.remembered import Remembered
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def _agent(agent: Agent) -> models.YidaAgentOut:
         "agent": {"user_id": user_id, "name": name},
         "principal": {"user_id": principal_id, "name": principal_name},
         "is_for_all": agent.is_for_all,
-        "starts_at": None if agent.starts_at is None else iso(agent.starts_at),
-        "ends_at": None if agent.ends_at is None else iso(agent.ends_at),
+        "starts_at": optional_iso(agent.starts_at),
+        "ends_at": optional_iso(agent.ends_at),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.center.api.form_files import files_of
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.json_forms import person_json
 from taskbridge.schemas.views import Entry, began_at_of
@@ -47,9 +47,9 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
         "step_name": entry.step_name,
         "decided_by": entry.decided_by,
         "outcome": entry.outcome,
-        "finished_at": _iso(entry.finished_at),
+        "finished_at": optional_iso(entry.finished_at),
         "result": entry.result,
-        "due_at": _iso(due_at),
+        "due_at": optional_iso(due_at),
         "waits_for": waits_for,
     }
 
@@ -75,7 +75,7 @@ def state_json(state: TaskState, names: Names, form: Form | None) -> models.Inst
         "serial_no": state.serial_no,
         "instance_status": state.instance_status,
         "approved_result": state.approved_result,
-        "finished_at": _iso(state.finished_at),
+        "finished_at": optional_iso(state.finished_at),
         "result": state.result,
         "form_data": state.form_data,
         **form_json(form, state.form_data),
@@ -90,14 +90,14 @@ def _task_json(task: TaskEntry) -> models.TaskOut:
         "assignee_ids": task.assignee_ids,
         "actor_id": task.actor_id,
         "url": task.url,
-        "created_at": _iso(task.created_at),
-        "decided_at": _iso(task.decided_at),
+        "created_at": optional_iso(task.created_at),
+        "decided_at": optional_iso(task.decided_at),
         "outcome": task.outcome,
         "remark": task.remark,
         "step_name": task.step_name,
         "step_id": task.step_id,
         "decided_by": task.decided_by,
-        "due_at": _iso(task.due_at),
+        "due_at": optional_iso(task.due_at),
     }
 
 
@@ -116,14 +116,10 @@ def event_json(event: TaskEvent, *, partition: int, offset: int) -> models.Event
         "app_type": event.app_type,
         "instance_status": event.instance_status,
         "approved_result": event.approved_result,
-        "finished_at": _iso(event.finished_at),
+        "finished_at": optional_iso(event.finished_at),
         "partition": partition,
         "offset": offset,
     }
-
-
-def _iso(at: int | None) -> str | None:
-    return None if at is None else iso(at)
 
 
 def people_json(users: Iterable[str], names: Names) -> list[models.NamedOut]:

@@ -20,7 +20,7 @@ from taskbridge.center.reminders.due import NO_RULES, DueRules
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
 from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads
 from taskbridge.runtime.follow.tables import EPOCH
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import optional_iso
 from taskbridge.schemas.events import View
 from taskbridge.schemas.json_forms import to_json
 
@@ -97,7 +97,7 @@ def _completed(data: bytes, name: str | None, due: DueRules) -> bytes:
     if due and found["view"] == _PENDING and _may_be_due(found):
         entered_at = round(datetime.fromisoformat(found["entered_at"]).timestamp() * 1000)
         due_at = due.due_at(found["app_type"], found["process_name"], entered_at, None)
-        found["due_at"] = None if due_at is None else iso(due_at)
+        found["due_at"] = optional_iso(due_at)
     return to_json(found)
 
 

@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.cloudevents import iso, optional_iso
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,9 +196,7 @@ def event(message: Message) -> dict[str, Any]:
     data: dict[str, Any] = {"corp_id": message.corp_id, "user_id": message.user_id}
     if message.counts is not None:
         data |= {"pending": message.counts.pending, "overdue": message.counts.overdue}
-    data["tasks"] = [
-        {**each._asdict(), "due_at": None if each.due_at is None else iso(each.due_at)} for each in message.tasks
-    ]
+    data["tasks"] = [{**each._asdict(), "due_at": optional_iso(each.due_at)} for each in message.tasks]
     for each in data["tasks"]:
         del each["due"]
     return {"type": f"tasks.{message.kind}", "timestamp": iso(message.at), "data": data}
