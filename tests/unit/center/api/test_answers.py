@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from support.center_rows import entry_row, state
 from support.records import event
 from taskbridge.center.api import routes
@@ -24,6 +22,7 @@ from taskbridge.schemas.events import (
 )
 
 if TYPE_CHECKING:
+    import pytest
     from starlette.testclient import TestClient
 
     from support.center_rows import AnsweringCenter
@@ -223,21 +222,19 @@ def test_an_instance_and_its_history(client: TestClient, center: AnsweringCenter
     assert history["complete"] is True
 
 
-@pytest.mark.parametrize(
-    ("began_at", "fields", "complete"),
-    [
-        (1_000, {"occurred_at": 1_000}, True),
-        (500, {"occurred_at": 1_000, "created_at": 500}, True),
-        (400, {"occurred_at": 1_000, "created_at": 500}, False),
-        (None, {"occurred_at": 1_000}, True),
-    ],
-)
 def test_a_history_is_complete_with_the_event_that_the_instance_began_with(
-    client: TestClient, center: AnsweringCenter, began_at: int | None, fields: dict[str, int], *, complete: bool
+    client: TestClient, center: AnsweringCenter
 ) -> None:
-    center.store(state(began_at=began_at))
-    center.store_events(event(Action.CREATED, **fields))
-    assert client.get("/v1/instances/I-1/history").json()["complete"] is complete
+    cases: dict[str, tuple[int | None, dict[str, int], bool]] = {
+        "I-1": (1_000, {"occurred_at": 1_000}, True),
+        "I-2": (500, {"occurred_at": 1_000, "created_at": 500}, True),
+        "I-3": (400, {"occurred_at": 1_000, "created_at": 500}, False),
+        "I-4": (None, {"occurred_at": 1_000}, True),
+    }
+    for instance_id, (began_at, fields, complete) in cases.items():
+        center.store(state(instance_id, began_at=began_at))
+        center.store_events(event(Action.CREATED, instance_id=instance_id, **fields))
+        assert client.get(f"/v1/instances/{instance_id}/history").json()["complete"] is complete
 
 
 def test_ids_with_a_zero_byte_are_no_error(client: TestClient, center: AnsweringCenter) -> None:

@@ -161,23 +161,22 @@ def test_marks_of_what_is_gone_are_deleted_but_not_while_lists_are_filled(
     assert [each["instance_id"] for each in client.get(f"{ANN}/marked?view=pending").json()["items"]] == ["I-2"]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
+def test_what_no_mark_is_says_why(client: TestClient) -> None:
+    its = {"view": "pending", "instance_id": "I-1"}
+    wrong: list[dict[str, Any]] = [
         {},
         {"items": []},
         {"items": [{"view": "pending"}]},
-        {"items": [{"view": "all", "instance_id": "I-1"}]},
-        {"items": [{"view": "pending", "instance_id": "I-1", "hidden_until": "tomorrow"}]},
-        {"items": [{"view": "pending", "instance_id": "I-1", "hidden_until": 1769846400}]},
-        {"items": [{"view": "pending", "instance_id": "I-1", "hidden_until": "2026-01-01T00:00:00"}]},
-        {"items": [{"view": "pending", "instance_id": "I-1", "starred": True}]},
-        {"items": [{"view": "pending", "instance_id": "I-1"}] * 201},
-    ],
-)
-def test_what_no_mark_is_says_why(client: TestClient, given: dict[str, Any]) -> None:
-    answer = client.put(f"{ANN}/marks", json=given)
-    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+        {"items": [{**its, "view": "all"}]},
+        {"items": [{**its, "hidden_until": "tomorrow"}]},
+        {"items": [{**its, "hidden_until": 1769846400}]},
+        {"items": [{**its, "hidden_until": "2026-01-01T00:00:00"}]},
+        {"items": [{**its, "starred": True}]},
+        {"items": [its] * 201},
+    ]
+    for given in wrong:
+        answer = client.put(f"{ANN}/marks", json=given)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), given
 
 
 @pytest.fixture

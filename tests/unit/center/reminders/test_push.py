@@ -329,16 +329,18 @@ def test_a_kill_while_it_is_sent_sends_nothing_twice(world: World, kind: str) ->
     assert (world.shown(), world.notices) == ([], [])
 
 
-@pytest.mark.parametrize("address", ["https://127.0.0.1:1/x", "https://localhost/x", "https://[::ffff:10.0.0.1]/x"])
-def test_an_address_of_this_network_is_not_called(world: World, address: str) -> None:
-    session = world.turn_on("ann", "phone")
-    device = Device(session, **{**world.service.device("phone").given, "endpoint": address})
-    world.devices.put(("corp", "ann"), device)
-    world.happens("I-1", pending("ann"))
+def test_an_address_of_this_network_is_not_called(world: World) -> None:
+    addresses = "https://127.0.0.1:1/x", "https://localhost/x", "https://[::ffff:10.0.0.1]/x"
+    for number, address in enumerate(addresses):
+        session = world.turn_on(f"user{number}", f"phone{number}")
+        device = Device(session, **{**world.service.device(f"phone{number}").given, "endpoint": address})
+        world.devices.put(("corp", f"user{number}"), device)
+        world.happens(f"I-{number}", pending(f"user{number}"))
     world.replica(world.push.replace('allowed_networks = ["127.0.0.0/8"]\n', "")).tick(MONDAY + MINUTE_MS)
-    (row,) = world.rows()
-    assert "is not a public address; allowed_networks of [push] can allow it" in row.problem
-    assert row.done_at is None
+    assert len(world.rows()) == len(addresses)
+    for row in world.rows():
+        assert "is not a public address; allowed_networks of [push] can allow it" in row.problem
+        assert row.done_at is None
     assert world.service.headers == []
 
 

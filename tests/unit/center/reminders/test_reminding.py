@@ -442,12 +442,14 @@ def test_mail_is_encrypted_and_a_refused_login_is_reported(
         world.rows.close()
 
 
-@pytest.mark.parametrize("address", ["a@b\r\nBcc: eve@x", "ann", "ann@x, eve@x", "<ann@x>"])
-def test_an_address_that_is_none_reaches_nobody(world: World, address: str) -> None:
-    world.person("ann", address)
-    world.task("I-1", "ann")
+def test_an_address_that_is_none_reaches_nobody(world: World) -> None:
+    addresses = "a@b\r\nBcc: eve@x", "ann", "ann@x, eve@x", "<ann@x>"
+    for number, address in enumerate(addresses):
+        world.person(f"user{number}", address)
+        world.task(f"I-{number}", f"user{number}")
     world.replica().tick(AT_REMINDER)
-    assert (world.mails, world.stored()[0].problem) == ([], "the person's address is not valid")
+    problems = [row.problem for row in world.stored()]
+    assert (world.mails, problems) == ([], ["the person's address is not valid"] * len(addresses))
 
 
 def test_old_rows_are_deleted(world: World) -> None:
