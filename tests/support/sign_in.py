@@ -76,7 +76,10 @@ class _Systems(Systems):
 class Served:
     """Anns, Bobs and Cais of one corp, and Dan of another."""
 
-    def __init__(self, settings: CenterSettings, database: Database) -> None:
+    def __init__(
+        self, settings: CenterSettings, database: Database, identities: IdentityProvider | None = None
+    ) -> None:
+        self._identities = identities
         self.people_complete = True
         self.database = database
         self.rows = AnsweringCenter(database, build_access(settings))
@@ -170,6 +173,15 @@ class Served:
     def browser(self) -> TestClient:
         return TestClient(self.http, base_url=URL, follow_redirects=False)
 
+    def signed_in(self, user: str | None = None) -> TestClient:
+        """A browser of this person, or of whom the provider names."""
+        if user is not None:
+            assert self._identities is not None
+            self._identities.claims["preferred_username"] = user
+        browser = self.browser()
+        sign_in(browser)
+        return browser
+
     @property
     def session_count(self) -> int:
         with self.database.read() as connection:
@@ -188,11 +200,11 @@ class Served:
 
 
 def tokens_file(folder: Path, **tokens: str) -> str:
-    """A file of API tokens, one for each of these corps."""
+    """A file of API tokens, one for each of these corps; that of ``all`` is for all corps."""
     path = folder / "tokens.toml"
     entries = (
-        f'[[tokens]]\nname = "{corp}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
-        for corp, token in tokens.items()
+        f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_of(token)}"\ncorps = ["{"*" if name == "all" else name}"]\n'
+        for name, token in tokens.items()
     )
     path.write_text("".join(entries))
     return str(path)
@@ -204,7 +216,8 @@ def signing_in(database: Database, folder: Path, **settings: str) -> Generator[t
     (folder / "secret").write_text(CLIENT_SECRET)
     with IdentityProvider({"preferred_username": "ann"}).running() as provider:
         client = {"oidc_client_id": CLIENT_ID, "oidc_client_secret_file": str(folder / "secret")}
-        found = Served(settings_of(**{"oidc_issuer": provider.url, "corp_id": "ours", **client, **settings}), database)
+        given = settings_of(**{"oidc_issuer": provider.url, "corp_id": "ours", **client, **settings})
+        found = Served(given, database, provider)
         yield found, provider
         found.rows.close()
 

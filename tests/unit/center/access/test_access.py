@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from support.center_rows import AnsweringCenter, state
+from support.sign_in import tokens_file
 from taskbridge.center.access import access as access_module
 from taskbridge.center.access.access import Access, Caller, build_access
 from taskbridge.center.actions.systems import FormRead
@@ -25,7 +27,6 @@ from taskbridge.schemas.events import Action, PersonRecord, Status, TaskEntry, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
-    from pathlib import Path
 
     from taskbridge.center.actions.systems import LoggedChange, Step
     from taskbridge.runtime.database import Database
@@ -43,15 +44,7 @@ def settings(**given: str) -> CenterSettings:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    path = tmp_path / "tokens.toml"
-    entries = (("ours", OURS, "ours"), ("theirs", THEIRS, "theirs"), ("all", ALL, "*"))
-    path.write_text(
-        "".join(
-            f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
-            for name, token, corp in entries
-        )
-    )
-    return path
+    return Path(tokens_file(tmp_path, ours=OURS, theirs=THEIRS, all=ALL))
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select, text, update
 
 from support.center_rows import state
 from support.plans import Plans
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, Logged, append, purge, verify
@@ -199,8 +199,7 @@ def served(sqlite_database: Database, tmp_path: Path) -> Generator[tuple[Served,
 
 def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Served, IdentityProvider]) -> None:
     center, provider = served
-    operator = center.browser()
-    sign_in(operator)
+    operator = center.signed_in()
     for path in ("ours/users/ann/counts", "ours/users/bob/counts", "ours/users/bob/tasks?view=pending"):
         assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/instances/I-dan").status_code == 200
@@ -211,8 +210,7 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     operator.post("/sign-out", headers=SAME_SITE)
 
     provider.claims |= {"preferred_username": "bob", "groups": ["audit"]}
-    auditor = center.browser()
-    sign_in(auditor)
+    auditor = center.signed_in()
     assert auditor.get("/v1/corps/ours/users/ann/counts").status_code == 403
     found = auditor.get("/v1/audit").json()["items"]
     assert [
@@ -261,8 +259,7 @@ def test_entries_about_an_action_name_the_action_its_end_and_the_title(served: t
             ("read", "waiting ours APP"),
         ):
             append(connection, center.database, ("ours", "bob"), what, subject)
-    auditor = center.browser()
-    sign_in(auditor)
+    auditor = center.signed_in()
     found = auditor.get("/v1/audit?until=2100-01-01T00:00:00Z&person=ours/bob").json()["items"]
     keys = "action", "action_id", "decision", "status", "instance_id", "task_id", "title"
     its = "a1", "agree", "DONE", "I 1", "T-1", "请假 3 天"
@@ -284,8 +281,7 @@ def test_entries_about_an_action_name_the_action_its_end_and_the_title(served: t
 def test_a_spreadsheet_takes_no_text_for_a_formula(served: tuple[Served, IdentityProvider]) -> None:
     center, provider = served
     provider.claims |= {"groups": ["audit"]}
-    auditor = center.browser()
-    sign_in(auditor)
+    auditor = center.signed_in()
     formula = '=HYPERLINK("https://evil.example";"a")'
     assert auditor.get(f"/v1/instances/{formula.replace('/', '%2F')}").status_code == 404
     answer = auditor.get("/v1/audit.csv")

@@ -337,8 +337,7 @@ def test_operators_are_listed_or_in_a_group(
     served = serve(**given)
     for is_operator, claims in groups.items():
         for provider.claims["groups"] in claims:
-            browser = served.browser()
-            sign_in(browser)
+            browser = served.signed_in()
             assert me(browser)["operator"] is is_operator
             statuses = [
                 browser.get(path).status_code

@@ -18,7 +18,7 @@ from sqlalchemy import update
 from support.acting import World, acting, older_replica
 from support.center_rows import unchecked
 from support.reconcile import APP_SECRET, CORP_ID, NOW
-from support.sign_in import SAME_SITE, sign_in, signing_in
+from support.sign_in import SAME_SITE, signing_in
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.access.refusals import TooManyQueries
@@ -496,8 +496,7 @@ async def test_an_agent_that_was_not_removed_is_shown_until_it_ends(database: Da
 
 def test_over_http(database: Database, tmp_path: Path) -> None:
     with signing_in(database, tmp_path, auditors="ours/ann") as (served, _):
-        ann = served.browser()
-        sign_in(ann)
+        ann = served.signed_in()
         path = "/v1/corps/ours/users/ann/delegations"
         starts, ends = ((datetime.now(UTC) + timedelta(days=each)).isoformat() for each in (-1, 1))
         body = {"delegate_id": "bob", "starts_at": starts, "ends_at": ends}

@@ -170,8 +170,7 @@ def served(sqlite_database: Database, tmp_path: Path, request: pytest.FixtureReq
 
 
 def test_an_operator_previews_and_hands_over(served: Served) -> None:
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     before = browser.get(PATH.format("ours", "bob")).json()
     assert [(each["pending"], each["is_possible"]) for each in before["processes"]] == [(1, False)]
     assert before["handed"] == {}
@@ -187,8 +186,7 @@ def refusal(answer: httpx2.Response) -> int:
 
 @pytest.mark.parametrize("served", [False], indirect=True)
 def test_an_employee_neither_sees_nor_hands_over(served: Served) -> None:
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     for user in ("ann", "bob"):
         assert refusal(browser.get(PATH.format("ours", user))) == 403
         assert refusal(browser.post(PATH.format("ours", user), json=BODY, headers=SAME_SITE)) == 403
@@ -279,8 +277,7 @@ def test_other_writers_wait_for_a_part_of_many_tasks_only(
             return record(*given, **options)
 
         monkeypatch.setattr(store.Actions, "reassign", counted)
-        browser = served.browser()
-        sign_in(browser)
+        browser = served.signed_in()
         assert browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()["recorded"] == sum(counts)
         assert (sum(counts), max(counts)) == (60, 25)
 
@@ -439,8 +436,7 @@ async def test_the_operators_own_decisions_stay_shown(sqlite_database: Database)
 
 
 def test_who_asks_is_recorded_also_if_nothing_is_handed_over(served: Served) -> None:
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     answer = browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()
     assert (answer["recorded"], answer["staying"]) == (0, {"not-possible": 1})
     with served.database.read() as connection:
@@ -452,8 +448,7 @@ def test_the_audit_trail_shows_auditors_which_tasks(sqlite_database: Database, t
     with signing_in(sqlite_database, tmp_path, operators="ours/ann", auditors="ours/ann") as (served, _):
         served.endpoints["ours", SOURCE_YIDA] = Endpoint("http://127.0.0.1:1/actions", b"key")
         served.rows.store(state("I-7", corp_id="ours", tasks=(TaskEntry("7", Status.PENDING, ("bob",)),)))
-        browser = served.browser()
-        sign_in(browser)
+        browser = served.signed_in()
         assert browser.post(PATH.format("ours", "bob"), json=BODY, headers=SAME_SITE).json()["recorded"] == 1
         [found] = browser.get("/v1/audit?action=reassign").json()["items"]
         keys = "decision", "status", "instance_id", "task_id"

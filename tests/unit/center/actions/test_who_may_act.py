@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in, tokens_file
 from taskbridge.center.actions.targets import Endpoint, EndpointsFile
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.runtime.standard_webhooks import new_secret
-from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.runtime.tokens import new_token
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,9 +27,8 @@ AGREE = {"action": "agree", "items": [{"instance_id": "I-ann", "task_id": "T-1"}
 
 @pytest.fixture
 def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
-    with signing_in(sqlite_database, tmp_path, operators="ours/ann", api_tokens_file=str(tokens)) as (found, _):
+    tokens = tokens_file(tmp_path, all=TOKEN)
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann", api_tokens_file=tokens) as (found, _):
         # The rows of the tests are of Yida, whose tasks have numbers.
         found.endpoints["ours", "erp"] = Endpoint("http://127.0.0.1:9", b"key")
         yield found
@@ -42,8 +41,7 @@ def why_nothing(answer: httpx2.Response) -> str:
 
 
 def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> None:
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     actions = ["agree", "refuse", "return", "hand_over", "withdraw"]
     of_erp = {"source": "erp", "app_type": None, "numeric_task_ids": False, "actions": actions}
     assert browser.get(PATH.format("ann")).json() == {"possible": [of_erp], "reason": None, "items": []}
@@ -55,8 +53,7 @@ def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> 
 
 
 def test_a_request_that_is_wrong_is_refused(served: Served) -> None:
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     wrong: list[dict[str, Any]] = [
         {**AGREE, "action": "delete"},
         {**AGREE, "items": []},
@@ -70,8 +67,7 @@ def test_a_request_that_is_wrong_is_refused(served: Served) -> None:
 
 
 def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> None:
-    operator = served.browser()
-    sign_in(operator)
+    operator = served.signed_in()
     assert why_nothing(operator.get(PATH.format("bob"))) == "not-yours", "operators only look"
     assert operator.post(PATH.format("bob"), json=AGREE, headers=SAME_SITE).status_code == 403
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.center_rows import state, unchecked
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
+from support.sign_in import SAME_SITE, Served, signing_in, tokens_file
 from taskbridge.center.access.access import Caller
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.store import Actions
@@ -60,8 +60,8 @@ class Vendor:
 class World:
     """Ann's request, which waits for Bob; Cai is an operator and Bob an auditor."""
 
-    def __init__(self, served: Served, provider: Any) -> None:
-        self.served, self._provider, self.vendor = served, provider, Vendor()
+    def __init__(self, served: Served) -> None:
+        self.served, self.browser, self.vendor = served, served.signed_in, Vendor()
         served.systems.reader = self.vendor.read
         self.store(("I-1", "I-1/comments", "I-2"))
 
@@ -71,12 +71,6 @@ class World:
         stored = [*instance_ids]
         self.served.rows.store(*(state(each, tasks=tasks, **its) for each in stored))
         return stored
-
-    def browser(self, user: str) -> TestClient:
-        self._provider.claims["preferred_username"] = user
-        browser = self.served.browser()
-        sign_in(browser)
-        return browser
 
     def trail(self, action: str) -> list[dict[str, Any]]:
         return self.browser("bob").get(f"/v1/audit?action={action}").json()["items"]
@@ -90,8 +84,8 @@ def write(browser: TestClient, text: str = "why?", path: str = PATH, **headers: 
 def world(database: Database, tmp_path: Path) -> Generator[World]:
     tokens = tokens_file(tmp_path, ours=OURS, theirs=THEIRS)
     people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": tokens}
-    with signing_in(database, tmp_path, **people) as (served, provider):
-        yield World(served, provider)
+    with signing_in(database, tmp_path, **people) as (served, _):
+        yield World(served)
 
 
 def test_who_sees_the_request_reads_its_comments_as_text_at_one_call(world: World) -> None:

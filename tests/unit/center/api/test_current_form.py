@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.center_rows import state
-from support.sign_in import Served, sign_in, signing_in, tokens_file
+from support.sign_in import Served, signing_in, tokens_file
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.seen_form import digest_of
 from taskbridge.center.actions.systems import Away, FormRead, LoggedChange, Step
@@ -22,8 +22,6 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, Status, TaskE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
-
-    from starlette.testclient import TestClient
 
     from taskbridge.runtime.database import Database
 
@@ -71,8 +69,8 @@ class Reader:
 class World:
     """Ann's request, which waits for Bob; Cai is an operator."""
 
-    def __init__(self, served: Served, provider: Any) -> None:
-        self.served, self._provider, self.reader = served, provider, Reader()
+    def __init__(self, served: Served) -> None:
+        self.served, self.browser, self.reader = served, served.signed_in, Reader()
         served.rows.read_form = self.reader
         task = TaskEntry("T-1", Status.PENDING, ("bob",), step_id="a-boss")
         served.rows.store(state("I-1", corp_id="ours", originator=Person("ann", "Ann"), tasks=(task,)))
@@ -84,18 +82,12 @@ class World:
         )
         served.rows.store_events(event)
 
-    def browser(self, user: str) -> TestClient:
-        self._provider.claims["preferred_username"] = user
-        browser = self.served.browser()
-        sign_in(browser)
-        return browser
-
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Generator[World]:
     tokens = tokens_file(tmp_path, theirs=THEIRS)
-    with signing_in(database, tmp_path, operators="ours/cai", api_tokens_file=tokens) as (served, provider):
-        yield World(served, provider)
+    with signing_in(database, tmp_path, operators="ours/cai", api_tokens_file=tokens) as (served, _):
+        yield World(served)
 
 
 @pytest.fixture
@@ -211,8 +203,8 @@ def test_a_caller_has_so_many_read_in_an_hour(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OF_CALLER", 2)
-    with signing_in(database, tmp_path) as (served, provider):
-        world = World(served, provider)
+    with signing_in(database, tmp_path) as (served, _):
+        world = World(served)
         ann, bob = world.browser("ann"), world.browser("bob")
         assert [ann.get(PATH).status_code for _ in range(3)] == [200, 200, 429]
         assert bob.get(PATH).status_code == 200
@@ -257,8 +249,8 @@ def test_few_are_read_at_once_and_the_next_is_told_so(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 1)
-    with signing_in(database, tmp_path, operators="ours/cai") as (served, provider):
-        world = World(served, provider)
+    with signing_in(database, tmp_path, operators="ours/cai") as (served, _):
+        world = World(served)
         world.served.rows.store(state("I-2", corp_id="ours", originator=Person("ann", "Ann")))
         ann, answers = world.browser("ann"), list[Any]()
         bob = world.browser("cai")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from support.center_rows import state
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in, tokens_file
+from support.sign_in import SAME_SITE, Served, signing_in, tokens_file
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.systems import Away
 from taskbridge.center.api import files as module
@@ -25,8 +25,6 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, Status, TaskE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
-
-    from starlette.testclient import TestClient
 
     from taskbridge.center.actions.systems import Open
     from taskbridge.runtime.database import Database
@@ -79,8 +77,8 @@ class Vendor:
 class World:
     """Ann's request, which waits for Bob, with a file; Cai is an operator and Bob an auditor."""
 
-    def __init__(self, served: Served, provider: Any) -> None:
-        self.served, self._provider, self.vendor = served, provider, Vendor()
+    def __init__(self, served: Served) -> None:
+        self.served, self.browser, self.vendor = served, served.signed_in, Vendor()
         served.rows.open_file = self.vendor
         tasks = (TaskEntry("T-1", Status.PENDING, ("bob",)),)
         served.rows.store(state("I-1", corp_id="ours", originator=Person("ann", "Ann"), tasks=tasks))
@@ -89,12 +87,6 @@ class World:
     def write(self, address: str, at: int = 1_000) -> None:
         value = json.dumps([{"name": "<b>.pdf", "size": 9, "downloadUrl": address}])
         self.served.rows.store_events(created("I-1", at, {"attachmentField_1": value}))
-
-    def browser(self, user: str) -> TestClient:
-        self._provider.claims["preferred_username"] = user
-        browser = self.served.browser()
-        sign_in(browser)
-        return browser
 
     def program(self, token: str) -> httpx2.Response:
         return self.served.browser().get(PATH, headers={"Authorization": f"Bearer {token}"})
@@ -108,8 +100,8 @@ class World:
 def world(database: Database, tmp_path: Path) -> Generator[World]:
     tokens = tokens_file(tmp_path, ours=OURS, theirs=THEIRS)
     people = {"operators": "ours/cai", "auditors": "ours/bob", "api_tokens_file": tokens}
-    with signing_in(database, tmp_path, **people) as (served, provider):
-        yield World(served, provider)
+    with signing_in(database, tmp_path, **people) as (served, _):
+        yield World(served)
 
 
 def test_who_sees_the_form_opens_its_files(world: World) -> None:
@@ -222,8 +214,8 @@ def test_a_caller_and_a_corp_open_so_many_in_an_hour(
 ) -> None:
     monkeypatch.setattr(module, "_OF_CALLER", 2)
     monkeypatch.setattr(module, "_OF_CORP", 3)
-    with signing_in(database, tmp_path) as (served, provider):
-        world = World(served, provider)
+    with signing_in(database, tmp_path) as (served, _):
+        world = World(served)
         ann, bob = world.browser("ann"), world.browser("bob")
         assert [ann.get(PATH).status_code for _ in range(3)] == [303, 303, 429]
         assert [bob.get(PATH).status_code for _ in range(2)] == [303, 429]
@@ -267,8 +259,8 @@ def test_few_are_opened_at_once_and_the_next_is_told_so(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 1)
-    with signing_in(database, tmp_path) as (served, provider):
-        world = World(served, provider)
+    with signing_in(database, tmp_path) as (served, _):
+        world = World(served)
         ann, bob, answers = world.browser("ann"), world.browser("bob"), list[httpx2.Response]()
         world.vendor.meanwhile = lambda: answers.append(bob.get(PATH, headers={"Accept": "text/html"}))
         assert [ann.get(PATH).status_code for _ in range(2)] == [303, 303]

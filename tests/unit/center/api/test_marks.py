@@ -188,8 +188,7 @@ def served(sqlite_database: Database, tmp_path: Path) -> Generator[tuple[Served,
 
 def test_nobody_else_marks_or_sees_what_a_person_marked(served: tuple[Served, IdentityProvider]) -> None:
     center, provider = served
-    operator = center.browser()
-    sign_in(operator)
+    operator = center.signed_in()
     body = {"items": [{"view": "pending", "instance_id": "I-bob", "task_id": "T-1", "pinned": True}]}
     bobs = "/v1/corps/ours/users/bob"
     assert operator.get(f"{bobs}/tasks?view=pending").status_code == 200
@@ -198,8 +197,7 @@ def test_nobody_else_marks_or_sees_what_a_person_marked(served: tuple[Served, Id
     assert operator.get(f"{bobs}/tasks?view=pending&marks=true").status_code == 403
 
     provider.claims |= {"preferred_username": "bob"}
-    bob = center.browser()
-    sign_in(bob)
+    bob = center.signed_in()
     elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     assert bob.put(f"{bobs}/marks", json=body, headers=elsewhere).status_code == 403
     assert bob.put("/v1/corps/ours/users/ann/marks", json=body, headers=SAME_SITE).status_code == 403

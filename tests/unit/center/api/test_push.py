@@ -8,19 +8,17 @@ import pytest
 from sqlalchemy import select
 
 from support.push_service import FakeDevice
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in, tokens_file
 from taskbridge.center.api.push import push_router
 from taskbridge.center.reminders.devices import Devices
 from taskbridge.center.reminders.file import Reminders, RemindersFile
 from taskbridge.center.reminders.web_push import new_key
 from taskbridge.center.tables import push_devices
-from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.runtime.tokens import new_token
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-
-    from starlette.testclient import TestClient
 
     from taskbridge.runtime.database import Database
 
@@ -30,8 +28,8 @@ FILE = '[push]\nkey = "file:key.pem"\nsubject = "mailto:it@company.example"\n'
 
 
 class World:
-    def __init__(self, served: Served, provider: Any, folder: Path) -> None:
-        self.served, self._provider, self._folder = served, provider, folder
+    def __init__(self, served: Served, folder: Path) -> None:
+        self.served, self.browser, self._folder = served, served.signed_in, folder
         (folder / "key.pem").write_text(new_key())
         self.reminders = self.read(FILE)
         devices = Devices(served.database, served.sessions.lives)
@@ -43,12 +41,6 @@ class World:
         (self._folder / "reminders.toml").write_text(text)
         return RemindersFile(self._folder / "reminders.toml").current
 
-    def browser(self, user: str = "ann") -> TestClient:
-        self._provider.claims["preferred_username"] = user
-        browser = self.served.browser()
-        sign_in(browser)
-        return browser
-
     def rows(self) -> list[tuple[str, str]]:
         with self.served.database.read() as connection:
             found = connection.execute(select(push_devices.c.user_id, push_devices.c.endpoint).order_by("user_id"))
@@ -57,14 +49,12 @@ class World:
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Generator[World]:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
-    with signing_in(database, tmp_path, api_tokens_file=str(tokens)) as (served, provider):
-        yield World(served, provider, tmp_path)
+    with signing_in(database, tmp_path, api_tokens_file=tokens_file(tmp_path, all=TOKEN)) as (served, _):
+        yield World(served, tmp_path)
 
 
 def test_a_person_turns_it_on_for_a_device_and_off_with_the_session(world: World) -> None:
-    ann, bob = world.browser(), world.browser("bob")
+    ann, bob = world.browser("ann"), world.browser("bob")
     assert ann.get("/v1/me/push").json() == {"key": world.reminders.push_key and world.reminders.push_key.public}
     first, second = FakeDevice(ENDPOINT).given, FakeDevice(f"{ENDPOINT}/2").given
     for device in (first, first, second):
@@ -83,7 +73,7 @@ def test_only_people_who_signed_in_get_messages_and_from_a_page_of_ours(world: W
     assert stranger.get("/v1/me/push", headers=program).json() == {"key": None}
     assert stranger.put("/v1/me/push", json=device, headers=program).status_code == 403
     assert stranger.put("/v1/me/push", json=device, headers=SAME_SITE).status_code == 401
-    ann = world.browser()
+    ann = world.browser("ann")
     assert ann.put("/v1/me/push", json=device, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     for text in ("", FILE + 'corps = ["theirs"]\n'):
         world.reminders = world.read(text)
@@ -93,7 +83,7 @@ def test_only_people_who_signed_in_get_messages_and_from_a_page_of_ours(world: W
 
 
 def test_what_is_no_subscription_is_refused(world: World) -> None:
-    ann = world.browser()
+    ann = world.browser("ann")
     wrong: list[dict[str, Any]] = [
         {"endpoint": "http://push.example/x"},
         {"endpoint": "http://10.0.0.1/x"},
@@ -116,7 +106,7 @@ def test_what_is_no_subscription_is_refused(world: World) -> None:
 
 
 def test_it_is_turned_on_and_off_so_often_in_an_hour(world: World) -> None:
-    ann, device = world.browser(), FakeDevice(ENDPOINT).given
+    ann, device = world.browser("ann"), FakeDevice(ENDPOINT).given
     answers = [ann.put("/v1/me/push", json=device, headers=SAME_SITE).status_code for _ in range(61)]
     assert answers == [204] * 60 + [429]
     assert world.browser("bob").put("/v1/me/push", json=device, headers=SAME_SITE).status_code == 204

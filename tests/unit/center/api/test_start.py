@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 
 from support.center_rows import state
 from support.plans import Plans
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in, tokens_file
 from taskbridge.center.actions import systems
 from taskbridge.center.actions.systems import Away, Busy, StartForm
 from taskbridge.center.api import start as module
 from taskbridge.center.api.start import StartLists, start_router
 from taskbridge.center.tables import forms, start_lists
 from taskbridge.runtime.database import now_ms
-from taskbridge.runtime.tokens import digest_of, new_token
+from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Person
@@ -82,19 +82,13 @@ class Vendor:
 
 
 class World:
-    def __init__(self, served: Served, provider: Any) -> None:
-        self.served, self._provider, self.vendor = served, provider, Vendor()
+    def __init__(self, served: Served) -> None:
+        self.served, self.browser, self.vendor = served, served.signed_in, Vendor()
         rows = served.rows
         self.lists = StartLists(served.database)
         self.starts = {"yida": self.vendor}
         made = start_router(rows.access, rows.queries, rows.threads, self.lists, starts_of=lambda _: self.starts)
         served.http.include_router(made)
-
-    def browser(self, user: str = "ann") -> TestClient:
-        self._provider.claims["preferred_username"] = user
-        browser = self.served.browser()
-        sign_in(browser)
-        return browser
 
     def get(self, browser: TestClient, user: str = "ann") -> httpx2.Response:
         return browser.get(PATH.format(user), headers=SAME_SITE)
@@ -122,15 +116,13 @@ def world(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Generator[World]:
     monkeypatch.setattr(module, "_LOOKED_S", getattr(request, "param", 0.0))
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
-    people = {"api_tokens_file": str(tokens), "operators": "ours/cai"}
-    with signing_in(database, tmp_path, **people) as (served, provider):
-        yield World(served, provider)
+    people = {"api_tokens_file": tokens_file(tmp_path, all=TOKEN), "operators": "ours/cai"}
+    with signing_in(database, tmp_path, **people) as (served, _):
+        yield World(served)
 
 
 def test_lists_are_read_once_for_everybody_and_no_person_costs_a_call(world: World) -> None:
-    ann, bob = world.browser(), world.browser("bob")
+    ann, bob = world.browser("ann"), world.browser("bob")
     found = [world.get(ann), world.get(ann), world.get(bob, "bob")]
     assert [(each.status_code, names(each), each.json()["complete"]) for each in found] == [
         (200, ["a", "b", "c"], True)
@@ -156,11 +148,11 @@ def test_replicas_at_the_same_time_read_each_list_once(world: World) -> None:
 
     asyncio.run(scenario())
     assert sorted(vendor.reads) == ["", "APP_1", "APP_2"]
-    assert names(world.get(world.browser())) == ["a", "b", "c"]
+    assert names(world.get(world.browser("ann"))) == ["a", "b", "c"]
 
 
 def test_after_four_hours_new_forms_are_there_and_removed_ones_are_not(world: World) -> None:
-    ann = world.browser()
+    ann = world.browser("ann")
     world.get(ann)
     world.vendor.listed["APP_1"] = [form("b"), form("new")]
     world.pass_hours(3.9)
@@ -174,7 +166,7 @@ def test_after_four_hours_new_forms_are_there_and_removed_ones_are_not(world: Wo
 
 def test_a_refused_app_hides_no_other_and_is_not_requested_at_each_look(world: World) -> None:
     world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
-    ann = world.browser()
+    ann = world.browser("ann")
     with capture_logs() as logs:
         found = [world.get(ann) for _ in range(3)]
     assert [(names(each), each.json()["complete"]) for each in found] == [(["c"], False)] * 3
@@ -190,7 +182,7 @@ def test_a_refused_app_hides_no_other_and_is_not_requested_at_each_look(world: W
 
 def test_an_app_that_is_refused_for_long_is_requested_every_four_hours(world: World) -> None:
     world.vendor.problems = {"APP_1": OperatorError("its token is wrong")}
-    ann, tries = world.browser(), list[int]()
+    ann, tries = world.browser("ann"), list[int]()
     for hour in range(15):
         world.get(ann)
         if hour == 0:
@@ -206,7 +198,7 @@ def test_lists_that_failed_are_read_last_and_by_calls_of_their_own(world: World)
     refused = tuple(f"APP_{each}" for each in range(3, 33))
     world.vendor.app_types = (*refused, "APP_1", "APP_2")
     world.vendor.problems = dict.fromkeys(refused, OperatorError("no permission"))
-    ann = world.browser()
+    ann = world.browser("ann")
     world.get(ann)
     world.pass_hours(5)
     world.vendor.reads.clear()
@@ -222,7 +214,7 @@ def test_lists_that_failed_are_read_last_and_by_calls_of_their_own(world: World)
 
 def test_a_list_that_takes_too_long_each_time_keeps_no_other_waiting(world: World) -> None:
     world.vendor.problems = {"APP_1": Away("no answer in 60 s")}
-    ann = world.browser()
+    ann = world.browser("ann")
     assert world.get(ann).status_code == 503
     for _ in range(2):
         world.pass_hours(0.26)
@@ -232,7 +224,7 @@ def test_a_list_that_takes_too_long_each_time_keeps_no_other_waiting(world: Worl
 
 def test_without_calls_nothing_counts_as_failed(world: World) -> None:
     world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), Busy("the calls of a day are used up"))
-    ann = world.browser()
+    ann = world.browser("ann")
     for _ in range(3):
         world.get(ann)
         world.pass_hours(0.26)
@@ -246,7 +238,7 @@ def test_forms_of_all_systems_are_listed_and_one_that_is_away_hides_no_other(wor
     other.app_types, other.listed = ("APP_1",), {"APP_1": [form("z")]}
     world.starts = {"yida": world.vendor, "flow": other}
     world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), Away("no answer"))
-    ann = world.browser()
+    ann = world.browser("ann")
     found = world.get(ann)
     assert (names(found), found.json()["complete"]) == (["z"], False)
     world.vendor.problems.clear()
@@ -257,7 +249,7 @@ def test_forms_of_all_systems_are_listed_and_one_that_is_away_hides_no_other(wor
 
 
 def test_a_list_that_fails_later_stays_for_a_week_and_then_the_page_says_that_it_is_missing(world: World) -> None:
-    ann = world.browser()
+    ann = world.browser("ann")
     world.get(ann)
     world.vendor.problems = {"APP_1": OperatorError("DingTalk has no such app")}
     world.pass_hours(4.1)
@@ -277,7 +269,7 @@ def test_a_list_that_fails_later_stays_for_a_week_and_then_the_page_says_that_it
 
 
 def test_forms_that_the_operator_named_are_shown_until_the_list_was_read(world: World) -> None:
-    ann = world.browser()
+    ann = world.browser("ann")
     world.vendor.of_apps_file = {"APP_1": [form("named")]}
     world.vendor.problems = dict.fromkeys(("APP_1", "APP_2"), OperatorError("this DingTalk does not offer the call"))
     assert (names(world.get(ann)), world.get(ann).json()["complete"]) == (["named"], False)
@@ -292,7 +284,7 @@ def test_forms_that_the_operator_named_are_shown_until_the_list_was_read(world: 
 
 def test_a_list_of_which_a_part_is_missing_is_not_complete(world: World) -> None:
     world.vendor.are_all = False
-    answer = world.get(world.browser())
+    answer = world.get(world.browser("ann"))
     assert (names(answer), answer.json()["complete"]) == (["a", "b", "c"], False)
 
 
@@ -301,7 +293,7 @@ def test_an_answer_has_so_many_forms_at_most_with_texts_that_are_cut_before_they
 ) -> None:
     monkeypatch.setattr(module, "_FORMS_MOST", 2)
     world.vendor.listed = {"APP_1": [form("a", "长" * 100_000)], "APP_2": [form("b"), form("c")]}
-    ann = world.browser()
+    ann = world.browser("ann")
     answer = world.get(ann)
     assert ([each[:1] for each in names(answer)], answer.json()["complete"]) == (["长", "b"], False)
     with world.served.database.read() as connection:
@@ -329,7 +321,7 @@ def test_answers_are_built_off_the_event_loop_from_lists_that_are_remembered(
 
     monkeypatch.setattr(StartLists, "of", of)
     monkeypatch.setattr(module, "JsonAnswer", answer)
-    ann, bob = world.browser(), world.browser("bob")
+    ann, bob = world.browser("ann"), world.browser("bob")
     world.get(ann)
     before = len(read)
     assert [names(world.get(ann)), names(world.get(bob, "bob"))] == [["a", "b", "c"]] * 2
@@ -339,7 +331,7 @@ def test_answers_are_built_off_the_event_loop_from_lists_that_are_remembered(
 
 def test_names_are_not_asked_for_where_they_cannot_be_and_are_there_soon_once_they_can(world: World) -> None:
     world.vendor.has_names = False
-    ann = world.browser()
+    ann = world.browser("ann")
     assert world.get(ann).json()["items"][0]["app_name"] is None
     assert sorted(world.vendor.reads) == ["APP_1", "APP_2"]
     world.vendor.has_names = True
@@ -348,12 +340,12 @@ def test_names_are_not_asked_for_where_they_cannot_be_and_are_there_soon_once_th
 
 def test_names_that_are_refused_hide_no_form(world: World) -> None:
     world.vendor.problems = {"": OperatorError("no corp token")}
-    answer = world.get(world.browser())
+    answer = world.get(world.browser("ann"))
     assert (names(answer), answer.json()["items"][0]["app_name"]) == (["a", "b", "c"], None)
 
 
 def test_a_vendor_that_is_away_is_said_and_tried_again_after_minutes(world: World) -> None:
-    ann, away = world.browser(), Away("it does not answer")
+    ann, away = world.browser("ann"), Away("it does not answer")
     world.vendor.problems = dict.fromkeys(("", "APP_1", "APP_2"), away)
     answers = [world.get(ann) for _ in range(5)]
     assert [(each.status_code, each.headers["retry-after"]) for each in answers] == [(503, "60")] * 5
@@ -368,7 +360,7 @@ def test_a_vendor_that_is_away_is_said_and_tried_again_after_minutes(world: Worl
 
 def test_a_replica_that_died_while_it_read_a_list_leaves_it_to_another(world: World) -> None:
     assert world.lists.claim("ours", "yida APP_1", now=now_ms())
-    ann = world.browser()
+    ann = world.browser("ann")
     answer = world.get(ann)
     assert (names(answer), answer.json()["complete"]) == (["c"], False)
     world.pass_hours(0.3)
@@ -376,7 +368,7 @@ def test_a_replica_that_died_while_it_read_a_list_leaves_it_to_another(world: Wo
 
 
 def test_a_page_ends_though_the_vendor_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ann = world.browser()
+    ann = world.browser("ann")
     assert world.get(ann).status_code == 200
     world.pass_hours(5)
     world.vendor.answers = asyncio.Event()
@@ -399,7 +391,7 @@ def test_a_list_that_takes_longer_than_a_page_waits_is_stored(world: World, monk
 
     asyncio.run(scenario())
     assert sorted(world.vendor.reads) == ["", "APP_1", "APP_2"]
-    assert names(world.get(world.browser())) == ["a", "b", "c"]
+    assert names(world.get(world.browser("ann"))) == ["a", "b", "c"]
 
 
 def test_only_the_person_reads_them(world: World) -> None:
@@ -415,7 +407,7 @@ def test_only_the_person_reads_them(world: World) -> None:
 
 def test_a_corp_without_credentials_has_none(world: World) -> None:
     world.starts.clear()
-    assert world.get(world.browser()).status_code == 404
+    assert world.get(world.browser("ann")).status_code == 404
     assert world.vendor.reads == []
 
 
@@ -428,7 +420,7 @@ def test_the_last_use_is_that_of_the_persons_own_requests(world: World) -> None:
     ):
         made = state(instance, corp_id="ours", originator=Person(originator, None), form_uuid=form_uuid)
         world.served.rows.store(made)
-    used = {each["title"]: each["used_at"] for each in world.get(world.browser()).json()["items"]}
+    used = {each["title"]: each["used_at"] for each in world.get(world.browser("ann")).json()["items"]}
     newest = world.served.rows.queries.last_started(("ours", "ann"))
     assert used == {"a": iso(newest["FORM-a"]), "b": None, "c": None}
 
@@ -438,11 +430,11 @@ def test_titles_are_text_cut_and_else_those_of_the_topic_of_forms(world: World) 
     with world.served.database.write() as connection:
         row = {"corp_id": "ours", "form_uuid": "FORM-a", "partition": 0, "title": "Visitors", "labels": b"{}"}
         connection.execute(insert(forms), row)
-    assert names(world.get(world.browser())) == ["Visitors", MARKUP, "长" * 200]
+    assert names(world.get(world.browser("ann"))) == ["Visitors", MARKUP, "长" * 200]
 
 
 def test_what_nobody_looks_at_any_more_is_deleted(world: World) -> None:
-    world.get(world.browser())
+    world.get(world.browser("ann"))
     world.pass_hours(29 * 24)
     assert world.lists.purge() == 0
     world.pass_hours(2 * 24 + 24)

@@ -15,7 +15,7 @@ from support.assistants import Assistant, token_of
 from support.center_rows import state
 from support.reconcile import CORP_ID, NOW, assigned
 from support.served_apps import serving
-from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, URL, Served, signing_in
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.targets import Endpoint
@@ -187,17 +187,13 @@ def test_the_person_confirms_on_the_page_and_nobody_else(served: tuple[Served, I
     assert nobody.get(path).status_code == 401
     token = {"Authorization": f"Bearer {token_of(provider)}", **SAME_SITE}
     assert nobody.post(path, json=confirmation, headers=token).status_code == 401, "an assistant confirms nothing"
-    provider.claims["preferred_username"] = "bob"
-    bob = found.browser()
-    sign_in(bob)
+    bob = found.signed_in("bob")
     assert bob.get(path).status_code == 404
     assert bob.post(path, json=confirmation, headers=SAME_SITE).status_code == 404
     assert "no such proposal" in Assistant(url, token_of(provider, "bob"))(
         "get_proposal", proposal_id=proposed["proposal_id"]
     )
-    provider.claims["preferred_username"] = "ann"
-    browser = found.browser()
-    sign_in(browser)
+    browser = found.signed_in("ann")
     shown = browser.get(path).json()
     assert (shown["status"], shown["client"], shown["title"]) == ("OPEN", "claude", "<b>Servers</b>")
     assert (shown["action"], shown["remark"], shown["changed"]) == ("agree", "fine", False)
@@ -233,9 +229,7 @@ def test_a_client_that_opened_the_page_learns_what_the_person_decided_there(
     served: tuple[Served, IdentityProvider, str], decision: str, status: str
 ) -> None:
     found, provider, url = served
-    provider.claims["preferred_username"] = "ann"
-    browser = found.browser()
-    sign_in(browser)
+    browser = found.signed_in("ann")
 
     async def open_page(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         assert isinstance(params, ElicitRequestURLParams)
@@ -284,9 +278,7 @@ def test_the_words_of_a_system_that_refuses_stay_data(served: tuple[Served, Iden
     found, provider, url = served
     ann = Assistant(url, token_of(provider))
     proposal_id = ann("propose_decision", **PROPOSED)["proposal_id"]
-    provider.claims["preferred_username"] = "ann"
-    browser = found.browser()
-    sign_in(browser)
+    browser = found.signed_in("ann")
     browser.post(f"/v1/me/proposals/{proposal_id}", json={"decision": "confirm"}, headers=SAME_SITE)
     with found.database.write() as connection:
         connection.execute(update(actions).values(status="REFUSED", detail=HOSTILE, due_at=None))

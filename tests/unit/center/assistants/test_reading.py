@@ -145,8 +145,7 @@ def test_people_of_other_corps_and_unknown_people_are_refused(database: Database
 
 def test_a_cookie_and_no_token_open_nothing(world: tuple[Served, IdentityProvider, str]) -> None:
     served, _, url = world
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     assert browser.post("/mcp", json={}, headers=SAME_SITE).status_code == 401
     for elsewhere in ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, {"Origin": "null"}):
         headers = {"Authorization": f"Bearer {token_of(world[1])}", **elsewhere}
@@ -290,9 +289,7 @@ def test_clients_without_a_name_in_the_token_are_one(world: tuple[Served, Identi
     """Under any name: they have one limit, and an operator can refuse them."""
     served, provider, url = world
     token, path = token_of(provider, azp=None), "/v1/ops/corps/ours/assistants"
-    provider.claims["preferred_username"] = "bob"
-    operator = served.browser()
-    sign_in(operator)
+    operator = served.signed_in("bob")
     check_rate(Assistant(url, token, name="one"), Assistant(url, token, name="another"))
     [item] = operator.get(path).json()["items"]
     assert (item["client"], item["people"]) == ("unnamed", 1)
@@ -308,9 +305,7 @@ def test_a_client_with_a_long_name_is_refused_by_what_is_shown_of_it(
     served, provider, url = world
     token, path = token_of(provider, azp="https://a.example/" + "x" * 300), "/v1/ops/corps/ours/assistants"
     Assistant(url, token)("count_tasks")
-    provider.claims["preferred_username"] = "bob"
-    operator = served.browser()
-    sign_in(operator)
+    operator = served.signed_in("bob")
     [item] = operator.get(path).json()["items"]
     operator.put(path, json={"client": item["client"], "refused": True}, headers=SAME_SITE)
     assert post(url, token).status_code == 401
@@ -350,8 +345,7 @@ def test_signing_out_everywhere_refuses_earlier_tokens(world: tuple[Served, Iden
     now = int(time.time())
     earlier, later = token_of(provider, iat=now - 10), token_of(provider, iat=now + 10)
     assert post(url, earlier).status_code == 200
-    browser = served.browser()
-    sign_in(browser)
+    browser = served.signed_in()
     browser.post("/sign-out?everywhere=true", headers=SAME_SITE)
     assert post(url, earlier).status_code == 401
     assert post(url, later).status_code == 200
@@ -415,9 +409,7 @@ def test_an_operator_sees_and_refuses_clients(world: tuple[Served, IdentityProvi
     assert cai("count_tasks")["pending"] == 0
     operator.put(path, json={**refusal, "refused": False}, headers=SAME_SITE)
     assert post(url, later).status_code == 200
-    provider.claims["preferred_username"] = "ann"
-    person = served.browser()
-    sign_in(person)
+    person = served.signed_in("ann")
     assert person.get(path).status_code == 403
     with served.database.read() as connection:
         entries = connection.exec_driver_sql("SELECT action, subject FROM audit ORDER BY seq").all()

@@ -15,7 +15,7 @@ from support.assistants import Assistant, token_of
 from support.center_rows import state, unchecked
 from support.reconcile import APP_TYPE, CORP_ID, NOW, assigned
 from support.served_apps import serving
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.seen_form import digest_of
@@ -98,9 +98,7 @@ class World:
             return [(row[0], row[1]) for row in connection.execute(select(audit.c.action, audit.c.subject))]
 
     def browser(self) -> Any:
-        found = self.served.browser()
-        sign_in(found)
-        return found
+        return self.served.signed_in()
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +13,7 @@ from fastapi.responses import PlainTextResponse
 
 from support.operations import READY, client_of, reporter_of, settings_of
 from support.served_apps import serving
+from support.sign_in import tokens_file
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.audit import READ, Audit, AuditQuery
 from taskbridge.cli.status import problems_of, screen
@@ -20,8 +21,6 @@ from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.tokens import TokensFile
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from starlette.requests import HTTPConnection
 
     from taskbridge.center.operations.reporting import OperationsReporter
@@ -30,14 +29,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def access(tmp_path: Path) -> Access:
-    tokens = tmp_path / "tokens.toml"
-    tokens.write_text(
-        "\n".join(
-            f'[[tokens]]\nname = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\ncorps = ["{corp}"]'
-            for name, corp in (("operator-secret-of-all", "*"), ("portal-secret-of-corp", "corp"))
-        )
-    )
-    return Access(tokens=TokensFile(tokens))
+    tokens = tokens_file(tmp_path, all="operator-secret-of-all", corp="portal-secret-of-corp")
+    return Access(tokens=TokensFile(Path(tokens)))
 
 
 @pytest.fixture
