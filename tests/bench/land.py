@@ -50,27 +50,27 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         databases = Databases(Path(folder))
         for dialect in sys.argv[2:] or ("sqlite", "postgresql"):
-            with new_target(databases, dialect) as target:
-                source = Source()
-                source.define(FIELDS)
-                process = LandProcess(target, *source.topics)
-                process.follow()
-                spent, written, memory = 0.0, 0, 0
-                while written < instances:
-                    source.values.records.clear()
-                    for _ in range(BATCH):
-                        source.fill(f"instance-{written:08}", data_of(written))
-                        written += 1
-                    messages = source.values.records
-                    began = time.perf_counter()
-                    process.write(messages)
-                    spent += time.perf_counter() - began
-                    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-                    if written % _SHOWN == 0:
-                        print(f"{dialect}: {written} so far, {written / spent:.0f}/s, {memory} MiB", flush=True)  # noqa: T201
-                with target.read() as connection:
-                    count = connection.exec_driver_sql("SELECT count(*) FROM landed").scalar_one()
-                print(f"{dialect}: {count} instances of {FORM}, {count / spent:.0f}/s, {memory} MiB at most")  # noqa: T201
+            target, source = new_target(databases, dialect), Source()
+            source.define(FIELDS)
+            process = LandProcess(target, *source.topics)
+            process.follow()
+            spent, written, memory = 0.0, 0, 0
+            while written < instances:
+                source.values.records.clear()
+                for _ in range(BATCH):
+                    source.fill(f"instance-{written:08}", data_of(written))
+                    written += 1
+                messages = source.values.records
+                began = time.perf_counter()
+                process.write(messages)
+                spent += time.perf_counter() - began
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+                if written % _SHOWN == 0:
+                    print(f"{dialect}: {written} so far, {written / spent:.0f}/s, {memory} MiB", flush=True)  # noqa: T201
+            with target.read() as connection:
+                count = connection.exec_driver_sql("SELECT count(*) FROM landed").scalar_one()
+            print(f"{dialect}: {count} instances of {FORM}, {count / spent:.0f}/s, {memory} MiB at most")  # noqa: T201
+            target.close()
         databases.close()
 
 

@@ -13,14 +13,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
 from sqlalchemy.engine import make_url
 
 from taskbridge.center.migrations import FOLDER
@@ -39,21 +38,6 @@ _NOBODY = 65534
 """PostgreSQL refuses to run as root."""
 _START_S = 60.0
 _SAFE_IN_TESTS = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "10s"}
-_STATE = """
-WITH tables AS (
- SELECT oid, relname, relkind, reltuples FROM pg_class
- WHERE relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)
-)
-SELECT
- (SELECT count(*) FROM pg_stat_activity
-  WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()),
- (SELECT count(*) FROM pg_constraint WHERE connamespace = 'public'::regnamespace) || md5(string_agg(
-  concat_ws(' ', relname, relkind, attname, atttypid, attnotnull), ',' ORDER BY relname, attnum)),
- array_agg(DISTINCT relname::text)
-  FILTER (WHERE relkind = 'r' AND (reltuples >= 0 OR pg_relation_size(tables.oid) > 0))
-FROM tables LEFT JOIN pg_attribute ON attrelid = tables.oid AND NOT attisdropped
-"""
-"""Other connections to a database, a digest of its tables, and the tables that had rows or were analyzed."""
 
 
 class PostgresServer:
@@ -134,14 +118,6 @@ def _programs() -> Path:
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-class _Template(NamedTuple):
-    """A database of PostgreSQL with the tables of a service, and the rows with which they begin."""
-
-    name: str
-    shape: str
-    rows: dict[str, list[tuple[Any, ...]]]
-
-
 class Databases:
     """New databases, each migrated to the newest revision by copying one that is."""
 
@@ -151,31 +127,10 @@ class Databases:
         self._server: PostgresServer | None = None
         self._opened: list[Database] = []
         self._dropped_at_end: list[str] = []
-        self._files: dict[Path, Path] = {}
-        self._templates: dict[Path, _Template] = {}
-        self._returned: dict[Path | None, list[str]] = defaultdict(list)
 
     def new(self, dialect: str) -> Database:
         """An empty, migrated database, closed and dropped at the end of the tests."""
         return self.open(self.new_url(dialect))
-
-    @contextmanager
-    def lent(self, dialect: str, migrations: Path = FOLDER) -> Generator[Database]:
-        """The same for one test. To create one of PostgreSQL takes longer than to empty it for the next test."""
-        url = self._emptied(migrations) if dialect == "postgresql" else None
-        url = url or self.new_url(dialect, migrations)
-        found = open_database(url, self._folder) if isinstance(url, str) else open_database(None, url)
-        yield found
-        found.close()
-        self._return(url, migrations)
-
-    @contextmanager
-    def lent_url(self, dialect: str, *, schema: str) -> Generator[str | Path]:
-        """As ``empty_url``, for one test that has tables in this schema only."""
-        url = self._emptied(None, schema) if dialect == "postgresql" else None
-        url = url or self.empty_url(dialect)
-        yield url
-        self._return(url, None)
 
     def open(self, where: str | Path) -> Database:
         """The same database, with connections of its own: another replica's."""
@@ -183,51 +138,28 @@ class Databases:
         self._opened.append(database)
         return database
 
-    def new_url(self, dialect: str, migrations: Path = FOLDER) -> str | Path:
+    def new_url(self, dialect: str) -> str | Path:
         """The URL of a new database of PostgreSQL, or the folder of one of SQLite."""
-        if dialect == "postgresql":
-            return self._create(self._template(migrations).name)
-        folder = self._folder / f"sqlite-{next(self._numbers)}"
-        folder.mkdir(parents=True)
-        shutil.copy(self._file(migrations), folder)
-        return folder
-
-    def empty_url(self, dialect: str) -> str | Path:
-        """As ``new_url``, without any table."""
-        return self._folder / f"sqlite-{next(self._numbers)}" if dialect == "sqlite" else self._create("template0")
-
-    def _create(self, template: str) -> str:
-        name = f"taskbridge_{os.getpid()}_{next(self._numbers)}"
-        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        number = next(self._numbers)
+        if dialect == "sqlite":
+            folder = self._folder / f"sqlite-{number}"
+            folder.mkdir(parents=True)
+            shutil.copy(self._sqlite_template / "center.db", folder)
+            return folder
+        name = f"taskbridge_{os.getpid()}_{number}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._postgresql_template}"')
         self._dropped_at_end.append(name)
         return self._url(name)
 
-    def _return(self, url: str | Path, migrations: Path | None) -> None:
-        # Of a server of others, its user may be unable to empty a database whole.
-        if isinstance(url, str) and GIVEN not in os.environ:
-            self._returned[migrations].append(url)
-
-    def _emptied(self, migrations: Path | None, schema: str = "") -> str | None:
-        """A database that another test had, unless something is connected to it, or its tables are others."""
-        if not (returned := self._returned[migrations]):
-            return None
-        url = returned.pop(0)
-        with psycopg.connect(url) as connection:
-            if schema:
-                connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
-            connected, shape, used = connection.execute(_STATE).fetchone() or (1, "", None)
-            template = None if migrations is None else self._template(migrations)
-            if connected or shape != (template and template.shape):
-                return None
-            if template is not None and used:
-                names = SQL(", ").join(map(Identifier, used))
-                connection.execute(SQL("TRUNCATE {} RESTART IDENTITY").format(names))
-                for table, rows in template.rows.items():
-                    for row in rows:
-                        values = SQL(", ").join(SQL("%s") * len(row))
-                        connection.execute(SQL("INSERT INTO {} VALUES ({})").format(Identifier(table), values), row)
-            connection.execute("DELETE FROM pg_statistic WHERE starelid >= 16384")
-        return url
+    def empty_url(self, dialect: str) -> str | Path:
+        """As ``new_url``, without any table."""
+        number = next(self._numbers)
+        if dialect == "sqlite":
+            return self._folder / f"sqlite-{number}"
+        name = f"taskbridge_{os.getpid()}_{number}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        self._dropped_at_end.append(name)
+        return self._url(name)
 
     def close(self) -> None:
         for each in self._opened:
@@ -238,30 +170,22 @@ class Databases:
             for name in self._dropped_at_end:
                 self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
-    def _file(self, migrations: Path) -> Path:
-        """A file of SQLite that is migrated."""
-        if migrations not in self._files:
-            folder = self._folder / f"template-{len(self._files)}"
-            database = open_database(None, folder)
-            migrate(database, migrations)
-            database.close()
-            self._files[migrations] = folder / "center.db"
-        return self._files[migrations]
+    @cached_property
+    def _sqlite_template(self) -> Path:
+        folder = self._folder / "template"
+        database = open_database(None, folder)
+        migrate(database, FOLDER)
+        database.close()
+        return folder
 
-    def _template(self, migrations: Path) -> _Template:
-        if migrations not in self._templates:
-            url = self._create("template0")
-            database = open_database(url, self._folder)
-            migrate(database, migrations)
-            database.close()
-            with psycopg.connect(url) as connection:
-                _, shape, used = connection.execute(_STATE).fetchone() or (0, "", None)
-                rows = {
-                    each: connection.execute(SQL("SELECT * FROM {}").format(Identifier(each))).fetchall()
-                    for each in used or ()
-                }
-            self._templates[migrations] = _Template(make_url(url).database or "", shape, rows)
-        return self._templates[migrations]
+    @cached_property
+    def _postgresql_template(self) -> str:
+        url = self.empty_url("postgresql")
+        assert isinstance(url, str)
+        database = open_database(url, self._folder)
+        migrate(database, FOLDER)
+        database.close()
+        return make_url(url).database or ""
 
     def _url(self, name: str) -> str:
         if (given := os.environ.get(GIVEN)) is not None:
@@ -291,7 +215,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database(databases: Databases, dialect: str) -> Generator[Database]:
-    """A migrated database without rows: the test runs once with SQLite and once with PostgreSQL."""
+    """A new, migrated database: the test runs once with SQLite and once with PostgreSQL."""
     found = databases.new(dialect)
     yield found
     found.close()
@@ -299,7 +223,7 @@ def database(databases: Databases, dialect: str) -> Generator[Database]:
 
 @pytest.fixture
 def sqlite_database(databases: Databases) -> Generator[Database]:
-    """A migrated SQLite database without rows, for tests of what does not depend on the database."""
+    """A new, migrated SQLite database, for tests of what does not depend on the database."""
     found = databases.new("sqlite")
     yield found
     found.close()

@@ -36,16 +36,15 @@ encode_form, _encode_values = form_codec(REGISTRY).encode, form_data_codec(REGIS
 encode_person = person_codec(REGISTRY).encode
 
 
-@contextmanager
-def new_target(databases: Databases, dialect: str) -> Generator[Database]:
+def new_target(databases: Databases, dialect: str) -> Database:
     """An empty target that is prepared."""
-    with databases.lent_url(dialect, schema=SCHEMA) as where:
-        if isinstance(where, Path):
-            where.mkdir(parents=True)
-        target = open_target(where if isinstance(where, str) else where / "target.db", schema=SCHEMA)
-        prepare(target)
-        yield target
-        target.close()
+    where = databases.empty_url(dialect)
+    if isinstance(where, Path):
+        where.mkdir(parents=True)
+        where = f"sqlite:///{where / 'target.db'}"
+    target = open_target(where, schema=SCHEMA)
+    prepare(target)
+    return target
 
 
 class LandProcess(Replica):

@@ -20,8 +20,9 @@ __all__ = ["databases", "dialect"]
 
 @pytest.fixture
 def target(databases: Databases, dialect: str) -> Generator[Database]:
-    with new_target(databases, dialect) as found:
-        yield found
+    found = new_target(databases, dialect)
+    yield found
+    found.close()
 
 
 @pytest.fixture

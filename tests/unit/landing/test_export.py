@@ -13,7 +13,7 @@ import pytest
 from msgspec import Struct
 from typer.testing import CliRunner
 
-from support.landing import APP, CORP, TABLE, Source, rows_of
+from support.landing import APP, CORP, TABLE, Source, new_target, rows_of
 from support.simulated_month import EMPLOYEES, land_month, month
 from taskbridge.cli.program import app
 from taskbridge.landing.export import export
@@ -21,8 +21,10 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle, Person, Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
+    from support.center import Databases
     from taskbridge.runtime.database import Database
 
 
@@ -71,6 +73,13 @@ class Ocel(Struct, forbid_unknown_fields=True):
     event_types: list[TypeOf] = msgspec.field(name="eventTypes")
     objects: list[Object]
     events: list[Event]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def target(databases: Databases, request: pytest.FixtureRequest) -> Generator[Database]:
+    found = new_target(databases, request.param)
+    yield found
+    found.close()
 
 
 def url_of(target: Database) -> str:
@@ -150,8 +159,8 @@ def test_each_table_becomes_a_parquet_file(target: Database, tmp_path: Path) -> 
     assert lines.fetchall() == [(1, 1.0), (2, 2.0)]
 
 
-@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_nothing_is_replaced(target: Database, tmp_path: Path) -> None:
+def test_nothing_is_replaced(databases: Databases, tmp_path: Path) -> None:
+    target = new_target(databases, "sqlite")
     there = tmp_path / "there"
     there.write_text("mine")
     for name in ("ocel", "xes", "parquet"):
@@ -160,13 +169,15 @@ def test_nothing_is_replaced(target: Database, tmp_path: Path) -> None:
     assert there.read_text() == "mine"
     assert [*tmp_path.glob(".*")] == []
     assert rows_of(target, "instances") == []
+    target.close()
 
 
-@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_the_command_says_what_it_wrote(target: Database, tmp_path: Path) -> None:
+def test_the_command_says_what_it_wrote(databases: Databases, tmp_path: Path) -> None:
+    target = new_target(databases, "sqlite")
     arguments = ["land", "export", "--from", url_of(target), "--xes", str(tmp_path / "x")]
     assert CliRunner().invoke(app, arguments).output == f"{tmp_path / 'x'} has 0 events.\n"
     assert CliRunner().invoke(app, arguments).exit_code == 1
     assert CliRunner().invoke(app, ["land", "export", "--from", url_of(target)]).exit_code == 2
     missing = CliRunner().invoke(app, [*arguments[:3], f"sqlite:///{tmp_path / 'no.db'}", "--xes", str(tmp_path / "y")])
     assert (missing.exit_code, [*tmp_path.glob("*.db")]) == (1, [])
+    target.close()

@@ -154,9 +154,10 @@ EXPECTED: dict[str, Callable[[Month], list[tuple[Any, ...]]]] = {
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def landed(databases: Databases, request: pytest.FixtureRequest) -> Generator[Database]:
-    with new_target(databases, request.param) as target:
-        land_month(target)
-        yield target
+    target = new_target(databases, request.param)
+    land_month(target)
+    yield target
+    target.close()
 
 
 def in_sqlite(query: str) -> str:

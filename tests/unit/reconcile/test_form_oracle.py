@@ -10,7 +10,7 @@ import json
 import random
 import sqlite3
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -242,7 +242,7 @@ def test_topic_and_tables_end_with_the_values_of_dingtalk(
     seed: int, databases: Databases, dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wire, "SEARCH_ROWS", 100)
-    with new_target(databases, dialect) as target:
+    with closing(new_target(databases, dialect)) as target:
         asyncio.run(_live(seed, tmp_path, target))
 
 

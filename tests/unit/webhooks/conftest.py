@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.center import databases, dialect
+from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks.migrations import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from support.center import Databases
     from taskbridge.runtime.database import Database
 
@@ -19,14 +18,16 @@ __all__ = ["databases", "dialect"]
 
 
 @pytest.fixture
-def database(databases: Databases, dialect: str) -> Generator[Database]:
-    """A migrated database without rows: the test runs once with SQLite and once with PostgreSQL."""
-    with databases.lent(dialect, FOLDER) as found:
-        yield found
+def database(databases: Databases, dialect: str) -> Database:
+    """A new, migrated database: the test runs once with SQLite and once with PostgreSQL."""
+    found = databases.open(databases.empty_url(dialect))
+    migrate(found, FOLDER)
+    return found
 
 
 @pytest.fixture
-def sqlite(databases: Databases) -> Generator[Database]:
+def sqlite(databases: Databases) -> Database:
     """The same with SQLite only, for what does not depend on the database."""
-    with databases.lent("sqlite", FOLDER) as found:
-        yield found
+    found = databases.open(databases.empty_url("sqlite"))
+    migrate(found, FOLDER)
+    return found

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, select, text, update
 
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks import store
 from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.store import New, Queues, Result
@@ -180,7 +181,8 @@ def test_a_replica_whose_clock_is_ahead_takes_over_no_claim(
     databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On PostgreSQL: all replicas on SQLite have one clock."""
-    database = databases.open(databases.new_url("postgresql", FOLDER))
+    database = databases.open(databases.empty_url("postgresql"))
+    migrate(database, FOLDER)
     add(database, ("a", "a1"))
     [a] = claim(database)
 
