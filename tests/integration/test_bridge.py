@@ -136,6 +136,11 @@ def test_killed_processes_come_back_and_the_path_works_again(running: RunningBri
     before = running.create()
     assert running.notified({before}) == {before}
     pids = {each: running.bridge.pid(each) for each in ("kafka", "registry", "edge", "streams", "center")}
+    shares = {
+        each: os.getpriority(os.PRIO_PROCESS, pid or 0) - os.getpriority(os.PRIO_PROCESS, 0)
+        for each, pid in pids.items()
+    }
+    assert shares == {"kafka": 0, "registry": 0, "edge": 0, "streams": 5, "center": 5}, "callbacks come first"
     for pid in pids.values():
         assert pid is not None
         os.kill(pid, signal.SIGKILL)

@@ -41,7 +41,7 @@ def test_partitions_of_a_killed_and_a_frozen_worker_move_and_their_late_writes_d
     first, second = pair
     first.start()
     eventually(first.is_ready, what="the first worker is ready")
-    load = Load(connection, seed=11, at_once=4)
+    load = Load(connection, seed=11, at_once=10)
     try:
         second.start()
         eventually(partial(shares, first, second), what="both have partitions, and standbys of the other's")

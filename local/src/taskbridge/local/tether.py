@@ -36,19 +36,20 @@ def main() -> None:
 
 
 def give_way(niceness: int) -> None:
-    os.nice(niceness)
-    # Linux shares the processors between sessions first, and each has a niceness of its own: sched(7), autogroup.
-    # A user may set it ten times a second.
-    for _ in range(_AUTOGROUP_ATTEMPTS):
-        try:
-            with open("/proc/self/autogroup", "w") as group:  # noqa: PTH123  pathlib is slow to import
-                group.write(str(niceness))
-        except BlockingIOError:
-            time.sleep(_AUTOGROUP_PAUSE_S)
-        except OSError:  # no such groups here
-            return
-        else:
-            return
+    """Where this is not possible, all have the same share."""
+    try:
+        os.nice(niceness)
+        # Linux shares the processors between sessions first, and each has a niceness of its own: sched(7), autogroup.
+        for _ in range(_AUTOGROUP_ATTEMPTS):
+            try:
+                with open("/proc/self/autogroup", "w") as group:  # noqa: PTH123  pathlib is slow to import
+                    group.write(str(niceness))
+            except BlockingIOError:  # the kernel takes ten a second from all users but root
+                time.sleep(_AUTOGROUP_PAUSE_S)
+            else:
+                return
+    except OSError:
+        return
 
 
 def hand_over(descriptors: list[int]) -> None:

@@ -288,6 +288,18 @@ async def test_those_who_open_an_instance_at_the_same_time_share_a_call() -> Non
     assert ([len(each.items) for each in found], len(vendor.requests), counted) == ([1, 1], 1, ["read"])
 
 
+async def test_what_was_read_is_read_again_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, its = Caller("sso", rate_key="ann"), state("I-1", form_uuid="FORM-1")
+    requests = list[int]()
+    for shown_s in (60.0, 0.0):
+        monkeypatch.setattr(module, "_SHOWN_S", shown_s)
+        vendor, reader = Vendor(), module.CommentReader(lambda _: None)
+        for _ in range(2):
+            await reader.of(caller, its, vendor.read)
+        requests.append(len(vendor.requests))
+    assert requests == [1, 2]
+
+
 @pytest.fixture
 def one_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 1)
