@@ -27,7 +27,7 @@ from support.durations import TESTS, Durations
 from support.kafka.stack import AT_REST, KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
 from support.second_run import SecondRun
-from taskbridge.local.host import free_ports
+from taskbridge.local.host import free_port, free_ports
 from taskbridge.local.stack import JvmStack, choose_stack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.logs import NOISY
@@ -201,8 +201,7 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
         if registry is None:
             chosen = _stack_in(folder, supervisor)
         else:
-            [port] = free_ports(1)
-            chosen = KafkaWithSharedRegistry(registry, folder, supervisor, port=port, settings=AT_REST)
+            chosen = KafkaWithSharedRegistry(registry, folder, supervisor, port=free_port(), settings=AT_REST)
         try:
             # Shown, not captured: the first run fetches 235 MB.
             with capture.global_and_fixture_disabled():

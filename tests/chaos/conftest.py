@@ -1,4 +1,4 @@
-"""A Kafka of the test's own, which it may freeze and kill. The registry is shared."""
+"""A Kafka of the test's own, which it may freeze and kill. The registry is that of the run, where it has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.edge.process import OwnStack
+from support.kafka.stack import given_registry
 from taskbridge.cli.connection import Connection
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -15,14 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.local.jvm import Endpoints
-
 
 @pytest.fixture
-def own_stack(stack: Endpoints, tmp_path: Path) -> Generator[OwnStack]:
-    own = OwnStack(tmp_path / "stack", registry_url=stack.registry_url)
-    yield own
-    own.stop()
+def own_stack(pytestconfig: pytest.Config, tmp_path: Path) -> Generator[OwnStack]:
+    stack = OwnStack(tmp_path / "stack", registry_url=given_registry(pytestconfig))
+    yield stack
+    stack.stop()
 
 
 @pytest.fixture

@@ -1012,7 +1012,8 @@ class Pod:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         arguments = ["taskbridge", *container["args"]]
-        self.process = Forked(COMMAND, environment=inherited | given, log=self.log, arguments=arguments)
+        with contextlib.chdir(folder):
+            self.process = Forked(COMMAND, environment=inherited | given, log=self.log, arguments=arguments)
 
     def get(self, port: str, path: str) -> int | None:
         assert self.process.poll() is None, self.log.read_text()

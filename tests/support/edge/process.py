@@ -63,18 +63,17 @@ class OwnStack:
         """Start on the same ports and folder, also after ``stop``."""
         self._supervisor = Supervisor(on_event=self.events.append, backoff=Backoff(first_s=1.0))
         kafka_port, registry_port = self._ports
-        if self._given is not None:
+        if self._given is None:
+            self._stack = JvmStack(
+                data_dir=self._folder,
+                kafka_port=kafka_port,
+                registry_port=registry_port,
+                cache=cache_folder(os.environ),
+                supervisor=self._supervisor,
+                progress=print,
+            )
+        else:
             self._stack = KafkaWithSharedRegistry(self._given, self._folder, self._supervisor, port=kafka_port)
-            self.endpoints = self._stack.start()
-            return
-        self._stack = JvmStack(
-            data_dir=self._folder,
-            kafka_port=kafka_port,
-            registry_port=registry_port,
-            cache=cache_folder(os.environ),
-            supervisor=self._supervisor,
-            progress=print,
-        )
         self.endpoints = self._stack.start()
 
     def signal(self, name: str, signum: signal.Signals) -> None:
