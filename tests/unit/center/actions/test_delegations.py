@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.event import listen, remove
 
 from support.center_rows import state
-from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from support.sign_in import SAME_SITE, Served, signing_in
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.actions.systems import Agent
 from taskbridge.center.api.delegations import limited
@@ -33,17 +33,13 @@ ANN, BOB = "/v1/corps/ours/users/ann", "/v1/corps/ours/users/bob"
 @pytest.fixture
 def people(database: Database, tmp_path: Path) -> Generator[tuple[Served, TestClient, TestClient]]:
     """Ann and Bob in their browsers."""
-    with signing_in(database, tmp_path, auditors="ours/bob") as (served, provider):
+    with signing_in(database, tmp_path, auditors="ours/bob") as (served, _):
         leave = {"app_type": "HR", "process_name": "Leave"}
         served.rows.store(
             state("I-leave", corp_id="ours", tasks=(TaskEntry("7", Status.PENDING, ("ann",)),), **leave),
             state("I-done", corp_id="ours", tasks=(TaskEntry("8", Status.COMPLETED, ("ann",), "ann"),)),
         )
-        ann, bob = served.browser(), served.browser()
-        sign_in(ann)
-        provider.claims["preferred_username"] = "bob"
-        sign_in(bob)
-        yield served, ann, bob
+        yield served, served.signed_in("ann"), served.signed_in("bob")
 
 
 def delegate(browser: TestClient, to: str = "bob", *, days: tuple[int, int] = (-1, 1), **scope: str) -> Any:

@@ -18,7 +18,7 @@ from support.center_rows import ANN, entry_row, state
 from support.edge.process import wait_until
 from support.identity_provider import CLIENT_ID
 from support.served_apps import serving
-from support.sign_in import SAME_SITE, URL, Served, sign_in, signing_in, tokens_file
+from support.sign_in import SAME_SITE, URL, Served, signing_in, tokens_file
 from taskbridge.center.access import oidc
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import ASSISTANT_READ
@@ -389,9 +389,7 @@ def test_who_reads_is_recorded_once_an_hour_at_any_number_of_replicas(
 
 def test_an_operator_sees_and_refuses_clients(world: tuple[Served, IdentityProvider, str]) -> None:
     served, provider, url = world
-    provider.claims["preferred_username"] = "bob"
-    path, operator = "/v1/ops/corps/ours/assistants", served.browser()
-    sign_in(operator)
+    path, operator = "/v1/ops/corps/ours/assistants", served.signed_in("bob")
     ann, cai = Assistant(url, token_of(provider, "ann")), Assistant(url, token_of(provider, "cai", azp="codex"))
     for each in (ann, ann, cai):
         each("count_tasks")

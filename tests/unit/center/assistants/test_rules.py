@@ -97,9 +97,6 @@ class World:
         with self.served.database.read() as connection:
             return [(row[0], row[1]) for row in connection.execute(select(audit.c.action, audit.c.subject))]
 
-    def browser(self) -> Any:
-        return self.served.signed_in()
-
 
 @contextmanager
 def ruled(database: Database, folder: Path, text: str | None = RULE, **fields: Any) -> Generator[World]:
@@ -220,7 +217,7 @@ def test_whom_the_person_said_no_to_cannot_decide(database: Database, tmp_path: 
         world.forms.is_away = True
         proposed = world.propose()
         world.forms.is_away = False
-        browser = world.browser()
+        browser = world.served.signed_in()
         path = f"/v1/me/proposals/{proposed['proposal_id']}"
         browser.post(path, json={"decision": "discard"}, headers=SAME_SITE)
         again = world.propose()
